@@ -1,0 +1,55 @@
+"""Plain convolutional networks: the small one for 8x8 digits, and Conv-2/4/6/8 (Frankle and Carbin, 2019; Ramanujan et al., 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def blocks(channels_in: int, widths: Sequence[int]) -> nn.Sequential:
+    """For each width two 3x3 convolutions with ReLU, then a 2x2 max pool."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        for source in (channels_in, width):
+            layers += [nn.Conv2d(source, width, 3, padding=1), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+        channels_in = width
+    return nn.Sequential(*layers)
+
+
+def head(features: nn.Sequential, image: Sequence[int], hidden: Sequence[int], classes: int) -> nn.Sequential:
+    """`features`, flattened, and the linear layers: `hidden` widths with ReLU, then the classes."""
+    with torch.no_grad():
+        size = features(torch.zeros(1, *image)).numel()
+    layers: list[nn.Module] = [features, nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(size, width), nn.ReLU()]
+        size = width
+    return nn.Sequential(*layers, nn.Linear(size, classes))
+
+
+def small_conv(image: Sequence[int], classes: int, widths: Sequence[int] = (32, 64)) -> nn.Sequential:
+    """The network for the embedded 8x8 digits: two blocks of `widths` channels and one linear layer."""
+    return head(blocks(image[0], widths), image, (), classes)
+
+
+def conv2(image: Sequence[int], classes: int, widths: Sequence[int] = (64,)) -> nn.Sequential:
+    """Conv-2: 64-64-pool, then 256-256-classes."""
+    return head(blocks(image[0], widths), image, (256, 256), classes)
+
+
+def conv4(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128)) -> nn.Sequential:
+    """Conv-4: 64-64-pool-128-128-pool, then 256-256-classes."""
+    return head(blocks(image[0], widths), image, (256, 256), classes)
+
+
+def conv6(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256)) -> nn.Sequential:
+    """Conv-6: 64-64-pool-128-128-pool-256-256-pool, then 256-256-classes."""
+    return head(blocks(image[0], widths), image, (256, 256), classes)
+
+
+def conv8(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256, 512)) -> nn.Sequential:
+    """Conv-8: four blocks of 64 to 512 channels, then 256-256-classes."""
+    return head(blocks(image[0], widths), image, (256, 256), classes)

@@ -1,0 +1,17 @@
+"""Multilayer perceptron: linear layers with ReLU between, on flattened images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import nn
+
+
+def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256)) -> nn.Sequential:
+    """`widths` hidden layers between the flattened image [channels, height, width] and the classes."""
+    sizes = [prod(image), *widths, classes]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,115 @@
+"""Attach a search to a network, in place, and take it off again.
+
+    popup.attach(net, er_p=0.2, k=0.5, density="erk", seed=0)
+    optimizer = torch.optim.SGD(popup.scores(net), lr=0.1, momentum=0.9)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from math import sqrt
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from popup.errors import UsageError
+from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
+from popup.search.parametrization import EdgeWeight
+from popup.search.settings import SearchSettings, first_scores
+from popup.source.densities import total_density
+from popup.source.layers import find_layers, is_norm, owner
+from popup.source.recipe import GIVEN, LayerSource, Recipe, draw
+
+
+def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
+           density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
+           weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2), scope: str = "layer",
+           method: str = "edge_popup", score_scale: float = 1.0) -> nn.Module:
+    """Turn `net` into an ER source with learned scores, in place, and return it.
+
+    The arguments are the fields of `Recipe` and `SearchSettings`, which describe them. `density` may also map each
+    layer's parameter name to its p_l, in place of `er_p`. Everything but the scores is frozen: biases at 0, norm
+    affines at 1 and 0, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be
+    attached or a value is not allowed.
+    """
+    given = density if isinstance(density, Mapping) else None
+    if (er_p is None) == (given is None):
+        raise UsageError(f"er_p is {er_p!r} and density is {density!r}: pass er_p with a density's name, "
+                         "or a mapping from layer name to p_l alone")
+    if given is not None:
+        layers = find_layers(net)
+        er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
+    recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, weights=weights,
+                    scale=scale, gain=gain, seed=seed)
+    return attach_recipe(net, recipe, SearchSettings(method, scope, score_scale), given)
+
+
+def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
+                  given: Mapping[str, float] | None = None) -> nn.Module:
+    """`attach` for values that are already in their dataclasses; `given` maps names to p_l if recipe.density is 'given'."""
+    if is_attached(net):
+        raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
+    layers = find_layers(net)
+    source = draw(recipe, layers, recipe.densities(layers, given))
+    search = Search(recipe, settings)
+    freeze(net)
+    for layer in source:
+        _attach_layer(net, search, layer)
+    search.hooks = [net.register_forward_pre_hook(search.begin),
+                    net.register_forward_hook(search.end, always_call=True)]
+    setattr(net, ATTRIBUTE, search)
+    return net
+
+
+def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
+    """Replace one weight by its scores [edges] and the parametrization that computes the weight from them."""
+    module, attribute = owner(net, source.layer.name)
+    weight = getattr(module, attribute)
+    first = first_scores(search.settings, search.recipe.seed, source.layer, len(source.edges))
+    setattr(module, attribute, nn.Parameter(torch.from_numpy(first).to(weight.device)))
+    # unsafe: the usual checks would run the parametrization, which needs its scores registered first
+    parametrize.register_parametrization(module, attribute, EdgeWeight(search, source, weight), unsafe=True)
+    search.add(net, getattr(module.parametrizations, attribute)[0])
+
+
+def freeze(net: nn.Module) -> None:
+    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, others stay as they are."""
+    for module in net.modules():
+        if is_norm(module) and hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.requires_grad_(False)
+            if name.endswith("bias"):
+                parameter.data.zero_()
+            elif is_norm(module) and name == "weight":
+                parameter.data.fill_(1.0)
+
+
+def detach(net: nn.Module) -> nn.Module:
+    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`."""
+    search = search_of(net)
+    weights = [layer.dense(torch.where(mask, layer.values, 0)).clone()
+               for layer, mask in zip(search.layers, search.select(), strict=True)]
+    for layer, weight in zip(search.layers, weights, strict=True):
+        module, attribute = owner(net, layer.layer.name)
+        _restore_class(module)
+        setattr(module, attribute, nn.Parameter(weight, requires_grad=False))
+    for hook in search.hooks:
+        hook.remove()
+    delattr(net, ATTRIBUTE)
+    return net
+
+
+def _restore_class(module: nn.Module) -> None:
+    """Undo torch's parametrization of a module. torch's own remove_parametrizations deletes the attribute from the
+    module's class, which a deep copy shares with its original, and so would break the original."""
+    if parametrize.is_parametrized(module):
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+
+
+def merge(net: nn.Module) -> nn.Module:
+    """A plain copy of an attached network that computes the same; `net` stays attached."""
+    return detach(copy.deepcopy(net))

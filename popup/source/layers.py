@@ -1,0 +1,106 @@
+"""What of a network can be masked: its layers, by parameter name; and what else it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+from popup.errors import UsageError
+
+MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One maskable weight tensor: its parameter name and shape, [out, in] or [out, in / groups, *kernel]."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def entries(self) -> int:
+        """m_l, the number of weights."""
+        return prod(self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """The entries that feed one output neuron or channel."""
+        return prod(self.shape[1:])
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The filter's sides; empty for a linear layer."""
+        return self.shape[2:]
+
+
+def owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds parameter `name`, and the parameter's name inside it."""
+    path, _, attribute = name.rpartition(".")
+    return net.get_submodule(path), attribute
+
+
+def find_layers(net: nn.Module) -> list[Layer]:
+    """The maskable layers of `net` in the order it defines them.
+
+    Raises UsageError, with the parameter's name, for a weight that is shared between modules, not yet
+    initialised (lazy), or already parametrized, and for a network that has no maskable weight at all.
+    """
+    layers: list[Layer] = []
+    seen: dict[int, str] = {}
+    for path, module in net.named_modules(remove_duplicate=False):
+        for attribute in _weights_of(module):
+            name = f"{path}.{attribute}" if path else attribute
+            weight = _plain_weight(module, attribute, name)
+            if id(weight) in seen:
+                raise UsageError(f"{name} is the same tensor as {seen[id(weight)]}: a tied weight cannot be "
+                                 "masked twice; give each module its own")
+            seen[id(weight)] = name
+            layers.append(Layer(name, tuple(weight.shape)))
+    if not layers:
+        raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
+    _refuse_other_ties(net, seen)
+    return layers
+
+
+def _weights_of(module: nn.Module) -> list[str]:
+    """The names of the maskable weights that `module` itself holds."""
+    if isinstance(module, nn.MultiheadAttention):
+        return [name for name in ATTENTION if getattr(module, name, None) is not None]
+    return ["weight"] if isinstance(module, MASKABLE) else []
+
+
+def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
+    """The parameter itself, or a UsageError that says why it cannot be masked."""
+    if parametrize.is_parametrized(module):
+        raise UsageError(f"{name} is in a module that is already parametrized: remove that parametrization first "
+                         "(popup.detach for popup's own)")
+    weight = module._parameters.get(attribute)
+    if weight is None:
+        raise UsageError(f"{name} is not a parameter of its module (an old weight_norm or pruning hook?): "
+                         "remove what computes it first")
+    if isinstance(weight, UninitializedParameter):
+        raise UsageError(f"{name} is lazy and has no shape yet: run the network once before attaching")
+    if weight.is_complex() or not weight.is_floating_point():
+        raise UsageError(f"{name} has dtype {weight.dtype}: only real floating-point weights can be masked")
+    if weight.numel() == 0:
+        raise UsageError(f"{name} has shape {list(weight.shape)}: a layer without entries cannot be masked")
+    return weight
+
+
+def _refuse_other_ties(net: nn.Module, weights: dict[int, str]) -> None:
+    """A maskable weight that another module (an embedding, say) also uses cannot be replaced either."""
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        first = weights.get(id(parameter), name)
+        if first != name:
+            raise UsageError(f"{name} is the same tensor as {first}: a tied weight cannot be masked; "
+                             "give each module its own")
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether `module` normalises: its class says so in its name, in torch as in timm and torchvision."""
+    return "norm" in type(module).__name__.lower() and not isinstance(module, MASKABLE)

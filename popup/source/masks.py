@@ -1,0 +1,48 @@
+"""S_ER, the ER mask: which entries of a layer are edges, drawn once from the layer's own stream.
+
+Both kinds compare the same raw words with a bound that grows with p_l. So for one seed the edges at a smaller
+density are among those at a larger one: sources of different p are nested, and their comparison is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+
+from popup.source.streams import Stream
+
+CHUNK = 1 << 22  # entries drawn at a time; even, so that chunks never split a 64-bit word
+
+
+def share(fraction: float, count: int) -> int:
+    """floor(fraction * count + 1/2), where `fraction` is the decimal number that its repr shows.
+
+    The float product is off by one at some halves (0.29 * 50 is 14.499999999999998).
+    """
+    return int(Fraction(repr(float(fraction))) * count + Fraction(1, 2))
+
+
+def bernoulli(seed: int, name: str, entries: int, p: float) -> np.ndarray:
+    """Each entry is an edge with probability p (to 2**-32), independently: its 32-bit word is below p 2**32.
+
+    Returns the flat indices of the edges, ascending, int64.
+    """
+    stream, bound = Stream(seed, "edges", name), np.uint64(share(p, 1 << 32))
+    pieces = [np.flatnonzero(stream.words32(min(CHUNK, entries - start)) < bound) + start
+              for start in range(0, entries, CHUNK)]
+    return np.concatenate(pieces)
+
+
+def exact(seed: int, name: str, entries: int, p: float) -> np.ndarray:
+    """Exactly floor(p m_l + 1/2) edges, all sets of that size equally likely: the entries of the smallest words.
+
+    Returns the flat indices of the edges, ascending, int64.
+    """
+    stream = Stream(seed, "edges", name)
+    words = stream.words32(entries)
+    return np.sort(np.argsort(words, kind="stable")[:share(p, entries)])
+
+
+MASKS: dict[str, Callable[[int, str, int, float], np.ndarray]] = {"bernoulli": bernoulli, "exact": exact}

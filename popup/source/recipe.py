@@ -1,0 +1,92 @@
+"""The recipe of a source: the few values from which the whole random network f(x; W * S_ER) is drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import inf, sqrt
+
+import numpy as np
+
+from popup.errors import UsageError, check_count, check_name, check_number
+from popup.source.densities import DENSITIES, layer_densities
+from popup.source.layers import Layer
+from popup.source.masks import MASKS, share
+from popup.source.weights import SCALES, WEIGHTS, standard_deviation
+
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Seed, densities and weights of one source; `k` is here because the weights are scaled for the final density."""
+
+    er_p: float = field(default=0.2, metadata={
+        "help": "ER density p in (0, 1]: the fraction of all weights that are edges of the source"})
+    k: float = field(default=0.5, metadata={
+        "help": "fraction in (0, 1] of the ER edges that the ticket keeps; the final density is about p*k"})
+    density: str = field(default="uniform", metadata={
+        "help": "how p is spread over the layers", "choices": tuple(DENSITIES)})
+    redistribute: bool = field(default=True, metadata={
+        "help": "spread what a full layer cannot take over the others, so that the total is p"})
+    mask: str = field(default="bernoulli", metadata={
+        "help": "edges drawn independently, or exactly p_l of each layer's entries", "choices": tuple(MASKS)})
+    weights: str = field(default="signed_constant", metadata={
+        "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
+    scale: str = field(default="final", metadata={
+        "help": "which density scales the weights' standard deviation: p_l*k, p_l, or none", "choices": tuple(SCALES)})
+    gain: float = field(default=sqrt(2), metadata={
+        "help": "weights have standard deviation gain / sqrt(fan_in * density)"})
+    seed: int = field(default=0, metadata={"help": "the seed of every draw: source, scores, batches, augmentation"})
+
+    def __post_init__(self) -> None:
+        check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
+        check_number("k", self.k, 0.0, 1.0, open_low=True)
+        check_number("gain", self.gain, 0.0, inf, open_low=True)
+        check_count("seed", self.seed, 0)
+        check_name("density", self.density, [*DENSITIES, GIVEN])
+        check_name("mask", self.mask, MASKS)
+        check_name("weights", self.weights, WEIGHTS)
+        check_name("scale", self.scale, SCALES)
+
+    def densities(self, layers: Sequence[Layer], given: Mapping[str, float] | None = None) -> list[float]:
+        """p_l of each layer; `given` (required when density is 'given') maps layer names to p_l."""
+        if self.density == GIVEN and given is None:
+            raise UsageError("density is 'given': pass the mapping from layer name to p_l")
+        return layer_densities(layers, self.er_p, given or self.density, self.redistribute)
+
+    def record(self) -> dict[str, float | int | str | bool]:
+        """The recipe as plain values, for a ticket's metadata and a run's record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LayerSource:
+    """One layer of the source: where its edges are (flat, ascending, int64) and their weights (float32)."""
+
+    layer: Layer
+    p_l: float
+    edges: np.ndarray
+    values: np.ndarray
+
+    def kept(self, k: float) -> int:
+        """n_l = max(1, floor(k |S_ER,l| + 1/2)); a layer in which no edge was drawn keeps none."""
+        return max(min(1, len(self.edges)), share(k, len(self.edges)))
+
+
+def draw_layer(recipe: Recipe, layer: Layer, p_l: float) -> LayerSource:
+    """Draw one layer of the source. The same arguments give the same bits, whatever else the network holds."""
+    edges = MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
+    deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
+    values = WEIGHTS[recipe.weights](recipe.seed, layer, edges) * np.float32(deviation)
+    return LayerSource(layer, p_l, edges, values)
+
+
+def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float]) -> list[LayerSource]:
+    """Draw the whole source; a UsageError if not one layer has got an edge."""
+    source = [draw_layer(recipe, layer, p) for layer, p in zip(layers, p_l, strict=True)]
+    if not any(len(layer.edges) for layer in source):
+        entries = sum(layer.entries for layer in layers)
+        raise UsageError(f"er_p {recipe.er_p:g} leaves no edge in any of the {len(layers)} layers "
+                         f"({entries} weights in all): raise er_p or widen the network")
+    return source

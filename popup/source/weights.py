@@ -1,0 +1,50 @@
+"""The frozen random weights W: one value an edge, drawn once from the layer's own stream.
+
+The word of an entry does not depend on p_l, so two sources of one seed agree (up to their scale) wherever both
+have an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+from scipy.special import ndtri
+
+from popup.errors import check_name
+from popup.source.layers import Layer
+from popup.source.masks import CHUNK
+from popup.source.streams import Stream
+
+
+def signed_constant(seed: int, layer: Layer, edges: np.ndarray) -> np.ndarray:
+    """+1 or -1 with equal probability, one raw bit an entry (Ramanujan et al., 2020: signed Kaiming constant)."""
+    signs = Stream(seed, "weights", layer.name).bits(layer.entries)[edges]
+    return np.where(signs, np.float32(1), np.float32(-1))
+
+
+def kaiming_normal(seed: int, layer: Layer, edges: np.ndarray) -> np.ndarray:
+    """Standard normal values: the inverse normal distribution function of one 32-bit word an entry (He et al., 2015)."""
+    stream, values = Stream(seed, "weights", layer.name), np.empty(len(edges), dtype=np.float32)
+    for start in range(0, layer.entries, CHUNK):
+        words = stream.words32(min(CHUNK, layer.entries - start))
+        first, last = np.searchsorted(edges, (start, start + len(words)))
+        values[first:last] = ndtri((words[edges[first:last] - start].astype(np.float64) + 0.5) * 2.0**-32)
+    return values
+
+
+WEIGHTS: dict[str, Callable[[int, Layer, np.ndarray], np.ndarray]] = {
+    "signed_constant": signed_constant, "kaiming_normal": kaiming_normal}
+
+SCALES: dict[str, Callable[[float, float], float]] = {
+    "final": lambda p_l, k: p_l * k,  # the density the layer ends with
+    "edges": lambda p_l, k: p_l,      # the density of S_ER alone
+    "none": lambda p_l, k: 1.0,       # as published code does
+}
+
+
+def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: float) -> float:
+    """gain / sqrt(fan_in * density), where `scale` names the density (DESIGN.md, 'Initialisation that works')."""
+    density = SCALES[check_name("scale", scale, SCALES)](p_l, k)
+    return gain / sqrt(layer.fan_in * density)

@@ -1,0 +1,34 @@
+"""SHA-256 of what must not change: the regenerated edges, their weights, the mask, and every frozen tensor."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import nn
+
+from popup.search.network import search_of
+
+
+def hash_array(array: np.ndarray) -> str:
+    """SHA-256, as hex, of the array's little-endian bytes in C order."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.view(np.uint8).reshape(-1).data if little.size else b"").hexdigest()
+
+
+def hash_tensor(tensor: torch.Tensor) -> str:
+    """SHA-256, as hex, of the tensor's bytes; bfloat16 by its 16-bit patterns."""
+    tensor = tensor.detach().cpu().contiguous()
+    return hash_array((tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor).numpy())
+
+
+def frozen_hashes(net: nn.Module) -> dict[str, str]:
+    """The hash of every frozen tensor of an attached network: edges and weights of each layer, all other parameters."""
+    search = search_of(net)
+    learned = {id(score) for score in search.scores()}
+    hashes = {name: hash_tensor(parameter) for name, parameter in net.named_parameters() if id(parameter) not in learned}
+    for layer in search.layers:
+        hashes[f"{layer.layer.name}/edges"] = hash_tensor(layer.gaps)
+        hashes[f"{layer.layer.name}/weights"] = hash_tensor(layer.values)
+    return hashes

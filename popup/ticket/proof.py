@@ -1,0 +1,77 @@
+"""The proof that a run prints: the laws, checked on the network that was searched, against the source drawn anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from popup.search.attach import merge
+from popup.search.network import Search, search_of
+from popup.source.layers import owner
+from popup.source.recipe import draw_layer
+from popup.ticket.hashes import frozen_hashes
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One line a law: what was checked, over how many, and what failed (empty if nothing did)."""
+
+    frozen: int                       # tensors whose hash was compared
+    changed: tuple[str, ...]          # tensors whose hash is another than before
+    outside: tuple[str, ...]          # layers with a weight where the source has none, or another than the source's
+    miscounted: tuple[str, ...]       # layers that do not keep exactly what they must
+    differing: int                    # predictions in which the merged network differs
+    predictions: int                  # predictions compared
+
+    @property
+    def holds(self) -> bool:
+        return not (self.changed or self.outside or self.miscounted or self.differing)
+
+
+def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor) -> Proof:
+    """Check the laws on an attached network.
+
+    `before`: `frozen_hashes(net)` from before the search. `inputs` [n, ...]: a batch to compare predictions on.
+    """
+    search, after = search_of(net), frozen_hashes(net)
+    changed = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+    kept, outside = _compare_with_source(net, search)
+    differing = _differing_predictions(net, inputs)
+    return Proof(len(after), changed, outside, _miscounted(search, kept), differing, len(inputs))
+
+
+def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tuple[str, ...]]:
+    """Draw each layer's source anew; count the effective weights, and name the layers whose weights are not among it."""
+    kept, outside = [], []
+    for layer in search.layers:
+        module, attribute = owner(net, layer.layer.name)
+        weight = getattr(module, attribute).detach().cpu().flatten()
+        fresh = draw_layer(search.recipe, layer.layer, layer.p_l)
+        source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges),
+                                                            torch.from_numpy(fresh.values)).to(weight.dtype)
+        used = weight != 0
+        kept.append(int(used.sum()))
+        if not torch.equal(weight[used], source[used]):
+            outside.append(layer.layer.name)
+    return kept, tuple(outside)
+
+
+def _miscounted(search: Search, kept: list[int]) -> tuple[str, ...]:
+    """Layers (or under a global scope the whole) whose count of effective weights is not exactly what it must be."""
+    wanted = [layer.kept for layer in search.layers]
+    if search.settings.scope == "global":
+        empty = [layer.layer.name for layer, count in zip(search.layers, kept, strict=True) if layer.count and not count]
+        return tuple(empty) if sum(kept) == sum(wanted) else ("the whole network", *empty)
+    return tuple(layer.layer.name for layer, count, want in zip(search.layers, kept, wanted, strict=True) if count != want)
+
+
+@torch.no_grad()
+def _differing_predictions(net: nn.Module, inputs: torch.Tensor) -> int:
+    """How many predictions the plain merged network makes that are not the attached network's own."""
+    training = net.training
+    net.eval()
+    same = net(inputs).argmax(-1) == merge(net)(inputs).argmax(-1)
+    net.train(training)
+    return int((~same).sum())
