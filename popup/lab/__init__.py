@@ -1,0 +1,1 @@
+"""Experiments: configuration, data, training, records, the command line."""

@@ -1,0 +1,90 @@
+"""The configuration of one run: frozen dataclasses that are the command line's options, the record, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from math import inf
+from typing import Any
+
+from popup.errors import UsageError, check_count, check_number
+from popup.search.settings import SearchSettings
+from popup.source.recipe import Recipe
+
+AUGMENTATIONS = ("crop", "flip")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What is learned by which network."""
+
+    dataset: str = field(default="digits", metadata={"help": "data set"})
+    model: str = field(default="mlp", metadata={"help": "network", "axis": True})
+    widths: tuple[int, ...] = field(default=(), metadata={
+        "help": "hidden widths or channels of the network; none: the network's own (mlp: 256 256)"})
+
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            check_count("a width", width)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the scores are learned: SGD with momentum, a linear warm-up, then a cosine down to 0."""
+
+    epochs: int = field(default=30, metadata={"help": "passes over the training data"})
+    batch_size: int = field(default=64, metadata={"help": "images a step; what is left over in an epoch is not used"})
+    lr: float = field(default=0.1, metadata={"help": "highest learning rate of the scores"})
+    momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})
+    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
+    warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
+    label_smoothing: float = field(default=0.0, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
+    augment: tuple[str, ...] = field(default=(), metadata={
+        "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right)"})
+
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size, 2)
+        check_number("lr", self.lr, 0.0, inf, open_low=True)
+        check_number("momentum", self.momentum, 0.0, 0.999999)
+        check_number("weight_decay", self.weight_decay, 0.0, inf)
+        check_number("warmup", self.warmup, 0.0, float(self.epochs))
+        check_number("label_smoothing", self.label_smoothing, 0.0, 0.999999)
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise UsageError(f"unknown augmentation {name!r}: allowed are {', '.join(AUGMENTATIONS)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Two equal configs find the same ticket, bit for bit, on the same machine."""
+
+    source: Recipe = field(default_factory=Recipe)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def record(self) -> dict[str, Any]:
+        """The config as nested plain values."""
+        return asdict(self)
+
+    def hash(self) -> str:
+        """The name of the run's directory: 12 hex digits of the SHA-256 of the record."""
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> Config:
+        """The config whose fields, of whichever group, have `values`; the others keep their defaults."""
+        groups = {}
+        for group in fields(cls):
+            kind = group.default_factory
+            groups[group.name] = kind(**{part.name: values[part.name] for part in fields(kind) if part.name in values})
+        return cls(**groups)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Config:
+        """The config of a `record()`, lists read from JSON made tuples again."""
+        flat = {name: tuple(value) if isinstance(value, list) else value
+                for group in record.values() for name, value in group.items()}
+        return cls.from_flat(flat)
