@@ -18,9 +18,9 @@ from popup.source.streams import Stream
 class SearchSettings:
     """The method, the scope of its selection and the first scores."""
 
-    method: str = field(default="edge_popup", metadata={"help": "how scores are learned", "choices": tuple(METHODS)})
+    method: str = field(default="edge_popup", metadata={"axis": True, "help": "how scores are learned", "choices": tuple(METHODS)})
     scope: str = field(default="layer", metadata={
-        "help": "keep the fraction k of each layer's edges, or of the whole network's", "choices": tuple(SCOPES)})
+        "axis": True, "help": "keep the fraction k of each layer's edges, or of the whole network's", "choices": tuple(SCOPES)})
     score_scale: float = field(default=1.0, metadata={
         "help": "first scores are uniform in +-score_scale/sqrt(fan_in)"})
 

@@ -22,17 +22,17 @@ class Recipe:
     """Seed, densities and weights of one source; `k` is here because the weights are scaled for the final density."""
 
     er_p: float = field(default=0.2, metadata={
-        "help": "ER density p in (0, 1]: the fraction of all weights that are edges of the source"})
+        "axis": True, "help": "ER density p in (0, 1]: the fraction of all weights that are edges of the source"})
     k: float = field(default=0.5, metadata={
-        "help": "fraction in (0, 1] of the ER edges that the ticket keeps; the final density is about p*k"})
+        "axis": True, "help": "fraction in (0, 1] of the ER edges that the ticket keeps; the final density is about p*k"})
     density: str = field(default="uniform", metadata={
-        "help": "how p is spread over the layers", "choices": tuple(DENSITIES)})
+        "axis": True, "help": "how p is spread over the layers", "choices": tuple(DENSITIES)})
     redistribute: bool = field(default=True, metadata={
         "help": "spread what a full layer cannot take over the others, so that the total is p"})
     mask: str = field(default="bernoulli", metadata={
         "help": "edges drawn independently, or exactly p_l of each layer's entries", "choices": tuple(MASKS)})
     weights: str = field(default="signed_constant", metadata={
-        "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
+        "axis": True, "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
     scale: str = field(default="final", metadata={
         "help": "which density scales the weights' standard deviation: p_l*k, p_l, or none", "choices": tuple(SCALES)})
     gain: float = field(default=sqrt(2), metadata={

@@ -1,0 +1,123 @@
+"""The command line made of the config's dataclasses: tyro reads a mirror of them whose help is each field's own.
+
+A field with "axis" in its metadata takes several values on the command line: their product is the grid of a sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from popup.errors import UsageError, check_count
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and how many seeds."""
+
+    seeds: int = field(default=1, metadata={"help": "number of seeds, counted up from --seed"})
+    out: str = field(default="runs", metadata={"help": "directory of the results; a run is DIR/<hash of its config>"})
+
+    def __post_init__(self) -> None:
+        check_count("seeds", self.seeds)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: the configs of the grid, seeds varying fastest, and where to do it."""
+
+    configs: list[Config]
+    output: Output
+    machine: Machine
+
+
+def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequence[str]]) -> Request:
+    """The request of a command line. `choices` adds the allowed names of fields that only the caller knows."""
+    groups = {part.name: part.default_factory for part in dataclasses.fields(Config)}
+    groups |= {"output": Output, "machine": Machine}
+    mirror = _mirror(groups, choices)
+    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, description))
+    values = {name: value for group in parsed.values() for name, value in group.items()}
+    output, machine = _take(Output, values), _take(Machine, values)
+    return Request(_grid(values, groups, output.seeds), output, machine)
+
+
+def _grid(values: dict[str, Any], groups: Mapping[str, type], seeds: int) -> list[Config]:
+    """One config for each combination of the axes' values and seed."""
+    axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
+    for name in axes:
+        if not values[name]:
+            raise UsageError(f"--{_option(name)} has no value: give one or more")
+    points = itertools.product(*(dict.fromkeys(values[name]) for name in axes))
+    return [Config.from_flat({**values, **dict(zip(axes, point, strict=True)), "seed": values["seed"] + offset})
+            for point in points for offset in range(seeds)]
+
+
+def _take(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{part.name: values[part.name] for part in dataclasses.fields(kind)})
+
+
+def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]]) -> type:
+    """A dataclass of dataclasses like `groups`, in the form tyro reads: help in annotations, axes as tuples."""
+    import tyro  # needed by the command line only
+
+    parts = []
+    for name, kind in groups.items():
+        hints = typing.get_type_hints(kind)
+        fields = [_mirror_field(tyro, part, hints[part.name], choices) for part in dataclasses.fields(kind)]
+        mirrored = dataclasses.make_dataclass(name, fields, frozen=True, namespace={"__doc__": kind.__doc__})
+        parts.append((name, mirrored, field(default_factory=mirrored)))
+    return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass("Arguments", parts, frozen=True)]
+
+
+def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mapping[str, Sequence[str]]) -> tuple:
+    names = choices.get(part.name) or part.metadata.get("choices")
+    text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
+    default = part.default
+    if part.metadata.get("axis"):
+        kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
+    plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))
+    return part.name, Annotated[kind, plain], field(default=default)
+
+
+def _metavar(part: dataclasses.Field, kind: Any) -> str:
+    names = {int: "N", float: "X", str: "NAME"}
+    if typing.get_origin(kind) is tuple:
+        return f"{names[typing.get_args(kind)[0]]} ..."
+    return names[kind]
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _call_tyro(mirror: type, arguments: Sequence[str], description: str) -> Any:
+    """tyro prints its errors as boxes of several lines; here they become the one line of a UsageError."""
+    import tyro
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(mirror, prog="python run.py", args=list(arguments), description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(errors.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's box, up to its first rule, as one line that points to --help."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502") for line in box.splitlines()]
+    body = list(itertools.takewhile(lambda line: not line.startswith("\u2500"), lines[1:]))
+    text = " ".join(line for line in body if line).removeprefix("Error parsing ")
+    text = re.sub(r"Could not find valid parse for arguments: (\[.*?\])", r"cannot read \1", text)
+    return f"{text or 'the command line cannot be read'} (python run.py --help lists the options)"

@@ -1,0 +1,71 @@
+"""Where a run is done: device, threads, and what of the machine its record names. None of it is part of a config."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+
+import numpy
+import torch
+
+from popup.errors import UsageError, check_count
+
+SMALL_DATA = 1 << 26  # bytes; a data set below this gains nothing from a second thread
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device and threads."""
+
+    device: str = field(default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1, mps ..."})
+    threads: int = field(default=0, metadata={
+        "help": "CPU threads a run; 0: one for embedded data, else every core. "
+                "The order of float sums, and so the ticket, can depend on it"})
+
+    def __post_init__(self) -> None:
+        check_count("threads", self.threads, 0)
+
+    def torch_device(self) -> torch.device:
+        """The device, or a UsageError if this machine does not have it."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise UsageError(f"device {self.device!r} is not there: this machine has {', '.join(_devices())}") from None
+        if device.type == "meta":
+            raise UsageError(f"device 'meta' cannot compute: this machine has {', '.join(_devices())}")
+        return device
+
+    def threads_for(self, data_bytes: int) -> int:
+        """CPU threads for a run on so many bytes of images: decided by the data, never by how many runs go beside it."""
+        return self.threads or (1 if data_bytes < SMALL_DATA else os.cpu_count() or 1)
+
+
+def _devices() -> list[str]:
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def hardware(device: torch.device) -> str:
+    """The processor or GPU that did the run, in a few words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, else what platform knows."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}

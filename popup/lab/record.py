@@ -1,0 +1,69 @@
+"""One run's directory: DIR/<hash of the config>/ with config.json, metrics.jsonl, result.json, ticket and picture.
+
+result.json is written last: where it is, the run is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from popup.errors import UsageError
+from popup.files import write_atomically
+from popup.lab.config import Config
+
+
+class RunDirectory:
+    """The directory of one config under `out`."""
+
+    def __init__(self, out: Path, config: Config) -> None:
+        self.path = out / config.hash()
+        self.config = config
+
+    @property
+    def ticket(self) -> Path:
+        return self.path / "ticket.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "training.png"
+
+    def start(self) -> None:
+        """Make the directory, with the config and an empty list of metrics."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("config.json", self.config.record())
+        write_atomically(self.path / "metrics.jsonl", b"")
+
+    def add_metrics(self, metrics: dict[str, Any]) -> None:
+        """Append one epoch's line."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Record the result: from now on the run is finished."""
+        self._write("result.json", result)
+
+    def result(self) -> dict[str, Any] | None:
+        """The recorded result, None if the run is not finished."""
+        try:
+            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UsageError(f"{self.path / 'result.json'} is not JSON ({error}): remove it to run again") from None
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def check_writable(out: Path) -> Path:
+    """Make `out` if need be; a UsageError if nothing can be written there. Returns `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to --out {str(out)!r} ({error.strerror}): name a directory you can write to") from None
+    return out
