@@ -34,12 +34,12 @@ class TrainingSettings:
     """How the scores are learned: SGD with momentum, a linear warm-up, then a cosine down to 0."""
 
     epochs: int = field(default=30, metadata={"help": "passes over the training data"})
-    batch_size: int = field(default=64, metadata={"help": "images a step; what is left over in an epoch is not used"})
+    batch_size: int = field(default=32, metadata={"help": "images a step; what is left over in an epoch is not used"})
     lr: float = field(default=0.1, metadata={"help": "highest learning rate of the scores"})
     momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
-    label_smoothing: float = field(default=0.0, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
+    label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
         "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right)"})
 

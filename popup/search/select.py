@@ -11,11 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-HIGHEST = torch.iinfo(torch.int32).max  # above the key of every float, infinity included
+from popup.errors import UsageError
+
+HIGHEST = torch.iinfo(torch.int32).max  # above the key of every float, infinity included, but for one NaN
 
 
 def magnitude_keys(scores: torch.Tensor) -> torch.Tensor:
     """int32 keys that sort as |score| does: the bits of the float32 without its sign."""
+    if scores.dtype is not torch.float32:
+        raise UsageError(f"scores have dtype {scores.dtype} and are ranked as float32: convert the network before it is "
+                         "attached, or use torch.autocast")
     return scores.detach().view(torch.int32) & HIGHEST
 
 
@@ -56,7 +61,7 @@ def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int]) -> list[to
 
     Ties go to the earlier layer, then to the lower edge index.
     """
-    joined = torch.cat(list(keys))
+    joined = torch.cat(list(keys)).clamp_(max=HIGHEST - 1)  # the NaN of all bits would tie with a layer's best edge
     sizes = [len(layer) for layer in keys]
     for layer in joined.split(sizes):
         if len(layer):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
@@ -64,6 +64,7 @@ def find_layers(net: nn.Module) -> list[Layer]:
     if not layers:
         raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
     _refuse_other_ties(net, seen)
+    _refuse_lazy(net)
     return layers
 
 
@@ -99,6 +100,13 @@ def _refuse_other_ties(net: nn.Module, weights: dict[int, str]) -> None:
         if first != name:
             raise UsageError(f"{name} is the same tensor as {first}: a tied weight cannot be masked; "
                              "give each module its own")
+
+
+def _refuse_lazy(net: nn.Module) -> None:
+    """A lazy norm, say: it is not masked but has to be frozen, and has nothing to freeze yet."""
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            raise UsageError(f"{name} is lazy and has no shape yet: run the network once before attaching")
 
 
 def is_norm(module: nn.Module) -> bool:

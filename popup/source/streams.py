@@ -33,8 +33,8 @@ class Stream:
         return np.unpackbits(raw, count=count, bitorder="little").view(bool)
 
     def uniform(self, count: int) -> np.ndarray:
-        """`count` float64 in the open interval (0, 1), on the grid of odd multiples of 2**-54."""
-        return ((self.words64(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        """`count` float64 in the open interval (0, 1), on the grid of odd multiples of 2**-53."""
+        return ((self.words64(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def integers(self, high: int, count: int) -> np.ndarray:
         """`count` int64 in [0, high), high < 2**31, each value likely to within high / 2**32."""

@@ -12,10 +12,12 @@ from math import sqrt
 import numpy as np
 from scipy.special import ndtri
 
-from popup.errors import check_name
+from popup.errors import UsageError, check_name
 from popup.source.layers import Layer
 from popup.source.masks import CHUNK
 from popup.source.streams import Stream
+
+SMALLEST, LARGEST = 1e-27, 1e37  # of deviations: normal values, from 3e-10 to 6.2 of them, stay normal float32 numbers
 
 
 def signed_constant(seed: int, layer: Layer, edges: np.ndarray) -> np.ndarray:
@@ -45,6 +47,13 @@ SCALES: dict[str, Callable[[float, float], float]] = {
 
 
 def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: float) -> float:
-    """gain / sqrt(fan_in * density), where `scale` names the density (DESIGN.md, 'Initialisation that works')."""
-    density = SCALES[check_name("scale", scale, SCALES)](p_l, k)
-    return gain / sqrt(layer.fan_in * density)
+    """gain / sqrt(fan_in * density), where `scale` names the density (DESIGN.md, 'Initialisation that works').
+
+    No layer with an edge ends below one of its entries, so the density is taken as at least that.
+    """
+    density = max(SCALES[check_name("scale", scale, SCALES)](p_l, k), 1 / layer.entries)
+    deviation = gain / sqrt(layer.fan_in * density)
+    if not SMALLEST <= deviation <= LARGEST:
+        raise UsageError(f"gain is {gain!r}: the weights of {layer.name} would have a standard deviation of "
+                         f"{deviation:g}, outside what float32 holds; use one near sqrt(2)")
+    return deviation

@@ -144,14 +144,16 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
-    """What is no score: constants (biases, norm affines) by value and shape, all others as tensors."""
+    """What is no score: biases and norm affines by value and shape where `attach` left them so, all others as tensors."""
     constants, given = {}, {}
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if id(parameter) in learned:
             continue
         module, attribute = owner(net, name)
-        if attribute.endswith("bias") or (attribute == "weight" and is_norm(module)):
-            constants[name] = (0.0 if attribute.endswith("bias") else 1.0, tuple(parameter.shape))
+        value = 0.0 if attribute.endswith("bias") else 1.0
+        constant = attribute.endswith("bias") or (attribute == "weight" and is_norm(module))
+        if constant and bool((parameter == value).all()):
+            constants[name] = (value, tuple(parameter.shape))
         else:
             given[name] = parameter.detach().cpu().clone()
     return constants, given
