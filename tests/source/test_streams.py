@@ -1,4 +1,4 @@
-"""Streams: raw Philox words against a pure-Python Philox, continuing calls, independence of names, fairness of what is drawn."""
+"""Streams: raw words against a Philox in pure Python, continuing calls, independence of names, fairness of the draws."""
 
 import hashlib
 
@@ -36,8 +36,10 @@ def test_the_words_are_those_of_a_pure_python_philox(seed, purpose, name):
 
 def test_words32_and_bits_are_the_same_words_cut_low_end_first():
     words = Stream(3, "edges", "a").words64(4).tolist()
-    assert Stream(3, "edges", "a").words32(7).tolist() == [word >> 32 * half & 2**32 - 1 for word in words for half in (0, 1)][:7]
-    assert Stream(3, "edges", "a").bits(200).tolist() == [bool(word >> place & 1) for word in words for place in range(64)][:200]
+    halves = [word >> 32 * half & 2**32 - 1 for word in words for half in (0, 1)]
+    bits = [bool(word >> place & 1) for word in words for place in range(64)]
+    assert Stream(3, "edges", "a").words32(7).tolist() == halves[:7]
+    assert Stream(3, "edges", "a").bits(200).tolist() == bits[:200]
 
 
 @given(st.lists(st.integers(0, 40), max_size=6))

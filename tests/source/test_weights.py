@@ -1,4 +1,4 @@
-"""Frozen weights: their scale, their distribution, and that an entry's weight depends on nothing but seed, name and place."""
+"""Frozen weights: their scale and distribution, and that an entry's weight depends on seed, name and place alone."""
 
 from math import sqrt
 
@@ -9,12 +9,18 @@ from scipy import stats
 from popup.errors import UsageError
 from popup.source import weights
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe, draw_layer, draw_values
+from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 
 LAYER = Layer("a.weight", (64, 32, 3, 3))
 ALL = np.arange(LAYER.entries)
 RARE = 1e-4
+
+
+def normal(edges, entries=LAYER.entries):
+    """Standard normal weights of some edges, from a stream of their own each time."""
+    return weights.kaiming_normal(Stream(0, "weights", LAYER.name), entries, edges)
 
 
 @pytest.mark.parametrize(("scale", "density"), [("final", 0.2 * 0.5), ("edges", 0.2), ("none", 1.0)])
@@ -48,37 +54,44 @@ def test_drawn_weights_have_the_deviation_that_was_asked_for(kind, scale):
 
 
 def test_signed_constant_is_two_values_as_likely():
-    values = weights.signed_constant(0, LAYER, ALL)
+    values = weights.signed_constant(Stream(0, "weights", LAYER.name), LAYER.entries, ALL)
     assert set(values.tolist()) == {-1.0, 1.0}
     assert stats.binomtest(int((values > 0).sum()), len(values)).pvalue > RARE
 
 
 def test_kaiming_normal_is_normal():
-    values = weights.kaiming_normal(0, LAYER, ALL).astype(float)
+    values = normal(ALL).astype(float)
     assert stats.kstest(values, "norm").pvalue > RARE
 
 
 @pytest.mark.parametrize("word", [0, 2**31 - 1, 2**31, 2**32 - 1])
 def test_kaiming_normal_is_finite_and_never_zero_at_the_extreme_words(monkeypatch, word):
-    monkeypatch.setattr(weights.Stream, "words32", lambda self, count: np.full(count, word, dtype="<u4"))
-    values = weights.kaiming_normal(0, Layer("a", (2, 3)), np.arange(6))
+    monkeypatch.setattr(Stream, "words32", lambda self, count: np.full(count, word, dtype="<u4"))
+    values = normal(np.arange(6), 6)
     assert np.isfinite(values).all() and (values != 0).all()
     assert values[0] == pytest.approx(stats.norm.ppf((word + 0.5) / 2**32), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_an_entry_has_the_same_weight_whichever_others_are_edges(kind):
-    whole = WEIGHTS[kind](3, LAYER, ALL)
-    some = np.flatnonzero(np.arange(LAYER.entries) % 7 == 2)
-    assert np.array_equal(WEIGHTS[kind](3, LAYER, some), whole[some])
-    assert len(WEIGHTS[kind](3, LAYER, ALL[:0])) == 0
+    recipe, some = Recipe(weights=kind), ALL[ALL % 7 == 2]
+    assert np.array_equal(draw_values(recipe, LAYER, 0.2, some), draw_values(recipe, LAYER, 0.2, ALL)[some])
+    assert len(draw_values(recipe, LAYER, 0.2, ALL[:0])) == 0
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_another_purpose_is_an_independent_draw(kind):
+    recipe = Recipe(weights=kind)
+    source, other = draw_values(recipe, LAYER, 0.2, ALL), draw_values(recipe, LAYER, 0.2, ALL, "other")
+    assert np.array_equal(source, draw_values(recipe, LAYER, 0.2, ALL, "weights"))
+    assert stats.binomtest(int((source * other > 0).sum()), len(ALL)).pvalue > RARE
 
 
 def test_chunks_do_not_show(monkeypatch):
-    some = np.flatnonzero(np.arange(LAYER.entries) % 3 == 0)
-    whole = weights.kaiming_normal(0, LAYER, some)
+    some = ALL[ALL % 3 == 0]
+    whole = normal(some)
     monkeypatch.setattr(weights, "CHUNK", 100)
-    assert np.array_equal(weights.kaiming_normal(0, LAYER, some), whole)
+    assert np.array_equal(normal(some), whole)
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
