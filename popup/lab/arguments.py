@@ -73,7 +73,8 @@ def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]]) ->
     parts = []
     for name, kind in groups.items():
         hints = typing.get_type_hints(kind)
-        fields = [_mirror_field(tyro, part, hints[part.name], choices) for part in dataclasses.fields(kind)]
+        fields = [_mirror_field(tyro, part, hints[part.name], choices) for part in dataclasses.fields(kind)
+                  if not part.metadata.get("hidden")]
         mirrored = dataclasses.make_dataclass(name, fields, frozen=True, namespace={"__doc__": kind.__doc__})
         parts.append((name, mirrored, field(default_factory=mirrored)))
     return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass("Arguments", parts, frozen=True)]

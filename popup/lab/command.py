@@ -13,11 +13,11 @@ from popup.errors import UsageError
 from popup.lab.arguments import Request, parse
 from popup.lab.config import Config
 from popup.lab.datasets import DATASETS
+from popup.lab.plots import plot_training
 from popup.lab.record import RunDirectory, check_writable
-from popup.lab.run import Models, execute, prepare
+from popup.lab.run import Laboratory, Models, Result
 from popup.lab.tables import layer_table, proof_lines
 from popup.lab.training import Metrics, RunFailed
-from popup.ticket.proof import Proof
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -50,22 +50,22 @@ def _say(line: str, code: int) -> int:
 
 
 def _search(request: Request, models: Models) -> int:
-    out = check_writable(Path(request.output.out))
+    laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)))
     if len(request.configs) > 1:
         raise UsageError("several values ask for a sweep, which this version does not have yet: give one of each")
     config = request.configs[0]
-    directory = RunDirectory(out, config)
-    finished = directory.result()
-    if finished is not None:
-        _report(directory, finished)
+    directory = laboratory.directory(config)
+    result = directory.result()
+    if result is not None:
+        _report(directory, result)
         print("this run was finished before; remove its directory to run it again")
         return DONE
     print(_title(config))
-    net, data = prepare(models, config, request.machine)
     with Progress(config.training.epochs) as progress:
-        outcome, result = execute(net, data, directory, progress)
+        result = laboratory.run(config, progress)
+    plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
     _report(directory, result)
-    return DONE if outcome.proof.holds else _say("popup: a law is broken: see BROKEN above", FAILED)
+    return DONE if result["proof"]["holds"] else _say("popup: a law is broken: see BROKEN above", FAILED)
 
 
 def _title(config: Config) -> str:
@@ -74,13 +74,11 @@ def _title(config: Config) -> str:
             f"keeping k = {source.k:g} of the edges, seed {source.seed}")
 
 
-def _report(directory: RunDirectory, result: dict) -> None:
-    proof = Proof(**{name: tuple(value) if isinstance(value, list) else value
-                     for name, value in result["proof"].items() if name != "holds"})
+def _report(directory: RunDirectory, result: Result) -> None:
     print(f"\n{layer_table(result)}\n")
     print(f"test accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
-    print("proof, checked on the finished run:", *proof_lines(proof), sep="\n")
+    print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
     print(f"written to {directory.path}/: config.json metrics.jsonl result.json ticket.safetensors training.png")
 
 

@@ -24,6 +24,9 @@ class TaskSettings:
     widths: tuple[int, ...] = field(default=(), metadata={
         "help": "hidden widths or channels of the network; none: the network's own (mlp: 256 256)"})
 
+    role: str = field(default="ticket", metadata={
+        "hidden": True, "help": "ticket, or the control that this run is (popup/lab/controls.py)"})
+
     def __post_init__(self) -> None:
         for width in self.widths:
             check_count("a width", width)
@@ -36,6 +39,8 @@ class TrainingSettings:
     epochs: int = field(default=30, metadata={"help": "passes over the training data"})
     batch_size: int = field(default=32, metadata={"help": "images a step; what is left over in an epoch is not used"})
     lr: float = field(default=0.1, metadata={"help": "highest learning rate of the scores"})
+    weight_lr: float = field(default=0.05, metadata={
+        "help": "highest learning rate of the weights in controls that train them"})
     momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
@@ -47,6 +52,7 @@ class TrainingSettings:
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size, 2)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
+        check_number("weight_lr", self.weight_lr, 0.0, inf, open_low=True)
         check_number("momentum", self.momentum, 0.0, 0.999999)
         check_number("weight_decay", self.weight_decay, 0.0, inf)
         check_number("warmup", self.warmup, 0.0, float(self.epochs))
@@ -72,6 +78,14 @@ class Config:
     def hash(self) -> str:
         """The name of the run's directory: 12 hex digits of the SHA-256 of the record."""
         return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def flat(self) -> dict[str, Any]:
+        """The fields of all groups by name."""
+        return {part.name: getattr(group, part.name) for group in vars(self).values() for part in fields(group)}
+
+    def replace(self, **changes: Any) -> Config:
+        """The config with some fields, of whichever groups, changed."""
+        return Config.from_flat({**self.flat(), **changes})
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> Config:

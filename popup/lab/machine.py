@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass, field
@@ -69,3 +70,30 @@ def _processor() -> str:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+class PeakMemory:
+    """The highest memory in use since it was made: the device's on a GPU, else the process's resident set."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _reset_resident_peak()
+
+    def peak(self) -> int | None:
+        """Bytes; None where the system does not tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            with open("/proc/self/status", encoding="ascii") as file:
+                return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            return None
+
+
+def _reset_resident_peak() -> None:
+    """Linux forgets the peak so far when 5 is written here; elsewhere the peak is the process's whole life's."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")

@@ -41,6 +41,11 @@ class RunDirectory:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """All epochs' metrics so far."""
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result: from now on the run is finished."""
         self._write("result.json", result)

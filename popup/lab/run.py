@@ -1,4 +1,4 @@
-"""One run from config to finished directory: draw the source, search, prove, save."""
+"""One run from config to finished directory: a search for a ticket, or one of its controls."""
 
 from __future__ import annotations
 
@@ -13,17 +13,120 @@ from torch import nn
 
 from popup.errors import UsageError, check_name
 from popup.lab.config import Config
+from popup.lab.controls import CONTROLS, TICKET, Subnetwork, control_config, run_control
 from popup.lab.datasets import DATASETS, Dataset
-from popup.lab.machine import Machine, hardware, versions
-from popup.lab.plots import plot_training
+from popup.lab.diagnostics import diagnose
+from popup.lab.machine import Machine, PeakMemory, hardware, versions
 from popup.lab.record import RunDirectory
-from popup.lab.training import Outcome, fit
+from popup.lab.training import Metrics, fit
 from popup.search.attach import attach_recipe
-from popup.search.network import densities
-from popup.ticket.ticket import extract
+from popup.search.network import LayerDensity, densities, density_row
+from popup.source.layers import find_layers
+from popup.source.recipe import draw
+from popup.ticket.proof import Proof
+from popup.ticket.ticket import extract, load
 
-Builder = Callable[..., nn.Module]  # (image [channels, height, width], classes, widths=...) -> network
-Models = Mapping[str, Builder]
+Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [channels, height, width], classes[, widths])
+Result = dict[str, Any]
+
+
+class Laboratory:
+    """What runs share: the models, the machine, the data sets that were loaded, the directory of results."""
+
+    def __init__(self, models: Models, machine: Machine, out: Path) -> None:
+        self.models, self.machine, self.out = models, machine, out
+        self.device = machine.torch_device()
+        self._data: dict[str, Dataset] = {}
+
+    def data(self, config: Config) -> Dataset:
+        """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
+        name = check_name("dataset", config.task.dataset, DATASETS)
+        if name not in self._data:
+            self._data[name] = DATASETS[name]()
+        torch.set_num_threads(self.machine.threads_for(self._data[name].train[0].nbytes))
+        return self._data[name]
+
+    def directory(self, config: Config) -> RunDirectory:
+        """Where the config's run is, or will be."""
+        return RunDirectory(self.out, config)
+
+    def network(self, config: Config) -> nn.Module:
+        """The plain network of a config, on the device."""
+        data = self.data(config)
+        return build_network(self.models, config, data.image, data.classes).to(self.device)
+
+    def attached(self, config: Config) -> nn.Module:
+        """The source of a config with its first scores, on the device; what can be refused is refused here."""
+        check_name("model", config.task.model, self.models)
+        return attach_recipe(self.network(config), config.source, config.search).to(self.device)
+
+    def run(self, config: Config, on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Result:
+        """Do the run of a config and leave its directory finished; returns what result.json holds."""
+        directory = self.directory(config)
+
+        def record(metrics: Metrics) -> None:
+            directory.add_metrics(metrics)
+            on_epoch(metrics)
+
+        memory, began = PeakMemory(self.device), time.perf_counter()
+        search = _search if config.task.role == TICKET else _control
+        found = search(self, config, directory, record)
+        result = {**describe(config, found), "seconds": time.perf_counter() - began, "peak_memory": memory.peak(),
+                  "threads": torch.get_num_threads(), "hardware": hardware(self.device), "versions": versions()}
+        directory.finish(result)
+        return result
+
+
+Found = tuple[list[Metrics], list[LayerDensity], Proof | None, dict[str, Any]]
+
+
+def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None]) -> Found:
+    """Find and save the ticket."""
+    net, data = laboratory.attached(config), laboratory.data(config)
+    directory.start()
+    outcome = fit(net, data.train, data.test, config, record)
+    about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
+             "image": data.image, "classes": data.classes}
+    ticket = extract(net, about)
+    ticket.save(directory.ticket)
+    return outcome.history, densities(net), outcome.proof, diagnose(ticket, laboratory.network(config), data.image)
+
+
+def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None]) -> Found:
+    """Evaluate, or train and evaluate, a control of a ticket that was found before."""
+    net, data = laboratory.network(config), laboratory.data(config)
+    directory.start()
+    start = _subnetwork(laboratory, config, net)
+    history, layers = run_control(net, data, config, start, record)
+    rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
+            for before, after in zip(start.sources, layers, strict=True)]
+    return history, rows, None, {}
+
+
+def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subnetwork:
+    """The control's source, and the mask of its ticket where it needs one (else all edges)."""
+    control = CONTROLS[config.task.role]
+    layers = find_layers(net)
+    if not control.needs_ticket:
+        sources = draw(config.source, layers, config.source.densities(layers))
+        return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
+    ticket = load(laboratory.directory(config.replace(role=TICKET)).ticket)
+    sources = [layer.source(ticket.recipe) for layer in ticket.layers]
+    return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers])
+
+
+def describe(config: Config, found: Found) -> Result:
+    """What a run has found, as result.json holds it: accuracies in percent, of the last epoch; densities as realised."""
+    history, densities_found, proof, diagnostics = found
+    layers = [asdict(row) for row in densities_found]
+    entries, edges, kept = (sum(row[column] for row in layers) for column in ("entries", "edges", "kept"))
+    return {
+        "hash": config.hash(), "role": config.task.role, "test_accuracy": history[-1]["test_accuracy"],
+        "test_loss": history[-1]["test_loss"], "train_loss": history[-1].get("train_loss"), "epochs": history[-1]["epoch"],
+        "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
+        "final_density": kept / entries, "layers": layers, "diagnostics": diagnostics,
+        "proof": proof and {**asdict(proof), "holds": proof.holds},
+    }
 
 
 def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:
@@ -36,58 +139,3 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
         reason = str(error).splitlines()[0]
         raise UsageError(f"model {config.task.model!r} cannot be built for images {list(image)}"
                          f"{f' with widths {list(widths)}' if widths else ''}: {reason}") from None
-
-
-def load_dataset(config: Config) -> Dataset:
-    """The data set of a config."""
-    return DATASETS[check_name("dataset", config.task.dataset, DATASETS)]()
-
-
-def prepare(models: Models, config: Config, machine: Machine) -> tuple[nn.Module, Dataset]:
-    """The attached network on its device, and the data; everything that can be refused is refused here."""
-    check_name("model", config.task.model, models)
-    data, device = load_dataset(config), machine.torch_device()
-    torch.set_num_threads(machine.threads_for(data.train[0].nbytes))
-    net = attach_recipe(build_network(models, config, data.image, data.classes), config.source, config.search)
-    return net.to(device), data
-
-
-def execute(net: nn.Module, data: Dataset, directory: RunDirectory,
-            on_epoch: Callable[[dict[str, Any]], None] = lambda metrics: None) -> tuple[Outcome, dict[str, Any]]:
-    """Run the search in `net` and leave a finished directory; returns the outcome and its record."""
-    directory.start()
-    began = time.perf_counter()
-
-    def record(metrics: dict[str, Any]) -> None:
-        directory.add_metrics(metrics)
-        on_epoch(metrics)
-
-    outcome = fit(net, data.train, data.test, directory.config, record)
-    seconds = time.perf_counter() - began
-    about = {"task": asdict(directory.config.task), "test_accuracy": outcome.test_accuracy,
-             "image": data.image, "classes": data.classes}
-    extract(net, about).save(directory.ticket)
-    plot_training(directory.picture, outcome.history, directory.config, data.title)
-    result = describe(net, outcome, seconds, directory.config)
-    directory.finish(result)
-    return outcome, result
-
-
-def describe(net: nn.Module, outcome: Outcome, seconds: float, config: Config) -> dict[str, Any]:
-    """What result.json holds. Accuracies in percent, of the last epoch; densities as realised."""
-    layers = [asdict(row) for row in densities(net)]
-    entries, edges, kept = (sum(row[column] for row in layers) for column in ("entries", "edges", "kept"))
-    return {
-        "hash": config.hash(), "test_accuracy": outcome.test_accuracy, "test_loss": outcome.history[-1]["test_loss"],
-        "train_loss": outcome.history[-1]["train_loss"], "epochs": len(outcome.history),
-        "entries": entries, "edges": edges, "kept": kept,
-        "edge_density": edges / entries, "final_density": kept / entries, "layers": layers,
-        "proof": {**asdict(outcome.proof), "holds": outcome.proof.holds},
-        "seconds": seconds, "threads": torch.get_num_threads(),
-        "hardware": hardware(next(net.parameters()).device), "versions": versions(),
-    }
-
-
-def run_directory(out: str, config: Config) -> RunDirectory:
-    """Where the config's run is, or will be."""
-    return RunDirectory(Path(out), config)

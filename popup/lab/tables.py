@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from popup.ticket.proof import Proof
-
 WIDTH = 100
 
 
@@ -40,14 +38,14 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def proof_lines(proof: Proof) -> list[str]:
-    """One line for each law that was checked on the finished run."""
+def proof_lines(proof: dict[str, Any]) -> list[str]:
+    """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
     checks = [
-        (f"no weight changed: the hashes of all {proof.frozen} frozen tensors are those of before", proof.changed),
-        ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof.outside),
-        ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof.miscounted),
-        (f"the plain merged network makes the same {proof.predictions} predictions",
-         (f"{proof.differing} differ",) if proof.differing else ()),
+        (f"no weight changed: the hashes of all {proof['frozen']} frozen tensors are those of before", proof["changed"]),
+        ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof["outside"]),
+        ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof["miscounted"]),
+        (f"the plain merged network makes the same {proof['predictions']} predictions",
+         [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]
     return [f"  {'ok    ' if not failed else 'BROKEN'} {text}{': ' + ', '.join(failed) if failed else ''}"
             for text, failed in checks]

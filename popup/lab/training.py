@@ -14,8 +14,9 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.batches import Batches, Normalise
 from popup.lab.config import Config, TrainingSettings
+from popup.lab.datasets import Split
 from popup.search.attach import attach_recipe, merge
-from popup.search.network import is_attached, scores
+from popup.search.network import is_attached, scores, search_of
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
 
@@ -40,16 +41,16 @@ class Outcome:
         return self.history[-1]["test_accuracy"]
 
 
-def learning_rate(settings: TrainingSettings, progress: float) -> float:
-    """The rate after `progress` epochs: linear up to `lr` over the warm-up, then half a cosine down to 0."""
+def rate_factor(settings: TrainingSettings, progress: float) -> float:
+    """The rate after `progress` epochs, of its highest: linear up to 1 over the warm-up, then half a cosine down to 0."""
     if progress < settings.warmup:
-        return settings.lr * progress / settings.warmup
+        return progress / settings.warmup
     rest = settings.epochs - settings.warmup
-    return settings.lr * (1 + cos(pi * (progress - settings.warmup) / rest)) / 2 if rest else settings.lr
+    return (1 + cos(pi * (progress - settings.warmup) / rest)) / 2 if rest else 1.0
 
 
-def fit(net: nn.Module, train: tuple[torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor],
-        config: Config | None = None, on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Outcome:
+def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
+        on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Outcome:
     """Search for a ticket in `net`, which is attached by `config` if it is not yet.
 
     `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
@@ -59,27 +60,66 @@ def fit(net: nn.Module, train: tuple[torch.Tensor, torch.Tensor], test: tuple[to
     config = config or Config()
     if not is_attached(net):
         attach_recipe(net, config.source, config.search)
-    device = scores(net)[0].device
-    train, test = _checked(train, "train", device), _checked(test, "test", device)
-    batches = Batches(*train, config.training.batch_size, config.training.augment, config.source.seed)
-    optimizer = torch.optim.SGD(scores(net), lr=config.training.lr, momentum=config.training.momentum,
-                                weight_decay=config.training.weight_decay)
-    before, history = frozen_hashes(net), []
-    for epoch in range(config.training.epochs):
-        metrics = {"epoch": epoch + 1, **train_epoch(net, batches, epoch, optimizer, config.training)}
-        metrics |= evaluate(merge(net), *test, batches.normalise)
-        history.append(metrics)
-        on_epoch(metrics)
+    batches, test = load_batches(net, train, test, config)
+    before = frozen_hashes(net)
+    churn = Churn(net)
+    history = optimise(net, scores(net), batches, test, config.training, config.training.lr, merge,
+                       lambda metrics: on_epoch(churn.add_to(metrics)))
     return Outcome(history, prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH])))
 
 
+class Churn:
+    """How the mask moves: compares S_P at the end of each epoch with the one before."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.search = search_of(net)
+        self.last = self.search.select()
+        self.ever = [mask.clone() for mask in self.last]
+
+    def add_to(self, metrics: Metrics) -> Metrics:
+        """Add `churn`, the fraction of kept edges that were not kept an epoch ago, and `never_selected`, the fraction of
+        all edges that no epoch has ended with."""
+        now = self.search.select()
+        entered = sum(int((mask & ~before).sum()) for mask, before in zip(now, self.last, strict=True))
+        self.ever = [seen | mask for seen, mask in zip(self.ever, now, strict=True)]
+        kept, edges = sum(int(mask.sum()) for mask in now), sum(len(mask) for mask in now)
+        self.last = now
+        metrics |= {"churn": entered / kept, "never_selected": 1 - sum(int(seen.sum()) for seen in self.ever) / edges}
+        return metrics
+
+
+def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> tuple[Batches, Split]:
+    """The training split as batches, and the test split, both on the device of `net`."""
+    device = next(net.parameters()).device
+    train, test = _checked(train, "train", device), _checked(test, "test", device)
+    return Batches(*train, config.training.batch_size, config.training.augment, config.source.seed), test
+
+
+def optimise(net: nn.Module, parameters: list[nn.Parameter], batches: Batches, test: Split, settings: TrainingSettings,
+             lr: float, plain: Callable[[nn.Module], nn.Module], on_epoch: Callable[[Metrics], None]) -> list[Metrics]:
+    """Train `parameters` of `net`; each epoch evaluate `plain(net)`, a network that may be changed. Returns all metrics.
+
+    Before the last evaluation the running statistics of norms are estimated anew with the final weights.
+    """
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    history = []
+    for epoch in range(settings.epochs):
+        metrics = {"epoch": epoch + 1, **train_epoch(net, batches, epoch, optimizer, settings, lr)}
+        if epoch + 1 == settings.epochs:
+            refresh_statistics(net, batches)
+        metrics |= evaluate(plain(net), *test, batches.normalise)
+        history.append(metrics)
+        on_epoch(metrics)
+    return history
+
+
 def train_epoch(net: nn.Module, batches: Batches, epoch: int, optimizer: torch.optim.Optimizer,
-                settings: TrainingSettings) -> Metrics:
-    """One pass over the training data; the loss is read once, at its end."""
+                settings: TrainingSettings, lr: float) -> Metrics:
+    """One pass over the training data with a rate of at most `lr`; the loss is read once, at its end."""
     net.train()
     losses = torch.zeros(batches.steps, device=batches.images.device)
     for step, (inputs, labels) in enumerate(batches.epoch(epoch)):
-        optimizer.param_groups[0]["lr"] = learning_rate(settings, epoch + step / batches.steps)
+        optimizer.param_groups[0]["lr"] = lr * rate_factor(settings, epoch + step / batches.steps)
         loss = F.cross_entropy(net(inputs), labels, label_smoothing=settings.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
@@ -98,6 +138,23 @@ def _check_finite(losses: torch.Tensor, epoch: int, rate: float) -> None:
 
 
 @torch.no_grad()
+def refresh_statistics(net: nn.Module, batches: Batches) -> None:
+    """Estimate the running statistics of every norm anew, as plain averages over one pass of the training data."""
+    norms = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a cumulative average
+    net.train()
+    for inputs, _ in batches.epoch(0):
+        net(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@torch.no_grad()
 def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalise: Normalise) -> Metrics:
     """test_loss (cross-entropy) and test_accuracy (percent) of a plain network."""
     net.eval()
@@ -109,7 +166,7 @@ def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, normali
     return {"test_loss": float(loss) / len(labels), "test_accuracy": 100 * float(correct) / len(labels)}
 
 
-def _checked(split: tuple[torch.Tensor, torch.Tensor], name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _checked(split: Split, name: str, device: torch.device) -> Split:
     """The split on the device, or a UsageError that says what is wrong with it."""
     images, labels = split
     if len(images) != len(labels) or not len(images):

@@ -12,6 +12,7 @@ from popup.errors import UsageError, check_count, check_name, check_number
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layers import Layer
 from popup.source.masks import MASKS, share
+from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 
 GIVEN = "given"
@@ -77,9 +78,13 @@ class LayerSource:
 def draw_layer(recipe: Recipe, layer: Layer, p_l: float) -> LayerSource:
     """Draw one layer of the source. The same arguments give the same bits, whatever else the network holds."""
     edges = MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
+    return LayerSource(layer, p_l, edges, draw_values(recipe, layer, p_l, edges))
+
+
+def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, purpose: str = "weights") -> np.ndarray:
+    """The frozen weights (float32) of a layer's edges; another `purpose` gives another, independent draw."""
     deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
-    values = WEIGHTS[recipe.weights](recipe.seed, layer, edges) * np.float32(deviation)
-    return LayerSource(layer, p_l, edges, values)
+    return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
 
 
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float]) -> list[LayerSource]:

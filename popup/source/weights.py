@@ -20,23 +20,23 @@ from popup.source.streams import Stream
 SMALLEST, LARGEST = 1e-27, 1e37  # of deviations: normal values, from 3e-10 to 6.2 of them, stay normal float32 numbers
 
 
-def signed_constant(seed: int, layer: Layer, edges: np.ndarray) -> np.ndarray:
+def signed_constant(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
     """+1 or -1 with equal probability, one raw bit an entry (Ramanujan et al., 2020: signed Kaiming constant)."""
-    signs = Stream(seed, "weights", layer.name).bits(layer.entries)[edges]
+    signs = stream.bits(entries)[edges]
     return np.where(signs, np.float32(1), np.float32(-1))
 
 
-def kaiming_normal(seed: int, layer: Layer, edges: np.ndarray) -> np.ndarray:
+def kaiming_normal(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
     """Standard normal values: the inverse normal distribution function of one 32-bit word an entry (He et al., 2015)."""
-    stream, values = Stream(seed, "weights", layer.name), np.empty(len(edges), dtype=np.float32)
-    for start in range(0, layer.entries, CHUNK):
-        words = stream.words32(min(CHUNK, layer.entries - start))
+    values = np.empty(len(edges), dtype=np.float32)
+    for start in range(0, entries, CHUNK):
+        words = stream.words32(min(CHUNK, entries - start))
         first, last = np.searchsorted(edges, (start, start + len(words)))
         values[first:last] = ndtri((words[edges[first:last] - start].astype(np.float64) + 0.5) * 2.0**-32)
     return values
 
 
-WEIGHTS: dict[str, Callable[[int, Layer, np.ndarray], np.ndarray]] = {
+WEIGHTS: dict[str, Callable[[Stream, int, np.ndarray], np.ndarray]] = {
     "signed_constant": signed_constant, "kaiming_normal": kaiming_normal}
 
 SCALES: dict[str, Callable[[float, float], float]] = {

@@ -1,0 +1,156 @@
+"""Controls: what a ticket's accuracy is compared with, in the ticket's own source, at its counts, on its data.
+
+A control is a run of its own, whose config differs from its ticket's in `role`. A new one is a function and a line in
+CONTROLS. Norms get fresh statistics from training data in each of them, as the ticket's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from popup.lab.batches import Batches
+from popup.lab.config import Config
+from popup.lab.datasets import Dataset, Split
+from popup.lab.training import Metrics, evaluate, load_batches, optimise, refresh_statistics
+from popup.search.attach import freeze
+from popup.source.layers import owner
+from popup.source.recipe import LayerSource, Recipe, draw_values
+from popup.source.streams import Stream
+
+TICKET = "ticket"
+
+
+@dataclass(frozen=True)
+class Subnetwork:
+    """What a control starts from: the recipe, each layer's source, and the ticket's mask over its edges."""
+
+    recipe: Recipe
+    sources: list[LayerSource]
+    selected: list[np.ndarray]  # bool [edges] a layer
+
+    def keep(self, choose: Callable[[str, np.ndarray], np.ndarray]) -> list[LayerSource]:
+        """Each layer's source cut down to what `choose(name, the ticket's mask)` selects of its edges."""
+        return [replace(source, edges=source.edges[chosen], values=source.values[chosen])
+                for source, mask in zip(self.sources, self.selected, strict=True)
+                for chosen in [choose(source.layer.name, mask)]]
+
+
+@dataclass(frozen=True)
+class Control:
+    """`build` gives each layer's edges and weights; `trained` says whether the weights then learn.
+
+    `fixed` holds config fields that do not matter to it, at one value each: runs that differ in them only are one run.
+    """
+
+    title: str
+    build: Callable[[Subnetwork], list[LayerSource]]
+    trained: bool = False
+    fixed: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def needs_ticket(self) -> bool:
+        """Whether the ticket must have been found before; its mask is not used where k is fixed at 1."""
+        return ("k", 1.0) not in self.fixed
+
+
+def random_subnetwork(start: Subnetwork) -> list[LayerSource]:
+    """As many edges of S_ER in each layer as the ticket keeps, all sets equally likely."""
+    def choose(name: str, mask: np.ndarray) -> np.ndarray:
+        order = Stream(start.recipe.seed, "random subnetwork", name).permutation(len(mask))
+        chosen = np.zeros(len(mask), dtype=bool)
+        chosen[order[:np.count_nonzero(mask)]] = True
+        return chosen
+
+    return start.keep(choose)
+
+
+def shuffled_mask(start: Subnetwork) -> list[LayerSource]:
+    """The learned mask, its bits shuffled within each layer's edges."""
+    return start.keep(lambda name, mask: mask[Stream(start.recipe.seed, "shuffled mask", name).permutation(len(mask))])
+
+
+def redrawn_weights(start: Subnetwork) -> list[LayerSource]:
+    """The learned mask on weights of another draw."""
+    redrawn = [replace(source, values=draw_values(start.recipe, source.layer, source.p_l, source.edges, "redrawn weights"))
+               for source in start.sources]
+    return replace(start, sources=redrawn).keep(lambda name, mask: mask)
+
+
+def whole_source(start: Subnetwork) -> list[LayerSource]:
+    """f(x; W S_ER): all edges, whatever the ticket keeps."""
+    return start.sources
+
+
+SEARCH_ONLY = (("k", 1.0), ("scope", "layer"), ("method", "edge_popup"), ("score_scale", 1.0),
+               ("weights", "kaiming_normal"), ("scale", "final"), ("lr", 0.1))
+SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"))
+
+CONTROLS: dict[str, Control] = {
+    "random": Control("random subnetwork", random_subnetwork),
+    "shuffled": Control("shuffled mask", shuffled_mask),
+    "redrawn": Control("redrawn weights", redrawn_weights),
+    "source": Control("unpruned source", whole_source),
+    "random_trained": Control("random subnetwork, weights trained", random_subnetwork, trained=True),
+    "er_trained": Control("ER source, weights trained", whole_source, trained=True, fixed=SEARCH_ONLY),
+    "dense_trained": Control("dense network, weights trained", whole_source, trained=True, fixed=SEARCH_ONLY + SOURCE_ONLY),
+}
+
+
+def control_config(config: Config, role: str) -> Config:
+    """The config of a ticket's control."""
+    return config.replace(role=role, **dict(CONTROLS[role].fixed))
+
+
+def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork,
+                on_epoch: Callable[[Metrics], None]) -> tuple[list[Metrics], list[LayerSource]]:
+    """Turn the plain network `net` into the control of `config`, train it if it is to be, and evaluate it.
+
+    Returns its metrics (one row if nothing is trained) and the subnetwork that was evaluated.
+    """
+    control = CONTROLS[config.task.role]
+    layers = control.build(start)
+    batches, test = load_batches(net, data.train, data.test, config)
+    freeze(net)
+    if control.trained:
+        return _train_weights(net, layers, config, batches, test, on_epoch), layers
+    _set_weights(net, layers)
+    refresh_statistics(net, batches)
+    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise)}
+    on_epoch(metrics)
+    return [metrics], layers
+
+
+def _set_weights(net: nn.Module, layers: Sequence[LayerSource]) -> list[torch.Tensor]:
+    """Write each layer's values at its edges and 0 elsewhere; returns the masks as float of the weights' shapes."""
+    masks = []
+    for source in layers:
+        module, attribute = owner(net, source.layer.name)
+        dense, mask = (np.zeros(source.layer.entries, dtype=np.float32) for _ in range(2))
+        dense[source.edges], mask[source.edges] = source.values, 1
+        weight = getattr(module, attribute)
+        weight.data.copy_(torch.from_numpy(dense).view(source.layer.shape))
+        masks.append(torch.from_numpy(mask).view(source.layer.shape).to(weight))
+    return masks
+
+
+def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config, batches: Batches, test: Split,
+                   on_epoch: Callable[[Metrics], None]) -> list[Metrics]:
+    """Ordinary training of all parameters, weights outside the mask held at 0 by masking their gradients.
+
+    Weights start Kaiming normal, scaled for the density the layer really has.
+    """
+    recipe = replace(config.source, k=1.0, weights="kaiming_normal", scale="final")
+    fresh = [replace(source, values=draw_values(recipe, source.layer, max(1, len(source.edges)) / source.layer.entries,
+                                                source.edges, "trained weights")) for source in layers]
+    masks = _set_weights(net, fresh)
+    net.requires_grad_(True)
+    for source, mask in zip(layers, masks, strict=True):
+        module, attribute = owner(net, source.layer.name)
+        getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
+    return optimise(net, list(net.parameters()), batches, test, config.training, config.training.weight_lr,
+                    lambda trained: trained, on_epoch)

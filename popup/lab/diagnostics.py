@@ -1,0 +1,48 @@
+"""What a mask looks like as a graph: dead neurons, disconnected layers, and the density that can matter at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from popup.search.attach import freeze
+from popup.source.layers import owner
+from popup.ticket.ticket import Ticket
+
+
+def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, Any]:
+    """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds; `effective`, edges that lie on
+    a path from input to output. `net` is a plain network of the ticket's architecture for images [c, h, w]; it is spent.
+    """
+    masks = {"er": [], "ticket": []}
+    for layer in ticket.layers:
+        edges = torch.zeros(layer.layer.entries, dtype=torch.float64)
+        places = torch.from_numpy(layer.source(ticket.recipe).edges)
+        masks["er"].append(edges.scatter(0, places, 1.0).view(layer.layer.shape))
+        masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.layer.shape))
+    names, net = [layer.layer.name for layer in ticket.layers], net.cpu().double().eval()
+    return {side: {"dead": [int((mask.flatten(1).sum(1) == 0).sum()) for mask in mask_list],
+                   "effective": effective_edges(net, names, mask_list, image)} for side, mask_list in masks.items()}
+
+
+def effective_edges(net: nn.Module, names: Sequence[str], masks: Sequence[torch.Tensor], image: Sequence[int]) -> list[int]:
+    """How many ones of each mask lie on a path from input to output (Vysogorets and Kempe, JMLR 2023).
+
+    With every weight replaced by its mask and a positive input all activations are sums over paths, so an edge lies on
+    one exactly where the output's gradient is positive (the flow of Tanaka et al., NeurIPS 2020). Where max pooling
+    hides a tied path its edges count only if another position of the filter shows them.
+    """
+    freeze(net)
+    weights = []
+    for name, mask in zip(names, masks, strict=True):
+        module, attribute = owner(net, name)
+        weight = getattr(module, attribute)
+        weight.data.copy_(mask / max(1.0, float(mask.flatten(1).sum(1).mean())))  # sums stay near 1 at any depth
+        weights.append(weight.requires_grad_(True))
+    inputs = torch.ones(1, *image, dtype=torch.float64)
+    gradients = torch.autograd.grad(net(inputs).sum(), weights, allow_unused=True)
+    return [0 if gradient is None else int(((gradient > 0) & (mask > 0)).sum())
+            for gradient, mask in zip(gradients, masks, strict=True)]
