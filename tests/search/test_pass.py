@@ -1,0 +1,144 @@
+"""One forward pass selects once; outside a pass every look at a weight is fresh, after an exception too."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from popup import attach, merge, scores
+from popup.search import network
+from popup.search.network import search_of
+
+
+def two_layers(**options):
+    return attach(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), **{"er_p": 0.6, "k": 0.5, **options})
+
+
+def turn_over(net):
+    """Scores whose ranking is the reverse of what it was."""
+    for score in scores(net):
+        score.data.copy_(1 / score.data)
+
+
+@pytest.fixture
+def selections(monkeypatch):
+    """How often masks were selected, counted in a list."""
+    count = []
+    select = network.Search.select
+    monkeypatch.setattr(network.Search, "select", lambda self: count.append(1) or select(self))
+    return count
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_pass_selects_once_whatever_the_number_of_layers(selections, scope):
+    net = two_layers(scope=scope)
+    for passes in (1, 2, 3):
+        net(torch.ones(1, 6))
+        assert len(selections) == passes
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_outside_a_pass_a_weight_and_a_part_are_fresh(scope):
+    net = two_layers(scope=scope)
+    net(torch.ones(1, 6))
+    before = [net[0].weight.clone(), net[2].weight.clone()]
+    turn_over(net)
+    expected = merge(net)
+    for place in (0, 2):
+        assert not torch.equal(net[place].weight, before[place // 2])
+        assert torch.equal(net[place].weight, expected[place].weight)
+    assert torch.equal(net[0](torch.ones(1, 6)), expected[0](torch.ones(1, 6)))
+
+
+class Fault(RuntimeError):
+    """Raised inside a network on purpose."""
+
+
+def fail(*_):
+    raise Fault
+
+
+@pytest.mark.parametrize("where", ["the module", "a hook of a part", "a later pre-hook", "a forward hook", "the input"])
+def test_an_exception_inside_a_pass_leaves_no_stale_mask(where):
+    net = two_layers()
+    handle = {"the module": lambda: net.insert(1, Failing()),
+              "a hook of a part": lambda: net[2].register_forward_hook(fail),
+              "a later pre-hook": lambda: net.register_forward_pre_hook(fail),
+              "a forward hook": lambda: net.register_forward_hook(fail, prepend=True), "the input": lambda: None}[where]()
+    with pytest.raises((Fault, RuntimeError)):
+        net(torch.ones(1, 5 if where == "the input" else 6))
+    if where == "the module":
+        del net[1]
+    elif handle is not None:
+        handle.remove()
+    turn_over(net)
+    expected = merge(net)
+    assert torch.equal(net[0].weight, expected[0].weight)
+    assert torch.equal(net(torch.ones(1, 6)), expected(torch.ones(1, 6)))
+
+
+class Failing(nn.Module):
+    def forward(self, x):
+        raise Fault
+
+
+def test_each_pass_sees_the_scores_as_they_are():
+    net = two_layers()
+    inputs = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        assert torch.equal(net(inputs), merge(net)(inputs))
+        turn_over(net)
+        with torch.no_grad():
+            assert torch.equal(net(inputs), merge(net)(inputs))
+
+
+def test_scores_may_change_between_forward_and_backward():
+    """The gradient is that of the pass: the slope of the scores that were ranked is kept, or torch refuses it."""
+    net = two_layers()
+    loss = net(torch.ones(1, 6)).sum()
+    with torch.no_grad():
+        scores(net)[0].neg_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_gradients_add_up_over_passes():
+    net = two_layers()
+    inputs = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    net(inputs).sum().backward()
+    once = [score.grad.clone() for score in scores(net)]
+    net(inputs).sum().backward()
+    assert all(torch.equal(score.grad, 2 * first) for score, first in zip(scores(net), once, strict=True))
+
+
+def test_checkpointing_recomputes_the_same_pass():
+    inputs = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    net = two_layers()
+    other = copy.deepcopy(net)
+    net(inputs).sum().backward()
+    whole = [score.grad for score in scores(net)]
+    checkpoint(other, inputs, use_reentrant=False).sum().backward()
+    assert all(torch.equal(score.grad, grad) for score, grad in zip(scores(other), whole, strict=True))
+
+
+def test_a_copy_selects_by_its_own_scores():
+    net = two_layers()
+    other = copy.deepcopy(net)
+    turn_over(other)
+    assert search_of(other) is not search_of(net)
+    assert torch.equal(other(torch.ones(1, 6)), merge(other)(torch.ones(1, 6)))
+    assert torch.equal(net(torch.ones(1, 6)), merge(net)(torch.ones(1, 6)))
+    assert not torch.equal(net[0].weight, other[0].weight)
+
+
+def test_autocast_and_inference_mode_keep_the_same_edges():
+    net = two_layers()
+    expected = [net[place].weight != 0 for place in (0, 2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.ones(1, 6)).sum().backward()
+    assert scores(net)[0].grad.dtype is torch.float32
+    with torch.inference_mode():
+        assert torch.equal(net(torch.ones(1, 6)), merge(net)(torch.ones(1, 6)))
+    assert all(torch.equal(net[place].weight != 0, mask) for place, mask in zip((0, 2), expected, strict=True))

@@ -1,0 +1,131 @@
+"""Exact selection against a brute-force sort by (-|s|, index): ties, zeros, denormal and huge scores, NaN, both scopes.
+
+The two implementations of `top`, for the CPU and for a device, are both run here, on the CPU.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popup.errors import UsageError
+from popup.search import select
+from popup.search.select import magnitude_keys, top_globally, top_layerwise
+
+TIED = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, math.inf, -math.inf, 0.5]
+SCORE = st.one_of(st.sampled_from(TIED), st.floats(width=32, allow_nan=False))
+SCORES = st.lists(SCORE, min_size=1, max_size=60)
+NAN_BITS = [0x7FC00000, 0x7FFFFFFF, -1, -0x400000, 0x7F800001]  # quiet, all ones, negative, signalling
+IMPLEMENTATIONS = {"cpu": select._top_numpy, "device": select._top_torch}
+
+
+def brute_force(scores, count):
+    """The places of the `count` best in a stable sort by falling |s|: ties go to the lower index."""
+    return sorted(sorted(range(len(scores)), key=lambda place: -abs(scores[place]))[:count])
+
+
+def brute_force_globally(layers, count):
+    """Each layer's best first, then the best of all others, earlier layers and lower indices first."""
+    first = {(place, brute_force(scores, 1)[0]) for place, scores in enumerate(layers) if scores}
+    every = [(place, edge) for place, scores in enumerate(layers) for edge in range(len(scores))]
+    rest = sorted((edge for edge in every if edge not in first), key=lambda edge: -abs(layers[edge[0]][edge[1]]))
+    chosen = first | set(rest[:count - len(first)])
+    return [[edge for edge in range(len(scores)) if (place, edge) in chosen] for place, scores in enumerate(layers)]
+
+
+def keys_of(scores):
+    return magnitude_keys(torch.tensor(scores, dtype=torch.float32))
+
+
+def places(mask):
+    return mask.nonzero().flatten().tolist()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
+def test_keys_sort_as_the_magnitudes_do(pair):
+    first, second = keys_of(pair).tolist()
+    assert (first < second) == (abs(pair[0]) < abs(pair[1])) and (first == second) == (abs(pair[0]) == abs(pair[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_scores_of_another_dtype_are_refused_and_not_reread_as_other_numbers(dtype):
+    with pytest.raises(UsageError, match="scores have dtype"):
+        magnitude_keys(torch.ones(4, dtype=dtype))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@given(scores=SCORES, data=st.data())
+def test_top_is_the_brute_force_sort(implementation, scores, data):
+    count = data.draw(st.integers(1, len(scores)))
+    keys = keys_of(scores)
+    before = keys.clone()
+    assert places(IMPLEMENTATIONS[implementation](keys, count)) == brute_force(scores, count)
+    assert places(select.top(keys, count)) == brute_force(scores, count)
+    assert torch.equal(keys, before)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("count", [1, 499, 500, 501, 999, 1000])
+def test_a_constant_layer_keeps_its_first_edges(implementation, count):
+    assert places(IMPLEMENTATIONS[implementation](keys_of([-0.5] * 1000), count)) == list(range(count))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_large_layers_with_many_ties(seed):
+    scores = (torch.randn(20000, generator=torch.Generator().manual_seed(seed)) * 8).round() / 8
+    for count in (1, 7777, 10000, 19999):
+        expected = brute_force(scores.tolist(), count)
+        for implementation in IMPLEMENTATIONS.values():
+            assert places(implementation(magnitude_keys(scores), count)) == expected
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_none_or_all_need_no_ranking(count):
+    assert places(select.top(keys_of([1.0, 2.0, 3.0]), count)) == list(range(count))
+    assert select.top(torch.zeros(0, dtype=torch.int32), 0).shape == (0,)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@given(bits=st.lists(st.one_of(st.sampled_from(NAN_BITS), st.integers(-2**31, 2**31 - 1)), min_size=1, max_size=40),
+       data=st.data())
+def test_nan_of_any_bits_changes_neither_the_count_nor_the_order_of_the_rest(implementation, bits, data):
+    scores = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    count = data.draw(st.integers(1, len(bits)))
+    mask = IMPLEMENTATIONS[implementation](magnitude_keys(scores), count)
+    assert int(mask.sum()) == count
+    numbers = [place for place in range(len(bits)) if not scores[place].isnan()]
+    kept = [place for place in numbers if mask[place]]
+    best = brute_force([scores[place].item() for place in numbers], len(kept))
+    assert kept == [numbers[place] for place in best]
+
+
+@given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
+def test_layerwise_treats_each_layer_alone(layers, data):
+    counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
+    masks = top_layerwise([keys_of(scores) for scores in layers], counts)
+    assert [places(mask) for mask in masks] == [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
+
+
+@given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
+def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data):
+    counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
+    keys = [keys_of(scores) for scores in layers]
+    before = [layer.clone() for layer in keys]
+    masks = top_globally(keys, counts)
+    assert [places(mask) for mask in masks] == brute_force_globally(layers, sum(counts))
+    assert all(map(torch.equal, keys, before)), "the keys that were handed in are not written to"
+
+
+@pytest.mark.parametrize("bits", NAN_BITS)
+def test_globally_each_layer_keeps_one_edge_though_another_is_all_nan(bits):
+    broken = torch.full((10,), bits, dtype=torch.int32).view(torch.float32)
+    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1])
+    assert [int(mask.sum()) for mask in masks] == [5, 1, 1]
+    assert places(masks[1]) == [1]
+
+
+def test_globally_a_layer_without_edges_keeps_none():
+    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2])
+    assert [places(mask) for mask in masks] == [[], [1, 2]]
