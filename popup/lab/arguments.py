@@ -15,9 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from popup.errors import UsageError, check_count
+from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.config import Config
+from popup.lab.controls import CONTROLS
 from popup.lab.machine import Machine
+
+
+T = typing.TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,27 @@ class Output:
     """Where results go, and how many seeds."""
 
     seeds: int = field(default=1, metadata={"help": "number of seeds, counted up from --seed"})
+    final_density: tuple[float, ...] = field(default=(), metadata={
+        "help": "in place of --k: final densities d, so that k = d/p; where d > p the cell is impossible and skipped"})
+    controls: tuple[str, ...] = field(default=("default",), metadata={
+        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
+                "none in a single run)"})
+    workers: int = field(default=0, metadata={"help": "processes of a sweep; 0: what fits the machine"})
     out: str = field(default="runs", metadata={"help": "directory of the results; a run is DIR/<hash of its config>"})
 
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds)
+        check_count("workers", self.workers, 0)
+        for density in self.final_density:
+            check_number("final_density", density, 0.0, 1.0, open_low=True)
+        for name in self.controls:
+            check_name("control", name, [*CONTROLS, "all", "none", "default"])
+
+    def roles(self, sweep: bool) -> list[str]:
+        """The controls that are asked for, in the registry's order."""
+        if not self.controls or "none" in self.controls or (self.controls == ("default",) and not sweep):
+            return []
+        return [role for role in CONTROLS if role in self.controls or {"all", "default"} & set(self.controls)]
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Request:
     """What the command line asks for: the configs of the grid, seeds varying fastest, and where to do it."""
 
     configs: list[Config]
+    impossible: list[tuple[float, float]]  # (p, final density) pairs with no k in (0, 1]
     output: Output
     machine: Machine
 
@@ -45,21 +67,50 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     groups = {part.name: part.default_factory for part in dataclasses.fields(Config)}
     groups |= {"output": Output, "machine": Machine}
     mirror = _mirror(groups, choices)
-    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, description))
+    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     output, machine = _take(Output, values), _take(Machine, values)
-    return Request(_grid(values, groups, output.seeds), output, machine)
+    if output.final_density and values["k"] != (Config().source.k,):
+        raise UsageError("--k and --final-density exclude each other: give one of them")
+    points = _points(values, groups)
+    points, impossible = _with_final_density(points, output.final_density)
+    configs = [Config.from_flat({**point, "seed": point["seed"] + offset}) for point in points for offset in range(output.seeds)]
+    return Request(configs, impossible, output, machine)
 
 
-def _grid(values: dict[str, Any], groups: Mapping[str, type], seeds: int) -> list[Config]:
-    """One config for each combination of the axes' values and seed."""
+def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
+    """The options of a subcommand, `kind` being a flat dataclass whose fields have their help in their metadata."""
+    import tyro  # needed by the command line only
+
+    hints = typing.get_type_hints(kind)
+    fields = [_mirror_field(tyro, part, hints[part.name], {}) for part in dataclasses.fields(kind)]
+    mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
+    return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kind.__doc__)))
+
+
+def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str, Any]]:
+    """One set of field values for each combination of the axes' values."""
     axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
     for name in axes:
         if not values[name]:
             raise UsageError(f"--{_option(name)} has no value: give one or more")
-    points = itertools.product(*(dict.fromkeys(values[name]) for name in axes))
-    return [Config.from_flat({**values, **dict(zip(axes, point, strict=True)), "seed": values["seed"] + offset})
-            for point in points for offset in range(seeds)]
+    products = itertools.product(*(dict.fromkeys(values[name]) for name in axes))
+    return [{**values, **dict(zip(axes, product, strict=True))} for product in products]
+
+
+def _with_final_density(points: list[dict[str, Any]], densities: Sequence[float]) -> tuple[list, list]:
+    """Each point once for each final density d <= p, with k = d/p; and the pairs (p, d) for which there is no k."""
+    if not densities:
+        return points, []
+    possible, impossible = [], []
+    for point in points:
+        check_number("er_p", point["er_p"], 0.0, 1.0, open_low=True)
+        for density in dict.fromkeys(densities):
+            if density > point["er_p"]:
+                impossible.append((point["er_p"], density))
+            else:
+                possible.append({**point, "k": float(f"{density / point['er_p']:.12g}")})
+    return possible, list(dict.fromkeys(impossible))
 
 
 def _take(kind: type, values: Mapping[str, Any]) -> Any:
@@ -87,7 +138,8 @@ def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mappin
     if part.metadata.get("axis"):
         kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
     plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))
-    return part.name, Annotated[kind, plain], field(default=default)
+    notes = (plain, tyro.conf.Positional) if part.metadata.get("positional") else (plain,)
+    return part.name, Annotated[(kind, *notes)], field() if default is dataclasses.MISSING else field(default=default)
 
 
 def _metavar(part: dataclasses.Field, kind: Any) -> str:
@@ -101,14 +153,14 @@ def _option(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _call_tyro(mirror: type, arguments: Sequence[str], description: str) -> Any:
+def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description: str) -> Any:
     """tyro prints its errors as boxes of several lines; here they become the one line of a UsageError."""
     import tyro
 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(mirror, prog="python run.py", args=list(arguments), description=description)
+            return tyro.cli(mirror, prog=program, args=list(arguments), description=description)
     except SystemExit as stop:
         if not stop.code:
             raise

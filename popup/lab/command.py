@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from popup.errors import UsageError
-from popup.lab.arguments import Request, parse
-from popup.lab.config import Config
+from popup.lab.arguments import parse
 from popup.lab.datasets import DATASETS
-from popup.lab.plots import plot_training
-from popup.lab.record import RunDirectory, check_writable
-from popup.lab.run import Laboratory, Models, Result
-from popup.lab.tables import layer_table, proof_lines
-from popup.lab.training import Metrics, RunFailed
+from popup.lab.record import check_writable
+from popup.lab.run import Laboratory, Models
+from popup.lab.single import run_single
+from popup.lab.sweep_command import report, run_grid
+from popup.lab.training import RunFailed
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 DESCRIPTION = """popup finds strong lottery tickets inside Erdos-Renyi networks: weights are random and frozen, a fixed ER
 mask keeps a fraction p of them, and learned scores select the fraction k of those edges that makes the ticket.
 
-example: python run.py --er-p 0.2 --k 0.5 --density erk"""
+example: python run.py --er-p 0.2 --k 0.5 --density erk
+sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
+other commands, each with its own --help: python run.py report DIR"""
+
+COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {"report": report}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _search(parse(arguments, DESCRIPTION, {"model": list(models), "dataset": list(DATASETS)}), models)
+        command = COMMANDS.get(arguments[0], None) if arguments else None
+        return command(arguments[1:], models) if command else _search(arguments, models)
     except UsageError as error:
         return _say(f"popup: {error}", USAGE)
     except (RunFailed, OSError) as error:
@@ -49,56 +51,13 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _search(request: Request, models: Models) -> int:
+def _search(arguments: Sequence[str], models: Models) -> int:
+    request = parse(arguments, DESCRIPTION, {"model": list(models), "dataset": list(DATASETS)})
     laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)))
-    if len(request.configs) > 1:
-        raise UsageError("several values ask for a sweep, which this version does not have yet: give one of each")
-    config = request.configs[0]
-    directory = laboratory.directory(config)
-    result = directory.result()
-    if result is not None:
-        _report(directory, result)
-        print("this run was finished before; remove its directory to run it again")
+    for er_p, density in request.impossible:
+        print(f"impossible and skipped: final density {density:g} in a source of p = {er_p:g} (k would be above 1)")
+    roles = request.output.roles(len(request.configs) > 1)
+    if len(request.configs) == 1 and not roles:
+        run_single(laboratory, request.configs[0])
         return DONE
-    print(_title(config))
-    with Progress(config.training.epochs) as progress:
-        result = laboratory.run(config, progress)
-    plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
-    _report(directory, result)
-    return DONE if result["proof"]["holds"] else _say("popup: a law is broken: see BROKEN above", FAILED)
-
-
-def _title(config: Config) -> str:
-    source, task = config.source, config.task
-    return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({source.density}), "
-            f"keeping k = {source.k:g} of the edges, seed {source.seed}")
-
-
-def _report(directory: RunDirectory, result: Result) -> None:
-    print(f"\n{layer_table(result)}\n")
-    print(f"test accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
-          f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
-    print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
-    print(f"written to {directory.path}/: config.json metrics.jsonl result.json ticket.safetensors training.png")
-
-
-class Progress:
-    """A bar on a terminal; elsewhere about ten plain lines."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.bar = tqdm(total=epochs, unit="epoch", disable=None, leave=False)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def __call__(self, metrics: Metrics) -> None:
-        line = f"loss {metrics['train_loss']:.4f}, test accuracy {metrics['test_accuracy']:.2f}%"
-        self.bar.update()
-        self.bar.set_postfix_str(line)
-        epoch = metrics["epoch"]
-        if self.bar.disable and (epoch == self.epochs or epoch % max(1, self.epochs // 10) == 0):
-            print(f"epoch {epoch:>3} of {self.epochs}: {line}", flush=True)
+    return run_grid(laboratory, request.configs, roles, request.output.workers)

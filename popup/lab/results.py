@@ -1,0 +1,103 @@
+"""What is on disk as rows: one a run, with every factor, the realised densities, accuracies and what it cost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from popup.errors import UsageError
+from popup.files import write_atomically
+from popup.lab.config import Config
+
+MEASURED = ("test_accuracy", "test_loss", "train_loss", "epochs", "entries", "edges", "kept", "edge_density", "final_density")
+COST = ("seconds", "peak_memory", "threads", "hardware")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a grid: its config, and its result or the reason why there is none."""
+
+    path: Path
+    config: Config
+    result: dict[str, Any] | None
+    failure: str | None
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy in percent."""
+        return self.result["test_accuracy"]
+
+    @property
+    def seed(self) -> int:
+        return self.config.source.seed
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All epochs' metrics."""
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def read_runs(paths: Iterable[Path]) -> list[Run]:
+    """The finished and the failed runs among the directories `paths`; those still going are left out."""
+    runs = [_read_run(path) for path in paths]
+    return [run for run in runs if run is not None]
+
+
+def read_directory(out: Path) -> list[Run]:
+    """All finished and failed runs under `out`, in the order of their settings; a UsageError if there is none."""
+    try:
+        paths = sorted(path.parent for path in out.glob("*/config.json"))
+    except OSError as error:
+        raise UsageError(f"cannot read {str(out)!r} ({error.strerror})") from None
+    runs = read_runs(paths)
+    if not runs:
+        raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
+    return sorted(runs, key=lambda run: json.dumps(run.config.record(), sort_keys=True))
+
+
+def _read_run(path: Path) -> Run | None:
+    result, failure = _read_json(path / "result.json"), _read_json(path / "failure.json")
+    if result is None and failure is None:
+        return None
+    try:
+        config = Config.from_record(_read_json(path / "config.json"))
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UsageError(f"{path}/config.json is not a config of this popup ({error}): move that run away") from None
+    return Run(path, config, result, failure and failure["reason"])
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): remove that run's directory") from None
+
+
+def write_csv(path: Path, runs: Sequence[Run]) -> None:
+    """The tidy table: one row a run."""
+    factors = list(Config().flat())
+    versions = ("python", "torch", "numpy")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["hash", "status", *factors, *MEASURED, "proof_holds", *COST, *versions, "reason"])
+    for run in runs:
+        result, flat = run.result or {}, run.config.flat()
+        proof = (result.get("proof") or {}).get("holds")
+        cells = [flat[name] for name in factors] + [result.get(name) for name in MEASURED] + [proof]
+        cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
+        status = "finished" if run.result else "failed"
+        writer.writerow([run.config.hash(), status, *(_cell(cell) for cell in cells), run.failure or ""])
+    write_atomically(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return " ".join(str(part) for part in value)
+    return "" if value is None else value

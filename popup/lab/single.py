@@ -1,0 +1,66 @@
+"""The main job: one search, with its table of layers, its progress, its proof and its picture."""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from popup.lab.config import Config
+from popup.lab.plots import plot_training
+from popup.lab.record import RunDirectory
+from popup.lab.run import Laboratory, Result
+from popup.lab.tables import layer_table, proof_lines
+from popup.lab.training import Metrics, RunFailed
+
+
+def run_single(laboratory: Laboratory, config: Config) -> Result:
+    """Search and print, or print what a finished run has recorded. Raises RunFailed if a law is broken."""
+    directory = laboratory.directory(config)
+    result = directory.result()
+    print(_title(config))
+    if result is None:
+        with Progress(config.training.epochs) as progress:
+            result = laboratory.run(config, progress)
+    else:
+        print("finished before: this is its record; remove its directory to run it again")
+    if not directory.picture.exists():
+        plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
+    _report(directory, result)
+    if not result["proof"]["holds"]:
+        raise RunFailed("a law is broken: see BROKEN above")
+    return result
+
+
+def _title(config: Config) -> str:
+    source, task = config.source, config.task
+    return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({source.density}), "
+            f"keeping k = {source.k:g} of the edges, seed {source.seed}")
+
+
+def _report(directory: RunDirectory, result: Result) -> None:
+    print(f"\n{layer_table(result)}\n")
+    print(f"test accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
+          f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
+    print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
+    print(f"written to {directory.path}/: config.json metrics.jsonl result.json ticket.safetensors training.png")
+
+
+class Progress:
+    """A bar on a terminal; elsewhere about ten plain lines."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.bar = tqdm(total=epochs, unit="epoch", disable=None, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def __call__(self, metrics: Metrics) -> None:
+        line = f"loss {metrics['train_loss']:.4f}, test accuracy {metrics['test_accuracy']:.2f}%"
+        self.bar.update()
+        self.bar.set_postfix_str(line)
+        epoch = metrics["epoch"]
+        if self.bar.disable and (epoch == self.epochs or epoch % max(1, self.epochs // 10) == 0):
+            print(f"epoch {epoch:>3} of {self.epochs}: {line}", flush=True)

@@ -1,0 +1,77 @@
+"""Means and differences over seeds, with Student t intervals. (A percentile bootstrap covers too little at 3 to 10 seeds.)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over `count` seeds; `half` is half the width of its 95% interval, None with one seed."""
+
+    value: float
+    half: float | None
+    count: int
+
+    def text(self, digits: int = 1) -> str:
+        """Like 97.3 ±0.4; without an interval like 97.3."""
+        interval = "" if self.half is None else f" ±{self.half:.{digits}f}"
+        return f"{self.value:.{digits}f}{interval}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference over `count` shared seeds, its 95% interval's half width and two-sided p value (paired t test)."""
+
+    value: float
+    half: float | None
+    p_value: float | None
+    count: int
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean with its Student t interval."""
+    return Mean(float(np.mean(values)), _half_width(np.asarray(values, dtype=float)), len(values))
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
+    """first - second over the seeds that both have; None if they share none."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    return Difference(float(differences.mean()), _half_width(differences), _p_value(differences), len(seeds))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjustment of the p values of several comparisons made at once (Scand. J. Statist. 6, 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * factors))
+    result = np.empty(len(p_values))
+    result[order] = adjusted
+    return [float(value) for value in result]
+
+
+def _half_width(values: np.ndarray) -> float | None:
+    if len(values) < 2:
+        return None
+    from scipy.stats import t  # half a second of import that a run without a report need not pay
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
+
+
+def _p_value(differences: np.ndarray) -> float | None:
+    if len(differences) < 2:
+        return None
+    if differences.std() == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(differences, 0.0).pvalue)

@@ -1,0 +1,122 @@
+"""A comparison in words and tables that fit a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from popup.lab.comparison import Contrast, Setting, density_contrasts, show, source_contrasts
+from popup.lab.controls import CONTROLS
+from popup.lab.results import Run
+from popup.lab.statistics import Mean
+from popup.lab.tables import WIDTH, table
+
+SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
+         "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained"}
+Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
+
+
+def summarise(runs: Sequence[Run], found: Sequence[Setting]) -> str:
+    """The whole report as text."""
+    parts = [_fit(*part) for part in tables(found)]
+    parts += failure_lines(runs)
+    return "\n\n".join(parts)
+
+
+def tables(found: Sequence[Setting]) -> list[Table]:
+    """All tables: tickets, controls, contrasts; empty ones left out."""
+    if not found:
+        return []
+    made = [ticket_table(found), control_table(found),
+            contrast_table("Layerwise densities: the best mean against the others (paired over seeds)",
+                           density_contrasts(found), ("density",)),
+            contrast_table("Starting sparse: ER source against dense source at equal final density (paired over seeds)",
+                           source_contrasts(found), ("er_p", "k", "density"))]
+    return [part for part in made if part[2]]
+
+
+def ticket_table(found: Sequence[Setting]) -> Table:
+    """Tickets, and what trained weights reach in the same edges, with intervals."""
+    roles = [role for role, control in CONTROLS.items() if control.trained and any(setting.controls[role] for setting in found)]
+    header = [*_names(found), "density", "ticket %", *(SHORT[role] for role in roles), "seeds"]
+    rows = [[*_values(setting), f"{setting.final_density:.4f}", setting.accuracy.text(),
+             *(_text(setting.control(role)) for role in roles), str(setting.accuracy.count)] for setting in found]
+    counts = [setting.accuracy.count for setting in found]
+    note = "one seed, so no interval" if max(counts) == 1 else "mean ±half of the 95% t interval over seeds"
+    return f"Test accuracy in % at the last epoch ({note}); density: kept / all weights, realised", header, rows
+
+
+def control_table(found: Sequence[Setting]) -> Table:
+    """Frozen-weight controls beside the ticket."""
+    roles = [role for role, control in CONTROLS.items()
+             if not control.trained and any(setting.controls[role] for setting in found)]
+    header = [*_names(found), "ticket %", *(SHORT[role] for role in roles)]
+    rows = [[*_values(setting), setting.accuracy.text(), *(_text(setting.control(role)) for role in roles)]
+            for setting in found] if roles else []
+    return "Controls with frozen weights, same counts in each layer (source: all edges)", header, rows
+
+
+def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[str]) -> Table:
+    """One row a contrast: both sides, the difference with its interval, p value, Holm's p value."""
+    header = ["first", "second", "elsewhere equal", "difference", "p", "p (Holm)", "seeds"]
+    rows = []
+    for contrast in contrasts:
+        difference = contrast.difference
+        sides = [", ".join(f"{SHORT.get(name, name)} {show(setting.config.flat()[name])}" if name != "density" else
+                           setting.config.source.density for name in names) for setting in (contrast.first, contrast.second)]
+        elsewhere = contrast.first.label(names).replace("er_p", "p")
+        rows.append([*sides, elsewhere or "-", Mean(difference.value, difference.half, difference.count).text(2),
+                     _p(difference.p_value), _p(contrast.adjusted), str(difference.count)])
+    return title, header, rows
+
+
+def verdicts(found: Sequence[Setting]) -> list[str]:
+    """What the contrasts say, a sentence each."""
+    sentences = []
+    contrasts = density_contrasts(found)
+    clear = [contrast for contrast in contrasts if contrast.adjusted is not None and contrast.adjusted < 0.05]
+    if contrasts:
+        sentences.append(f"Layerwise densities: {len(clear)} of {len(contrasts)} differences from the best are clear "
+                         "(Holm p < 0.05).")
+    costs = [contrast for contrast in source_contrasts(found) if contrast.adjusted is not None]
+    worse = sum(contrast.adjusted < 0.05 and contrast.difference.value < 0 for contrast in costs)
+    if costs:
+        sentences.append(f"Starting inside an ER network is clearly worse than starting dense in {worse} of "
+                         f"{len(costs)} comparisons at equal final density (Holm p < 0.05).")
+    return sentences
+
+
+def failure_lines(runs: Sequence[Run]) -> list[str]:
+    """The failed runs with their reasons."""
+    failed = [run for run in runs if run.failure]
+    return [f"{len(failed)} failed:\n" + "\n".join(f"  {run.config.hash()}: {run.failure}"[:WIDTH] for run in failed)] \
+        if failed else []
+
+
+def _names(found: Sequence[Setting]) -> list[str]:
+    return [SHORT.get(name, name) for name in found[0].factors]
+
+
+def _values(setting: Setting) -> list[str]:
+    return [show(value) for value in setting.factors.values()]
+
+
+def _text(value: Mean | None) -> str:
+    return "-" if value is None else value.text()
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else ("<0.001" if value < 0.001 else f"{value:.3f}")
+
+
+def _fit(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table as text, its widest text columns cut until it fits the width."""
+    limit = WIDTH
+    text = table(header, rows)
+    while max(len(line) for line in text.splitlines()) > WIDTH and limit > 8:
+        limit -= 4
+        text = table([_cut(cell, limit) for cell in header], [[_cut(cell, limit) for cell in row] for row in rows])
+    return f"{title}\n{text}"
+
+
+def _cut(cell: str, limit: int) -> str:
+    return cell if len(cell) <= limit else cell[:limit - 2] + ".."

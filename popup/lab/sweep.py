@@ -1,0 +1,163 @@
+"""A sweep: the cells of a grid and its controls, done by a pool of worker processes that lasts as long as the sweep."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from popup.lab.config import Config
+from popup.lab.controls import control_config
+from popup.lab.machine import Machine
+from popup.lab.run import Laboratory, Models
+from popup.lab.worker import Cell, Event, work
+
+PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
+MOST_DEATHS = 2  # workers that may die on one cell before the cell is called failed
+
+
+def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
+    """The runs of a grid: its tickets and their controls, each once, tickets with many edges first (they take longest)."""
+    tickets = sorted(configs, key=lambda config: -config.source.er_p)
+    wanted = [*tickets, *(control_config(config, role) for role in controls for config in tickets)]
+    return list({config.hash(): config for config in wanted}.values())
+
+
+class Pool:
+    """The worker processes of one sweep, and what each is doing."""
+
+    def __init__(self, laboratory: Laboratory, configs: Sequence[Config], workers: int) -> None:
+        self.laboratory, self.cells = laboratory, {config.hash(): Cell(laboratory.out, config) for config in configs}
+        self.context: SpawnContext = multiprocessing.get_context("spawn")
+        self.events = self.context.Queue()
+        self.running: dict[int, str] = {}  # process id -> cell
+        self.deaths: Counter[str] = Counter()
+        self.processes: list[SpawnProcess] = [self._start(place) for place in range(workers)]
+
+    def _start(self, place: int) -> SpawnProcess:
+        laboratory = self.laboratory
+        machine = laboratory.machine
+        if laboratory.device.type == "cuda" and laboratory.device.index is None:
+            machine = Machine(f"cuda:{place % torch.cuda.device_count()}", machine.threads)
+        configs = [cell.config for cell in self.cells.values()]
+        process = self.context.Process(target=_worker, daemon=True, args=(
+            laboratory.models, machine, laboratory.out, configs, self.events, os.getpid()))
+        process.start()
+        return process
+
+    def tend(self) -> list[Event]:
+        """Wait a moment for events; replace workers that died. Returns what has happened."""
+        happened = []
+        try:
+            process, event = self.events.get(timeout=PATIENCE)
+            while True:
+                happened.append(event)
+                self.running[process] = event.cell if event.kind == "started" else ""
+                process, event = self.events.get_nowait()
+        except queue.Empty:
+            pass
+        for place, process in enumerate(self.processes):
+            if process.exitcode not in (None, 0):
+                self._bury(process)
+                self.processes[place] = self._start(place)
+        return happened
+
+    def _bury(self, process: SpawnProcess) -> None:
+        """A worker died. After the second death on one cell the cell is called failed."""
+        name = self.running.pop(process.pid, "")
+        if not name or self.cells[name].over():
+            return
+        self.deaths[name] += 1
+        if self.deaths[name] >= MOST_DEATHS:
+            self.cells[name].fail(f"its worker died twice (exit code {process.exitcode}); -9 often means out of memory")
+
+    def alive(self) -> bool:
+        return any(process.exitcode is None for process in self.processes)
+
+    def stop(self) -> None:
+        """End the workers and wait for them."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.join()
+
+
+def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events, parent: int) -> None:
+    """A worker process; it ends when its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
+    laboratory = Laboratory(models, machine, out)
+    work(laboratory, configs, lambda event: events.put((os.getpid(), event)), lambda: os.getppid() == parent)
+
+
+def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:
+    """What fits the machine: one worker a GPU, else as many as its cores can give each run's threads."""
+    if laboratory.device.type == "cuda":
+        return torch.cuda.device_count() if laboratory.device.index is None else 1
+    threads = laboratory.machine.threads_for(laboratory.data(configs[0]).train[0].nbytes)
+    return max(1, min(len(configs), (os.cpu_count() or 1) // threads))
+
+
+def run_sweep(laboratory: Laboratory, configs: Sequence[Config], workers: int) -> list[Cell]:
+    """Do all cells of `configs`, with a bar. Returns them; those that failed know why."""
+    cells = [Cell(laboratory.out, config) for config in configs]
+    for cell in cells:
+        cell.forget_failure()
+    left = [cell.config for cell in cells if not cell.finished()]
+    with Bar(len(cells), len(cells) - len(left)) as bar:
+        if workers == 1:
+            work(laboratory, left, lambda event: bar.show([event]))
+        elif left:
+            _run_pool(Pool(laboratory, left, min(workers, len(left))), bar)
+    return cells
+
+
+def _run_pool(pool: Pool, bar: Bar) -> None:
+    try:
+        while pool.alive():
+            bar.show(pool.tend())
+        bar.show(pool.tend())
+    finally:
+        pool.stop()
+
+
+class Bar:
+    """One bar for the grid, with what is running; without a terminal about twenty plain lines."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.bar = tqdm(total=total, initial=done, unit="run", disable=None, dynamic_ncols=True)
+        self.total, self.done, self.failed, self.began = total, done, 0, time.perf_counter()
+        self.first, self.running = done, set()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def show(self, events: Sequence[Event]) -> None:
+        """Count what has ended, and name what runs."""
+        for event in events:
+            if event.kind == "started":
+                self.running.add(event.cell)
+                continue
+            self.running.discard(event.cell)
+            self.done += 1
+            self.failed += event.kind == "failed"
+            self.bar.update()
+            self._line()
+        self.bar.set_postfix_str(f"{self.failed} failed, running {' '.join(sorted(self.running))}"[:60])
+
+    def _line(self) -> None:
+        if self.bar.disable and (self.done == self.total or self.done % max(1, self.total // 20) == 0):
+            spent = time.perf_counter() - self.began
+            rest = spent / max(1, self.done - self.first) * (self.total - self.done)
+            print(f"{self.done} of {self.total} runs done, {self.failed} failed, about {rest:.0f} s left", flush=True)

@@ -1,0 +1,53 @@
+"""The commands of a comparison: run a grid and report it; report what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from popup.errors import UsageError
+from popup.lab.arguments import parse_as
+from popup.lab.config import Config
+from popup.lab.record import check_writable
+from popup.lab.report import write_report
+from popup.lab.results import read_directory, read_runs
+from popup.lab.run import Laboratory, Models
+from popup.lab.sweep import default_workers, plan, run_sweep
+
+DONE, FAILED = 0, 1
+
+
+def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], workers: int) -> int:
+    """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law."""
+    if not configs:
+        raise UsageError("every cell of the grid is impossible: give a final density of at most p")
+    laboratory.attached(configs[0])  # a wrong model or source is refused before any process starts
+    cells = plan(configs, roles)
+    workers = workers or default_workers(laboratory, cells)
+    print(f"{len(cells)} runs: {len(configs)} tickets and {len(cells) - len(configs)} controls, "
+          f"by {workers} worker{'s' * (workers > 1)}, into {laboratory.out}/")
+    done = run_sweep(laboratory, cells, workers)
+    runs = read_runs(cell.path for cell in done)
+    print("\n" + write_report(laboratory.out, runs))
+    print(f"\nwritten to {laboratory.out}/: results.csv report.txt report.html figures/")
+    broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
+    return FAILED if broken or any(cell.failure() for cell in done) else DONE
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Rebuild tables, CSV, pictures and the HTML page from the runs under a directory."""
+
+    directory: str = field(metadata={"help": "the --out directory of runs or sweeps", "positional": True})
+    diagnostics: bool = field(default=False, metadata={"help": "also draw mask churn and effective density"})
+
+
+def report(arguments: Sequence[str], models: Models) -> int:
+    """python run.py report DIR"""
+    options = parse_as(ReportOptions, arguments, "report")
+    out = Path(options.directory)
+    runs = read_directory(out)
+    print(write_report(check_writable(out), runs, options.diagnostics))
+    print(f"\nwritten to {out}/: results.csv report.txt report.html figures/")
+    return DONE
