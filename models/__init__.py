@@ -1,12 +1,30 @@
 """Plain networks that know nothing of masks.
 
-MODELS maps a name to a builder: (image [channels, height, width], classes, widths) -> nn.Module. A new model is one
-function and one line here.
+MODELS maps a name to a builder: (image [channels, height, width], classes, widths, width=factor) -> nn.Module. `widths`
+are a network's own numbers of channels, `width` scales all of them (models/widths.py says how it rounds). A new model is
+one function and one line here.
 """
 
 from models.conv import conv2, conv4, conv6, conv8, small_conv
+from models.imagenet import imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnet101, wide_resnet50
+from models.lenet import lenet5, lenet_300_100
 from models.mlp import mlp
-from models.resnet import resnet18
+from models.registry import Builder, Models
+from models.resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
+from models.vgg import vgg11, vgg16, vgg19
+from models.vit import vit
+from models.wide import wide_resnet28
 
-MODELS = {"mlp": mlp, "small_conv": small_conv, "conv2": conv2, "conv4": conv4, "conv6": conv6, "conv8": conv8,
-          "resnet18": resnet18}
+MODELS = Models({builder.__name__: builder for builder in (
+    mlp, lenet_300_100, lenet5, small_conv, conv2, conv4, conv6, conv8,
+    resnet18, resnet34, resnet50, resnet20, resnet32, resnet44, resnet56, resnet110,
+    vgg11, vgg16, vgg19, wide_resnet28, wide_resnet50,
+    imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnet101, vit)})
+
+
+def resolve(name: str) -> Builder:
+    """The builder of a name: one of MODELS, `torchvision:NAME`, `timm:NAME`, or `my_package.my_module:build`.
+
+    Raises KeyError for an unknown plain name, ValueError with one line for anything else that is not there.
+    """
+    return MODELS[name]

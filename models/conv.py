@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from models.widths import scaled
+
+HIDDEN = (256, 256)  # the linear layers of Conv-2 to Conv-8
+
 
 def blocks(channels_in: int, widths: Sequence[int]) -> nn.Sequential:
     """For each width two 3x3 convolutions with ReLU, then a 2x2 max pool."""
@@ -30,26 +34,27 @@ def head(features: nn.Sequential, image: Sequence[int], hidden: Sequence[int], c
     return nn.Sequential(*layers, nn.Linear(size, classes))
 
 
-def small_conv(image: Sequence[int], classes: int, widths: Sequence[int] = (32, 64)) -> nn.Sequential:
+def small_conv(image: Sequence[int], classes: int, widths: Sequence[int] = (32, 64), *, width: float = 1.0) -> nn.Sequential:
     """The network for the embedded 8x8 digits: two blocks of `widths` channels and one linear layer."""
-    return head(blocks(image[0], widths), image, (), classes)
+    return head(blocks(image[0], scaled(widths, width)), image, (), classes)
 
 
-def conv2(image: Sequence[int], classes: int, widths: Sequence[int] = (64,)) -> nn.Sequential:
-    """Conv-2: 64-64-pool, then 256-256-classes."""
-    return head(blocks(image[0], widths), image, (256, 256), classes)
+def conv2(image: Sequence[int], classes: int, widths: Sequence[int] = (64,), *, width: float = 1.0) -> nn.Sequential:
+    """Conv-2: 64-64-pool, then 256-256-classes. `width` scales the two linear layers too, as published code does."""
+    return head(blocks(image[0], scaled(widths, width)), image, scaled(HIDDEN, width), classes)
 
 
-def conv4(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128)) -> nn.Sequential:
+def conv4(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128), *, width: float = 1.0) -> nn.Sequential:
     """Conv-4: 64-64-pool-128-128-pool, then 256-256-classes."""
-    return head(blocks(image[0], widths), image, (256, 256), classes)
+    return conv2(image, classes, widths, width=width)
 
 
-def conv6(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256)) -> nn.Sequential:
+def conv6(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256), *, width: float = 1.0) -> nn.Sequential:
     """Conv-6: 64-64-pool-128-128-pool-256-256-pool, then 256-256-classes."""
-    return head(blocks(image[0], widths), image, (256, 256), classes)
+    return conv2(image, classes, widths, width=width)
 
 
-def conv8(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256, 512)) -> nn.Sequential:
+def conv8(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256, 512), *,
+          width: float = 1.0) -> nn.Sequential:
     """Conv-8: four blocks of 64 to 512 channels, then 256-256-classes."""
-    return head(blocks(image[0], widths), image, (256, 256), classes)
+    return conv2(image, classes, widths, width=width)

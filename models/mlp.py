@@ -7,10 +7,12 @@ from math import prod
 
 from torch import nn
 
+from models.widths import scaled
 
-def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256)) -> nn.Sequential:
+
+def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), *, width: float = 1.0) -> nn.Sequential:
     """`widths` hidden layers between the flattened image [channels, height, width] and the classes."""
-    sizes = [prod(image), *widths, classes]
+    sizes = [prod(image), *scaled(widths, width), classes]
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]

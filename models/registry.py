@@ -1,0 +1,66 @@
+"""Names of networks: those of this package, torchvision's, timm's, and a user's own builder by where it is defined."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from torch import nn
+
+from models.vendor import check_known, from_timm, from_torchvision, timm_library, torchvision_models
+
+Builder = Callable[..., nn.Module]  # (image [channels, height, width], classes[, widths][, width=factor]) -> network
+
+
+class Models(Mapping[str, Builder]):
+    """The networks of this package by name; `models["a:b"]` finds others too, which are not listed.
+
+    `torchvision:NAME`, `timm:NAME`, or `my_package.my_module:build`. An unknown plain name is a KeyError, an unknown
+    name with a colon a ValueError that says in one line what is missing.
+    """
+
+    def __init__(self, builders: Mapping[str, Builder]) -> None:
+        self._builders = dict(builders)
+
+    def __getitem__(self, name: str) -> Builder:
+        place, colon, attribute = name.partition(":")
+        if not colon:
+            return self._builders[name]
+        return {"torchvision": torchvision_builder, "timm": timm_builder}.get(place, partial(own_builder, place))(attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+
+def torchvision_builder(name: str) -> Builder:
+    """The builder of torchvision's classification network `name`."""
+    library = torchvision_models()
+    check_known("torchvision", name, library.list_models(module=library))
+    return partial(from_torchvision, name)
+
+
+def timm_builder(name: str) -> Builder:
+    """The builder of timm's network `name`."""
+    check_known("timm", name.split(".")[0], timm_library().list_models())
+    return partial(from_timm, name)
+
+
+def own_builder(module: str, attribute: str) -> Builder:
+    """A user's function, from a module in the working directory or wherever Python finds it."""
+    sys.path.append(os.getcwd())  # run.py's own directory is on the path, the one it is called from is not
+    try:
+        found = pkgutil.resolve_name(f"{module}:{attribute}")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{module}:{attribute} is not there ({error}): write MODULE:FUNCTION, of a module that can be "
+                         "imported from this directory") from None
+    finally:
+        sys.path.pop()
+    if not callable(found):
+        raise ValueError(f"{module}:{attribute} is {type(found).__name__}: it must be a function (image, classes) -> network")
+    return found
