@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping
 from math import sqrt
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -30,7 +31,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them. `density` may also map each
-    layer's parameter name to its p_l, in place of `er_p`. Everything but the scores is frozen: biases at 0, norm
+    layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
+    there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0, norm
     affines at 1 and 0, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be
     attached or a value is not allowed.
     """
@@ -43,16 +45,31 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, weights=weights,
                     scale=scale, gain=gain, seed=seed)
-    return attach_recipe(net, recipe, SearchSettings(method, scope, score_scale), given)
+    settings = SearchSettings(method, scope, score_scale)
+    return attach_recipe(net, recipe, settings, given, _own_weights(net) if weights == GIVEN else None)
+
+
+def _own_weights(net: nn.Module) -> dict[str, np.ndarray]:
+    """The weights that `net` has now, float32 [entries], by layer name."""
+    found = {}
+    for layer in find_layers(net):
+        module, attribute = owner(net, layer.name)
+        weight = getattr(module, attribute).detach().float().cpu()
+        if not weight.isfinite().all():
+            raise UsageError(f"{layer.name} has weights that are not finite: give it others before attaching")
+        found[layer.name] = weight.numpy().reshape(-1)
+    return found
 
 
 def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
-                  given: Mapping[str, float] | None = None) -> nn.Module:
-    """`attach` for values that are already in their dataclasses; `given` maps names to p_l if recipe.density is 'given'."""
+                  given: Mapping[str, float] | None = None,
+                  weights: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+    """`attach` for values that are already in their dataclasses. `given` maps layer names to p_l if recipe.density is
+    'given', `weights` to float32 [entries] if recipe.weights is."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     layers = find_layers(net)
-    source = draw(recipe, layers, recipe.densities(layers, given))
+    source = draw(recipe, layers, recipe.densities(layers, given), weights)
     search = Search(recipe, settings)
     freeze(net)
     for layer in source:
@@ -90,7 +107,7 @@ def freeze(net: nn.Module) -> None:
 def detach(net: nn.Module) -> nn.Module:
     """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`."""
     search = search_of(net)
-    weights = [layer.dense(torch.where(mask, layer.values, 0)).clone()
+    weights = [layer.dense(mask, layer.places())
                for layer, mask in zip(search.layers, search.select(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
         module, attribute = owner(net, layer.layer.name)

@@ -47,7 +47,7 @@ class Recipe:
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
         check_name("mask", self.mask, MASKS)
-        check_name("weights", self.weights, WEIGHTS)
+        check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
 
     def densities(self, layers: Sequence[Layer], given: Mapping[str, float] | None = None) -> list[float]:
@@ -75,21 +75,35 @@ class LayerSource:
         return max(min(1, len(self.edges)), share(k, len(self.edges)))
 
 
-def draw_layer(recipe: Recipe, layer: Layer, p_l: float) -> LayerSource:
-    """Draw one layer of the source. The same arguments give the same bits, whatever else the network holds."""
-    edges = MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
+def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | None = None) -> LayerSource:
+    """Draw one layer of the source. The same arguments give the same bits, whatever else the network holds.
+
+    `given` [entries], for weights 'given': the values the edges take theirs from, as they are.
+    """
+    edges = draw_edges(recipe, layer, p_l)
+    if recipe.weights == GIVEN and given is not None:
+        return LayerSource(layer, p_l, edges, given.reshape(-1)[edges].astype(np.float32))
     return LayerSource(layer, p_l, edges, draw_values(recipe, layer, p_l, edges))
+
+
+def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
+    """The flat indices of a layer's edges, ascending, int64."""
+    return MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
 
 
 def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, purpose: str = "weights") -> np.ndarray:
     """The frozen weights (float32) of a layer's edges; another `purpose` gives another, independent draw."""
+    if recipe.weights == GIVEN:
+        raise UsageError(f"weights are 'given', so no seed draws those of {layer.name}: attach a network that has them "
+                         f"with popup.attach(net, weights='given'), or use {', '.join(WEIGHTS)}")
     deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
     return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
 
 
-def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float]) -> list[LayerSource]:
-    """Draw the whole source; a UsageError if not one layer has got an edge."""
-    source = [draw_layer(recipe, layer, p) for layer, p in zip(layers, p_l, strict=True)]
+def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
+         given: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
+    """Draw the whole source; a UsageError if not one layer has got an edge. `given`: weights by layer name."""
+    source = [draw_layer(recipe, layer, p, given and given[layer.name]) for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):
         entries = sum(layer.entries for layer in layers)
         raise UsageError(f"er_p {recipe.er_p:g} leaves no edge in any of the {len(layers)} layers "

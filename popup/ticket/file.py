@@ -1,67 +1,53 @@
 """ticket.safetensors, format 1: how a ticket lies in a file.
 
-A safetensors file (8 bytes little-endian header length, a JSON header, tensor bytes), with the tensors
+A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket" with the tensors
 
-    mask/NAME        uint8 [ceil(edges / 8)]: S_P over the edges of layer NAME, one bit an edge, ascending flat index,
-                     the lowest bit of a byte first; the bits after the last edge are 0
+    mask/NAME        uint8 [ceil(edges / 8)]: S_P over the edges of layer NAME, one bit an edge, in ascending order of
+                     the flat index, the lowest bit of a byte first; the bits after the last edge are 0
+    gaps/NAME        in place of mask/NAME where a layer has "coded": true: uint8, a zlib stream of the gaps between
+                     kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/masks.py)
+    weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
     statistics/NAME  buffers of the network (running mean and variance of norms)
     given/NAME       frozen parameters that are neither weights, biases nor norm affines (a class token, say)
 
-and one metadata entry "popup": JSON with `format` (1), `recipe`, `settings`, `layers` (name, shape, p_l, edges, kept and
-the SHA-256 of edges, weights and mask), `constants`, `about` and `digest`, the SHA-256 of all else in the file. There is
-one entry, and its keys are sorted, so that equal tickets have equal bytes.
+and these metadata, an object with sorted keys:
+
+    kind, format     "ticket", 1; and `digest`, which seals the file
+    recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, weights, scale, gain
+    settings         the fields of popup.search.SearchSettings: method, scope, score_scale
+    layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, and as SHA-256 of
+                     little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME)
+    constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
+    about            what the run recorded, any JSON: task (model, data set, widths), image, classes, test_accuracy (%)
+
+The edges of a layer are drawn again from (seed, "edges", NAME): popup/source/streams.py and masks.py say how.
+tests/ticket/read_mask.py reads a mask and draws its edges with numpy alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
-
-from popup.errors import UsageError
 from popup.files import write_atomically
-from popup.ticket.hashes import hash_tensor
+from popup.ticket.sealed import Metadata, SealedError, Tensors, digest, seal, unseal
 
-FORMAT = 1
+__all__ = ["FORMAT", "KIND", "TicketError", "digest", "read", "write"]
+
+KIND, FORMAT = "ticket", 1
 
 
-class TicketError(UsageError):
+class TicketError(SealedError):
     """The ticket is damaged, of another kind, or of another network: nothing was changed."""
 
 
-def write(path: Path, metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def write(path: Path, metadata: Metadata, tensors: Tensors) -> None:
     """Write one ticket file; it appears whole or not at all."""
-    metadata = json.loads(json.dumps({"format": FORMAT, **metadata}))  # as it will be read: text for keys, lists for tuples
-    text = json.dumps({**metadata, "digest": digest(metadata, tensors)}, sort_keys=True)
-    write_atomically(path, safetensors.torch.save(tensors, {"popup": text}))
+    write_atomically(path, seal(KIND, FORMAT, metadata, tensors))
 
 
-def digest(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256, as hex, of the metadata (JSON, sorted keys, no digest), then of "NAME DTYPE SHAPE SHA-256" of each tensor."""
-    whole = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)} {hash_tensor(tensor)}".encode())
-    return whole.hexdigest()
-
-
-def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read(path: Path) -> tuple[Metadata, Tensors]:
     """Metadata and tensors of a ticket file. Raises TicketError if it is none, OSError for what the system refuses."""
-    with open(path, "rb"):  # safetensors words a missing file its own way
-        pass
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["popup"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise TicketError(f"{path} is not a popup ticket ({type(error).__name__}: {error})") from None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        found = metadata.get("format") if isinstance(metadata, dict) else metadata
-        raise TicketError(f"{path} has format {found!r}; this popup reads format {FORMAT}: update popup")
-    if metadata.pop("digest", None) != digest(metadata, tensors):
-        raise TicketError(f"{path} is damaged: its contents are not what was saved")
-    return metadata, tensors
+        return unseal(path, KIND, FORMAT)
+    except SealedError as error:
+        raise TicketError(str(error)) from None

@@ -9,8 +9,9 @@ from torch import nn
 
 from popup.search.attach import merge
 from popup.search.network import Search, search_of
+from popup.search.parametrization import EdgeWeight
 from popup.source.layers import owner
-from popup.source.recipe import draw_layer
+from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
 
 
@@ -45,17 +46,25 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor) -> Proof
 def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tuple[str, ...]]:
     """Draw each layer's source anew; count the effective weights, and name the layers whose weights are not among it."""
     kept, outside = [], []
-    for layer in search.layers:
+    for layer, mask in zip(search.layers, search.select(), strict=True):
         module, attribute = owner(net, layer.layer.name)
         weight = getattr(module, attribute).detach().cpu().flatten()
-        fresh = draw_layer(search.recipe, layer.layer, layer.p_l)
+        fresh = _source(search.recipe, layer)
         source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges),
                                                             torch.from_numpy(fresh.values)).to(weight.dtype)
         used = weight != 0
-        kept.append(int(used.sum()))
+        kept.append(int(used.sum()) + int((mask & (layer.values == 0)).sum()))  # a given weight may be 0, a drawn one never
         if not torch.equal(weight[used], source[used]):
             outside.append(layer.layer.name)
     return kept, tuple(outside)
+
+
+def _source(recipe: Recipe, layer: EdgeWeight) -> LayerSource:
+    """The layer drawn anew; given weights cannot be drawn, and are compared by their hash from before alone."""
+    if recipe.weights == GIVEN:
+        edges = draw_edges(recipe, layer.layer, layer.p_l)
+        return LayerSource(layer.layer, layer.p_l, edges, layer.values.cpu().numpy())
+    return draw_layer(recipe, layer.layer, layer.p_l)
 
 
 def _miscounted(search: Search, kept: list[int]) -> tuple[str, ...]:

@@ -7,62 +7,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from popup.search.network import LayerDensity, density_row, search_of
 from popup.search.settings import SearchSettings
-from popup.source.layers import Layer, find_layers, is_norm, owner
-from popup.source.recipe import LayerSource, Recipe, draw_layer
-from popup.ticket import file
+from popup.source.layers import find_layers, is_norm, owner
+from popup.source.recipe import GIVEN, Recipe
+from popup.ticket import contents, file
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
+from popup.ticket.layer import TicketLayer
+from popup.ticket.sealed import Metadata, Tensors, one_line
 
-
-@dataclass(frozen=True)
-class TicketLayer:
-    """One layer: its p_l, S_P over its edges (bool, ascending edge index), and the hashes of what the seed gives."""
-
-    layer: Layer
-    p_l: float
-    selected: np.ndarray  # [edges]
-    edges_hash: str
-    weights_hash: str
-
-    def source(self, recipe: Recipe) -> LayerSource:
-        """Draw the layer's source again, and refuse it if it is not the one the ticket was found in."""
-        source = draw_layer(recipe, self.layer, self.p_l)
-        if hash_array(source.edges) != self.edges_hash or len(source.edges) != len(self.selected):
-            raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
-        if hash_array(source.values) != self.weights_hash:
-            raise TicketError(f"{self.layer.name}: the seed gives other weights than the ticket records")
-        return source
-
-    @classmethod
-    def unpack(cls, record: Mapping[str, Any], bits: torch.Tensor) -> TicketLayer:
-        """The layer of a file's record and packed mask; a TicketError if the mask is not the one that was saved."""
-        array, edges = bits.numpy(), record["edges"]
-        if hash_array(array) != record["mask_hash"] or len(array) != (edges + 7) // 8:
-            raise TicketError(f"the mask of {record['name']} is not the one that was saved")
-        selected = np.unpackbits(array, count=edges, bitorder="little").view(bool)
-        return cls(Layer(record["name"], tuple(record["shape"])), record["p_l"], selected, record["edges_hash"],
-                   record["weights_hash"])
-
-    def pack(self) -> tuple[dict[str, Any], torch.Tensor]:
-        """The layer's record and packed mask, one bit an edge, as they stand in a file."""
-        bits = np.packbits(self.selected, bitorder="little")
-        record = {"name": self.layer.name, "shape": self.layer.shape, "p_l": self.p_l, "edges": len(self.selected),
-                  "kept": int(self.selected.sum()), "edges_hash": self.edges_hash,
-                  "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)}
-        return record, torch.from_numpy(bits)
-
-    def weight(self, recipe: Recipe) -> torch.Tensor:
-        """W * S_P as a float32 tensor of the layer's shape."""
-        source = self.source(recipe)
-        dense = np.zeros(self.layer.entries, dtype=np.float32)
-        dense[source.edges[self.selected]] = source.values[self.selected]
-        return torch.from_numpy(dense).view(self.layer.shape)
+NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
 
 @dataclass(frozen=True)
@@ -77,20 +35,38 @@ class Ticket:
     constants: dict[str, tuple[float, tuple[int, ...]]]  # biases (0) and norm affines (1, 0), with their shapes
     about: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the ticket as a safetensors file (its format: popup/ticket/file.py). Equal tickets give equal bytes."""
-        packed = {layer.layer.name: layer.pack() for layer in self.layers}
-        tensors = {f"mask/{name}": bits for name, (_, bits) in packed.items()}
-        tensors |= {f"statistics/{name}": tensor.contiguous() for name, tensor in self.statistics.items()}
-        tensors |= {f"given/{name}": tensor.contiguous() for name, tensor in self.given.items()}
-        metadata = {"recipe": self.recipe.record(), "settings": asdict(self.settings), "constants": self.constants,
-                    "layers": [record for record, _ in packed.values()], "about": self.about}
+    def save(self, path: str | Path, *, embed_weights: bool = False, compress: bool = False) -> Path:
+        """Write the ticket as a safetensors file (its format: popup/ticket/file.py). Equal tickets give equal bytes.
+
+        `embed_weights` stores the weights of the edges too, 4 bytes each, so that no seed is needed for them (weights
+        'given' are always stored). `compress` codes each mask to near its entropy where that is smaller: from k = 0.4
+        down. Raises OSError for what the system refuses; the old file is then as it was.
+        """
+        metadata, tensors = self._pack(embed_weights, compress)
         file.write(Path(path), metadata, tensors)
         return Path(path)
 
+    def _pack(self, embed_weights: bool, compress: bool) -> tuple[Metadata, Tensors]:
+        packed = [layer.pack(embed_weights, self.recipe, compress) for layer in self.layers]
+        tensors = {name: tensor for _, own in packed for name, tensor in own.items()}
+        tensors |= {f"statistics/{name}": tensor.contiguous() for name, tensor in self.statistics.items()}
+        tensors |= {f"given/{name}": tensor.contiguous() for name, tensor in self.given.items()}
+        return {"recipe": self.recipe.record(), "settings": asdict(self.settings), "constants": self.constants,
+                "layers": [record for record, _ in packed], "about": self.about}, tensors
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write ticket.safetensors into `directory`, which is made if need be. Returns the file's path."""
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        return self.save(Path(directory) / NAME)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Ticket:
+        """The ticket that `save_pretrained` wrote into `directory`."""
+        return load(Path(directory) / NAME)
+
     def densities(self) -> list[LayerDensity]:
         """One row a layer."""
-        return [density_row(layer.layer, layer.p_l, len(layer.selected), int(layer.selected.sum()))
+        return [density_row(layer.layer, layer.p_l, len(layer.selected), layer.kept)
                 for layer in self.layers]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -104,14 +80,15 @@ class Ticket:
 
         Raises TicketError, before anything is changed, if `net` has other layers than the ticket.
         """
-        self._check_layers(net)
+        self.check_layers(net)
         state = self.state_dict()
         _check_same("parameter or buffer", state, net.state_dict())
         with torch.no_grad():
             net.load_state_dict(state)
         return net.requires_grad_(False)
 
-    def _check_layers(self, net: nn.Module) -> None:
+    def check_layers(self, net: nn.Module) -> None:
+        """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
         mine = {layer.layer.name: layer.layer.shape for layer in self.layers}
         theirs = {layer.name: layer.shape for layer in find_layers(net)}
         _check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
@@ -134,7 +111,8 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     search = search_of(net)
     layers = tuple(
         TicketLayer(layer.layer, layer.p_l, mask.cpu().numpy(), hash_array(layer.flat_edges().cpu().numpy()),
-                    hash_array(layer.values.cpu().numpy()))
+                    hash_array(layer.values.cpu().numpy()),
+                    layer.values.cpu().numpy().copy() if search.recipe.weights == GIVEN else None)
         for layer, mask in zip(search.layers, search.select(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
@@ -164,18 +142,23 @@ def load(path: str | Path) -> Ticket:
     metadata, tensors = file.read(Path(path))
     try:
         return _unpack(metadata, tensors)
-    except TicketError as error:
-        raise TicketError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TicketError(f"{path} is not a whole ticket ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = one_line(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {one_line(error)}"
+        raise TicketError(f"{path} is not a whole ticket: {reason}") from None
 
 
-def _unpack(metadata: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Ticket:
-    layers = tuple(TicketLayer.unpack(record, tensors.pop(f"mask/{record['name']}")) for record in metadata["layers"])
-    rooms: dict[str, dict[str, torch.Tensor]] = {"statistics": {}, "given": {}}
+def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
+    recipe, settings = contents.recipe(metadata["recipe"]), contents.settings(metadata["settings"])
+    layers = tuple(TicketLayer.unpack(record, tensors, recipe) for record in metadata["layers"])
+    contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers])
+    constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))
+    rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}
     for name, tensor in tensors.items():
         room, _, rest = name.partition("/")
+        if room not in rooms or not rest:
+            raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
-    constants = {name: (float(value), tuple(shape)) for name, (value, shape) in metadata["constants"].items()}
-    return Ticket(Recipe(**metadata["recipe"]), SearchSettings(**metadata["settings"]), layers, rooms["statistics"],
-                  rooms["given"], constants, metadata["about"])
+    about = metadata["about"]
+    if not isinstance(about, dict):
+        raise ValueError("about is no object")
+    return Ticket(recipe, settings, layers, rooms["statistics"], rooms["given"], constants, about)

@@ -1,0 +1,102 @@
+"""What a ticket's metadata may hold: every value is checked before it is used. All raise ValueError with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod, sqrt
+from typing import Any, get_type_hints
+
+from popup.search.settings import SearchSettings
+from popup.source.layers import Layer
+from popup.source.masks import share
+from popup.source.recipe import GIVEN, Recipe
+from popup.ticket.sealed import finite
+
+MOST_ENTRIES = 1 << 33     # of one layer; the largest known have 2**30
+MOST_CONSTANTS = 1 << 24   # biases and norm affines, beyond one for each entry of the layers
+LAYER_FIELDS = {"name": str, "shape": list, "p_l": float, "edges": int, "kept": int, "coded": bool,
+                "edges_hash": str, "weights_hash": str, "mask_hash": str}
+
+
+def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """`value` as an object with just the fields of `kinds`, each of its type (whole numbers pass for floats)."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is {type(value).__name__}, not an object")
+    for name in sorted(value.keys() ^ kinds.keys()):
+        raise ValueError(f"{what} {'has the unknown field' if name in value else 'lacks the field'} {name!r}"
+                         f"{': a later version wrote it?' if name in value else ''}")
+    for name, kind in kinds.items():
+        right = finite(value[name]) if kind is float else type(value[name]) is kind
+        if not right:
+            raise ValueError(f"{name} in {what} is {value[name]!r:.80}, not {kind.__name__}")
+    return value
+
+
+def recipe(value: Any) -> Recipe:
+    """The recipe of a file's record."""
+    return Recipe(**check_fields("recipe", value, get_type_hints(Recipe)))
+
+
+def settings(value: Any) -> SearchSettings:
+    """The search settings of a file's record."""
+    return SearchSettings(**check_fields("settings", value, get_type_hints(SearchSettings)))
+
+
+def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
+    """A layer and its record, with a number of edges that its shape and p_l can have."""
+    record = check_fields("a layer", value, LAYER_FIELDS)
+    found = Layer(record["name"], check_shape(record["name"], record["shape"], 2, 5))
+    p_l, edges = record["p_l"], record["edges"]
+    if not 0 < p_l <= 1:
+        raise ValueError(f"p_l of {found.name} is {p_l!r}: it must be in (0, 1]")
+    low, high = _edge_range(source.mask, found.entries, p_l)
+    if not max(0, low) <= edges <= min(high, found.entries):
+        raise ValueError(f"{found.name} has {edges} edges: shape {list(found.shape)} at p_l {p_l:g} gives {low} to {high}")
+    if not min(1, edges) <= record["kept"] <= edges:
+        raise ValueError(f"{found.name} keeps {record['kept']} of {edges} edges")
+    for name in ("edges_hash", "weights_hash", "mask_hash"):
+        if not re.fullmatch("[0-9a-f]{64}", record[name]):
+            raise ValueError(f"{name} of {found.name} is no SHA-256")
+    return found, record
+
+
+def _edge_range(mask: str, entries: int, p_l: float) -> tuple[int, int]:
+    """The numbers of edges that a draw can give: one if it is exact, else ten deviations around the mean."""
+    if mask == "exact" or p_l == 1:
+        return (share(p_l, entries),) * 2
+    slack = 10 * sqrt(entries * p_l * (1 - p_l)) + 32
+    return int(entries * p_l - slack), int(entries * p_l + slack)
+
+
+def check_densities(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float]) -> None:
+    """The p_l of a named density are those that its rule gives these layers."""
+    if len({each.name for each in layers}) != len(layers) or not layers:
+        raise ValueError(f"there are {len(layers)} layers, some of one name" if layers else "there is no layer")
+    if source.density == GIVEN:
+        return
+    for each, found, wanted in zip(layers, p_l, source.densities(layers), strict=True):
+        if abs(found - wanted) > 1e-9 * wanted:
+            raise ValueError(f"p_l of {each.name} is {found!r}: {source.density} at er_p {source.er_p:g} gives {wanted!r}")
+
+
+def constants(value: Any, entries: int) -> dict[str, tuple[float, tuple[int, ...]]]:
+    """Biases and norm affines by name, in all no more values than the network's `entries` account for."""
+    if not isinstance(value, dict):
+        raise ValueError("constants are no object")
+    found = {}
+    for name, pair in value.items():
+        if not (isinstance(pair, list) and len(pair) == 2 and finite(pair[0]) and pair[0] in (0, 1)):
+            raise ValueError(f"the constant {name!r} is not [0 or 1, shape]")
+        found[name] = (float(pair[0]), check_shape(name, pair[1], 0, 5))
+    if sum(prod(shape) for _, shape in found.values()) > entries + MOST_CONSTANTS:
+        raise ValueError("the constants are larger than the network")
+    return found
+
+
+def check_shape(name: str, value: Any, least: int, most: int) -> tuple[int, ...]:
+    """A tuple of `least` to `most` positive sizes, of at most MOST_ENTRIES in all."""
+    sizes = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
+    if not (sizes and least <= len(value) <= most and prod(value) <= MOST_ENTRIES):
+        raise ValueError(f"the shape of {name!r} is {value!r:.80}")
+    return tuple(value)
