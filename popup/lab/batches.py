@@ -13,6 +13,9 @@ from popup.errors import UsageError
 from popup.source.streams import Stream
 
 
+TOGETHER = 1 << 18  # pixels prepared at once: enough to make the calls' own cost small, little enough to stay in cache
+
+
 class Normalise:
     """uint8 images to float with mean 0 and deviation 1 in each channel of the training set; floats stay as they are."""
 
@@ -42,17 +45,18 @@ class Batches:
                              "crop and flip are for images [channels, height, width]")
 
     def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of one epoch: inputs float [batch, ...], labels [batch]."""
+        """The batches of one epoch: inputs float [batch, ...], labels [batch]. Several are prepared at a time."""
         count, device = self.steps * self.size, self.images.device
         order = torch.from_numpy(Stream(self.seed, "order", str(epoch)).permutation(len(self.images))).to(device)
         shifts, flips = self._draw(epoch, count)
-        for start in range(0, count, self.size):
-            batch = slice(start, start + self.size)
-            chosen = order[batch]
-            images = self.images[chosen]
+        together = self.size * max(1, TOGETHER // (self.size * self.images[0].numel()))
+        for start in range(0, count, together):
+            part = slice(start, min(start + together, count))
+            images = self.images[order[part]]
             if self.augment:
-                images = shift_and_flip(images, shifts[batch], flips[batch], self._reach())
-            yield self.normalise(images), self.labels[chosen]
+                images = shift_and_flip(images, shifts[part], flips[part], self._reach())
+            labels = self.labels[order[part]]
+            yield from zip(self.normalise(images).split(self.size), labels.split(self.size), strict=True)
 
     def _reach(self) -> int:
         return max(1, self.images.shape[-1] // 8) if "crop" in self.augment else 0

@@ -10,7 +10,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.search.methods import METHODS, Method
 from popup.search.parametrization import EdgeWeight
-from popup.search.select import SCOPES
+from popup.search.select import SCOPES, Bracket
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, owner
 from popup.source.recipe import Recipe
@@ -36,6 +36,7 @@ class Search:
     def __init__(self, recipe: Recipe, settings: SearchSettings) -> None:
         self.recipe, self.settings = recipe, settings
         self.layers: list[EdgeWeight] = []
+        self._brackets: list[Bracket] = []
         self._owners: list[tuple[nn.Module, str]] = []
         self._pass: list[torch.Tensor] | None = None
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -47,6 +48,7 @@ class Search:
     def add(self, net: nn.Module, layer: EdgeWeight) -> None:
         """Take one attached layer of `net` into the search."""
         self.layers.append(layer)
+        self._brackets.append(Bracket())
         self._owners.append(owner(net, layer.layer.name))
 
     def scores(self) -> list[nn.Parameter]:
@@ -56,7 +58,7 @@ class Search:
     def select(self) -> list[torch.Tensor]:
         """S_P as it is now: for each layer one bool an edge."""
         keys = [self.method.rank(scores) for scores in self.scores()]
-        return SCOPES[self.settings.scope](keys, [layer.kept for layer in self.layers])
+        return SCOPES[self.settings.scope](keys, [layer.kept for layer in self.layers], self._brackets)
 
     def selected(self, layer: EdgeWeight) -> torch.Tensor:
         """The mask of one layer [edges]: this pass's, or outside a pass a fresh one."""

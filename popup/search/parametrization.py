@@ -20,15 +20,16 @@ class SelectEdges(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, scores: torch.Tensor, selected: torch.Tensor, layer: EdgeWeight) -> torch.Tensor:
-        ctx.save_for_backward(scores)
+        places = layer.places()
+        ctx.save_for_backward(scores, places)
         ctx.layer = layer
-        return layer.dense(torch.where(selected, layer.values, 0))
+        return layer.dense(selected, places)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (scores,) = ctx.saved_tensors
+        scores, places = ctx.saved_tensors
         layer = ctx.layer
-        on_edges = edges.restrict(gradient, layer.gaps, layer.count).float()  # [edges]
+        on_edges = edges.restrict(gradient, places).float()  # [edges]
         return on_edges * layer.values * layer.search.method.slope(scores), None, None
 
 
@@ -53,16 +54,21 @@ class EdgeWeight(nn.Module):
         gaps = edges.encode(source.edges, source.layer.entries)
         self.register_buffer("gaps", gaps.to(weight.device), persistent=False)
         self.register_buffer("values", torch.from_numpy(source.values).to(weight.device), persistent=False)
+        self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
 
-    def dense(self, values: torch.Tensor) -> torch.Tensor:
-        """`values` (one an edge) as a weight of the layer's shape and dtype, 0 where there is no edge."""
-        return edges.expand(values.to(self.dtype), self.gaps, self.layer.entries).view(self.layer.shape)
+    def places(self) -> torch.Tensor | None:
+        """The edges' flat indices [edges], int64; None if every entry is an edge."""
+        return None if self.count == self.layer.entries else edges.decode(self.gaps)
+
+    def dense(self, selected: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
+        """The selected edges' values as a weight of the layer's shape and dtype, 0 elsewhere."""
+        kept = torch.where(selected, self.values, self.zero).to(self.dtype)
+        return edges.expand(kept, places, self.layer.entries).view(self.layer.shape)
 
     def flat_edges(self) -> torch.Tensor:
         """The flat indices of the edges, ascending, int64."""
-        if self.count == self.layer.entries:
-            return torch.arange(self.count, device=self.values.device)
-        return edges.decode(self.gaps)
+        places = self.places()
+        return torch.arange(self.count, device=self.values.device) if places is None else places
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return SelectEdges.apply(scores, self.search.selected(self), self)

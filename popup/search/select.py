@@ -24,39 +24,78 @@ def magnitude_keys(scores: torch.Tensor) -> torch.Tensor:
     return scores.detach().view(torch.int32) & HIGHEST
 
 
-def top(keys: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` highest of the int32 `keys` as a bool mask; ties go to the lower index."""
+class Bracket:
+    """Where a layer's threshold was, and how far it may have moved since: makes the next selection cheap, never different.
+
+    One pass over the keys splits them into those above the bracket, which are kept, and the thin band inside it, from
+    which alone the rest is selected. Should the threshold have left the bracket, the pass shows it and all keys are
+    selected from.
+    """
+
+    WIDEST, THINNEST = 0.05, 0.01  # the band's share of the keys, kept between these
+
+    def __init__(self) -> None:
+        self.middle, self.reach = 0, -1
+
+    def top(self, keys: np.ndarray, count: int) -> np.ndarray:
+        """The `count` highest keys as a bool mask, ties to the lower index."""
+        if self.reach < 0:
+            return self._from_all(keys, count)
+        chosen = keys > self.middle + self.reach
+        missing = count - np.count_nonzero(chosen)
+        band = np.flatnonzero((keys >= self.middle - self.reach) ^ chosen)
+        if not 0 < missing <= len(band):
+            self.reach = min(4 * self.reach + 1, HIGHEST)
+            return self._from_all(keys, count)
+        best, self.middle = highest(keys[band], missing)
+        chosen[band[best]] = True
+        share = len(band) / len(keys)
+        self.reach = self.reach // 2 if share > self.WIDEST else self.reach * 2 + 1 if share < self.THINNEST else self.reach
+        return chosen
+
+    def _from_all(self, keys: np.ndarray, count: int) -> np.ndarray:
+        chosen, self.middle = highest(keys, count)
+        self.reach = max(self.reach, 1 << 16)  # a score of twice the size has a key higher by 1 << 23
+        return chosen
+
+
+def highest(keys: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+    """The `count` highest keys as a bool mask, ties to the lower index; and the lowest key that is kept.
+
+    numpy's vectorised partition finds that threshold an order of magnitude faster than torch.kthvalue.
+    """
+    place = len(keys) - count
+    threshold = np.partition(keys, place)[place]
+    chosen = keys > threshold
+    short = count - np.count_nonzero(chosen)
+    chosen[np.flatnonzero(keys == threshold)[:short]] = True
+    return chosen, int(threshold)
+
+
+def top(keys: torch.Tensor, count: int, bracket: Bracket | None = None) -> torch.Tensor:
+    """The `count` highest of the int32 `keys` as a bool mask; ties go to the lower index. `bracket` may speed it up."""
     assert 0 <= count <= len(keys)
     if count in (0, len(keys)):
         return torch.full(keys.shape, count > 0, dtype=torch.bool, device=keys.device)
-    return _top_numpy(keys, count) if keys.device.type == "cpu" else _top_torch(keys, count)
+    if keys.device.type != "cpu":
+        return _top_on_device(keys, count)
+    return torch.from_numpy((bracket or Bracket()).top(keys.numpy(), count))
 
 
-def _top_numpy(keys: torch.Tensor, count: int) -> torch.Tensor:
-    """On the CPU numpy's vectorised partition finds the threshold an order of magnitude faster than torch.kthvalue."""
-    array = keys.numpy()
-    place = len(array) - count
-    threshold = np.partition(array, place)[place]
-    chosen = array > threshold
-    short = count - np.count_nonzero(chosen)
-    chosen[np.flatnonzero(array == threshold)[:short]] = True
-    return torch.from_numpy(chosen)
-
-
-def _top_torch(keys: torch.Tensor, count: int) -> torch.Tensor:
-    """On a device: no value comes back to the host, so the queue of kernels is never waited for."""
+def _top_on_device(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """No value comes back to the host, so the queue of kernels is never waited for."""
     threshold = torch.kthvalue(keys, len(keys) - count + 1).values
     chosen, ties = keys > threshold, keys == threshold
     short = count - chosen.sum()
     return chosen | (ties & (ties.cumsum(0, dtype=torch.int32) <= short))
 
 
-def top_layerwise(keys: Sequence[torch.Tensor], counts: Sequence[int]) -> list[torch.Tensor]:
+def top_layerwise(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket]) -> list[torch.Tensor]:
     """In each layer the `counts[l]` highest keys: one bool mask a layer."""
-    return [top(layer, count) for layer, count in zip(keys, counts, strict=True)]
+    return [top(layer, count, bracket) for layer, count, bracket in zip(keys, counts, brackets, strict=True)]
 
 
-def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int]) -> list[torch.Tensor]:
+def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket]) -> list[torch.Tensor]:
     """Over the whole network the sum(counts) highest keys, the best edge of each layer among them.
 
     Ties go to the earlier layer, then to the lower edge index.
@@ -66,7 +105,7 @@ def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int]) -> list[to
     for layer in joined.split(sizes):
         if len(layer):
             layer.masked_fill_(top(layer.clone(), 1), HIGHEST)
-    return list(top(joined, sum(counts)).split(sizes))
+    return list(top(joined, sum(counts), brackets[0]).split(sizes))
 
 
 SCOPES = {"layer": top_layerwise, "global": top_globally}

@@ -26,17 +26,12 @@ def decode(gaps: torch.Tensor) -> torch.Tensor:
     return torch.cumsum(gaps, 0, dtype=torch.int64)
 
 
-def expand(values: torch.Tensor, gaps: torch.Tensor, entries: int) -> torch.Tensor:
-    """`values` (one an edge) at the edges' places in a flat tensor of `entries`, 0 elsewhere."""
-    if len(values) == entries:
-        return values
-    dense = values.new_zeros(entries)
-    return dense.scatter_(0, decode(gaps), values) if len(values) else dense
+def expand(values: torch.Tensor, places: torch.Tensor | None, entries: int) -> torch.Tensor:
+    """`values` (one an edge) at their `places` in a flat tensor of `entries`, 0 elsewhere; None: every entry is an edge."""
+    return values if places is None else values.new_zeros(entries).scatter_(0, places, values)
 
 
-def restrict(dense: torch.Tensor, gaps: torch.Tensor, count: int) -> torch.Tensor:
-    """The values of a dense tensor at its `count` edges, in the edges' order."""
+def restrict(dense: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
+    """The values of a dense tensor at the edges' flat `places`, in their order; None: all of them."""
     flat = dense.reshape(-1)
-    if count == len(flat):
-        return flat
-    return flat.index_select(0, decode(gaps)) if count else flat.new_empty(0)
+    return flat if places is None else flat.index_select(0, places)

@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 
 from popup.errors import UsageError
 from popup.search import select
-from popup.search.select import magnitude_keys, top_globally, top_layerwise
+from popup.search.select import Bracket, magnitude_keys, top_globally, top_layerwise
 
 TIED = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, math.inf, -math.inf, 0.5]
 SCORE = st.one_of(st.sampled_from(TIED), st.floats(width=32, allow_nan=False))
 SCORES = st.lists(SCORE, min_size=1, max_size=60)
 NAN_BITS = [0x7FC00000, 0x7FFFFFFF, -1, -0x400000, 0x7F800001]  # quiet, all ones, negative, signalling
-IMPLEMENTATIONS = {"cpu": select._top_numpy, "device": select._top_torch}
+
+
+def on_cpu(keys, count):
+    return torch.from_numpy(Bracket().top(keys.numpy(), count))
+
+
+IMPLEMENTATIONS = {"cpu": on_cpu, "device": select._top_on_device}
 
 
 def brute_force(scores, count):
@@ -41,6 +47,10 @@ def keys_of(scores):
 
 def places(mask):
     return mask.nonzero().flatten().tolist()
+
+
+def brackets(layers):
+    return [Bracket() for _ in layers]
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
@@ -81,6 +91,26 @@ def test_large_layers_with_many_ties(seed):
             assert places(implementation(magnitude_keys(scores), count)) == expected
 
 
+@given(st.lists(SCORES, min_size=2, max_size=8), st.data())
+def test_a_bracket_from_other_scores_changes_nothing(history, data):
+    bracket = Bracket()
+    for scores in history:
+        count = data.draw(st.integers(1, len(scores)))
+        assert places(torch.from_numpy(bracket.top(keys_of(scores).numpy(), count))) == brute_force(scores, count)
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-4, 0.01, 1.0, 100.0])
+def test_a_bracket_follows_scores_that_drift_slowly_or_jump(step):
+    generator, bracket = torch.Generator().manual_seed(0), Bracket()
+    scores, thin = torch.randn(5000, generator=generator) * 0.02, 0
+    for _ in range(30):
+        keys = magnitude_keys(scores)
+        assert places(torch.from_numpy(bracket.top(keys.numpy(), 2500))) == brute_force(scores.tolist(), 2500)
+        thin += int(((keys - bracket.middle).abs() <= bracket.reach).sum()) < 500
+        scores = scores + step * 0.02 * torch.randn(5000, generator=generator)
+    assert thin >= 15 or step > 0.1, "a slow drift is followed by a band of less than a tenth of the scores"
+
+
 @pytest.mark.parametrize("count", [0, 3])
 def test_none_or_all_need_no_ranking(count):
     assert places(select.top(keys_of([1.0, 2.0, 3.0]), count)) == list(range(count))
@@ -104,7 +134,7 @@ def test_nan_of_any_bits_changes_neither_the_count_nor_the_order_of_the_rest(imp
 @given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
 def test_layerwise_treats_each_layer_alone(layers, data):
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
-    masks = top_layerwise([keys_of(scores) for scores in layers], counts)
+    masks = top_layerwise([keys_of(scores) for scores in layers], counts, brackets(layers))
     assert [places(mask) for mask in masks] == [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
 
 
@@ -113,7 +143,7 @@ def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data)
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
     keys = [keys_of(scores) for scores in layers]
     before = [layer.clone() for layer in keys]
-    masks = top_globally(keys, counts)
+    masks = top_globally(keys, counts, brackets(keys))
     assert [places(mask) for mask in masks] == brute_force_globally(layers, sum(counts))
     assert all(map(torch.equal, keys, before)), "the keys that were handed in are not written to"
 
@@ -121,11 +151,11 @@ def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data)
 @pytest.mark.parametrize("bits", NAN_BITS)
 def test_globally_each_layer_keeps_one_edge_though_another_is_all_nan(bits):
     broken = torch.full((10,), bits, dtype=torch.int32).view(torch.float32)
-    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1])
+    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1], brackets(range(3)))
     assert [int(mask.sum()) for mask in masks] == [5, 1, 1]
     assert places(masks[1]) == [1]
 
 
 def test_globally_a_layer_without_edges_keeps_none():
-    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2])
+    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2], brackets(range(2)))
     assert [places(mask) for mask in masks] == [[], [1, 2]]
