@@ -8,8 +8,7 @@ import torch
 
 import models
 from popup import attach, merge, scores
-from popup.search import select
-from popup.search.network import search_of
+from popup.search.network import Search, search_of
 from popup.ticket import proof as proof_module
 from popup.ticket import prove
 from popup.ticket.hashes import frozen_hashes, hash_array, hash_tensor
@@ -92,47 +91,55 @@ def test_a_weight_off_the_edges_is_reported(searched, monkeypatch):
     layer = search_of(net).layers[5]
     edges = set(layer.flat_edges().tolist())
     place = next(place for place in range(layer.layer.entries) if place not in edges)
-    dense = type(layer).dense
+    forward = type(layer).forward
 
-    def leaking(self, values):
-        weight = dense(self, values)
+    def leaking(self, scores):
+        weight = forward(self, scores).clone()
         if self.layer == layer.layer:
             weight.view(-1)[place] = layer.values[0]
         return weight
 
-    monkeypatch.setattr(type(layer), "dense", leaking)
+    monkeypatch.setattr(type(layer), "forward", leaking)
     proof = prove(net, before, INPUTS)
     assert proof.outside == (layer.layer.name,) and proof.miscounted and not proof.changed and not proof.holds
 
 
-@pytest.mark.parametrize("wrong", [-1, 1])
-def test_a_wrong_count_is_reported(searched, monkeypatch, wrong):
+def select_wrongly(monkeypatch, spoil):
+    """Let every selection be spoiled: `spoil` changes its masks in place."""
+    honest = Search.select
+
+    def select(self):
+        masks = [mask.clone() for mask in honest(self)]
+        spoil(masks)
+        return masks
+
+    monkeypatch.setattr(Search, "select", select)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_wrong_count_is_reported(searched, monkeypatch, more):
     net, before = searched
-    settings = search_of(net).settings
-    honest = select.SCOPES[settings.scope]
-    monkeypatch.setitem(select.SCOPES, settings.scope,
-                        lambda keys, counts: honest(keys, [counts[0] + wrong, *counts[1:]]))
+
+    def one_off(masks):
+        masks[0][(masks[0] != more).nonzero()[0]] = more
+
+    select_wrongly(monkeypatch, one_off)
     proof = prove(net, before, INPUTS)
-    name = "the whole network" if settings.scope == "global" else search_of(net).layers[0].layer.name
+    under_global = search_of(net).settings.scope == "global"
+    name = "the whole network" if under_global else search_of(net).layers[0].layer.name
     assert proof.miscounted == (name,) and not proof.changed and not proof.outside and not proof.holds
 
 
 def test_a_layer_that_lost_all_its_edges_is_reported(searched, monkeypatch):
     net, before = searched
-    scope = search_of(net).settings.scope
-    honest = select.SCOPES[scope]
 
-    def collapsing(keys, counts):
+    def collapse(masks):
         """The same total, but the first layer keeps nothing."""
-        masks = honest(keys, counts)
-        lost = int(masks[0].sum())
-        masks[0][:] = False
-        free = (~masks[8]).nonzero().flatten()[:lost]
-        masks[8][free] = True
-        assert len(free) == lost
-        return masks
+        free = (~masks[8]).nonzero().flatten()[:int(masks[0].sum())]
+        assert len(free) == masks[0].sum()
+        masks[8][free], masks[0][:] = True, False
 
-    monkeypatch.setitem(select.SCOPES, scope, collapsing)
+    select_wrongly(monkeypatch, collapse)
     assert search_of(net).layers[0].layer.name in prove(net, before, INPUTS).miscounted
 
 

@@ -1,0 +1,116 @@
+"""The rooms import downwards only: source < search < ticket < lab, theory beside lab on source and ticket.
+
+Walks the syntax tree of every file, so that relative imports, imports inside functions and `import_module("...")` count.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = {"popup.errors", "popup.files"}
+ROOMS = ["source", "search", "ticket", "lab", "theory"]
+KNOWS = {  # besides itself and the base
+    "source": set(), "search": {"source"}, "ticket": {"source", "search"}, "lab": {"source", "search", "ticket"},
+    "theory": {"source", "ticket"}, "base": set(), "models": set(),
+    "front": {"source", "search", "ticket", "lab", "theory"},
+    "run": {"front", "models", "source", "search", "ticket", "lab", "theory"}}
+
+
+def files():
+    """Every Python file of the project but the tests."""
+    return sorted([ROOT / "run.py", *(ROOT / "popup").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
+
+
+def module_of(path):
+    """The dotted name of a file: popup/source/__init__.py is popup.source."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module):
+    """The room of a dotted name; `front` for popup/__init__.py, None for what is not the project's."""
+    head, *rest = module.split(".")
+    if head in ("models", "run", "tests"):
+        return head
+    if head != "popup":
+        return None
+    if ".".join(["popup", *rest[:1]]) in BASE:
+        return "base"
+    return rest[0] if rest and rest[0] in ROOMS else "front"
+
+
+def imports(tree, module, is_package):
+    """(line, dotted name) of everything that a file imports, names imported from a package included."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
+            yield from ((node.lineno, argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant))
+
+
+def _called(function):
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+
+
+def wrong_imports(source, module, is_package=False):
+    """What a file of that name must not import."""
+    here = room_of(module)
+    allowed = KNOWS[here] | {here, "base", None}
+    return [f"line {line}: {name}" for line, name in imports(ast.parse(source), module, is_package)
+            if room_of(name) not in allowed]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_downwards_only(path):
+    assert wrong_imports(path.read_text(), module_of(path), path.name == "__init__.py") == []
+
+
+def test_every_folder_of_popup_is_a_room_and_every_file_beside_them_base():
+    folders = {path.name for path in (ROOT / "popup").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    beside = {module_of(path) for path in (ROOT / "popup").glob("*.py")}
+    assert folders <= set(ROOMS) and beside == BASE | {"popup"}
+
+
+def test_no_room_is_below_itself():
+    """The table is a hierarchy: following it downwards ends."""
+    def below(room, path=()):
+        assert room not in path, f"a cycle: {path}"
+        for other in KNOWS[room]:
+            below(other, (*path, room))
+
+    for room in KNOWS:
+        below(room)
+
+
+@pytest.mark.parametrize(("module", "text"), [
+    ("popup.source.masks", "from popup.search import attach"), ("popup.source.masks", "import popup.lab.config"),
+    ("popup.source.masks", "from ..ticket import extract"), ("popup.source.masks", "from .. import lab"),
+    ("popup.source.masks", "def f():\n    from popup.search.select import top"),
+    ("popup.source.masks", "if TYPE_CHECKING:\n    import popup.search as s"),
+    ("popup.source.masks", "importlib.import_module('popup.lab')"), ("popup.source.masks", "__import__('models')"),
+    ("popup.source.masks", "import popup"), ("popup.source.masks", "from popup import attach"),
+    ("popup.search.attach", "from popup.ticket.hashes import hash_array"),
+    ("popup.ticket.file", "from popup.lab import run"),
+    ("popup.theory.sums", "from popup.lab import config"), ("popup.lab.run", "import models"),
+    ("popup.lab.run", "from models.mlp import mlp"), ("popup.lab.run", "import run"), ("models.mlp", "import popup"),
+    ("models.mlp", "from popup.source import Layer"), ("popup.errors", "from popup.source import Layer"),
+    ("popup.files", "import popup.lab"), ("popup.lab.run", "from tests import conftest")])
+def test_the_walk_sees_each_kind_of_wrong_import(module, text):
+    assert len(wrong_imports(text, module)) == 1
+
+
+@pytest.mark.parametrize(("module", "text"), [
+    ("popup.search.attach", "from popup.source.layers import owner"),
+    ("popup.ticket.proof", "from ..search.attach import merge"), ("popup.theory.sums", "from popup.ticket import Ticket"),
+    ("popup.source.masks", "from . import streams"), ("popup.source.masks", "from popup import errors"),
+    ("popup.lab.run", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),
+    ("run", "import models, popup, popup.lab.run")])
+def test_the_walk_lets_right_imports_pass(module, text):
+    assert wrong_imports(text, module) == []
