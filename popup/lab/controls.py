@@ -14,13 +14,17 @@ import torch
 from torch import nn
 
 from popup.lab.batches import Batches
+from popup.lab.checkpoint import Checkpoints
 from popup.lab.config import Config
 from popup.lab.datasets import Dataset, Split
-from popup.lab.training import Metrics, evaluate, load_batches, optimise, refresh_statistics
+from popup.lab.randomness import seeded
+from popup.lab.state import Metrics, TrainingState
+from popup.lab.training import evaluate, load_batches, optimise, refresh_statistics, sgd
 from popup.search.attach import freeze
 from popup.source.layers import owner
 from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream
+from popup.ticket.hashes import hash_array
 
 TICKET = "ticket"
 
@@ -107,7 +111,8 @@ def control_config(config: Config, role: str) -> Config:
 
 
 def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork,
-                on_epoch: Callable[[Metrics], None]) -> tuple[list[Metrics], list[LayerSource]]:
+                on_epoch: Callable[[Metrics], None],
+                checkpoints: Checkpoints | None = None) -> tuple[list[Metrics], list[LayerSource]]:
     """Turn the plain network `net` into the control of `config`, train it if it is to be, and evaluate it.
 
     Returns its metrics (one row if nothing is trained) and the subnetwork that was evaluated.
@@ -117,9 +122,10 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     batches, test = load_batches(net, data.train, data.test, config)
     freeze(net)
     if control.trained:
-        return _train_weights(net, layers, config, batches, test, on_epoch), layers
+        return _train_weights(net, layers, config, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
-    refresh_statistics(net, batches)
+    with seeded(config.source.seed, "training", test[0].device):
+        refresh_statistics(net, batches)
     metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise)}
     on_epoch(metrics)
     return [metrics], layers
@@ -139,7 +145,7 @@ def _set_weights(net: nn.Module, layers: Sequence[LayerSource]) -> list[torch.Te
 
 
 def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config, batches: Batches, test: Split,
-                   on_epoch: Callable[[Metrics], None]) -> list[Metrics]:
+                   on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints) -> list[Metrics]:
     """Ordinary training of all parameters, weights outside the mask held at 0 by masking their gradients.
 
     Weights start Kaiming normal, scaled for the density the layer really has.
@@ -152,5 +158,7 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
     for source, mask in zip(layers, masks, strict=True):
         module, attribute = owner(net, source.layer.name)
         getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
-    return optimise(net, list(net.parameters()), batches, test, config.training, config.training.weight_lr,
-                    lambda trained: trained, on_epoch)
+    parameters, lr = list(net.parameters()), config.training.weight_lr
+    frozen = {source.layer.name: hash_array(source.edges) for source in layers}
+    state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, frozen=frozen)
+    return optimise(state, batches, test, config.training, lr, lambda trained: trained, on_epoch, checkpoints)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from popup.errors import UsageError
-from popup.files import write_atomically
+from popup.files import remove_parts, write_atomically
 from popup.lab.config import Config
 
 
@@ -27,12 +27,17 @@ class RunDirectory:
         return self.path / "ticket.safetensors"
 
     @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
     def picture(self) -> Path:
         return self.path / "training.png"
 
     def start(self) -> None:
-        """Make the directory, with the config and an empty list of metrics."""
+        """Make the directory, with the config and an empty list of metrics (a checkpoint holds those of its epochs)."""
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_parts(self.path)
         self._write("config.json", self.config.record())
         write_atomically(self.path / "metrics.jsonl", b"")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,18 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.batches import Batches, Normalise
+from popup.lab.checkpoint import Checkpoints
+from popup.lab.churn import Churn
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.datasets import Split
+from popup.lab.randomness import seeded
+from popup.lab.state import Metrics, TrainingState
 from popup.search.attach import attach_recipe, merge
-from popup.search.network import is_attached, scores, search_of
+from popup.search.network import is_attached, scores
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
 
 EVALUATION_BATCH = 1024
-Metrics = dict[str, Any]
 
 
 class RunFailed(Exception):
@@ -50,42 +53,24 @@ def rate_factor(settings: TrainingSettings, progress: float) -> float:
 
 
 def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
-        on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Outcome:
+        on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None) -> Outcome:
     """Search for a ticket in `net`, which is attached by `config` if it is not yet.
 
     `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
     statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
-    test_loss, test_accuracy (percent). Raises RunFailed when the loss is not finite.
+    test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
+    Raises RunFailed when the loss is not finite.
     """
     config = config or Config()
     if not is_attached(net):
         attach_recipe(net, config.source, config.search)
     batches, test = load_batches(net, train, test, config)
     before = frozen_hashes(net)
-    churn = Churn(net)
-    history = optimise(net, scores(net), batches, test, config.training, config.training.lr, merge,
-                       lambda metrics: on_epoch(churn.add_to(metrics)))
+    state = TrainingState(net, scores(net), sgd(scores(net), config.training, config.training.lr), batches.steps,
+                          Churn(net), before)
+    history = optimise(state, batches, test, config.training, config.training.lr, merge, on_epoch,
+                       checkpoints or Checkpoints())
     return Outcome(history, prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH])))
-
-
-class Churn:
-    """How the mask moves: compares S_P at the end of each epoch with the one before."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.search = search_of(net)
-        self.last = self.search.select()
-        self.ever = [mask.clone() for mask in self.last]
-
-    def add_to(self, metrics: Metrics) -> Metrics:
-        """Add `churn`, the fraction of kept edges that were not kept an epoch ago, and `never_selected`, the fraction of
-        all edges that no epoch has ended with."""
-        now = self.search.select()
-        entered = sum(int((mask & ~before).sum()) for mask, before in zip(now, self.last, strict=True))
-        self.ever = [seen | mask for seen, mask in zip(self.ever, now, strict=True)]
-        kept, edges = sum(int(mask.sum()) for mask in now), sum(len(mask) for mask in now)
-        self.last = now
-        metrics |= {"churn": entered / kept, "never_selected": 1 - sum(int(seen.sum()) for seen in self.ever) / edges}
-        return metrics
 
 
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> tuple[Batches, Split]:
@@ -95,46 +80,68 @@ def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> t
     return Batches(*train, config.training.batch_size, config.training.augment, config.source.seed), test
 
 
-def optimise(net: nn.Module, parameters: list[nn.Parameter], batches: Batches, test: Split, settings: TrainingSettings,
-             lr: float, plain: Callable[[nn.Module], nn.Module], on_epoch: Callable[[Metrics], None]) -> list[Metrics]:
-    """Train `parameters` of `net`; each epoch evaluate `plain(net)`, a network that may be changed. Returns all metrics.
+def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+    """The optimiser of scores and of controls' weights."""
+    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
-    Before the last evaluation the running statistics of norms are estimated anew with the final weights.
+
+def optimise(state: TrainingState, batches: Batches, test: Split, settings: TrainingSettings, lr: float,
+             plain: Callable[[nn.Module], nn.Module], on_epoch: Callable[[Metrics], None],
+             checkpoints: Checkpoints) -> list[Metrics]:
+    """Train the parameters of `state`; each epoch evaluate `plain(net)`, a network that may be changed. Returns all metrics.
+
+    Goes on from the checkpoint if there is one; `on_epoch` gets the metrics of the epochs before it again. Before the
+    last evaluation the running statistics of norms are estimated anew with the final weights.
     """
-    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    history = []
-    for epoch in range(settings.epochs):
-        metrics = {"epoch": epoch + 1, **train_epoch(net, batches, epoch, optimizer, settings, lr)}
-        if epoch + 1 == settings.epochs:
-            refresh_statistics(net, batches)
-        metrics |= evaluate(plain(net), *test, batches.normalise)
-        history.append(metrics)
-        on_epoch(metrics)
-    return history
+    with seeded(batches.seed, "training", state.device):
+        checkpoints.resume(state)
+        for metrics in state.history:
+            on_epoch(metrics)
+        with checkpoints.guard(state):
+            while state.epoch < settings.epochs:
+                metrics = train_epoch(state, batches, settings, lr, checkpoints)
+                if state.epoch + 1 == settings.epochs:
+                    refresh_statistics(state.net, batches)
+                metrics |= evaluate(plain(state.net), *test, batches.normalise)
+                with checkpoints.stop.deferred():
+                    metrics |= state.churn.measure() if state.churn else {}
+                    state.finish_epoch(metrics)
+                    on_epoch(metrics)
+    return state.history
 
 
-def train_epoch(net: nn.Module, batches: Batches, epoch: int, optimizer: torch.optim.Optimizer,
-                settings: TrainingSettings, lr: float) -> Metrics:
-    """One pass over the training data with a rate of at most `lr`; the loss is read once, at its end."""
-    net.train()
-    losses = torch.zeros(batches.steps, device=batches.images.device)
-    for step, (inputs, labels) in enumerate(batches.epoch(epoch)):
-        optimizer.param_groups[0]["lr"] = lr * rate_factor(settings, epoch + step / batches.steps)
-        loss = F.cross_entropy(net(inputs), labels, label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses[step] = loss.detach()
-    rate = optimizer.param_groups[0]["lr"]
-    _check_finite(losses, epoch, rate)
-    return {"lr": rate, "train_loss": float(losses.mean())}
+def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettings, lr: float,
+                checkpoints: Checkpoints) -> Metrics:
+    """The rest of an epoch, with a rate of at most `lr`; the losses are read once, at its end."""
+    rates = [lr * rate_factor(settings, state.epoch + step / batches.steps) for step in range(batches.steps)]
+    state.net.train()
+    with checkpoints.stop.deferred():
+        for inputs, labels in itertools.islice(batches.epoch(state.epoch), state.step, None):
+            train_step(state, inputs, labels, rates[state.step], settings.label_smoothing)
+            checkpoints.after_step(state)
+    _check_finite(state, rates)
+    return {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
 
 
-def _check_finite(losses: torch.Tensor, epoch: int, rate: float) -> None:
-    bad = (~losses.isfinite()).nonzero()
+def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, rate: float, smoothing: float) -> None:
+    """One step of the optimiser at `rate`."""
+    state.moving = True
+    state.optimizer.param_groups[0]["lr"] = rate
+    loss = F.cross_entropy(state.net(inputs), labels, label_smoothing=smoothing)
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    state.losses[state.step] = loss.detach()
+    state.step += 1
+    state.moving = False
+
+
+def _check_finite(state: TrainingState, rates: list[float]) -> None:
+    bad = (~state.losses.isfinite()).nonzero()
     if len(bad):
-        raise RunFailed(f"the loss is not finite at step {int(bad[0]) + 1} of epoch {epoch + 1} "
-                        f"(learning rate {rate:.4g}): lower --lr")
+        step = int(bad[0])
+        raise RunFailed(f"the loss is not finite at step {step + 1} of epoch {state.epoch + 1} "
+                        f"(learning rate {rates[step]:.4g}): lower --lr")
 
 
 @torch.no_grad()

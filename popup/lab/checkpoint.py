@@ -1,0 +1,96 @@
+"""Checkpoints: the state of an unfinished run in checkpoint.safetensors, from which it goes on bit for bit.
+
+A sealed file (popup/ticket/sealed.py) of kind "checkpoint". It holds no frozen weight: the config that it belongs to
+draws them again, and their hashes are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from popup.files import write_atomically
+from popup.lab.config import Config
+from popup.lab.state import TrainingState
+from popup.lab.stop import Stop
+from popup.ticket.sealed import SealedError, finite, seal, unseal
+
+KIND, FORMAT = "checkpoint", 1
+SHARE = 0.02  # of a run's time that checkpoints may take
+
+
+class CheckpointError(SealedError):
+    """The checkpoint is damaged, or of another run: nothing was changed."""
+
+
+class Checkpoints:
+    """Keeps the checkpoint of one run at `path`; without a path it keeps none, and only `stop` is heard.
+
+    One is written when `seconds` have passed since the last, yet so seldom that it takes at most SHARE of the time
+    (`seconds` 0: after every step), and when the run is stopped.
+    """
+
+    def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
+                 seconds: float = 30.0) -> None:
+        self.path, self.stop, self.seconds = path, stop or Stop(), seconds
+        self.config = json.loads(json.dumps(config.record())) if config else None
+        self.before = 0.0  # seconds that the run took in processes before this one
+        self._began = self._last = time.perf_counter()
+        self._cost = 0.0
+
+    def resume(self, state: TrainingState) -> None:
+        """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            metadata, tensors = unseal(self.path, KIND, FORMAT)
+            if metadata.get("config") != self.config:
+                raise SealedError(f"{self.path} is of a run with another config")
+            seconds = metadata.get("seconds")
+            if not (finite(seconds) and seconds >= 0):
+                raise ValueError(f"its seconds are {seconds!r:.80}")
+            state.restore(metadata, tensors)
+        except SealedError as error:
+            raise CheckpointError(f"{error}; remove it to begin the run anew") from None
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{self.path} is no checkpoint of this run: {reason}; remove it to begin anew") from None
+        self.before = float(seconds)
+
+    def after_step(self, state: TrainingState) -> None:
+        """Write if it is time to; raise Stopped if the run is to end."""
+        self.stop.check()
+        if self.path is not None and self._due():
+            self.write(state)
+
+    def _due(self) -> bool:
+        wait = max(self.seconds, self._cost / SHARE) if self.seconds else 0.0
+        return time.perf_counter() - self._last >= wait
+
+    def write(self, state: TrainingState) -> None:
+        """Replace the checkpoint by the state of now; one that is not finite is not worth keeping."""
+        if self.path is None or not state.finite():
+            return
+        began = time.perf_counter()
+        metadata = {**state.record(), "config": self.config, "seconds": self.before + began - self._began}
+        write_atomically(self.path, seal(KIND, FORMAT, metadata, state.tensors()))
+        self._last = time.perf_counter()
+        self._cost = self._last - began
+
+    @contextlib.contextmanager
+    def guard(self, state: TrainingState) -> Iterator[None]:
+        """If the block is stopped, write the state before it ends."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not state.moving:
+                self.write(state)
+            raise
+
+    def remove(self) -> None:
+        """The run is finished."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

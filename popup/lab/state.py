@@ -1,0 +1,109 @@
+"""Everything that changes while a network is trained: what a checkpoint holds, and is restored from bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from popup.lab.churn import Churn
+from popup.lab.randomness import generator_states, set_generator_states
+from popup.ticket.sealed import Tensors
+
+Metrics = dict[str, Any]
+
+
+class TrainingState:
+    """The parameters that learn, their optimiser, the network's buffers, where in which epoch, and the metrics so far.
+
+    `steps`: of an epoch. `frozen`: hashes of what does not change and is drawn again, to be compared on resuming.
+    The order of the data and their augmentation need no place here: each epoch draws them from its own stream.
+    """
+
+    def __init__(self, net: nn.Module, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int,
+                 churn: Churn | None = None, frozen: dict[str, str] | None = None) -> None:
+        self.net, self.parameters, self.optimizer = net, parameters, optimizer
+        self.churn, self.frozen = churn, frozen or {}
+        self.device = parameters[0].device
+        self.epoch, self.step = 0, 0
+        self.losses = torch.zeros(steps, device=self.device)  # of this epoch's steps; 0 for those to come
+        self.history: list[Metrics] = []
+        self.moving = False  # within a step, where parameters and optimiser may be of different moments
+
+    def finish_epoch(self, metrics: Metrics) -> None:
+        """Keep the epoch's metrics and go on to the next one."""
+        self.history.append(metrics)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.losses = torch.zeros_like(self.losses)
+
+    def finite(self) -> bool:
+        """Whether this epoch's losses and all parameters are finite."""
+        return all(bool(tensor.isfinite().all()) for tensor in (self.losses, *self.parameters))
+
+    def record(self) -> dict[str, Any]:
+        """What of it is no tensor."""
+        return {"epoch": self.epoch, "step": self.step, "history": self.history, "frozen": self.frozen}
+
+    def tensors(self) -> Tensors:
+        """What of it is a tensor, by name, on the CPU."""
+        optimiser = {f"optimiser/{place}/{name}": value for place, parameter in enumerate(self.parameters)
+                     for name, value in self.optimizer.state.get(parameter, {}).items() if torch.is_tensor(value)}
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in (self._fixed() | optimiser).items()}
+
+    def _fixed(self) -> Tensors:
+        """The tensors that are there from the first step on."""
+        learned = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
+        found = {f"parameter/{place}": parameter for place, parameter in enumerate(self.parameters)}
+        found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items() if name not in learned}
+        found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
+        found |= {f"random/{name}": tensor for name, tensor in generator_states(self.device).items()}
+        return found | {"losses": self.losses}
+
+    def restore(self, record: dict[str, Any], tensors: Tensors) -> None:
+        """Be the state whose `record()` and `tensors()` these are. Raises ValueError, before anything is changed, if they
+        are those of another run."""
+        fixed = self._fixed()
+        optimiser = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser/")}
+        self._check(record, {name: tensors[name] for name in tensors.keys() - optimiser.keys()}, fixed)
+        states = self._optimiser_states(optimiser)
+        with torch.no_grad():
+            for name in fixed:
+                if name.startswith(("parameter/", "buffer/", "losses")):
+                    fixed[name].copy_(tensors[name])
+        for parameter, state in zip(self.parameters, states, strict=True):
+            self.optimizer.state[parameter] = state
+        if self.churn:
+            self.churn.restore({name.removeprefix("churn/"): tensors[name].to(self.device) for name in fixed
+                                if name.startswith("churn/")})
+        set_generator_states({name: tensors[f"random/{name}"] for name in generator_states(self.device)}, self.device)
+        self.epoch, self.step, self.history = record["epoch"], record["step"], list(record["history"])
+
+    def _check(self, record: dict[str, Any], found: Tensors, wanted: Tensors) -> None:
+        for name in sorted(found.keys() ^ wanted.keys()):
+            raise ValueError(f"it {'has' if name in found else 'lacks'} the tensor {name!r}")
+        for name, tensor in wanted.items():
+            if found[name].shape != tensor.shape or found[name].dtype is not tensor.dtype:
+                raise ValueError(f"{name!r} is {found[name].dtype} {list(found[name].shape)}, "
+                                 f"not {tensor.dtype} {list(tensor.shape)}")
+        counts = [record.get(name) for name in ("epoch", "step")]
+        if not all(type(count) is int and count >= 0 for count in counts) or record["step"] > len(self.losses):
+            raise ValueError(f"its epoch and step are {counts!r:.80}")
+        history = record.get("history")
+        rows = isinstance(history, list) and all(isinstance(row, dict) and row.get("epoch") == place + 1
+                                                 for place, row in enumerate(history))
+        if not rows or len(history) != record["epoch"]:
+            raise ValueError(f"its metrics are not those of {record['epoch']} epochs")
+        if record.get("frozen") != self.frozen:
+            raise ValueError("the seed gives another source than the one it was written in")
+
+    def _optimiser_states(self, tensors: Tensors) -> list[Tensors]:
+        """The optimiser's tensors for each parameter."""
+        states: list[Tensors] = [{} for _ in self.parameters]
+        for name, tensor in tensors.items():
+            _, place, key = name.split("/", 2)
+            parameter = self.parameters[int(place)]
+            if tensor.shape not in (parameter.shape, ()):
+                raise ValueError(f"{name!r} has shape {list(tensor.shape)}, its parameter {list(parameter.shape)}")
+            states[int(place)][key] = tensor.to(self.device)
+        return states
