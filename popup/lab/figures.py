@@ -36,7 +36,8 @@ def density_curve(found: Sequence[Setting]) -> Figure | None:
         for index, line in enumerate(_by(group, "er_p")):
             _band(panel, line, COLOURS[index % 8], MARKERS[index % 8], f"p = {line[0].config.source.er_p:g}")
         _log_density(panel, "final density: kept / all weights (realised)", group)
-        panel.set(ylabel="test accuracy (%)", title=_title(group, ("er_p", "k")))
+        panel.set(title=_title(group, ("er_p", "k")))
+        _stretch_accuracy(panel)
     _legend(figure, axes[0], title="ticket from an ER source with")
     return figure
 
@@ -96,15 +97,19 @@ def layer_densities(found: Sequence[Setting]) -> Figure | None:
         for panel, values in ((left, [row["edges"] / row["entries"] for row in layers]),
                               (right, [row["density"] for row in layers])):
             panel.plot(range(1, len(values) + 1), values, color=COLOURS[index], marker=MARKERS[index], markersize=3, label=label)
-    left.set(xlabel="layer", ylabel="edges / entries", yscale="log", title=f"source, p = {middle.er_p:g}")
-    right.set(xlabel="layer", ylabel="kept / entries", yscale="log", title=f"ticket, k = {middle.k:g}")
+    left.set(xlabel="layer", ylabel="edges / entries", title=f"source, p = {middle.er_p:g}")
+    right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {middle.k:g}")
+    for panel in (left, right):
+        low, high = panel.dataLim.intervaly
+        panel.set(yscale="log", ylim=(min(low / 1.3, high / 10), min(1.1, high * 1.5)))
+        panel.xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, left)
     return figure
 
 
 def training_curves(found: Sequence[Setting]) -> Figure | None:
     """Test accuracy by epoch, mean over seeds, for at most eight settings spread over the grid."""
-    return _curves(found, "test_accuracy", "test accuracy (%)")
+    return _curves(found, "test_accuracy", "")
 
 
 def mask_churn(found: Sequence[Setting]) -> Figure | None:
@@ -121,8 +126,8 @@ def _curves(found: Sequence[Setting], column: str, name: str, yscale: str = "lin
         panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2,
                    label=setting.label().replace("er_p", "p") or "all")
     panel.set(xlabel="epoch", ylabel=name, yscale=yscale)
-    if yscale == "linear":
-        panel.set_ylim(bottom=float(np.percentile([line.get_ydata()[0] for line in panel.lines], 25)))
+    if column == "test_accuracy":
+        _stretch_accuracy(panel)
     _legend(figure, panel)
     return figure
 
@@ -186,7 +191,7 @@ def _grid(panels: int) -> tuple[Figure, list[Axes]]:
 
     columns = min(3, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=((4.6, 4.2, 3.4)[columns - 1] * columns, 3.3 * rows), layout="constrained", dpi=150)
+    figure = Figure(figsize=((6.6, 8.6, 11.0)[columns - 1], 3.4 * rows), layout="constrained", dpi=150)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
         spare.remove()
@@ -225,6 +230,27 @@ def _log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
              if 0.7 * low <= tick <= min(1.0, 1.4 * high)]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
+
+
+def _stretch_accuracy(panel: Axes) -> None:
+    """An accuracy axis that is logarithmic in the errors, so that 98 and 99% part as 80 and 90% do; chance stays in sight."""
+    low, high = panel.dataLim.intervaly
+    spare = max(0.25, (100 - min(high, 100)) / 4)  # percent; keeps 100% at a finite place
+
+    def forward(accuracy: np.ndarray) -> np.ndarray:
+        return -np.log(np.maximum(100 + spare - np.asarray(accuracy, dtype=float), 1e-9))
+
+    def inverse(place: np.ndarray) -> np.ndarray:
+        return 100 + spare - np.exp(-np.asarray(place, dtype=float))
+
+    panel.set_yscale("function", functions=(forward, inverse))
+    ticks = [tick for tick in (0, 10, 20, 40, 60, 70, 80, 90, 95, 98, 99, 99.5, 100) if low - 5 <= tick <= min(100, high + 0.6)]
+    apart = 0.045 * (forward(high) - forward(low - 3))
+    clear = [tick for place, tick in enumerate(ticks) if not place or forward(tick) - forward(ticks[place - 1]) > apart]
+    panel.set_yticks(clear, [f"{tick:g}" for tick in clear])
+    panel.set_ylim(max(0, low - 3), min(100 + spare / 2, high + spare / 2))
+    panel.set_ylabel("test accuracy (%), log scale of the errors")
+    panel.yaxis.label.set_fontsize(8.5)
 
 
 def _title(group: Sequence[Setting], without: Sequence[str]) -> str:

@@ -43,13 +43,16 @@ class Run:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """The finished and the failed runs among the directories `paths`; those still going are left out."""
-    runs = [_read_run(path) for path in paths]
-    return [run for run in runs if run is not None]
+    """The finished and the failed runs among the directories `paths`, in the order of their settings, seeds last.
+
+    Runs that are still going are left out.
+    """
+    runs = [run for run in map(_read_run, paths) if run is not None]
+    return sorted(runs, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
 
 
 def read_directory(out: Path) -> list[Run]:
-    """All finished and failed runs under `out`, in the order of their settings; a UsageError if there is none."""
+    """All finished and failed runs under `out`; a UsageError if there is none."""
     try:
         paths = sorted(path.parent for path in out.glob("*/config.json"))
     except OSError as error:
@@ -57,7 +60,7 @@ def read_directory(out: Path) -> list[Run]:
     runs = read_runs(paths)
     if not runs:
         raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
-    return sorted(runs, key=lambda run: json.dumps(run.config.record(), sort_keys=True))
+    return runs
 
 
 def _read_run(path: Path) -> Run | None:

@@ -1,0 +1,155 @@
+"""The loop on small data: the seven laws on a run, determinism, the schedule, batches, norm statistics, a user's own data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import popup
+from models import MODELS
+from popup.lab.batches import Batches, Normalise, shift_and_flip
+from popup.lab.config import Config, TrainingSettings
+from popup.lab.datasets import DATASETS
+from popup.lab.training import RunFailed, rate_factor
+
+QUICK = {"epochs": 3, "widths": (64,), "er_p": 0.5}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DATASETS["digits"]()
+
+
+def run(digits, **fields):
+    config = Config.from_flat({**QUICK, **fields})
+    net = MODELS[config.task.model](digits.image, 10, config.task.widths)
+    return net, popup.fit(net, digits.train, digits.test, config)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_run_learns_and_proves_the_laws(digits, scope):
+    net, outcome = run(digits, scope=scope, epochs=6)
+    assert outcome.proof.holds
+    assert outcome.proof.predictions == 359
+    assert outcome.test_accuracy > 75
+    assert outcome.test_accuracy == outcome.history[-1]["test_accuracy"]  # law 6: the last epoch's, not the best
+
+
+def test_accuracy_is_the_last_epochs_even_if_another_was_better(digits):
+    _, outcome = run(digits, epochs=16, seed=1, lr=1.0)
+    accuracies = [row["test_accuracy"] for row in outcome.history]
+    assert outcome.test_accuracy == accuracies[-1]
+    assert max(accuracies) > accuracies[-1], "this run was chosen because its best epoch is not its last"
+
+
+def test_same_seed_same_bytes_and_another_seed_another_ticket(digits, tmp_path):
+    tickets = []
+    for place, seed in enumerate((3, 3, 4)):
+        net, outcome = run(digits, seed=seed)
+        tickets.append(popup.extract(net, {"accuracy": outcome.test_accuracy}).save(tmp_path / str(place)).read_bytes())
+    assert tickets[0] == tickets[1] != tickets[2]
+
+
+def test_torch_manual_seed_has_no_part_in_it(digits):
+    masks = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net, _ = run(digits)
+        masks.append([layer.selected for layer in popup.extract(net).layers])
+    assert all(map(np.array_equal, *masks))
+
+
+def test_the_digits_split_is_fixed_and_stratified(digits):
+    assert (len(digits.train[0]), len(digits.test[0]), digits.image) == (1438, 359, (1, 8, 8))
+    assert digits.test[1].bincount().tolist() == [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
+    assert digits.train[0].dtype == torch.uint8 and int(digits.train[0].max()) == 16
+    again = DATASETS["digits"]()
+    assert torch.equal(again.test[0], digits.test[0])
+
+
+def test_the_rate_warms_up_and_falls_to_zero_on_a_cosine():
+    settings = TrainingSettings(epochs=10, warmup=2.0)
+    assert [rate_factor(settings, at) for at in (0.0, 1.0, 2.0)] == [0.0, 0.5, 1.0]
+    assert rate_factor(settings, 6.0) == pytest.approx(0.5)
+    assert rate_factor(settings, 10.0) == pytest.approx(0.0)
+    assert rate_factor(TrainingSettings(epochs=2, warmup=2.0), 2.0) == 1.0
+
+
+def test_each_epoch_deals_every_image_at_most_once_and_differs_from_the_last():
+    images, labels = torch.arange(50, dtype=torch.float32)[:, None], torch.arange(50)
+    batches = Batches(images, labels, 8, (), seed=0)
+    first, again, second = ([labels.tolist() for _, labels in batches.epoch(epoch)] for epoch in (0, 0, 1))
+    assert [len(batch) for batch in first] == [8] * 6
+    assert len({label for batch in first for label in batch}) == 48
+    assert first == again != second
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it():
+    batches = Batches(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64), 64, (), seed=0)
+    assert [len(labels) for _, labels in batches.epoch(0)] == [5]
+
+
+def test_normalise_gives_each_channel_mean_0_and_deviation_1():
+    images = torch.randint(0, 256, (200, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[:, 2] = 7  # a constant channel must not divide by zero
+    done = Normalise(images)(images)
+    assert torch.allclose(done.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(done[:, :2].std((0, 2, 3), correction=0), torch.ones(2), atol=1e-5)
+    assert done.isfinite().all()
+    floats = torch.randn(4, 3)
+    assert Normalise(floats)(floats) is floats
+
+
+def test_shift_and_flip_is_the_padded_cut_of_each_image():
+    images = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4)
+    shifts, flips = torch.tensor([[1, 1], [0, 2]]), torch.tensor([False, True])
+    done = shift_and_flip(images, shifts, flips, reach=1)
+    assert torch.equal(done[0], images[0])
+    padded = torch.nn.functional.pad(images[1], (1, 1, 1, 1))
+    assert torch.equal(done[1], padded[:, 0:4, 2:6].flip(-1))
+
+
+def test_augmented_epochs_are_drawn_from_the_seed_alone():
+    images = torch.randint(0, 256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.arange(40)
+    dealt = [torch.cat([inputs for inputs, _ in Batches(images, labels, 8, ("crop", "flip"), seed).epoch(0)])
+             for seed in (1, 1, 2)]
+    assert torch.equal(dealt[0], dealt[1]) and not torch.equal(dealt[0], dealt[2])
+
+
+def test_norm_statistics_are_those_of_the_final_weights(digits):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    config = Config.from_flat({"epochs": 2, "batch_size": 1438})
+    outcome = popup.fit(net, digits.train, digits.test, config)
+    assert outcome.proof.holds
+    inputs = Normalise(digits.train[0])(digits.train[0])
+    hidden = popup.merge(net)[1](inputs.flatten(1))
+    assert torch.allclose(net[2].running_mean, hidden.mean(0), atol=1e-4)
+    assert torch.allclose(net[2].running_var, hidden.var(0), rtol=1e-3)
+
+
+def test_a_users_own_network_and_float_tensors():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 6, generator=generator)
+    labels = (inputs[:, 0] > 0).long()
+    net = popup.attach(nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 2)), er_p=0.5, k=0.5, density="balanced")
+    outcome = popup.fit(net, (inputs[:300], labels[:300]), (inputs[300:], labels[300:]), Config.from_flat({"epochs": 10}))
+    assert outcome.test_accuracy > 90 and outcome.proof.holds
+    json.dumps(outcome.history)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_rate():
+    inputs = torch.ones(64, 4)
+    inputs[33:] = float("inf")
+    with pytest.raises(RunFailed, match=r"not finite at step 1 of epoch 1 \(learning rate 0\.1\)"):
+        popup.fit(nn.Sequential(nn.Linear(4, 2)), (inputs, torch.zeros(64, dtype=torch.int64)),
+                  (inputs[:2], torch.zeros(2, dtype=torch.int64)), Config.from_flat({"epochs": 1, "batch_size": 64, "er_p": 1.0}))
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    (torch.zeros(3, dtype=torch.int64), "4 images and 3 labels"), (torch.zeros(4), "int64")])
+def test_data_that_do_not_fit_are_refused(labels, words):
+    with pytest.raises(popup.UsageError, match=words):
+        popup.fit(nn.Sequential(nn.Linear(2, 2)), (torch.zeros(4, 2), labels), (torch.zeros(4, 2), labels))
