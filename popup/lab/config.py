@@ -12,17 +12,29 @@ from popup.errors import UsageError, check_count, check_number
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
-AUGMENTATIONS = ("crop", "flip")
+AUGMENTATIONS = ("crop", "flip", "cutout")
 
 
 @dataclass(frozen=True)
 class TaskSettings:
     """What is learned by which network."""
 
-    dataset: str = field(default="digits", metadata={"help": "data set"})
-    model: str = field(default="mlp", metadata={"help": "network", "axis": True})
+    dataset: str = field(default="digits", metadata={
+        "help": "data set, one of those below, folder:PATH for any folder with train/CLASS/ and test/CLASS/ (or val/CLASS/) "
+                "images, or my_package.my_module:load for a function that returns tensors; known are"})
+    image_size: int = field(default=0, metadata={
+        "help": "folder data sets: resize the shorter side of each image to this and cut out the middle; 0: as they are, "
+                "which must be of one size"})
+    validation: float = field(default=0.0, metadata={
+        "help": "fraction of each class's training images to hold out: accuracy is then measured on these and the test data "
+                "are not used, as whatever selects something must do"})
+    model: str = field(default="mlp", metadata={
+        "help": "network, one of those below, torchvision:NAME, timm:NAME, or my_package.my_module:build for a function of "
+                "(image [channels, height, width], classes); known are", "axis": True})
     widths: tuple[int, ...] = field(default=(), metadata={
         "help": "hidden widths or channels of the network; none: the network's own (mlp: 256 256)"})
+    width: float = field(default=1.0, metadata={
+        "help": "factor on all hidden widths and channels, rounded to whole ones; wide_resnet28: its widening factor"})
 
     role: str = field(default="ticket", metadata={
         "hidden": True, "help": "ticket, or the control that this run is (popup/lab/controls.py)"})
@@ -30,6 +42,9 @@ class TaskSettings:
     def __post_init__(self) -> None:
         for width in self.widths:
             check_count("a width", width)
+        check_number("width", self.width, 0.0, 1000.0, open_low=True)
+        check_count("image_size", self.image_size, 0)
+        check_number("validation", self.validation, 0.0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,8 @@ class TrainingSettings:
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
-        "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right)"})
+        "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right), "
+                "cutout (a square of half the side at a random place becomes the mean)"})
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)

@@ -1,52 +1,36 @@
-"""The data sets: images as uint8 tensors, labels as int64. A new one is a function and one line in DATASETS."""
+"""The data sets by name. A new one is a function from a DataRequest to a Dataset, and one line in DATASETS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
-import torch
+from popup.errors import UsageError, check_name
+from popup.lab.data.dataset import DataRequest, Dataset, Split
+from popup.lab.data.digits import digits
+from popup.lab.data.folder import imagenet, load_folder, tiny_imagenet
+from popup.lab.data.own import load_own
+from popup.lab.data.published import PUBLISHED
 
-from popup.source.streams import Stream
+__all__ = ["DATASETS", "DataRequest", "Dataset", "Split", "load_dataset"]
 
-Split = tuple[torch.Tensor, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
+DATASETS: dict[str, Callable[[DataRequest], Dataset]] = {
+    "digits": digits, **{published.name: published for published in PUBLISHED},
+    "tiny_imagenet": tiny_imagenet, "imagenet": imagenet}
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """A training and a test split; `title` is its name in tables and pictures."""
-
-    title: str
-    classes: int
-    train: Split
-    test: Split
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """[channels, height, width]"""
-        return tuple(self.train[0].shape[1:])
+FOLDERS = ("folder", "tiny_imagenet", "imagenet")
 
 
-def digits() -> Dataset:
-    """scikit-learn's handwritten digits: 1,797 images of 8x8 pixels with values 0..16, embedded in the package.
+def load_dataset(name: str, request: DataRequest) -> Dataset:
+    """The data set of a name: one of DATASETS, `folder:PATH`, or `my_package.my_module:load` for a user's own.
 
-    The split is one and the same for every seed: of each class a fifth, drawn from a stream of its own, is test data
-    (1,437 and 360 images).
+    Raises UsageError, with what to do, if it is unknown or not there.
     """
-    from sklearn.datasets import load_digits  # a second of import that other data sets need not pay
-
-    images, labels = load_digits(return_X_y=True)
-    order = Stream(0, "split", "digits").permutation(len(labels))
-    test = np.sort(np.concatenate([_fifth(order[labels[order] == digit]) for digit in range(10)]))
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    pixels = torch.from_numpy(images.reshape(-1, 1, 8, 8).astype(np.uint8))
-    targets = torch.from_numpy(labels.astype(np.int64))
-    return Dataset("digits (scikit-learn)", 10, (pixels[train], targets[train]), (pixels[test], targets[test]))
-
-
-def _fifth(members: np.ndarray) -> np.ndarray:
-    return members[:(len(members) + 2) // 5]
-
-
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": digits}
+    kind, colon, path = name.partition(":")
+    if not colon:
+        check_name("dataset", name, [*DATASETS, "folder:PATH", "MODULE:FUNCTION"])
+    if request.side and kind not in FOLDERS:
+        raise UsageError(f"image_size is {request.side} and the images of {name!r} have their own size: leave it out; "
+                         f"it is for {', '.join(FOLDERS)}")
+    if name in DATASETS:
+        return DATASETS[name](request)
+    return load_folder(path, request) if kind == "folder" else load_own(name)

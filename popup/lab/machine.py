@@ -1,4 +1,6 @@
-"""Where a run is done: device, threads, and what of the machine its record names. None of it is part of a config."""
+"""Where a run is done: device, threads, place of the data, and what of the machine its record names.
+
+None of it is part of a config."""
 
 from __future__ import annotations
 
@@ -6,26 +8,34 @@ import contextlib
 import os
 import platform
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
 
 import numpy
 import torch
 
-from popup.errors import UsageError, check_count
+from popup.errors import UsageError, check_count, check_number
 
 SMALL_DATA = 1 << 26  # bytes; a data set below this gains nothing from a second thread
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Device and threads."""
+    """Device, threads and the directory of the data sets."""
 
     device: str = field(default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1, mps ..."})
     threads: int = field(default=0, metadata={
         "help": "CPU threads a run; 0: one for embedded data, else every core. "
                 "The order of float sums, and so the ticket, can depend on it"})
+    data_dir: str = field(default="~/.cache/popup", metadata={
+        "help": "directory of data sets, and of what is decoded from them once"})
+    download: bool = field(default=False, metadata={"help": "fetch a published data set that is not in --data-dir"})
+    checkpoint_seconds: float = field(default=30.0, metadata={
+        "help": "least time between two checkpoints of a run, which never take more than 2% of it; 0: after every step"})
 
     def __post_init__(self) -> None:
         check_count("threads", self.threads, 0)
+        check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0, inf)
 
     def torch_device(self) -> torch.device:
         """The device, or a UsageError if this machine does not have it."""
@@ -39,6 +49,11 @@ class Machine:
         if device.type == "meta":
             raise UsageError(f"device 'meta' cannot compute: this machine has {', '.join(_devices())}")
         return device
+
+    @property
+    def data_directory(self) -> Path:
+        """--data-dir, with a leading ~ made the home directory."""
+        return Path(self.data_dir).expanduser()
 
     def threads_for(self, data_bytes: int) -> int:
         """CPU threads for a run on so many bytes of images: decided by the data, never by how many runs go beside it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.errors import UsageError, check_name
+from popup.lab.checkpoint import Checkpoints
 from popup.lab.config import Config
 from popup.lab.controls import CONTROLS, TICKET, Subnetwork, control_config, run_control
-from popup.lab.datasets import DATASETS, Dataset
+from popup.lab.data.validation import hold_out
+from popup.lab.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.diagnostics import diagnose
 from popup.lab.machine import Machine, PeakMemory, hardware, versions
+from popup.lab.networks import Models, build_network, find_builder
+from popup.lab.randomness import seeded
 from popup.lab.record import RunDirectory
+from popup.lab.stop import Stop
 from popup.lab.training import Metrics, fit
 from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
@@ -26,25 +30,27 @@ from popup.source.recipe import draw
 from popup.ticket.proof import Proof
 from popup.ticket.ticket import extract, load
 
-Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [channels, height, width], classes[, widths])
 Result = dict[str, Any]
 
 
 class Laboratory:
     """What runs share: the models, the machine, the data sets that were loaded, the directory of results."""
 
-    def __init__(self, models: Models, machine: Machine, out: Path) -> None:
-        self.models, self.machine, self.out = models, machine, out
+    def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None) -> None:
+        self.models, self.machine, self.out, self.stop = models, machine, out, stop or Stop()
         self.device = machine.torch_device()
-        self._data: dict[str, Dataset] = {}
+        self._data: dict[tuple[str, int, float], Dataset] = {}
 
     def data(self, config: Config) -> Dataset:
         """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
-        name = check_name("dataset", config.task.dataset, DATASETS)
-        if name not in self._data:
-            self._data[name] = DATASETS[name]()
-        torch.set_num_threads(self.machine.threads_for(self._data[name].train[0].nbytes))
-        return self._data[name]
+        task = config.task
+        wanted = task.dataset, task.image_size, task.validation
+        if wanted not in self._data:
+            request = DataRequest(self.machine.data_directory, self.machine.download, task.image_size)
+            data = load_dataset(task.dataset, request)
+            self._data[wanted] = hold_out(data, task.validation) if task.validation else data
+        torch.set_num_threads(self.machine.threads_for(self._data[wanted].train[0].nbytes))
+        return self._data[wanted]
 
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""
@@ -53,11 +59,12 @@ class Laboratory:
     def network(self, config: Config) -> nn.Module:
         """The plain network of a config, on the device."""
         data = self.data(config)
-        return build_network(self.models, config, data.image, data.classes).to(self.device)
+        with seeded(config.source.seed, "network", torch.device("cpu")):  # for parameters that are no layer's (a class token)
+            return build_network(self.models, config, data.image, data.classes).to(self.device)
 
     def attached(self, config: Config) -> nn.Module:
         """The source of a config with its first scores, on the device; what can be refused is refused here."""
-        check_name("model", config.task.model, self.models)
+        find_builder(self.models, config.task.model)  # a name that is wrong is told before data are loaded
         return attach_recipe(self.network(config), config.source, config.search).to(self.device)
 
     def run(self, config: Config, on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Result:
@@ -69,35 +76,40 @@ class Laboratory:
             on_epoch(metrics)
 
         memory, began = PeakMemory(self.device), time.perf_counter()
+        checkpoints = Checkpoints(directory.checkpoint, config, self.stop, self.machine.checkpoint_seconds)
         search = _search if config.task.role == TICKET else _control
-        found = search(self, config, directory, record)
-        result = {**describe(config, found), "seconds": time.perf_counter() - began, "peak_memory": memory.peak(),
+        found = search(self, config, directory, record, checkpoints)
+        result = {**describe(config, found), **_describe_data(self.data(config)),
+                  "seconds": checkpoints.before + time.perf_counter() - began, "peak_memory": memory.peak(),
                   "threads": torch.get_num_threads(), "hardware": hardware(self.device), "versions": versions()}
         directory.finish(result)
+        checkpoints.remove()
         return result
 
 
 Found = tuple[list[Metrics], list[LayerDensity], Proof | None, dict[str, Any]]
 
 
-def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None]) -> Found:
+def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
+            checkpoints: Checkpoints) -> Found:
     """Find and save the ticket."""
     net, data = laboratory.attached(config), laboratory.data(config)
     directory.start()
-    outcome = fit(net, data.train, data.test, config, record)
+    outcome = fit(net, data.train, data.test, config, record, checkpoints)
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
-             "image": data.image, "classes": data.classes}
+             "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes}
     ticket = extract(net, about)
     ticket.save(directory.ticket)
     return outcome.history, densities(net), outcome.proof, diagnose(ticket, laboratory.network(config), data.image)
 
 
-def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None]) -> Found:
+def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
+             checkpoints: Checkpoints) -> Found:
     """Evaluate, or train and evaluate, a control of a ticket that was found before."""
     net, data = laboratory.network(config), laboratory.data(config)
     directory.start()
     start = _subnetwork(laboratory, config, net)
-    history, layers = run_control(net, data, config, start, record)
+    history, layers = run_control(net, data, config, start, record, checkpoints)
     rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
             for before, after in zip(start.sources, layers, strict=True)]
     return history, rows, None, {}
@@ -115,6 +127,12 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
     return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers])
 
 
+def _describe_data(data: Dataset) -> Result:
+    """Which data they were, and whether accuracies are of the test data or of a held-out part of the training data."""
+    return {"data": data.title, "data_fingerprint": data.fingerprint, "evaluated_on": data.evaluated_on,
+            "images": [len(data.train[0]), len(data.test[0])]}
+
+
 def describe(config: Config, found: Found) -> Result:
     """What a run has found, as result.json holds it: accuracies in percent, of the last epoch; densities as realised."""
     history, densities_found, proof, diagnostics = found
@@ -127,15 +145,3 @@ def describe(config: Config, found: Found) -> Result:
         "final_density": kept / entries, "layers": layers, "diagnostics": diagnostics,
         "proof": proof and {**asdict(proof), "holds": proof.holds},
     }
-
-
-def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:
-    """The plain network of a config for images [channels, height, width]."""
-    builder = models[check_name("model", config.task.model, models)]
-    widths = config.task.widths
-    try:
-        return builder(image, classes, widths) if widths else builder(image, classes)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"model {config.task.model!r} cannot be built for images {list(image)}"
-                         f"{f' with widths {list(widths)}' if widths else ''}: {reason}") from None

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Pool:
         laboratory = self.laboratory
         machine = laboratory.machine
         if laboratory.device.type == "cuda" and laboratory.device.index is None:
-            machine = Machine(f"cuda:{place % torch.cuda.device_count()}", machine.threads)
+            machine = replace(machine, device=f"cuda:{place % torch.cuda.device_count()}")
         configs = [cell.config for cell in self.cells.values()]
         process = self.context.Process(target=_worker, daemon=True, args=(
             laboratory.models, machine, laboratory.out, configs, self.events, os.getpid()))

@@ -31,7 +31,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--model mpl", ["model", "mpl", "did you mean 'mlp'"]),
     ("--model conv6 --widths 1 1 1 1 1", ["conv6", "8"]),
     ("--dataset digit", ["dataset", "digit", "did you mean 'digits'"]),
-    ("--dataset imagenet", ["dataset", "imagenet", "digits"]),
+    ("--dataset imagenett", ["dataset", "imagenett", "did you mean 'imagenet'", "digits"]),
     ("--weights kaiming", ["weights", "kaiming_normal"]),
     ("--mask exakt", ["mask", "did you mean 'exact'"]),
     ("--scale last", ["scale", "last", "final"]),

@@ -1,0 +1,37 @@
+"""A data set in memory (or mapped into it), and what a loader is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Split = tuple[torch.Tensor, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training split and the one that accuracy is reported on; `title` is the name in tables and pictures."""
+
+    title: str
+    classes: int
+    train: Split
+    test: Split
+    evaluated_on: str = "test"  # or "validation": then `test` is a part of the training data, and no test data is used
+    fingerprint: str = ""       # SHA-256 of the decoded images and labels, empty where they were not read from files
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """[channels, height, width]"""
+        return tuple(self.train[0].shape[1:])
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a loader is told: where data lie, whether it may download, and the side to which a folder's images are resized
+    (0: as they are)."""
+
+    directory: Path
+    download: bool = False
+    side: int = 0

@@ -1,0 +1,56 @@
+"""A user's own data: a function of theirs that returns tensors or arrays."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from popup.errors import UsageError
+from popup.lab.data.dataset import Dataset, Split
+
+
+def load_own(name: str) -> Dataset:
+    """The data set that the function `my_package.my_module:load` returns: (train images, labels), (test images, labels).
+
+    Images [n, channels, height, width] uint8 (normalised by the run) or float (used as they are), labels whole numbers
+    from 0, as tensors or arrays. It may return a `Dataset` too. Raises UsageError for anything else.
+    """
+    found = _find(name)()
+    if isinstance(found, Dataset):
+        return found
+    try:
+        train, test = (_split(*part) for part in found)
+        classes = int(max(train[1].max(), test[1].max())) + 1
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"data set {name!r} returned something else than ((images, labels), (images, labels)) with images "
+                         f"[n, channels, height, width] and labels [n] from 0: {' '.join(str(error).split())}") from None
+    return Dataset(name, classes, train, test)
+
+
+def _find(name: str) -> Callable[[], Any]:
+    """The function, from a module in the working directory or wherever Python finds it."""
+    sys.path.append(os.getcwd())  # run.py's own directory is on the path, the one it is called from is not
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"data set {name!r} is not there ({error}): write MODULE:FUNCTION, of a module that can be imported "
+                         "from this directory, or folder:PATH") from None
+    finally:
+        sys.path.pop()
+    if not callable(found):
+        raise UsageError(f"data set {name!r} is {type(found).__name__}: it must be a function without arguments")
+    return found
+
+
+def _split(images: Any, labels: Any) -> Split:
+    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    if images.dim() != 4 or not (images.dtype is torch.uint8 or images.is_floating_point()):
+        raise ValueError(f"images have shape {list(images.shape)} and dtype {images.dtype}, not uint8 or float")
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or not len(labels) or labels.min() < 0:
+        raise ValueError(f"{len(images)} images have labels of shape {list(labels.shape)} and dtype {labels.dtype}")
+    return images if images.dtype is torch.uint8 else images.float(), labels.to(torch.int64)

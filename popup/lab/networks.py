@@ -1,0 +1,74 @@
+"""The plain network of a config: found by name, built for the data's images, tried once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError, check_name
+from popup.lab.config import Config
+
+Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w], classes[, widths][, width=factor])
+OTHERS = ("torchvision:NAME", "timm:NAME", "MODULE:FUNCTION")
+
+
+def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:
+    """The builder of a name, or a UsageError that says what is allowed or missing."""
+    try:
+        return models[name]
+    except KeyError:
+        check_name("model", name, [*models, *OTHERS])
+        raise
+    except ValueError as error:  # what the mapping says of a name with a colon
+        raise UsageError(f"model {name!r}: {error}") from None
+
+
+def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:
+    """The plain network of a config for images [channels, height, width].
+
+    Raises UsageError if it cannot be built or does not give one logit a class.
+    """
+    task = config.task
+    builder = find_builder(models, task.model)
+    options = _options(builder, config)
+    try:
+        net = builder(image, classes, **options)
+        _try(net, image, classes)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        how = "".join(f" with {name} {list(value) if name == 'widths' else value}" for name, value in options.items())
+        raise UsageError(f"model {task.model!r} cannot be built for images {list(image)}{how}: {reason}") from None
+    return net
+
+
+def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any]:
+    """--widths and --width where they were given; a UsageError if the builder does not take them."""
+    task = config.task
+    options = {name: value for name, value, default in (("widths", task.widths, ()), ("width", task.width, 1.0))
+               if value != default}
+    try:
+        parameters = inspect.signature(builder).parameters
+    except ValueError:  # a callable without a signature: it will say itself what it does not take
+        return options
+    for name in options:
+        if name not in parameters:
+            raise UsageError(f"model {task.model!r} takes no --{name}: leave it out, or write a builder that has a "
+                             f"parameter {name!r}")
+    return options
+
+
+@torch.no_grad()
+def _try(net: nn.Module, image: Sequence[int], classes: int) -> None:
+    """A ValueError unless the network makes logits [2, classes] of two images."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"its builder returned {type(net).__name__}, not a torch.nn.Module")
+    training = net.training
+    output = net.eval()(torch.zeros(2, *image))
+    net.train(training)
+    if not isinstance(output, torch.Tensor) or output.shape != (2, classes):
+        found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ValueError(f"it makes {found} of two images, not logits [2, {classes}]")
