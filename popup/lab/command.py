@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from popup.lab.record import check_writable
 from popup.lab.run import Laboratory, Models
 from popup.lab.single import run_single
 from popup.lab.sweep_command import report, run_grid
+from popup.lab.stop import Stop, Stopped
 from popup.lab.training import RunFailed
 
-DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, USAGE = 0, 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
 
 DESCRIPTION = """popup finds strong lottery tickets inside Erdos-Renyi networks: weights are random and frozen, a fixed ER
 mask keeps a fraction p of them, and learned scores select the fraction k of those edges that makes the ticket.
@@ -30,20 +30,16 @@ COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {"report": report}
 
 def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        command = COMMANDS.get(arguments[0], None) if arguments else None
-        return command(arguments[1:], models) if command else _search(arguments, models)
+        with Stop().listening() as stop:
+            command = COMMANDS.get(arguments[0], None) if arguments else None
+            return command(arguments[1:], models) if command else _search(arguments, models, stop)
     except UsageError as error:
         return _say(f"popup: {error}", USAGE)
     except (RunFailed, OSError) as error:
         return _say(f"popup: the run failed: {error}", FAILED)
-    except KeyboardInterrupt:
-        return _say("popup: interrupted", INTERRUPTED)
-
-
-def _terminate(number: int, frame: object) -> None:
-    sys.exit(_say("popup: terminated", TERMINATED))
+    except Stopped as stopped:
+        return _say(f"popup: {stopped}; the same command goes on from here", stopped.code)
 
 
 def _say(line: str, code: int) -> int:
@@ -51,9 +47,9 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _search(arguments: Sequence[str], models: Models) -> int:
+def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     request = parse(arguments, DESCRIPTION, {"model": list(models), "dataset": list(DATASETS)})
-    laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)))
+    laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)), stop)
     for er_p, density in request.impossible:
         print(f"impossible and skipped: final density {density:g} in a source of p = {er_p:g} (k would be above 1)")
     roles = request.output.roles(len(request.configs) > 1)

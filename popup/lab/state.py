@@ -42,8 +42,9 @@ class TrainingState:
         return all(bool(tensor.isfinite().all()) for tensor in (self.losses, *self.parameters))
 
     def record(self) -> dict[str, Any]:
-        """What of it is no tensor."""
-        return {"epoch": self.epoch, "step": self.step, "history": self.history, "frozen": self.frozen}
+        """What of it is no tensor; metrics as lists of pairs, whose order JSON with sorted keys keeps."""
+        return {"epoch": self.epoch, "step": self.step, "history": [list(row.items()) for row in self.history],
+                "frozen": self.frozen}
 
     def tensors(self) -> Tensors:
         """What of it is a tensor, by name, on the CPU."""
@@ -77,7 +78,7 @@ class TrainingState:
             self.churn.restore({name.removeprefix("churn/"): tensors[name].to(self.device) for name in fixed
                                 if name.startswith("churn/")})
         set_generator_states({name: tensors[f"random/{name}"] for name in generator_states(self.device)}, self.device)
-        self.epoch, self.step, self.history = record["epoch"], record["step"], list(record["history"])
+        self.epoch, self.step, self.history = record["epoch"], record["step"], [dict(row) for row in record["history"]]
 
     def _check(self, record: dict[str, Any], found: Tensors, wanted: Tensors) -> None:
         for name in sorted(found.keys() ^ wanted.keys()):
@@ -90,8 +91,7 @@ class TrainingState:
         if not all(type(count) is int and count >= 0 for count in counts) or record["step"] > len(self.losses):
             raise ValueError(f"its epoch and step are {counts!r:.80}")
         history = record.get("history")
-        rows = isinstance(history, list) and all(isinstance(row, dict) and row.get("epoch") == place + 1
-                                                 for place, row in enumerate(history))
+        rows = isinstance(history, list) and all(dict(row).get("epoch") == place + 1 for place, row in enumerate(history))
         if not rows or len(history) != record["epoch"]:
             raise ValueError(f"its metrics are not those of {record['epoch']} epochs")
         if record.get("frozen") != self.frozen:

@@ -1,0 +1,204 @@
+"""Runs that survive: stopped or killed at any moment and begun again, they leave what an uninterrupted run leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models import MODELS
+from popup.files import write_atomically
+from popup.lab.checkpoint import CheckpointError, Checkpoints
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.run import Laboratory
+from popup.lab.stop import Stop, Stopped
+from popup.lab.training import RunFailed
+
+ROOT = Path(__file__).parents[2]
+STEPS = 15  # of an epoch of 1,437 or so images at batch size 92
+
+
+class StopAt(Stop):
+    """Asks to end at the n-th look."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def check(self):
+        self.looks -= 1
+        if not self.looks:
+            self.number = signal.SIGINT
+        super().check()
+
+
+def noisy(image, classes, widths=(), width=1.0):
+    """Batch norm and dropout: running statistics and torch's generator are part of the state."""
+    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
+                         nn.Linear(216, classes))
+
+
+NETWORKS = {**MODELS, "noisy": noisy}
+
+
+def config(**changes):
+    return Config.from_flat({"epochs": 3, "batch_size": 92, "widths": (16,), **changes})
+
+
+def laboratory(out, stop=None, seconds=3600.0):
+    return Laboratory(NETWORKS, Machine("cpu", checkpoint_seconds=seconds), out, stop)
+
+
+def left_by(out, wanted):
+    """The bytes of what a run leaves that does not depend on time."""
+    place = out / wanted.hash()
+    return {name: (place / name).read_bytes() for name in ("ticket.safetensors", "metrics.jsonl") if (place / name).exists()}
+
+
+CASES = [{}, {"model": "small_conv", "widths": (4, 4), "scope": "global", "augment": ("crop", "flip"), "momentum": 0.0},
+         {"model": "noisy", "widths": (), "weight_decay": 1e-3, "warmup": 1.5}, {"role": "er_trained", "k": 1.0}]
+
+
+@pytest.mark.parametrize("changes", CASES)
+def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path):
+    wanted = config(**changes)
+    laboratory(tmp_path / "whole").run(wanted)
+    for looks in (1, STEPS - 1, STEPS, STEPS + 1, STEPS + 2, 2 * STEPS + 5, 3 * STEPS + 6):
+        out, seen = tmp_path / str(looks), []
+        with pytest.raises(Stopped) as stopped:
+            laboratory(out, StopAt(looks)).run(wanted)
+        assert stopped.value.code == 130
+        directory = laboratory(out).directory(wanted)
+        assert directory.checkpoint.exists() and directory.result() is None
+        laboratory(out).run(wanted, seen.append)
+        assert left_by(out, wanted) == left_by(tmp_path / "whole", wanted)
+        assert [metrics["epoch"] for metrics in seen] == [1, 2, 3] and not directory.checkpoint.exists()
+
+
+def test_a_run_stopped_again_and_again_goes_on(tmp_path):
+    wanted = config(model="noisy", widths=())
+    laboratory(tmp_path / "whole").run(wanted)
+    stops = 0
+    for _ in range(20):
+        try:
+            laboratory(tmp_path / "often", StopAt(7)).run(wanted)
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 6 and left_by(tmp_path / "often", wanted) == left_by(tmp_path / "whole", wanted)
+
+
+@pytest.mark.parametrize("model", ["mlp", "small_conv"])
+def test_kill_9_at_random_moments(model):
+    done = subprocess.run([sys.executable, str(ROOT / "tests/lab/kill.py"), model, "6"], cwd=ROOT, capture_output=True,
+                          text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kills"] >= 6 and found["same"]
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_ends_a_run_within_a_step_with_a_checkpoint_and_one_line(number, code, word, tmp_path):
+    command = [sys.executable, "-u", "run.py", "--epochs", "400", "--widths", "16", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = None
+    while process.poll() is None and not (metrics and metrics[0].stat().st_size):
+        time.sleep(0.02)
+        metrics = list(tmp_path.glob("*/metrics.jsonl"))
+    process.send_signal(number)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code and time.monotonic() - began < 10
+    assert error == f"popup: {word}; the same command goes on from here\n"
+    assert [path.name for path in metrics[0].parent.glob("*.safetensors")] == ["checkpoint.safetensors"]
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path):
+    for seed in (0, 1):
+        with pytest.raises(Stopped):
+            laboratory(tmp_path, StopAt(20)).run(config(seed=seed))
+    one, other = (laboratory(tmp_path).directory(config(seed=seed)).checkpoint for seed in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match="is of a run with another config; remove it") as error:
+        laboratory(tmp_path).run(config(seed=0))
+    assert "\n" not in str(error.value)
+    one.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="is damaged.*remove it"):
+        laboratory(tmp_path).run(config(seed=0))
+    one.write_bytes(content)
+    laboratory(tmp_path).run(config(seed=0))
+
+
+def test_checkpoints_hold_no_frozen_weight(tmp_path):
+    wanted = config(widths=(256, 256), er_p=0.05)
+    with pytest.raises(Stopped):
+        laboratory(tmp_path, StopAt(20)).run(wanted)
+    edges = 0.05 * 84480
+    assert laboratory(tmp_path).directory(wanted).checkpoint.stat().st_size < 2 * 4 * edges + edges / 4 + 16000
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, monkeypatch):
+    wanted = config()
+    laboratory(tmp_path / "whole").run(wanted)
+    with pytest.raises(Stopped):
+        laboratory(tmp_path / "full", StopAt(20)).run(wanted)
+    checkpoint = laboratory(tmp_path / "full").directory(wanted).checkpoint
+    before = checkpoint.read_bytes()
+
+    def full(path, content):
+        if path == checkpoint:
+            raise OSError(28, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr("popup.lab.checkpoint.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        laboratory(tmp_path / "full", seconds=0.0).run(wanted)
+    monkeypatch.undo()
+    assert checkpoint.read_bytes() == before
+    laboratory(tmp_path / "full").run(wanted)
+    assert left_by(tmp_path / "full", wanted) == left_by(tmp_path / "whole", wanted)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rate_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    wanted = config(epochs=1)
+    step = nn.functional.cross_entropy
+    calls = []
+
+    def broken(*arguments, **options):
+        calls.append(1)
+        return step(*arguments, **options) * (float("nan") if len(calls) == 8 else 1.0)
+
+    monkeypatch.setattr("popup.lab.training.F.cross_entropy", broken)
+    with pytest.raises(RunFailed, match=r"not finite at step 8 of epoch 1 \(learning rate 0\.05\d+\): lower --lr"):
+        laboratory(tmp_path, seconds=0.0).run(wanted)
+    monkeypatch.undo()
+    directory = laboratory(tmp_path).directory(wanted)
+    assert directory.result() is None and directory.checkpoint.exists()
+    laboratory(tmp_path / "whole").run(wanted)
+    laboratory(tmp_path).run(wanted)  # the state of step 7 was good
+    assert left_by(tmp_path, wanted) == left_by(tmp_path / "whole", wanted)
+
+
+def test_no_more_checkpoints_than_they_pay_for(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", seconds=1.0)
+    checkpoints._cost = 0.1
+    checkpoints._last = time.perf_counter() - 4.9
+    assert not checkpoints._due()
+    checkpoints._last -= 0.2
+    assert checkpoints._due()
+
+
+def test_a_run_leaves_the_callers_generator_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    laboratory(tmp_path).run(config(model="noisy", widths=(), epochs=1))
+    assert torch.equal(torch.rand(3), expected)
