@@ -13,7 +13,7 @@ def digits(request: DataRequest | None = None) -> Dataset:
     """scikit-learn's handwritten digits: 1,797 images of 8x8 pixels with values 0..16, embedded in the package.
 
     The split is one and the same for every seed: of each class a fifth, drawn from a stream of its own, is test data
-    (1,437 and 360 images).
+    (1,438 and 359 images).
     """
     from sklearn.datasets import load_digits  # a second of import that other data sets need not pay
 

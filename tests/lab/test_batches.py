@@ -1,0 +1,103 @@
+"""Batches: every image once an epoch, exact normalisation, and augmentations that do what their papers say."""
+
+import pytest
+import torch
+
+from popup.errors import UsageError
+from popup.lab.batches import Batches, Normalise, cut_out, shift_and_flip
+from popup.lab.config import AUGMENTATIONS
+
+
+def images(count=40, channels=3, side=8):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (count, channels, side, side + 2), dtype=torch.uint8, generator=generator)
+
+
+def batches(augment=(), seed=0, size=7, **options):
+    pictures = images(**options)
+    return Batches(pictures, torch.arange(len(pictures)), size, augment, seed)
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 1000])
+def test_normalisation_is_the_mean_and_deviation_of_all_pixels_of_a_channel(count):
+    pictures = images(count)
+    pictures[:, 1] //= 16
+    pixels = pictures.transpose(0, 1).flatten(1).double()
+    normalise = Normalise(pictures)
+    assert torch.equal(normalise.mean.flatten(), pixels.mean(1).float())
+    assert torch.equal(normalise.deviation.flatten(), pixels.std(1, correction=0).float())
+    made = normalise(pictures).transpose(0, 1).flatten(1)
+    assert made.mean(1).abs().max() < 1e-5 and (made.std(1, correction=0) - 1).abs().max() < 1e-5
+
+
+def test_a_constant_channel_becomes_zero_and_floats_stay():
+    assert torch.equal(Normalise(torch.full((2, 1, 2, 2), 9, dtype=torch.uint8))(torch.full((1, 1, 2, 2), 9)), torch.zeros(1, 1, 2, 2))
+    floats = torch.randn(3, 1, 2, 2)
+    assert Normalise(floats)(floats) is floats
+
+
+@pytest.mark.parametrize("augment", [(), *((name,) for name in AUGMENTATIONS), AUGMENTATIONS])
+def test_an_epoch_is_every_image_once_in_its_own_order_and_can_be_drawn_again(augment):
+    deal = batches(augment)
+    first, again, second = (list(deal.epoch(number)) for number in (0, 0, 1))
+    labels = torch.cat([part for _, part in first])
+    assert len(first) == 5 and all(inputs.shape == (7, 3, 8, 10) and inputs.dtype is torch.float32 for inputs, _ in first)
+    assert len(set(labels.tolist())) == 35
+    assert all(torch.equal(x, y) for one, other in zip(first, again, strict=True) for x, y in zip(one, other, strict=True))
+    assert not torch.equal(labels, torch.cat([part for _, part in second]))
+
+
+def test_without_augmentation_inputs_are_the_images_of_their_labels():
+    deal = batches()
+    for inputs, labels in deal.epoch(3):
+        assert torch.equal(inputs, deal.normalise(deal.images[labels]))
+
+
+def test_crop_shifts_by_at_most_an_eighth_and_fills_with_zeros():
+    picture = torch.arange(1, 17.0).view(1, 1, 4, 4)
+    moved = shift_and_flip(picture, torch.tensor([[2, 0]]), torch.tensor([False]), 1)
+    assert torch.equal(moved[0, 0, :3, 1:], picture[0, 0, 1:, :3])
+    assert not moved[0, 0, 3].any() and not moved[0, 0, :, 0].any()
+    deal = batches(("crop",), side=16, size=40)
+    (inputs, labels), = deal.epoch(0)
+    found = set()
+    for made, label in zip(inputs, labels, strict=True):
+        padded = torch.nn.functional.pad(deal.images[label][None], (2,) * 4)
+        offsets = [(row, column) for row in range(5) for column in range(5)
+                   if torch.equal(made, deal.normalise(padded[:, :, row:row + 16, column:column + 18])[0])]
+        assert len(offsets) == 1
+        found |= set(offsets)
+    assert len(found) > 12
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    deal = batches(("flip",), size=40)
+    (inputs, labels), = deal.epoch(0)
+    plain = deal.normalise(deal.images[labels])
+    flipped = [torch.equal(made, image.flip(-1)) for made, image in zip(inputs, plain, strict=True)]
+    kept = [torch.equal(made, image) for made, image in zip(inputs, plain, strict=True)]
+    assert all(one != other for one, other in zip(flipped, kept, strict=True)) and 8 < sum(flipped) < 32
+
+
+def test_cutout_sets_one_square_to_the_mean_and_clips_it_at_the_border():
+    ones = torch.ones(4, 2, 6, 8)
+    made = cut_out(ones, torch.tensor([[3, 4], [0, 0], [5, 7], [2, 0]]), 4)
+    assert (made[0, 0] == 0).nonzero().aminmax(dim=0).min.tolist() == [1, 2]
+    assert (made[0, 0] == 0).nonzero().aminmax(dim=0).max.tolist() == [4, 5]
+    assert (made == 0).sum((1, 2, 3)).tolist() == [32, 8, 18, 16]
+    assert torch.equal(made[:, 0], made[:, 1]) and ones.all()
+
+
+def test_cutout_is_drawn_per_image_and_half_the_side_wide():
+    deal = batches(("cutout",), side=16, size=40)
+    (inputs, labels), = deal.epoch(0)
+    plain = deal.normalise(deal.images[labels])
+    changed = inputs != plain
+    assert torch.equal(inputs[changed], torch.zeros(int(changed.sum())))
+    sizes = changed[:, 0].sum((1, 2))
+    assert sizes.max() <= 81 and sizes.max() >= 60 and sizes.min() >= 12 and len(set(sizes.tolist())) > 5
+
+
+def test_augmentation_needs_images():
+    with pytest.raises(UsageError, match="augment is .*shape"):
+        Batches(torch.zeros(4, 3), torch.arange(4), 2, ("flip",), 0)
