@@ -63,13 +63,14 @@ class Batches:
             raise UsageError(f"augment is {augment!r} and the data have shape {list(images.shape[1:])}: "
                              "augmentations are for images [channels, height, width]")
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of one epoch: inputs float [batch, ...], labels [batch]. Several are prepared at a time."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of one epoch, from step `first` on: inputs float [batch, ...], labels [batch]. Several are prepared at
+        a time."""
         count, device = self.steps * self.size, self.images.device
         order = torch.from_numpy(Stream(self.seed, "order", str(epoch)).permutation(len(self.images))).to(device)
         shifts, flips, centres = self._draw(epoch, count)
         together = self.size * max(1, TOGETHER // (self.size * self.images[0].numel()))
-        for start in range(0, count, together):
+        for start in range(first * self.size, count, together):
             part = slice(start, min(start + together, count))
             images = self.images[order[part]]
             if {"crop", "flip"} & set(self.augment):

@@ -12,8 +12,9 @@ from popup.lab.datasets import DATASETS
 from popup.lab.record import check_writable
 from popup.lab.run import Laboratory, Models
 from popup.lab.single import run_single
-from popup.lab.sweep_command import report, run_grid
 from popup.lab.stop import Stop, Stopped
+from popup.lab.sweep_command import report, run_grid
+from popup.lab.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
 from popup.lab.training import RunFailed
 
 DONE, FAILED, USAGE = 0, 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
@@ -23,9 +24,10 @@ mask keeps a fraction p of them, and learned scores select the fraction k of tho
 
 example: python run.py --er-p 0.2 --k 0.5 --density erk
 sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: python run.py report DIR"""
+other commands, each with its own --help: report DIR; eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER"""
 
-COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {"report": report}
+COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
+    "report": report, "eval": evaluate_ticket, "show": show, "verify": verify_ticket, "export": export, "diff": diff}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:
@@ -36,8 +38,10 @@ def main(arguments: Sequence[str], models: Models) -> int:
             return command(arguments[1:], models) if command else _search(arguments, models, stop)
     except UsageError as error:
         return _say(f"popup: {error}", USAGE)
-    except (RunFailed, OSError) as error:
+    except RunFailed as error:
         return _say(f"popup: the run failed: {error}", FAILED)
+    except OSError as error:
+        return _say(f"popup: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", FAILED)
     except Stopped as stopped:
         return _say(f"popup: {stopped}; the same command goes on from here", stopped.code)
 

@@ -47,5 +47,10 @@ def proof_lines(proof: dict[str, Any]) -> list[str]:
         (f"the plain merged network makes the same {proof['predictions']} predictions",
          [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]
+    return check_lines(checks)
+
+
+def check_lines(checks: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """One line a check: what was checked, and what failed it (nothing if it holds)."""
     return [f"  {'ok    ' if not failed else 'BROKEN'} {text}{': ' + ', '.join(failed) if failed else ''}"
             for text, failed in checks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
@@ -116,7 +115,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
     rates = [lr * rate_factor(settings, state.epoch + step / batches.steps) for step in range(batches.steps)]
     state.net.train()
     with checkpoints.stop.deferred():
-        for inputs, labels in itertools.islice(batches.epoch(state.epoch), state.step, None):
+        for inputs, labels in batches.epoch(state.epoch, state.step):
             train_step(state, inputs, labels, rates[state.step], settings.label_smoothing)
             checkpoints.after_step(state)
     _check_finite(state, rates)

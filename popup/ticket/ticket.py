@@ -83,8 +83,9 @@ class Ticket:
         self.check_layers(net)
         state = self.state_dict()
         _check_same("parameter or buffer", state, net.state_dict())
-        with torch.no_grad():
-            net.load_state_dict(state)
+        with torch.no_grad():  # not load_state_dict: some modules (torchvision's MNASNet) change themselves in it
+            for name, tensor in net.state_dict().items():
+                tensor.copy_(state[name])
         return net.requires_grad_(False)
 
     def check_layers(self, net: nn.Module) -> None:

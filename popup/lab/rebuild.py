@@ -1,0 +1,85 @@
+"""The network and the task of a ticket, from what its file records, and nothing of it trusted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from math import prod
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.lab.config import Config, TaskSettings
+from popup.lab.networks import Models, build_network
+from popup.ticket.file import TicketError
+from popup.ticket.sealed import finite
+from popup.ticket.ticket import Ticket
+
+SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+")        # no name that imports a module of the file's choice
+SAFE_DATASET = re.compile(r"\w+|folder:.+")
+LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
+
+
+def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Config:
+    """The config of a ticket's task. `model` and `dataset`, from the user, replace what the file names.
+
+    Raises TicketError for a ticket that records no task, and for a file that names code of its own to run.
+    """
+    task = ticket.about.get("task")
+    if not isinstance(task, dict):
+        raise TicketError("the ticket records no task (it is not of a run): load it in Python and apply it to your network")
+    values = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
+    _check_types(values)
+    for name, safe, given in (("model", SAFE_MODEL, model), ("dataset", SAFE_DATASET, dataset)):
+        if not given and not safe.fullmatch(values.get(name, "")):
+            raise TicketError(f"the ticket names the {name} {values.get(name)!r}, which would run code: give --{name} "
+                              "yourself if you trust it")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Config(source=ticket.recipe, search=ticket.settings, task=TaskSettings(**values))
+
+
+def _check_types(task: dict[str, Any]) -> None:
+    """Every field of the task is known, and of its type."""
+    hints, known = get_type_hints(TaskSettings), [part.name for part in fields(TaskSettings)]
+    for name, value in task.items():
+        if name not in known:
+            raise TicketError(f"the ticket's task has the unknown field {name!r}: a later version wrote it?")
+        kind = hints[name]
+        right = finite(value) if kind is float else type(value) is kind
+        if kind == tuple[int, ...]:
+            right = isinstance(value, list) and all(type(item) is int for item in value)
+        if not right:
+            raise TicketError(f"{name} in the ticket's task is {value!r:.80}")
+
+
+def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
+    """The shape of an image [channels, height, width] and the number of classes."""
+    image, classes = ticket.about.get("image"), ticket.about.get("classes")
+    sizes = isinstance(image, list) and all(type(side) is int and side > 0 for side in image) and image
+    if not sizes or prod(image) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
+        raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
+    return tuple(image), classes
+
+
+def recorded_accuracy(ticket: Ticket) -> float | None:
+    """Test accuracy in percent as the run recorded it, None if it did not."""
+    accuracy = ticket.about.get("test_accuracy")
+    return accuracy if finite(accuracy) else None
+
+
+def rebuild(ticket: Ticket, models: Models, config: Config) -> nn.Module:
+    """The ticket's network, plain and frozen, built from the file alone.
+
+    It is built without memory first, so that widths which are not the ticket's are refused before they are allocated.
+    """
+    image, classes = recorded_image(ticket)
+    with torch.device("meta"):
+        try:
+            outline = build_network(models, config, image, classes)
+        except (UsageError, NotImplementedError):  # a builder that needs numbers; what is wrong shows below
+            outline = None
+    if outline is not None:
+        ticket.check_layers(outline)
+    return ticket.apply(build_network(models, config, image, classes)).eval()

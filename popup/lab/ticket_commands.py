@@ -1,0 +1,202 @@
+"""The commands about tickets: eval, show, verify, export, diff. Each takes its arguments and returns the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.files import write_atomically
+from popup.lab.arguments import parse_as
+from popup.lab.batches import Normalise
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.networks import Models
+from popup.lab.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image
+from popup.lab.run import Laboratory
+from popup.lab.tables import check_lines, layer_table, table
+from popup.lab.training import EVALUATION_BATCH, evaluate
+from popup.ticket.export import Predict, onnx_file, plain_file, program_file
+from popup.ticket.overlap import overlap
+from popup.ticket.ticket import Ticket, load
+from popup.ticket.verify import verify
+
+DONE, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Print what a ticket is: its recipe, its layers, what was recorded about it."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Draw a ticket's source anew and prove the laws on it."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """Compare two tickets of one source: what they share by layer, against chance, and their accuracy."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+    other: str = field(metadata={"help": "another one", "positional": True})
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Rebuild a ticket's network from the file alone and measure its accuracy."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+    dataset: str = field(default="", metadata={"help": "data set to test on; none: the ticket's own, whose accuracy must repeat"})
+    model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
+    device: str = field(default="cpu", metadata={"help": "where to compute; another than the run's may round otherwise"})
+    threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
+    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a ticket's network for other programs: OUT.safetensors (a plain state_dict), OUT.pt2 (a torch.export program)
+    or OUT.onnx, the last two checked to make the same predictions."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+    out: str = field(metadata={"help": "the file to write; its ending says which form", "positional": True})
+    csr: bool = field(default=False, metadata={"help": "safetensors: weights of Linear layers as compressed sparse rows"})
+    model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
+    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets, for the images of the check"})
+
+
+def show(arguments: Sequence[str], models: Models) -> int:
+    """python run.py show TICKET"""
+    options = parse_as(ShowOptions, arguments, "show")
+    ticket = load(options.ticket)
+    size = Path(options.ticket).stat().st_size
+    edges = sum(len(layer.selected) for layer in ticket.layers)
+    recipe = ", ".join(f"{name} {value}" for name, value in ticket.recipe.record().items())
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items())
+    print(f"{options.ticket}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
+    print(f"source: {recipe}\nsearch: {settings}")
+    for name, value in ticket.about.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+        print(_clean(f"{name}: {text}"))
+    print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
+    print(layer_table(_summary(ticket)))
+    return DONE
+
+
+def _clean(text: str) -> str:
+    """What a file says, without what a terminal would obey, at most 1,000 characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:1000])
+
+
+def _summary(ticket: Ticket) -> dict[str, object]:
+    """The densities as a run's result has them."""
+    rows = [asdict(row) for row in ticket.densities()]
+    entries, edges, kept = (sum(row[column] for row in rows) for column in ("entries", "edges", "kept"))
+    return {"layers": rows, "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
+            "final_density": kept / entries}
+
+
+def verify_ticket(arguments: Sequence[str], models: Models) -> int:
+    """python run.py verify TICKET"""
+    options = parse_as(VerifyOptions, arguments, "verify")
+    found = verify(load(options.ticket))
+    checks = [("the file is whole: its digest is the one that was saved", ()),
+              (f"the seed gives the {found.edges:,} edges of {found.layers} layers, and their weights, again", found.foreign),
+              ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
+              ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted)]
+    print(*check_lines(checks), sep="\n")
+    return DONE if found.holds else FAILED
+
+
+def diff(arguments: Sequence[str], models: Models) -> int:
+    """python run.py diff TICKET OTHER"""
+    options = parse_as(DiffOptions, arguments, "diff")
+    one, other = load(options.ticket), load(options.other)
+    rows = [[_clean(row.name)[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}", f"{row.jaccard:.4f}",
+             f"{row.chance:.4f}"] for row in overlap(one, other)]
+    print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
+    for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
+        accuracy = recorded_accuracy(ticket)
+        print(f"{name}: {path}: test accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
+    if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
+        print("the edges are the same, their weights are not (another k, gain or distribution)")
+    return DONE
+
+
+def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
+    """python run.py eval TICKET"""
+    options = parse_as(EvalOptions, arguments, "eval")
+    ticket = load(options.ticket)
+    machine = Machine(options.device, options.threads, options.data_dir)
+    laboratory = Laboratory(models, machine, Path())
+    own = recorded_config(ticket, options.model)
+    net = rebuild(ticket, models, own).to(laboratory.device)
+    data = laboratory.data(own)
+    normalise = Normalise(data.train[0].to(laboratory.device))
+    if options.dataset:
+        data = laboratory.data(recorded_config(ticket, options.model, options.dataset))
+    image, classes = recorded_image(ticket)
+    if (data.image, data.classes) != (image, classes):
+        raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
+                         f"{list(image)} and {classes}: test it on such data")
+    images, labels = (part.to(laboratory.device) for part in data.test)
+    accuracy = evaluate(net, images, labels, normalise)["test_accuracy"]
+    print(f"{own.task.model} on {data.title}: test accuracy {accuracy:.2f}% of {len(labels):,} images")
+    recorded = recorded_accuracy(ticket)
+    if options.dataset or recorded is None:
+        return DONE
+    print(f"recorded: {recorded:.2f}%, {'repeated exactly' if accuracy == recorded else 'NOT repeated'}")
+    return DONE if accuracy == recorded else FAILED
+
+
+def export(arguments: Sequence[str], models: Models) -> int:
+    """python run.py export TICKET OUT"""
+    options = parse_as(ExportOptions, arguments, "export")
+    out, ticket = Path(options.out), load(options.ticket)
+    writers = {".safetensors": None, ".pt2": program_file, ".onnx": onnx_file}
+    if out.suffix not in writers:
+        raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")
+    if options.csr and out.suffix != ".safetensors":
+        raise UsageError(f"csr is for .safetensors files, and out is {options.out!r}: leave --csr out")
+    if out.suffix == ".safetensors":
+        content, said = plain_file(ticket, options.csr), "a plain state_dict"
+    else:
+        config = recorded_config(ticket, options.model)
+        net = rebuild(ticket, models, config)
+        content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
+        inputs, kind = _check_inputs(ticket, models, config, options.data_dir)
+        differing = _differing(net, predict, inputs)
+        said = f"the same predictions on {len(inputs):,} {kind}"
+        if differing:
+            print(f"not written: it makes other predictions than the ticket on {differing} of {len(inputs)} {kind}")
+            return FAILED
+    write_atomically(out, content)
+    print(f"{out}: {len(content):,} bytes, {said}")
+    return DONE
+
+
+def _check_inputs(ticket: Ticket, models: Models, config: Config, data_dir: str) -> tuple[torch.Tensor, str]:
+    """The test images, normalised, or noise where the data are not on this machine."""
+    image, _ = recorded_image(ticket)
+    try:
+        data = Laboratory(models, Machine("cpu", 0, data_dir), Path()).data(config)
+        if data.image == image:
+            return Normalise(data.train[0])(data.test[0][:EVALUATION_BATCH]), "test images"
+    except UsageError:
+        pass
+    return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"
+
+
+@torch.no_grad()
+def _differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
+    """On how many inputs [n, ...] `predict` chooses another class than `net`."""
+    return int((net(inputs).argmax(1) != predict(inputs).argmax(1)).sum())

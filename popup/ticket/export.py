@@ -1,0 +1,89 @@
+"""A ticket as files for other programs. Each writer returns the bytes of a file; the optional libraries are imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.ticket.sealed import Tensors
+from popup.ticket.ticket import Ticket
+
+Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n, classes]
+
+
+def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
+    """The state_dict as safetensors; with `compressed_rows` each Linear weight NAME as compressed sparse rows."""
+    state = ticket.state_dict()
+    if compressed_rows:
+        for layer in ticket.layers:
+            if len(layer.layer.shape) == 2:
+                state |= compressed(layer.layer.name, state.pop(layer.layer.name))
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
+
+
+def compressed(name: str, weight: torch.Tensor) -> Tensors:
+    """A matrix [rows, columns] as NAME.crow_indices [rows + 1], NAME.col_indices [n], NAME.values [n] and NAME.shape [2]:
+    the arguments of torch.sparse_csr_tensor."""
+    rows, columns = weight.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(weight))
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return {f"{name}.crow_indices": starts.int(), f"{name}.col_indices": columns.int(),
+            f"{name}.values": weight[rows, columns], f"{name}.shape": torch.tensor(weight.shape)}
+
+
+def program_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
+    """A torch.export program (.pt2) for any number of images [n, *image], and how it predicts once read back."""
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(_exported(net, image), buffer)
+        module = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    return buffer.getvalue(), module
+
+
+def onnx_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
+    """An ONNX model for any number of images [n, *image], and how onnxruntime predicts with it."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"writing ONNX needs {error.name}: pip install onnx onnxscript onnxruntime") from None
+    with _quiet():
+        content = torch.onnx.export(_exported(net, image), dynamo=True, verbose=False).model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(session.run(None, {name: inputs.numpy()})[0]))
+
+    return content, predict
+
+
+def _exported(net: nn.Module, image: Sequence[int]) -> torch.export.ExportedProgram:
+    example = torch.zeros(4, *image)
+    return torch.export.export(net.cpu().eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporters warn of their own insides, and onnxscript logs; neither is the user's to mend."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
