@@ -21,9 +21,9 @@ from popup.lab.run import Laboratory
 from popup.lab.tables import check_lines, layer_table, table
 from popup.lab.training import EVALUATION_BATCH, evaluate
 from popup.ticket.export import Predict, onnx_file, plain_file, program_file
-from popup.ticket.overlap import overlap
+from popup.ticket.overlap import compare
 from popup.ticket.ticket import Ticket, load
-from popup.ticket.verify import verify
+from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
 
@@ -122,7 +122,7 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(DiffOptions, arguments, "diff")
     one, other = load(options.ticket), load(options.other)
     rows = [[_clean(row.name)[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}", f"{row.jaccard:.4f}",
-             f"{row.chance:.4f}"] for row in overlap(one, other)]
+             f"{row.chance:.4f}"] for row in compare(one, other)]
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         accuracy = recorded_accuracy(ticket)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from popup.errors import UsageError
 from popup.source.layers import Layer
 from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
 from popup.ticket import contents, masks
@@ -40,7 +41,10 @@ class TicketLayer:
         edges = draw_edges(recipe, self.layer, self.p_l)
         if len(edges) != len(self.selected) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
-        values = draw_values(recipe, self.layer, self.p_l, edges) if self.values is None else self.values
+        try:
+            values = draw_values(recipe, self.layer, self.p_l, edges) if self.values is None else self.values
+        except UsageError as error:
+            raise TicketError(f"the recipe draws nothing: {error}") from None
         if hash_array(values) != self.weights_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other weights than the ticket records")
         return LayerSource(self.layer, self.p_l, edges, values)

@@ -37,7 +37,7 @@ def _jaccard(first: int, second: int, both: float) -> float:
     return both / either if either else 1.0
 
 
-def overlap(one: Ticket, other: Ticket) -> list[Overlap]:
+def compare(one: Ticket, other: Ticket) -> list[Overlap]:
     """One row a layer, and the row 'all'. Raises TicketError unless both are tickets of the same edges."""
     names = [[layer.layer for layer in ticket.layers] for ticket in (one, other)]
     if names[0] != names[1]:

@@ -1,0 +1,62 @@
+"""Read the mask of a layer from a ticket without popup, as popup/ticket/file.py and sealed.py describe the format.
+
+    python tests/ticket/read_mask.py TICKET LAYER
+
+Prints the shape, the kept and the drawn edges, and the first kept entries of the layer's weight as flat indices.
+"""
+
+import hashlib
+import json
+import sys
+import zlib
+from fractions import Fraction
+
+import numpy as np
+
+
+def read(path):
+    """Metadata, and the bytes of each tensor by name."""
+    with open(path, "rb") as file:
+        content = file.read()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    metadata = json.loads(header.pop("__metadata__")["popup"])
+    tensors = {name: content[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]] for name, entry in header.items()}
+    lines = [f"{name} torch.{ {'U8': 'uint8', 'F32': 'float32', 'I64': 'int64'}[header[name]['dtype']]} {header[name]['shape']} "
+             f"{hashlib.sha256(tensors[name]).hexdigest()}" for name in sorted(tensors)]
+    digest = metadata.pop("digest")
+    assert metadata["kind"] == "ticket" and metadata["format"] == 1
+    assert digest == hashlib.sha256((json.dumps(metadata, sort_keys=True) + "".join(lines)).encode()).hexdigest()
+    return metadata, tensors
+
+
+def selected(layer, tensors):
+    """Which edges are kept: bool [edges]."""
+    if not layer["coded"]:
+        packed = np.frombuffer(tensors["mask/" + layer["name"]], np.uint8)
+        return np.unpackbits(packed, count=layer["edges"], bitorder="little").astype(bool)
+    found, place = np.zeros(layer["edges"], bool), 0
+    for byte in zlib.decompress(tensors["gaps/" + layer["name"]]):
+        place += byte
+        if byte < 255:
+            found[place] = True
+            place += 1
+    return found
+
+
+def edges(recipe, layer):
+    """The flat indices of the edges: entries whose 32-bit word of the layer's Philox stream is below p_l 2**32."""
+    assert recipe["mask"] == "bernoulli"
+    key = hashlib.sha256(f"popup/{recipe['seed']}/edges/{layer['name']}".encode()).digest()[:16]
+    entries = int(np.prod(layer["shape"]))
+    words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw((entries + 1) // 2).astype("<u8").view("<u4")[:entries]
+    found = np.flatnonzero(words < int(Fraction(repr(layer["p_l"])) * 2**32 + Fraction(1, 2)))
+    assert hashlib.sha256(found.astype("<i8").tobytes()).hexdigest() == layer["edges_hash"]
+    return found
+
+
+if __name__ == "__main__":
+    metadata, tensors = read(sys.argv[1])
+    layer = next(layer for layer in metadata["layers"] if layer["name"] == sys.argv[2])
+    kept = edges(metadata["recipe"], layer)[selected(layer, tensors)]
+    print(json.dumps({"shape": layer["shape"], "edges": layer["edges"], "kept": len(kept), "first": kept[:20].tolist()}))

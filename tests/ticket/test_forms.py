@@ -1,0 +1,114 @@
+"""The forms of a ticket: coded masks and their size, embedded and given weights, directories, and a reader without popup."""
+
+import json
+import os
+import subprocess
+import sys
+from math import log2
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
+from popup.lab.training import fit
+from popup.search.network import search_of
+from popup.ticket import masks
+
+ROOT = Path(__file__).parents[2]
+IMAGE = (1, 8, 8)
+
+
+def searched(**options):
+    torch.manual_seed(0)
+    net = attach(models.small_conv(IMAGE, 4, (8, 8)), **{"er_p": 0.4, "seed": 3, **options})
+    optimiser = torch.optim.SGD(scores(net), lr=0.5)
+    torch.nn.functional.cross_entropy(net(torch.randn(6, *IMAGE)), torch.arange(6) % 4).backward()
+    optimiser.step()
+    return net.eval()
+
+
+@pytest.mark.parametrize(("k", "excess"), [(0.001, 1.25), (0.01, 1.02), (0.05, 1.01), (0.2, 1.02), (0.35, 1.03)])
+def test_coded_masks_come_near_their_entropy_and_back(k, excess):
+    selected = np.random.default_rng(0).random(400_000) < k
+    coded = masks.compress(selected)
+    assert np.array_equal(masks.decompress(coded, len(selected), int(selected.sum())), selected)
+    entropy = -k * log2(k) - (1 - k) * log2(1 - k)
+    assert len(coded) * 8 < excess * entropy * len(selected)
+
+
+@pytest.mark.parametrize("selected", [
+    np.zeros(0, bool), np.zeros(3000, bool), np.arange(3000) == 2999, np.arange(3000) == 0, np.arange(3000) % 256 == 255,
+    np.arange(3000) % 511 == 510, np.arange(3000) % 255 == 254, np.arange(600) == 255, np.arange(600) == 254])
+def test_every_length_of_gap_is_coded(selected):
+    coded = masks.compress(selected)
+    if coded is not None:
+        assert np.array_equal(masks.decompress(coded, len(selected), int(selected.sum())), selected)
+    assert (coded is None) == (len(selected) == 0)
+
+
+def test_a_mask_of_half_the_edges_is_not_coded():
+    assert masks.compress(np.random.default_rng(0).random(10_000) < 0.5) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"k": 0.05}, {"weights": "kaiming_normal"}, {"weights": "given"}])
+@pytest.mark.parametrize("form", [{}, {"compress": True}, {"embed_weights": True}, {"embed_weights": True, "compress": True}])
+def test_all_forms_give_the_same_network(options, form, tmp_path):
+    net = searched(**options)
+    ticket = load(extract(net).save(tmp_path / "t", **form))
+    state = merge(net).state_dict()
+    assert state.keys() == ticket.state_dict().keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ticket.state_dict().items())
+    assert verify(ticket).holds
+    stored = form.get("embed_weights") or options.get("weights") == "given"
+    assert all((layer.values is not None) == bool(stored) for layer in ticket.layers)
+
+
+def test_given_weights_are_the_networks_own(tmp_path):
+    net = models.small_conv(IMAGE, 4, (8, 8))
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    attach(net, er_p=0.4, k=0.5, weights="given", gain=9.0)
+    for layer in search_of(net).layers:
+        assert torch.equal(layer.values, before[layer.layer.name].flatten()[layer.flat_edges()])
+
+
+def test_a_run_on_given_weights_is_proven_even_if_some_are_zero():
+    net = models.mlp(IMAGE, 4, (32,))
+    net[1].weight.data[:, ::7] = 0
+    attach(net, er_p=0.5, weights="given")
+    images, labels = torch.randn(64, *IMAGE), torch.arange(64) % 4
+    outcome = fit(net, (images, labels), (images, labels))
+    assert outcome.proof.holds
+    ticket = extract(net)
+    assert verify(ticket).holds
+
+
+def test_given_weights_must_be_finite():
+    net = models.mlp(IMAGE, 4, (32,))
+    net[1].weight.data[0, 0] = float("inf")
+    with pytest.raises(UsageError, match="1.weight has weights that are not finite"):
+        attach(net, er_p=0.5, weights="given")
+
+
+def test_the_hubs_names(tmp_path):
+    net = searched()
+    path = extract(net, {"a": 1}).save_pretrained(tmp_path / "new" / "directory")
+    assert path.name == "ticket.safetensors"
+    assert Ticket.from_pretrained(tmp_path / "new" / "directory").about == {"a": 1}
+
+
+@pytest.mark.parametrize(("k", "compress"), [(0.5, False), (0.05, True)])
+def test_a_script_without_popup_reads_a_mask(k, compress, tmp_path):
+    script = ROOT / "tests/ticket/read_mask.py"
+    assert "popup" not in [line.split()[1].split(".")[0] for line in script.read_text().splitlines()
+                           if line.startswith(("import ", "from "))] and len(script.read_text().splitlines()) <= 70
+    net = attach(models.resnet18(IMAGE, 3, (4, 4, 6, 6)), er_p=0.4, k=k, seed=7)
+    path, weights = extract(net).save(tmp_path / "t", compress=compress), merge(net).state_dict()
+    for layer in search_of(net).layers[::5]:
+        done = subprocess.run([sys.executable, str(script), str(path), layer.layer.name], cwd=tmp_path, capture_output=True,
+                              text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        found = json.loads(done.stdout)
+        kept = weights[layer.layer.name].flatten().nonzero().flatten().tolist()
+        assert found == {"shape": list(layer.layer.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20]}
