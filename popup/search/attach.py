@@ -107,7 +107,7 @@ def freeze(net: nn.Module) -> None:
 def detach(net: nn.Module) -> nn.Module:
     """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`."""
     search = search_of(net)
-    weights = [layer.dense(mask, layer.places())
+    weights = [layer.dense(mask)
                for layer, mask in zip(search.layers, search.select(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
         module, attribute = owner(net, layer.layer.name)
