@@ -56,6 +56,11 @@ class Setting:
         return ", ".join(f"{name} {show(value)}" for name, value in self.factors.items() if name not in without)
 
 
+def measured_on(found: Sequence[Setting]) -> str:
+    """What the accuracies of these settings are of: test, validation, or both where some hold data out."""
+    return " or ".join(sorted({setting.config.task.evaluated_on for setting in found}))
+
+
 @dataclass(frozen=True)
 class Contrast:
     """One paired comparison, `first` - `second`; `adjusted` is Holm's p value among all contrasts of its table."""

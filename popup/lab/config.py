@@ -39,6 +39,11 @@ class TaskSettings:
     role: str = field(default="ticket", metadata={
         "hidden": True, "help": "ticket, or the control that this run is (popup/lab/controls.py)"})
 
+    @property
+    def evaluated_on(self) -> str:
+        """What accuracies are of: the test data, or the part of the training data that is held out."""
+        return "validation" if self.validation else "test"
+
     def __post_init__(self) -> None:
         for width in self.widths:
             check_count("a width", width)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from popup.lab.comparison import Setting, groups, show, source_contrasts
+from popup.lab.comparison import Setting, groups, measured_on, show, source_contrasts
 from popup.lab.controls import CONTROLS
 from popup.lab.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from popup.lab.statistics import mean
@@ -152,7 +152,7 @@ def heat_map(found: Sequence[Setting]) -> Figure | None:
         panel.set_xticks(range(len(ps)), [f"{p:g}" for p in ps])
         panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
         panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges", title=_title(group, ("er_p", "k")))
-    figure.colorbar(image, ax=list(axes), label="test accuracy (%)")
+    figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} accuracy (%)")
     return figure
 
 
@@ -249,7 +249,7 @@ def _stretch_accuracy(panel: Axes) -> None:
     clear = [tick for place, tick in enumerate(ticks) if not place or forward(tick) - forward(ticks[place - 1]) > apart]
     panel.set_yticks(clear, [f"{tick:g}" for tick in clear])
     panel.set_ylim(max(0, low - 3), min(100 + spare / 2, high + spare / 2))
-    panel.set_ylabel("test accuracy (%), log scale of the errors")
+    panel.set_ylabel("accuracy (%), log scale of the errors")
     panel.yaxis.label.set_fontsize(8.5)
 
 

@@ -12,18 +12,19 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
 
 
 def plot_training(path: Path, history: list[dict[str, Any]], config: Config, title: str) -> None:
-    """Loss and test accuracy by epoch, side by side."""
+    """Loss and accuracy by epoch, side by side."""
     from matplotlib.figure import Figure  # half a second of import that only pictures need
 
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(7.2, 2.8), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [row["train_loss"] for row in history], color=BLUE, label="training")
-    left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, linestyle="--", label="test")
+    left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, linestyle="--",
+              label=config.task.evaluated_on)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend(frameon=False)
     right.plot(epochs, [row["test_accuracy"] for row in history], color=ORANGE)
-    right.set(xlabel="epoch", ylabel="test accuracy (%)")
+    right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} accuracy (%)")
     right.annotate(f"last epoch: {history[-1]['test_accuracy']:.2f}%", (1, 0.05), xycoords="axes fraction", ha="right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

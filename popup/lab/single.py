@@ -18,7 +18,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     result = directory.result()
     print(_title(config))
     if result is None:
-        with Progress(config.training.epochs) as progress:
+        with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             result = laboratory.run(config, progress)
     else:
         print("finished before: this is its record; remove its directory to run it again")
@@ -33,12 +33,13 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
 def _title(config: Config) -> str:
     source, task = config.source, config.task
     return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({source.density}), "
-            f"keeping k = {source.k:g} of the edges, seed {source.seed}")
+            f"keeping k = {source.k:g} of the edges, seed {source.seed}"
+            + (f"; {task.validation:g} of the training data held out, no test data used" if task.validation else ""))
 
 
 def _report(directory: RunDirectory, result: Result) -> None:
     print(f"\n{layer_table(result)}\n")
-    print(f"test accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
+    print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
     print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
     print(f"written to {directory.path}/: config.json metrics.jsonl result.json ticket.safetensors training.png")
@@ -47,8 +48,8 @@ def _report(directory: RunDirectory, result: Result) -> None:
 class Progress:
     """A bar on a terminal; elsewhere about ten plain lines."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, measured: str) -> None:
+        self.epochs, self.measured = epochs, measured
         self.bar = tqdm(total=epochs, unit="epoch", disable=None, leave=False)
 
     def __enter__(self) -> Progress:
@@ -58,7 +59,7 @@ class Progress:
         self.bar.close()
 
     def __call__(self, metrics: Metrics) -> None:
-        line = f"loss {metrics['train_loss']:.4f}, test accuracy {metrics['test_accuracy']:.2f}%"
+        line = f"loss {metrics['train_loss']:.4f}, {self.measured} accuracy {metrics['test_accuracy']:.2f}%"
         self.bar.update()
         self.bar.set_postfix_str(line)
         epoch = metrics["epoch"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from popup.lab.comparison import Contrast, Setting, density_contrasts, show, source_contrasts
+from popup.lab.comparison import Contrast, Setting, density_contrasts, measured_on, show, source_contrasts
 from popup.lab.controls import CONTROLS
 from popup.lab.results import Run
 from popup.lab.statistics import Mean
@@ -42,7 +42,7 @@ def ticket_table(found: Sequence[Setting]) -> Table:
              *(_text(setting.control(role)) for role in roles), str(setting.accuracy.count)] for setting in found]
     counts = [setting.accuracy.count for setting in found]
     note = "one seed, so no interval" if max(counts) == 1 else "mean ±half of the 95% t interval over seeds"
-    return f"Test accuracy in % at the last epoch ({note}); density: kept / all weights, realised", header, rows
+    return f"{measured_on(found).capitalize()} accuracy in % at the last epoch ({note}); density: kept / all weights, realised", header, rows
 
 
 def control_table(found: Sequence[Setting]) -> Table:
