@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from typing import Any
 
-from popup.errors import UsageError, check_count, check_number
+from popup.errors import UsageError, check_count, check_name, check_number
+from popup.lab.precision import PRECISIONS
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
@@ -64,6 +65,8 @@ class TrainingSettings:
     momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
+    precision: str = field(default="auto", metadata={
+        "help": "bf16 for large networks on hardware that is fast at it, or one for all", "choices": PRECISIONS})
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
         "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right), "
@@ -71,6 +74,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
+        check_name("precision", self.precision, PRECISIONS)
         check_count("batch_size", self.batch_size, 2)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
         check_number("weight_lr", self.weight_lr, 0.0, inf, open_low=True)

@@ -17,6 +17,7 @@ from popup.lab.batches import Batches
 from popup.lab.checkpoint import Checkpoints
 from popup.lab.config import Config
 from popup.lab.datasets import Dataset, Split
+from popup.lab.precision import Precision
 from popup.lab.randomness import seeded
 from popup.lab.state import Metrics, TrainingState
 from popup.lab.training import evaluate, load_batches, optimise, refresh_statistics, sgd
@@ -121,12 +122,13 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     layers = control.build(start)
     batches, test = load_batches(net, data.train, data.test, config)
     freeze(net)
+    precision = Precision.of(net, config.training.precision)
     if control.trained:
-        return _train_weights(net, layers, config, batches, test, on_epoch, checkpoints or Checkpoints()), layers
+        return _train_weights(net, layers, config, precision, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
     with seeded(config.source.seed, "training", test[0].device):
-        refresh_statistics(net, batches)
-    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise)}
+        refresh_statistics(net, batches, precision)
+    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision)}
     on_epoch(metrics)
     return [metrics], layers
 
@@ -144,8 +146,8 @@ def _set_weights(net: nn.Module, layers: Sequence[LayerSource]) -> list[torch.Te
     return masks
 
 
-def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config, batches: Batches, test: Split,
-                   on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints) -> list[Metrics]:
+def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config, precision: Precision, batches: Batches,
+                   test: Split, on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints) -> list[Metrics]:
     """Ordinary training of all parameters, weights outside the mask held at 0 by masking their gradients.
 
     Weights start Kaiming normal, scaled for the density the layer really has.
@@ -160,5 +162,6 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
         getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
     parameters, lr = list(net.parameters()), config.training.weight_lr
     frozen = {source.layer.name: hash_array(source.edges) for source in layers}
-    state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, frozen=frozen)
+    state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, precision,
+                          frozen=frozen)
     return optimise(state, batches, test, config.training, lr, lambda trained: trained, on_epoch, checkpoints)

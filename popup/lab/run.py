@@ -97,7 +97,7 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
     directory.start()
     outcome = fit(net, data.train, data.test, config, record, checkpoints)
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
-             "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes}
+             "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes}
     ticket = extract(net, about)
     ticket.save(directory.ticket)
     return outcome.history, densities(net), outcome.proof, diagnose(ticket, laboratory.network(config), data.image)

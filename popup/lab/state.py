@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from popup.lab.churn import Churn
+from popup.lab.precision import Precision
 from popup.lab.randomness import generator_states, set_generator_states
 from popup.ticket.sealed import Tensors
 
@@ -22,9 +23,9 @@ class TrainingState:
     """
 
     def __init__(self, net: nn.Module, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int,
-                 churn: Churn | None = None, frozen: dict[str, str] | None = None) -> None:
+                 precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
-        self.churn, self.frozen = churn, frozen or {}
+        self.precision, self.churn, self.frozen = precision, churn, frozen or {}
         self.device = parameters[0].device
         self.epoch, self.step = 0, 0
         self.losses = torch.zeros(steps, device=self.device)  # of this epoch's steps; 0 for those to come

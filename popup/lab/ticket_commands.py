@@ -16,6 +16,7 @@ from popup.lab.batches import Normalise
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
+from popup.lab.precision import Precision
 from popup.lab.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image
 from popup.lab.run import Laboratory
 from popup.lab.tables import check_lines, layer_table, table
@@ -55,7 +56,8 @@ class EvalOptions:
     """Rebuild a ticket's network from the file alone and measure its accuracy."""
 
     ticket: str = field(metadata={"help": "a ticket file", "positional": True})
-    dataset: str = field(default="", metadata={"help": "data set to test on; none: the ticket's own, whose accuracy must repeat"})
+    dataset: str = field(default="", metadata={
+        "help": "data set to test on; none: the ticket's own, whose accuracy must repeat"})
     model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
     device: str = field(default="cpu", metadata={"help": "where to compute; another than the run's may round otherwise"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
@@ -110,7 +112,7 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(VerifyOptions, arguments, "verify")
     found = verify(load(options.ticket))
     checks = [("the file is whole: its digest is the one that was saved", ()),
-              (f"the seed gives the {found.edges:,} edges of {found.layers} layers, and their weights, again", found.foreign),
+              (f"the seed gives the {found.edges:,} edges of {found.layers} layers and their weights again", found.foreign),
               ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
               ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted)]
     print(*check_lines(checks), sep="\n")
@@ -121,8 +123,8 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     """python run.py diff TICKET OTHER"""
     options = parse_as(DiffOptions, arguments, "diff")
     one, other = load(options.ticket), load(options.other)
-    rows = [[_clean(row.name)[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}", f"{row.jaccard:.4f}",
-             f"{row.chance:.4f}"] for row in compare(one, other)]
+    rows = [[row.name[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}",
+             f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in compare(one, other)]
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         accuracy = recorded_accuracy(ticket)
@@ -149,7 +151,8 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
         raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
                          f"{list(image)} and {classes}: test it on such data")
     images, labels = (part.to(laboratory.device) for part in data.test)
-    accuracy = evaluate(net, images, labels, normalise)["test_accuracy"]
+    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    accuracy = evaluate(net, images, labels, normalise, precision)["test_accuracy"]
     print(f"{own.task.model} on {data.title}: test accuracy {accuracy:.2f}% of {len(labels):,} images")
     recorded = recorded_accuracy(ticket)
     if options.dataset or recorded is None:

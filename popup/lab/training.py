@@ -16,6 +16,7 @@ from popup.lab.checkpoint import Checkpoints
 from popup.lab.churn import Churn
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.datasets import Split
+from popup.lab.precision import Precision
 from popup.lab.randomness import seeded
 from popup.lab.state import Metrics, TrainingState
 from popup.search.attach import attach_recipe, merge
@@ -36,6 +37,7 @@ class Outcome:
 
     history: list[Metrics]
     proof: Proof
+    precision: str  # fp32 or bf16
 
     @property
     def test_accuracy(self) -> float:
@@ -64,12 +66,13 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     if not is_attached(net):
         attach_recipe(net, config.source, config.search)
     batches, test = load_batches(net, train, test, config)
+    precision = Precision.of(net, config.training.precision)
     before = frozen_hashes(net)
     state = TrainingState(net, scores(net), sgd(scores(net), config.training, config.training.lr), batches.steps,
-                          Churn(net), before)
+                          precision, Churn(net), before)
     history = optimise(state, batches, test, config.training, config.training.lr, merge, on_epoch,
                        checkpoints or Checkpoints())
-    return Outcome(history, prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH])))
+    return Outcome(history, prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH])), precision.name)
 
 
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> tuple[Batches, Split]:
@@ -81,7 +84,8 @@ def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> t
 
 def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
     """The optimiser of scores and of controls' weights."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
+                           fused=True if parameters[0].device.type in ("cpu", "cuda") else None)
 
 
 def optimise(state: TrainingState, batches: Batches, test: Split, settings: TrainingSettings, lr: float,
@@ -100,8 +104,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
             while state.epoch < settings.epochs:
                 metrics = train_epoch(state, batches, settings, lr, checkpoints)
                 if state.epoch + 1 == settings.epochs:
-                    refresh_statistics(state.net, batches)
-                metrics |= evaluate(plain(state.net), *test, batches.normalise)
+                    refresh_statistics(state.net, batches, state.precision)
+                metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision)
                 with checkpoints.stop.deferred():
                     metrics |= state.churn.measure() if state.churn else {}
                     state.finish_epoch(metrics)
@@ -126,7 +130,9 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     """One step of the optimiser at `rate`."""
     state.moving = True
     state.optimizer.param_groups[0]["lr"] = rate
-    loss = F.cross_entropy(state.net(inputs), labels, label_smoothing=smoothing)
+    with state.precision.autocast():
+        logits = state.net(state.precision.inputs(inputs))
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
     state.optimizer.zero_grad()
     loss.backward()
     state.optimizer.step()
@@ -144,7 +150,7 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
 
 
 @torch.no_grad()
-def refresh_statistics(net: nn.Module, batches: Batches) -> None:
+def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -> None:
     """Estimate the running statistics of every norm anew, as plain averages over one pass of the training data."""
     norms = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
     if not norms:
@@ -154,19 +160,22 @@ def refresh_statistics(net: nn.Module, batches: Batches) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a cumulative average
     net.train()
-    for inputs, _ in batches.epoch(0):
-        net(inputs)
+    with precision.autocast():
+        for inputs, _ in batches.epoch(0):
+            net(precision.inputs(inputs))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalise: Normalise) -> Metrics:
+def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalise: Normalise,
+             precision: Precision) -> Metrics:
     """test_loss (cross-entropy) and test_accuracy (percent) of a plain network."""
     net.eval()
     loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
     for batch, targets in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-        logits = net(normalise(batch))
+        with precision.autocast():
+            logits = net(precision.inputs(normalise(batch))).float()
         loss += F.cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(1) == targets).sum()
     return {"test_loss": float(loss) / len(labels), "test_accuracy": 100 * float(correct) / len(labels)}

@@ -25,6 +25,7 @@ from popup import TicketError, attach, extract, load, scores
 from popup.lab.checkpoint import CheckpointError, Checkpoints
 from popup.lab.churn import Churn
 from popup.lab.config import Config
+from popup.lab.precision import Precision
 from popup.lab.state import TrainingState
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.sealed import digest
@@ -164,7 +165,7 @@ def checkpoint(directory):
     """A reader of checkpoints: the state stays as it was, or becomes just the one that was written."""
     net = attach(models.mlp((1, 8, 8), 4, (16,)), er_p=0.4, seed=1)
     optimizer = torch.optim.SGD(scores(net), lr=0.1, momentum=0.9)
-    state = TrainingState(net, scores(net), optimizer, 7, Churn(net), frozen_hashes(net))
+    state = TrainingState(net, scores(net), optimizer, 7, Precision.of(net, "fp32"), Churn(net), frozen_hashes(net))
     path, config = directory / "checkpoint", Config()
     before = json.dumps(state.record()), state.tensors()
     net(torch.randn(4, 1, 8, 8)).square().sum().backward()
