@@ -45,7 +45,7 @@ class TrainingState:
     def record(self) -> dict[str, Any]:
         """What of it is no tensor; metrics as lists of pairs, whose order JSON with sorted keys keeps."""
         return {"epoch": self.epoch, "step": self.step, "history": [list(row.items()) for row in self.history],
-                "frozen": self.frozen}
+                "frozen": self.frozen, "precision": self.precision.name}
 
     def tensors(self) -> Tensors:
         """What of it is a tensor, by name, on the CPU."""
@@ -95,6 +95,9 @@ class TrainingState:
         rows = isinstance(history, list) and all(dict(row).get("epoch") == place + 1 for place, row in enumerate(history))
         if not rows or len(history) != record["epoch"]:
             raise ValueError(f"its metrics are not those of {record['epoch']} epochs")
+        if record.get("precision") != self.precision.name:
+            raise ValueError(f"it was computed in {record.get('precision')!r:.20}, and this machine would go on in "
+                             f"{self.precision.name!r}, to another result")
         if record.get("frozen") != self.frozen:
             raise ValueError("the seed gives another source than the one it was written in")
 

@@ -46,6 +46,8 @@ def settings(value: Any) -> SearchSettings:
 def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
     """A layer and its record, with a number of edges that its shape and p_l can have."""
     record = check_fields("a layer", value, LAYER_FIELDS)
+    if not record["name"].isprintable():
+        raise ValueError(f"a layer has the name {record['name']!r:.80}")
     found = Layer(record["name"], check_shape(record["name"], record["shape"], 2, 5))
     p_l, edges = record["p_l"], record["edges"]
     if not 0 < p_l <= 1:

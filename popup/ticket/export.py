@@ -1,4 +1,4 @@
-"""A ticket as files for other programs. Each writer returns the bytes of a file; the optional libraries are imported here."""
+"""A ticket as files for other programs. Each writer returns a file's bytes; the optional libraries are imported here."""
 
 from __future__ import annotations
 

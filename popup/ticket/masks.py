@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 ESCAPE = 255            # a gap byte that adds 255 and goes on
-MOST_EDGES = 1024       # edges a stored byte may stand for (k near 1 / 1500), beyond FREE_EDGES: what a forged file may claim
+MOST_EDGES = 1024       # edges a stored byte may stand for (k near 1 / 1500) beyond FREE_EDGES: a forged file's limit
 FREE_EDGES = 1 << 20
 
 

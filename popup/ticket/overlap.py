@@ -12,7 +12,7 @@ from popup.ticket.ticket import Ticket
 
 @dataclass(frozen=True)
 class Overlap:
-    """One layer (or all): edges of the source, kept by the one, by the other, and by both; what both would share by chance."""
+    """One layer (or all): the source's edges, those kept by the one, by the other, by both, and by both by chance."""
 
     name: str
     edges: int

@@ -83,7 +83,8 @@ def main(model: str, kills: int, role: str = "ticket") -> None:
                 same &= not files[1].exists() or files[0].read_bytes() == files[1].read_bytes()
             results = [json.loads((where / config.hash() / "result.json").read_text()) for where in (out, whole)]
             same &= all(results[0][name] == results[1][name] for name in ("test_accuracy", "test_loss", "proof"))
-    print(json.dumps({"model": model, "role": role, "kills": done, "in a write": writing, "finished": finished, "same": same}))
+    print(json.dumps({"model": model, "role": role, "kills": done, "in a write": writing, "finished": finished,
+                      "same": same}))
 
 
 if __name__ == "__main__":

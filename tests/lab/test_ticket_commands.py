@@ -1,0 +1,233 @@
+"""eval, show, verify, export and diff: from the file alone, with the right exit codes and one line for what is wrong."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from scipy.sparse import csr_matrix
+
+from models import MODELS
+from popup import TicketError, compare, load, verify
+from popup.lab.command import main
+from popup.lab.config import Config
+from popup.lab.datasets import DATASETS, DataRequest, load_dataset
+from popup.lab.machine import Machine
+from popup.lab.rebuild import rebuild, recorded_config
+from popup.lab.run import Laboratory
+from popup.ticket.hashes import hash_array
+
+QUICK = {"epochs": 1, "widths": (8, 8), "model": "small_conv"}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Tickets: two of one source (at two k), one of another seed, one with norms."""
+    laboratory = Laboratory(MODELS, Machine("cpu"), tmp_path_factory.mktemp("runs"))
+    norms = {"model": "resnet18", "widths": (4, 4, 4, 4)}
+    configs = {"one": {}, "other": {"k": 0.25}, "foreign": {"seed": 1}, "norms": norms}
+    found = {}
+    for name, changes in configs.items():
+        config = Config.from_flat({**QUICK, **changes})
+        laboratory.run(config)
+        found[name] = laboratory.directory(config).ticket
+    return found
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of a command."""
+    code = main([str(argument) for argument in arguments], MODELS)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("name", ["one", "other", "norms"])
+def test_eval_repeats_the_recorded_accuracy_from_the_file_alone(name, paths, capsys, tmp_path, monkeypatch):
+    copy = tmp_path / "alone"
+    copy.write_bytes(paths[name].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "eval", copy)
+    assert code == 0 and not err and "repeated exactly" in out
+    assert f"{load(copy).about['test_accuracy']:.2f}%" in out and os.listdir(tmp_path) == ["alone"]
+
+
+def test_eval_says_so_if_the_accuracy_is_another(paths, capsys, tmp_path):
+    ticket = load(paths["one"])
+    about = {**ticket.about, "test_accuracy": ticket.about["test_accuracy"] + 1e-9}
+    changed = replace(ticket, about=about).save(tmp_path / "t")
+    code, out, _ = call(capsys, "eval", changed)
+    assert code == 1 and "NOT repeated" in out
+
+
+def test_eval_on_other_data_normalises_as_the_ticket_was_trained(paths, capsys, tmp_path, monkeypatch):
+    digits = load_dataset("digits", DataRequest(tmp_path))
+    brighter = replace(digits, title="brighter", test=(digits.test[0] + 100, digits.test[1]),
+                       train=(digits.train[0] + 100, digits.train[1]))
+    monkeypatch.setitem(DATASETS, "brighter", lambda request: brighter)
+    code, out, _ = call(capsys, "eval", paths["one"], "--dataset", "brighter")
+    assert code == 0 and "on brighter" in out and "recorded" not in out
+    assert f"{load(paths['one']).about['test_accuracy']:.2f}%" not in out  # its own statistics would hide the shift
+
+
+def test_show_prints_what_the_ticket_is(paths, capsys):
+    code, out, _ = call(capsys, "show", paths["norms"])
+    assert code == 0
+    for words in ("er_p 0.2", "seed 0", "model resnet18", "test_accuracy: ", "bits an edge", "method edge_popup", "0.0"):
+        assert words in out
+
+
+def test_show_does_not_let_a_file_command_the_terminal(paths, capsys, tmp_path):
+    ticket = load(paths["one"])
+    path = replace(ticket, about={"x": "\x1b[2J\nevil"}).save(tmp_path / "t")
+    _, out, _ = call(capsys, "show", path)
+    assert "\x1b" not in out and "x: ?[2J?evil" in out
+
+
+@pytest.mark.parametrize("name", ["one", "norms"])
+def test_verify_proves_the_laws(name, paths, capsys):
+    code, out, _ = call(capsys, "verify", paths[name])
+    assert code == 0 and out.count("ok ") == 4 and "BROKEN" not in out
+
+
+def broken_tickets(ticket):
+    """What each law's breach looks like in a ticket whose file is whole."""
+    layer, *rest = ticket.layers
+    more = layer.selected.copy()
+    more[(~more).nonzero()[0][:1]] = True
+    moved = replace(layer, values=layer.source(ticket.recipe).values * 2)
+    return {"exact counts": replace(ticket, layers=(replace(layer, selected=more), *rest)),
+            "the seed gives": replace(ticket, layers=(moved, *rest)),
+            "the seed": replace(ticket, layers=(replace(layer, edges_hash="0" * 64), *rest))}
+
+
+@pytest.mark.parametrize("words", ["exact counts", "the seed gives", "the seed"])
+def test_verify_finds_what_is_broken(words, paths, capsys, tmp_path):
+    ticket = broken_tickets(load(paths["one"]))[words]
+    assert not verify(ticket).holds
+    if words == "exact counts":  # the others are refused by load already
+        code, out, _ = call(capsys, "verify", ticket.save(tmp_path / "t"))
+        line = next(line for line in out.splitlines() if "BROKEN" in line)
+        assert code == 1 and words in line and ticket.layers[0].layer.name in line and out.count("BROKEN") == 1
+
+
+def test_verify_compares_embedded_weights_with_the_seeds(paths):
+    ticket = load(paths["one"])
+    values = ticket.layers[0].source(ticket.recipe).values
+    assert verify(replace(ticket, layers=(replace(ticket.layers[0], values=values), *ticket.layers[1:]))).holds
+    forged = replace(ticket.layers[0], values=-values, weights_hash=hash_array(-values))
+    assert verify(replace(ticket, layers=(forged, *ticket.layers[1:]))).foreign == (ticket.layers[0].layer.name,)
+
+
+def test_diff_compares_with_chance(paths, capsys):
+    code, out, _ = call(capsys, "diff", paths["one"], paths["other"])
+    rows = compare(load(paths["one"]), load(paths["other"]))
+    assert code == 0 and "another k" in out and "test accuracy" in out
+    for row in rows[:-1]:
+        assert row.expected == pytest.approx(row.first * row.second / row.edges) and row.both <= min(row.first, row.second)
+    assert rows[-1].both == sum(row.both for row in rows[:-1])
+    assert rows[-1].jaccard > 1.2 * rows[-1].chance  # of one score stream
+    same = compare(load(paths["one"]), load(paths["one"]))
+    assert all(row.jaccard == 1 for row in same) and 0.3 < same[-1].chance < 0.37  # k = 0.5: k / (2 - k)
+
+
+@pytest.mark.parametrize(("other", "words"), [("foreign", "compare tickets of one source"), ("norms", "other layers")])
+def test_diff_of_two_sources_is_refused(other, words, paths, capsys):
+    code, _, err = call(capsys, "diff", paths["one"], paths[other])
+    assert code == 2 and words in err and err.count("\n") == 1
+
+
+def test_export_of_a_state_dict_and_of_compressed_rows(paths, capsys, tmp_path):
+    state = load(paths["one"]).state_dict()
+    assert call(capsys, "export", paths["one"], tmp_path / "plain.safetensors")[0] == 0
+    plain = safetensors.torch.load_file(tmp_path / "plain.safetensors")
+    assert plain.keys() == state.keys() and all(torch.equal(plain[name], state[name]) for name in state)
+    assert call(capsys, "export", paths["one"], tmp_path / "rows.safetensors", "--csr")[0] == 0
+    rows = safetensors.torch.load_file(tmp_path / "rows.safetensors")
+    (name,) = [name for name, tensor in state.items() if tensor.dim() == 2]
+    parts = [rows[f"{name}.{part}"] for part in ("crow_indices", "col_indices", "values")]
+    starts, columns, values = (part.numpy() for part in parts)
+    matrix = csr_matrix((values, columns, starts), shape=rows[f"{name}.shape"].tolist())
+    assert np.array_equal(matrix.toarray(), state[name].numpy()) and matrix.has_sorted_indices
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_exported_programs_predict_the_same(form, paths, capsys, tmp_path):
+    if form == "onnx":
+        for library in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(library)
+    code, out, err = call(capsys, "export", paths["norms"], tmp_path / f"net.{form}")
+    assert code == 0 and not err and "the same predictions on 359 test images" in out
+    assert (tmp_path / f"net.{form}").stat().st_size > 1000
+
+
+def test_an_export_that_predicts_otherwise_is_not_written(paths, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("popup.lab.ticket_commands.onnx_file", lambda net, image: (b"x", lambda inputs: -net(inputs)))
+    code, out, _ = call(capsys, "export", paths["one"], tmp_path / "net.onnx")
+    assert code == 1 and "not written" in out and not list(tmp_path.iterdir())
+
+
+def test_onnx_without_its_libraries_names_the_remedy(paths, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    pytest.importorskip("onnxruntime")
+    code, _, err = call(capsys, "export", paths["one"], tmp_path / "net.onnx")
+    assert code == 2 and "pip install onnx onnxscript onnxruntime" in err and err.count("\n") == 1
+
+
+WRONG = [  # arguments (TICKET is a good one), exit code, words of the one line
+    ("eval", 2, ["eval"]), ("eval TICKET --dataset digit", 2, ["dataset", "did you mean 'digits'"]),
+    ("eval TICKET --model mlp", 2, ["another architecture"]), ("eval nowhere", 1, ["nowhere: No such file or directory"]),
+    ("eval /", 1, ["Is a directory"]), ("show /dev/null", 2, ["is no popup ticket"]),
+    (f"verify {__file__}", 2, ["is no popup ticket"]),
+    ("export TICKET out.txt", 2, [".safetensors, .pt2, .onnx"]), ("export TICKET out.onnx --csr", 2, ["leave --csr out"]),
+    ("export TICKET /nowhere/out.safetensors", 1, ["/nowhere/out.safetensors: No such file or directory"]),
+    ("diff TICKET", 2, ["OTHER", "diff"]), ("show TICKET --loud", 2, ["--loud"]), ("eval TICKET --device tpu", 2, ["tpu"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), WRONG, ids=[case[0] for case in WRONG])
+def test_what_is_wrong_is_one_line(arguments, code, words, paths, capsys):
+    found, _, err = call(capsys, *[paths["one"] if word == "TICKET" else word for word in arguments.split()])
+    assert found == code and err.count("\n") == 1 and err.startswith("popup: "), err
+    for word in words:
+        assert word.lower() in err.lower(), err
+
+
+TASKS = {
+    "code of its own": ({"model": "os:abort"}, "would run code"),
+    "data of its own": ({"dataset": "os:abort"}, "would run code"),
+    "a field of later": ({"later": 1}, "later version"), "widths as text": ({"widths": "8"}, "widths"),
+    "huge widths": ({"widths": [10**6, 10**6]}, "another architecture"),
+    "another model": ({"model": "mlp"}, "another architecture"),
+    "an unknown model": ({"model": "nothing"}, "unknown model"),
+}
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_a_task_that_cannot_be_trusted_is_refused(case, paths, capsys, tmp_path):
+    changes, words = TASKS[case]
+    ticket = load(paths["one"])
+    path = replace(ticket, about={**ticket.about, "task": {**ticket.about["task"], **changes}}).save(tmp_path / "t")
+    code, _, err = call(capsys, "eval", path)
+    assert code == 2 and words in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("about", [{}, {"image": [1, 8, 10**9]}, {"image": "x"}, {"classes": 10**12}, {"image": [1, 8, 9]}])
+def test_a_record_of_other_images_is_refused(about, paths, capsys, tmp_path):
+    ticket = load(paths["one"])
+    path = replace(ticket, about={**ticket.about, **about} if about else {}).save(tmp_path / "t")
+    code, _, err = call(capsys, "eval", path)
+    assert code == 2 and err.count("\n") == 1, err
+
+
+def test_own_code_runs_if_the_user_names_it(paths, tmp_path):
+    ticket = load(paths["one"])
+    changed = replace(ticket, about={**ticket.about, "task": {**ticket.about["task"], "model": "mine:build"}})
+    with pytest.raises(TicketError, match="give --model yourself"):
+        recorded_config(changed)
+    config = recorded_config(changed, model="small_conv")
+    net = rebuild(changed, MODELS, config)
+    assert json.dumps(config.task.widths) == "[8, 8]" and not any(parameter.requires_grad for parameter in net.parameters())
