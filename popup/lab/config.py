@@ -123,7 +123,9 @@ class Config:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Config:
-        """The config of a `record()`, lists read from JSON made tuples again."""
+        """The config of a `record()`, lists read from JSON made tuples again. A UsageError for a field that is not known."""
         flat = {name: tuple(value) if isinstance(value, list) else value
                 for group in record.values() for name, value in group.items()}
+        for name in flat.keys() - cls().flat().keys():
+            raise UsageError(f"the config has the field {name!r}, which this popup does not know: a later version wrote it?")
         return cls.from_flat(flat)

@@ -43,8 +43,12 @@ class RunDirectory:
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one epoch's line."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+        except OSError as error:  # a full disk does not say which file
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All epochs' metrics so far."""

@@ -69,7 +69,7 @@ def _read_run(path: Path) -> Run | None:
         return None
     try:
         config = Config.from_record(_read_json(path / "config.json"))
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError, UsageError) as error:
         raise UsageError(f"{path}/config.json is not a config of this popup ({error}): move that run away") from None
     return Run(path, config, result, failure and failure["reason"])
 
