@@ -17,9 +17,13 @@ STEP = 12  # token widths are its multiples: divisible by the heads, and by 4 fo
 
 
 def patch_side(height: int, width: int) -> int:
-    """The smallest side that divides the image and leaves at most 8x8 patches of a square image."""
-    return next(side for side in range(-(-max(height, width) // 8), max(height, width) + 1)
-                if height % side == 0 and width % side == 0)
+    """The smallest side from 2 on that divides the image and leaves at most 8x8 patches; the whole image if none does.
+
+    One pixel alone would be too little: after the mask only few channels of a token would see it.
+    """
+    longest = max(height, width)
+    sides = range(max(2, -(-longest // 8)), longest + 1)
+    return next((side for side in sides if height % side == 0 and width % side == 0), longest)
 
 
 def positions(rows: int, columns: int, width: int) -> torch.Tensor:

@@ -67,7 +67,7 @@ def test_zero_padding_shortcut_keeps_pixels_and_puts_zeros_on_both_sides():
     assert torch.equal(Padding(2, 2, 1)(x), x)
 
 
-@pytest.mark.parametrize(("sides", "patch"), [((32, 32), 4), ((28, 28), 4), ((8, 8), 1), ((64, 64), 8), ((30, 20), 5),
+@pytest.mark.parametrize(("sides", "patch"), [((32, 32), 4), ((28, 28), 4), ((8, 8), 2), ((64, 64), 8), ((30, 20), 5),
                                               ((31, 31), 31)])
 def test_patches_divide_the_image(sides, patch):
     assert patch_side(*sides) == patch

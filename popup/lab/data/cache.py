@@ -44,8 +44,12 @@ def cached(directory: Path, name: str, key: str, decode: Decode) -> tuple[Split,
                 (scratch / "fingerprint.txt").write_text(_fingerprint(scratch), encoding="ascii")
                 scratch.chmod(0o755)  # others may share the data directory
                 scratch.rename(final)
-    arrays = [torch.from_numpy(np.load(final / f"{part}.npy", mmap_mode="c")) for part in ARRAYS]
-    return tuple(arrays[:2]), tuple(arrays[2:]), (final / "fingerprint.txt").read_text(encoding="ascii")
+    try:
+        arrays = [torch.from_numpy(np.load(final / f"{part}.npy", mmap_mode="c")) for part in ARRAYS]
+        return tuple(arrays[:2]), tuple(arrays[2:]), (final / "fingerprint.txt").read_text(encoding="ascii")
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"the decoded images in {str(final)!r} cannot be read ({' '.join(str(error).split())}): remove that "
+                         "folder, they will be decoded anew") from None
 
 
 @contextlib.contextmanager

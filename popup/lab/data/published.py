@@ -35,7 +35,7 @@ class Published:
     splits: tuple[tuple[str, object], tuple[str, object]] = (("train", True), ("train", False))
 
     def __call__(self, request: DataRequest) -> Dataset:
-        missing = [file for file in self.files if not (request.directory / file).is_file()]
+        missing = self._missing(request.directory)
         if missing and not request.download:
             raise UsageError(f"data set {self.name!r} is not in {str(request.directory)!r}: {missing[0]} is missing"
                              f"{f' with {len(missing) - 1} more files' if missing[1:] else ''}; run once with --download, "
@@ -45,6 +45,9 @@ class Published:
         train, test, fingerprint = cached(request.directory, self.name, self._key(request.directory),
                                           lambda folder: self.decode(request, folder))
         return Dataset(self.title, self.classes, train, test, fingerprint=fingerprint)
+
+    def _missing(self, directory: Path) -> list[str]:
+        return [file for file in self.files if not (directory / file).is_file()]
 
     def _key(self, directory: Path) -> str:
         found = [(file, (directory / file).stat()) for file in self.files]
@@ -62,10 +65,12 @@ class Published:
             return [(np.asarray(part.data), np.asarray(part.labels if hasattr(part, "labels") else part.targets))
                     for part in sets]
         except DAMAGE as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"data set {self.name!r} in {str(request.directory)!r} cannot be read or downloaded "
-                             f"({type(error).__name__}: {reason}): remove {self.files[0].partition('/')[0]} there and run "
-                             "once with --download") from None
+            missing, reason = self._missing(request.directory), " ".join(str(error).split())
+            what, remedy = ("cannot be read", f"remove {self.files[0].partition('/')[0]} there and run once with --download")
+            if missing:
+                what, remedy = "cannot be downloaded", f"put {missing[0]} and what else it consists of there yourself"
+            raise UsageError(f"data set {self.name!r} in {str(request.directory)!r} {what} "
+                             f"({type(error).__name__}: {reason}): {remedy}") from None
 
     def decode(self, request: DataRequest, folder: Path) -> None:
         """Write the four arrays of the cache."""

@@ -64,6 +64,18 @@ def test_the_cache_is_not_written_through_the_tensors(images):
     assert load(images).train[0].any()
 
 
+@pytest.mark.parametrize("name", [*cache.ARRAYS, "fingerprint"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_cache_is_one_line_with_the_remedy(images, name, damage):
+    load(images)
+    path, = (images.parent / "data" / "decoded").glob(f"pets-*/{name}.*")
+    path.unlink()
+    if damage == "cut" and name != "fingerprint":
+        path.write_bytes(b"\x93NUMPY")
+    with pytest.raises(UsageError, match=r"decoded images in .*pets-.* cannot be read .*: remove that folder"):
+        load(images)
+
+
 @pytest.mark.parametrize("change", ["content", "name", "more", "class", "side"])
 def test_what_changes_the_data_decodes_anew(images, change):
     before = load(images)

@@ -183,5 +183,5 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
         raise OSError("no network here")
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", fetch)
-    with pytest.raises(UsageError, match="'mnist' .*no network here"):
+    with pytest.raises(UsageError, match="'mnist' .*cannot be downloaded .*no network here.*train-images-idx3-ubyte .*yourself"):
         load_dataset("mnist", DataRequest(tmp_path, download=True))
