@@ -8,6 +8,7 @@ from pathlib import Path
 
 from popup.errors import UsageError
 from popup.lab.arguments import parse
+from popup.lab.bench_command import bench
 from popup.lab.datasets import DATASETS
 from popup.lab.record import check_writable
 from popup.lab.run import Laboratory, Models
@@ -27,7 +28,7 @@ sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
 other commands, each with its own --help: report DIR; eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
-    "report": report, "eval": evaluate_ticket, "show": show, "verify": verify_ticket, "export": export, "diff": diff}
+    "report": report, "bench": bench, "eval": evaluate_ticket, "show": show, "verify": verify_ticket, "export": export, "diff": diff}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:

@@ -1,0 +1,159 @@
+"""The bench: what a step costs beside the dense network's own, every subject in turn in one process.
+
+Absolute times mean nothing on a noisy machine; ratios within one round of turns do. Each figure is the median over the
+rounds of a subject's time divided by the dense step's time in the same round, with the quartiles as its spread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from popup.lab.batches import Batches
+from popup.lab.config import TrainingSettings
+from popup.lab.precision import Precision
+from popup.lab.published import attach_published
+from popup.lab.training import sgd
+from popup.search.attach import attach
+from popup.search.network import scores, search_of
+
+Build = Callable[[], nn.Module]
+DENSITIES = (1.0, 0.5, 0.2, 0.05)
+K = 0.5
+DENSE, LIMIT = "dense weight-training step", "forward + backward alone"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to time: `step` does it once. `state`: bytes of scores or weights that learn, momentum and index."""
+
+    name: str
+    step: Callable[[], None]
+    state: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A subject's time over the dense step's in the same round: median and quartiles; seconds: the median."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    seconds: float
+    state: int
+
+
+def subjects(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str) -> list[Subject]:
+    """All that is timed for one network: `build` makes it, on the device of `inputs` [n, c, h, w] and `labels` [n]."""
+    def network() -> tuple[nn.Module, Precision]:
+        net = build().to(inputs.device)
+        precision = replace(Precision.of(net, "fp32"), bf16=wanted == "bf16")
+        return net.to(memory_format=torch.channels_last) if precision.channels_last else net, precision
+
+    def dense(name: str, learn: bool) -> Subject:
+        net, precision = network()
+        return _training(name, net, list(net.parameters()), precision, inputs, labels, learn)
+
+    def published(name: str, precision: Precision | None) -> Subject:
+        net, own = network()
+        if precision is not None:
+            net = net.to(memory_format=torch.contiguous_format)
+        return _training(name, net, attach_published(net, K), precision or own, inputs, labels)
+
+    def popup(p: float) -> Subject:
+        net, precision = network()
+        attach(net, er_p=p, k=K).to(inputs.device)
+        return _training(f"popup, p = {p:g}", net, scores(net), precision, inputs, labels)
+
+    def selection() -> Subject:
+        net, _ = network()
+        search = search_of(attach(net, er_p=0.2, k=K).to(inputs.device))
+        return Subject("selection alone, p = 0.2", lambda: _drift_and_select(search))
+
+    plain = Precision(inputs.device, False, False)
+    return [dense(DENSE, True), dense(LIMIT, False), published("published edge-popup, equal precision", None),
+            published("published edge-popup as published (fp32)", plain), *map(popup, DENSITIES), selection(),
+            _pipeline(inputs, labels)]
+
+
+def _training(name: str, net: nn.Module, learned: list[nn.Parameter], precision: Precision, inputs: torch.Tensor,
+              labels: torch.Tensor, learn: bool = True) -> Subject:
+    """One training step on one batch, without data; `learn=False` leaves the optimiser out."""
+    optimizer = sgd(learned, TrainingSettings(), lr=0.01)
+    images = precision.inputs(inputs)
+    net.train()
+
+    def step() -> None:
+        with precision.autocast():
+            logits = net(images)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        if learn:
+            optimizer.step()
+
+    step()
+    index = sum(layer.gaps.nbytes for layer in search_of(net).layers) if name.startswith("popup") else 0
+    state = sum(value.nbytes for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value))
+    return Subject(name, step, sum(parameter.nbytes for parameter in learned) + state + index)
+
+
+def _drift_and_select(search) -> None:
+    """What selection costs in training: scores that have moved a little since the last one."""
+    for score in search.scores():
+        score.data.mul_(1.0001)
+    search.select()
+
+
+def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
+    """Order, crop, flip and normalisation of one batch, from uint8 images on the device."""
+    images = (inputs.clamp(-4, 4) * 31 + 128).to(torch.uint8).repeat(16, 1, 1, 1)
+    batches = Batches(images, labels.repeat(16), len(labels), ("crop", "flip"), seed=0)
+    epochs = iter(range(1_000_000))
+    stream = (batch for epoch in epochs for batch in batches.epoch(epoch))
+    return Subject("data pipeline alone (crop, flip)", lambda: next(stream) and None)
+
+
+def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None) -> list[Figure]:
+    """Time every subject once a round, in turn, after one round that does not count. The first must be the dense step."""
+    times = np.zeros((rounds + 1, len(found)))
+    for turn in range(rounds + 1):
+        for place, subject in enumerate(found):
+            times[turn, place] = _time(subject.step)
+        tick()
+    times = times[1:]
+    ratios = times / times[:, :1]
+    return [Figure(subject.name, *np.percentile(ratios[:, place], (50, 25, 75)).tolist(), float(np.median(times[:, place])),
+                   subject.state) for place, subject in enumerate(found)]
+
+
+def _time(step: Callable[[], None]) -> float:
+    """Seconds of one call; on a GPU until its kernels are done."""
+    began = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def time_selection(sizes: Sequence[int], rounds: int = 5) -> list[tuple[int, float, float]]:
+    """(scores, seconds of popup's selection, seconds of a full sort) for one layer of each size; medians of interleaved
+    rounds in which the scores drift as in training."""
+    from popup.search.select import Bracket, magnitude_keys, top
+
+    rows = []
+    for size in sizes:
+        values, bracket = torch.randn(size, generator=torch.Generator().manual_seed(0)), Bracket()
+        ours, theirs = [], []
+        for turn in range(rounds + 3):
+            values.mul_(1.0001)
+            ours.append(_time(lambda: top(magnitude_keys(values), size // 2, bracket)))
+            theirs.append(_time(lambda: values.abs().sort()) if turn >= 3 else 0.0)
+        rows.append((size, float(np.median(ours[3:])), float(np.median(theirs[3:]))))
+    return rows

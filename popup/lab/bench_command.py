@@ -1,0 +1,108 @@
+"""python run.py bench: the table of ratios, its JSON, and the plot of the selection's cost against the number of scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from popup.errors import check_count, check_name
+from popup.files import write_atomically
+from popup.lab.arguments import parse_as
+from popup.lab.bench import Figure, measure, subjects, time_selection
+from popup.lab.machine import Machine, hardware, versions
+from popup.lab.networks import Models, find_builder
+from popup.lab.plots import BLUE, ORANGE
+from popup.lab.record import check_writable
+from popup.lab.tables import table
+
+SIZES = {"mlp": (1, 28, 28)}
+PICTURE = (3, 32, 32)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Measure what a step of popup costs beside the dense network's own and published edge-popup: ratios, interleaved."""
+
+    model: tuple[str, ...] = field(default=("mlp", "conv4", "resnet18"), metadata={"help": "networks to measure"})
+    precision: tuple[str, ...] = field(default=("fp32", "bf16"), metadata={"help": "fp32, bf16 or both"})
+    batch: int = field(default=128, metadata={"help": "images a step"})
+    side: int = field(default=0, metadata={"help": "height and width of the images; 0: 32, for the MLP 28"})
+    rounds: int = field(default=7, metadata={"help": "times every subject is timed, in turn"})
+    largest: int = field(default=10_000_000, metadata={"help": "most scores in the plot of the selection; 0: no plot"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda ..."})
+    threads: int = field(default=0, metadata={"help": "CPU threads; 0: every core"})
+    out: str = field(default="bench", metadata={"help": "directory of bench.json and selection.png"})
+
+    def __post_init__(self) -> None:
+        for name, low in (("batch", 2), ("side", 0), ("rounds", 1), ("largest", 0), ("threads", 0)):
+            check_count(name, getattr(self, name), low)
+        for name in self.precision:
+            check_name("precision", name, ("fp32", "bf16"))
+
+
+def bench(arguments: Sequence[str], models: Models) -> int:
+    """Run the bench and print its tables."""
+    options = parse_as(BenchOptions, arguments, "bench")
+    builders = {name: find_builder(models, name) for name in options.model}
+    out, device = check_writable(Path(options.out)), Machine(options.device).torch_device()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    print(f"{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch}; "
+          f"ratios to the dense step of the same round, median (quartiles) of {options.rounds} rounds\n")
+    measured = {}
+    for name, builder in builders.items():
+        channels, *sides = SIZES.get(name, PICTURE)
+        image = (channels, options.side or sides[0], options.side or sides[1])
+        for precision in options.precision:
+            inputs = torch.randn(options.batch, *image, generator=torch.Generator().manual_seed(0)).to(device)
+            labels = torch.arange(options.batch, device=device) % 10
+            found = subjects(lambda: builder(image, 10), inputs, labels, precision)
+            with tqdm(total=options.rounds + 1, disable=None, leave=False, desc=f"{name} {precision}") as bar:
+                figures = measure(found, options.rounds, bar.update)
+            measured[f"{name} {precision}"] = [asdict(figure) for figure in figures]
+            print(f"{name} at {'x'.join(map(str, image))}, {precision}\n{_table(figures)}\n", flush=True)
+    selection = _selection(out, options.largest) if options.largest else []
+    record = {"options": asdict(options), "hardware": hardware(device), "versions": versions(),
+              "threads": torch.get_num_threads(), "measured": measured, "selection": selection}
+    write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
+    print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
+    return 0
+
+
+def _table(figures: Sequence[Figure]) -> str:
+    rows = [[figure.name, f"{figure.ratio:.3f}", f"{figure.low:.3f}-{figure.high:.3f}", f"{figure.seconds * 1e3:.2f}",
+             f"{figure.state / 1e6:.2f}" if figure.state else "-"] for figure in figures]
+    return table(["", "ratio", "quartiles", "ms", "learned + momentum + index, MB"], rows)
+
+
+def _selection(out: Path, largest: int) -> list[dict[str, float]]:
+    """Time the selection alone from 10^4 scores up, print it and plot it."""
+    sizes = [10**power * step for power in range(4, 9) for step in (1, 3) if 10**power * step <= largest]
+    rows = time_selection(sizes)
+    print("selection in one layer, k = 0.5\n" + table(
+        ["scores", "ms", "ns a score", "full sort, ms"],
+        [[f"{size:,}", f"{ours * 1e3:.3f}", f"{ours / size * 1e9:.2f}", f"{theirs * 1e3:.2f}"] for size, ours, theirs in rows])
+        + "\n")
+    _plot(out / "selection.png", rows)
+    return [{"scores": size, "seconds": ours, "sort_seconds": theirs} for size, ours, theirs in rows]
+
+
+def _plot(path: Path, rows: Sequence[tuple[int, float, float]]) -> None:
+    from matplotlib.figure import Figure as Picture  # half a second of import that only pictures need
+
+    picture = Picture(figsize=(4.6, 3.2), layout="constrained", dpi=150)
+    axes = picture.subplots()
+    sizes = [row[0] for row in rows]
+    axes.loglog(sizes, [row[2] * 1e3 for row in rows], color=ORANGE, marker="s", markersize=4, label="full sort")
+    axes.loglog(sizes, [row[1] * 1e3 for row in rows], color=BLUE, marker="o", markersize=4, label="popup, exact top-k")
+    axes.loglog(sizes, [rows[0][1] * 1e3 * size / sizes[0] for size in sizes], color="gray", linewidth=0.8, linestyle=":",
+                label="linear")
+    axes.set(xlabel="scores in the layer", ylabel="time of one selection (ms)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    picture.savefig(path)
