@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ from popup.lab.config import Config
 from popup.lab.controls import control_config
 from popup.lab.machine import Machine
 from popup.lab.run import Laboratory, Models
+from popup.lab.stop import Stop
 from popup.lab.worker import Cell, Event, work
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
+STOPPED = 143    # exit code of a worker that was asked to end
 MOST_DEATHS = 2  # workers that may die on one cell before the cell is called failed
 
 
@@ -93,10 +96,15 @@ class Pool:
 
 
 def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events, parent: int) -> None:
-    """A worker process; it ends when its parent does."""
+    """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
+    stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
-    laboratory = Laboratory(models, machine, out)
-    work(laboratory, configs, lambda event: events.put((os.getpid(), event)), lambda: os.getppid() == parent)
+    signal.signal(signal.SIGTERM, stop.ask)
+    try:
+        laboratory = Laboratory(models, machine, out, stop)
+        work(laboratory, configs, lambda event: events.put((os.getpid(), event)), lambda: os.getppid() == parent)
+    except KeyboardInterrupt:  # Stopped is one
+        sys.exit(STOPPED)
 
 
 def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:
