@@ -1,4 +1,6 @@
-"""Plain convolutional networks: the small one for 8x8 digits, and Conv-2/4/6/8 (Frankle and Carbin, 2019; Ramanujan et al., 2020)."""
+"""Plain convolutional networks: a small one for 8x8 digits, and Conv-2/4/6/8 (Frankle and Carbin, ICLR 2019;
+Ramanujan et al., CVPR 2020).
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def conv4(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128),
     return conv2(image, classes, widths, width=width)
 
 
-def conv6(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256), *, width: float = 1.0) -> nn.Sequential:
+def conv6(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 256), *,
+          width: float = 1.0) -> nn.Sequential:
     """Conv-6: 64-64-pool-128-128-pool-256-256-pool, then 256-256-classes."""
     return conv2(image, classes, widths, width=width)
 

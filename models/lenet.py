@@ -1,4 +1,4 @@
-"""The two networks of LeCun et al. (1998) in the form that the pruning literature uses (Han et al., NeurIPS 2015, table 1)."""
+"""The networks of LeCun et al. (1998) in the form that the pruning literature uses (Han et al., NeurIPS 2015, table 1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def lenet_300_100(image: Sequence[int], classes: int, widths: Sequence[int] = (3
     return mlp(image, classes, widths, width=width)
 
 
-def lenet5(image: Sequence[int], classes: int, widths: Sequence[int] = (20, 50, 500), *, width: float = 1.0) -> nn.Sequential:
+def lenet5(image: Sequence[int], classes: int, widths: Sequence[int] = (20, 50, 500), *,
+           width: float = 1.0) -> nn.Sequential:
     """LeNet-5 as in Caffe: 5x5 convolutions of 20 and 50 channels, each with a max pool, then 500-classes (431K for MNIST).
 
     The network of 1998 has 60,000 weights; what the pruning literature calls LeNet-5 is this one. `widths`: the two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -14,6 +15,6 @@ def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), 
     """`widths` hidden layers between the flattened image [channels, height, width] and the classes."""
     sizes = [prod(image), *scaled(widths, width), classes]
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

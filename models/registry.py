@@ -62,5 +62,6 @@ def own_builder(module: str, attribute: str) -> Builder:
     finally:
         sys.path.pop()
     if not callable(found):
-        raise ValueError(f"{module}:{attribute} is {type(found).__name__}: it must be a function (image, classes) -> network")
+        raise ValueError(f"{module}:{attribute} is {type(found).__name__}: it must be a function (image, classes) -> "
+                         "network")
     return found

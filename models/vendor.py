@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, fitted to an image and a number of classes. Both libraries are imported when asked for."""
+"""Networks of torchvision and timm for any image and number of classes. Both libraries are imported when asked for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def check_known(kind: str, name: str, names: Sequence[str]) -> None:
     """A ValueError with the nearest names unless `name` is one of `names`."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        raise ValueError(f"{kind} has no classification network {name!r}" + (f": near are {', '.join(near)}" if near else ""))
+        hint = f": near are {', '.join(near)}" if near else ""
+        raise ValueError(f"{kind} has no classification network {name!r}{hint}")
 
 
 def from_torchvision(name: str, image: Sequence[int], classes: int) -> nn.Module:

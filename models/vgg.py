@@ -1,4 +1,4 @@
-"""VGG-11/16/19 (Simonyan and Zisserman, ICLR 2015) as used for CIFAR: batch norm, and one linear layer after the features."""
+"""VGG-11/16/19 (Simonyan and Zisserman, ICLR 2015) as used for CIFAR: with batch norm, and one linear layer at the end."""
 
 from __future__ import annotations
 

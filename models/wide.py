@@ -14,7 +14,7 @@ STEM = 16  # channels of the first convolution, the same for every w
 
 
 class WideBlock(nn.Module):
-    """Norm, ReLU and a 3x3 convolution, twice; where the shape changes the shortcut is a 1x1 convolution after the first ReLU."""
+    """Norm, ReLU and a 3x3 convolution, twice; where the shape changes the shortcut is a 1x1 convolution of the ReLU."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -25,7 +25,8 @@ class Normalise:
         if not self.identity:
             shape = (-1, *[1] * (images.dim() - 2))
             moments = [mean_and_deviation(*sums) for sums in channel_sums(images)]
-            self.mean, self.deviation = (torch.tensor(row, device=images.device).view(shape) for row in zip(*moments, strict=True))
+            self.mean, self.deviation = (torch.tensor(row, device=images.device).view(shape)
+                                         for row in zip(*moments, strict=True))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return images if self.identity else (images.float() - self.mean) / self.deviation

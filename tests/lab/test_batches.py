@@ -31,7 +31,8 @@ def test_normalisation_is_the_mean_and_deviation_of_all_pixels_of_a_channel(coun
 
 
 def test_a_constant_channel_becomes_zero_and_floats_stay():
-    assert torch.equal(Normalise(torch.full((2, 1, 2, 2), 9, dtype=torch.uint8))(torch.full((1, 1, 2, 2), 9)), torch.zeros(1, 1, 2, 2))
+    normalise = Normalise(torch.full((2, 1, 2, 2), 9, dtype=torch.uint8))
+    assert torch.equal(normalise(torch.full((1, 1, 2, 2), 9)), torch.zeros(1, 1, 2, 2))
     floats = torch.randn(3, 1, 2, 2)
     assert Normalise(floats)(floats) is floats
 
@@ -99,5 +100,5 @@ def test_cutout_is_drawn_per_image_and_half_the_side_wide():
 
 
 def test_augmentation_needs_images():
-    with pytest.raises(UsageError, match="augment is .*shape"):
+    with pytest.raises(UsageError, match=r"augment is .*shape"):
         Batches(torch.zeros(4, 3), torch.arange(4), 2, ("flip",), 0)

@@ -45,7 +45,8 @@ def complaining(image, classes):
 
 
 OWN = {"reshaped": reshaped, "double": double, "failing": failing, "complaining": complaining,
-       "no_module": lambda image, classes: 3, "plain": lambda image, classes: nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))}
+       "no_module": lambda image, classes: 3,
+       "plain": lambda image, classes: nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))}
 
 REFUSED = [
     (MODELS, {"model": "mpl"}, r"unknown model 'mpl': did you mean 'mlp'.*torchvision:NAME.*MODULE:FUNCTION"),

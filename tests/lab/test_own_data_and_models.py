@@ -37,7 +37,8 @@ def folder(root, test_seed):
         for low, name in ((0, "dark"), (60, "bright")):
             (root / split / name).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(random.integers(low, low + 160, (8, 8, 3), dtype=np.uint8)).save(root / split / name / f"{number}.png")
+                pixels = random.integers(low, low + 160, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
     (root / "title.txt").write_text("Light and dark")
     return root
 
@@ -65,7 +66,8 @@ def test_with_a_validation_part_the_test_images_change_nothing_but_the_fingerpri
     assert (first["evaluated_on"], first["images"]) == ("validation", [30, 10])
     for name in ("test_accuracy", "test_loss", "train_loss", "layers", "proof"):
         assert first[name] == second[name]
-    assert all(np.array_equal(mine.selected, theirs.selected) for mine, theirs in zip(ticket.layers, other.layers, strict=True))
+    assert all(np.array_equal(mine.selected, theirs.selected)
+               for mine, theirs in zip(ticket.layers, other.layers, strict=True))
     assert ticket.about["evaluated_on"] == "validation"
     printed = capsys.readouterr().out
     assert "validation accuracy" in printed and "test accuracy" not in printed and "no test data used" in printed
@@ -74,8 +76,8 @@ def test_with_a_validation_part_the_test_images_change_nothing_but_the_fingerpri
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_own_data_and_networks_from_the_directory_one_is_in(workers, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    done = subprocess.run([sys.executable, str(ROOT / "run.py"), "--dataset", "own:load", "--model", "own:build", "mlp", "--epochs", "1",
-                           "--batch-size", "8", "--controls", "none", "--workers", workers], cwd=tmp_path, capture_output=True,
+    arguments = f"--dataset own:load --model own:build mlp --epochs 1 --batch-size 8 --controls none --workers {workers}"
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments.split()], cwd=tmp_path, capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]

@@ -102,8 +102,8 @@ def test_without_timm_one_line_names_the_installation(monkeypatch):
 
 
 def test_ones_own_builder_is_found_in_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / "own_networks.py").write_text("import torch\ndef build(image, classes):\n    return torch.nn.Linear(2, classes)\n"
-                                              "size = 3\n")
+    (tmp_path / "own_networks.py").write_text(
+        "import torch\ndef build(image, classes):\n    return torch.nn.Linear(2, classes)\nsize = 3\n")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
     assert resolve("own_networks:build")((2,), 3).weight.shape == (3, 2)

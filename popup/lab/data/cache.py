@@ -48,8 +48,8 @@ def cached(directory: Path, name: str, key: str, decode: Decode) -> tuple[Split,
         arrays = [torch.from_numpy(np.load(final / f"{part}.npy", mmap_mode="c")) for part in ARRAYS]
         return tuple(arrays[:2]), tuple(arrays[2:]), (final / "fingerprint.txt").read_text(encoding="ascii")
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"the decoded images in {str(final)!r} cannot be read ({' '.join(str(error).split())}): remove that "
-                         "folder, they will be decoded anew") from None
+        raise UsageError(f"the decoded images in {str(final)!r} cannot be read ({' '.join(str(error).split())}): remove "
+                         "that folder, they will be decoded anew") from None
 
 
 @contextlib.contextmanager
@@ -59,7 +59,8 @@ def _writing(decoded: Path) -> Iterator[Path]:
         decoded.mkdir(parents=True, exist_ok=True)
         lock = open(decoded / ".lock", "w", encoding="ascii")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(f"cannot write to {str(decoded)!r} ({error.strerror}): name another directory with --data-dir") from None
+        raise UsageError(f"cannot write to {str(decoded)!r} ({error.strerror}): name another directory with "
+                         "--data-dir") from None
     with lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         scratch = Path(tempfile.mkdtemp(dir=decoded, prefix=".decoding-"))
@@ -83,5 +84,5 @@ def check_space(directory: Path, needed: int) -> None:
     """A UsageError if `needed` bytes do not fit beside what is there."""
     free = shutil.disk_usage(directory).free
     if needed > free:
-        raise UsageError(f"the decoded images take {needed / 1e9:.1f} GB and {str(directory)!r} has {free / 1e9:.1f} GB free: "
-                         "give a smaller --image-size or another --data-dir")
+        raise UsageError(f"the decoded images take {needed / 1e9:.1f} GB and {str(directory)!r} has {free / 1e9:.1f} GB "
+                         "free: give a smaller --image-size or another --data-dir")

@@ -70,7 +70,7 @@ def _labelled(root: Path, folder: Path, classes: Mapping[str, int]) -> list[Pict
         return []
     for name in names:
         if name not in classes:
-            raise UsageError(f"{folder / name} is a class that {root / 'train'} lacks: its classes are the subfolders of train")
+            raise UsageError(f"{folder / name} is a class that {root / 'train'} lacks: classes are the subfolders of train")
     return [Picture(os.path.relpath(entry.path, root), classes[name], entry.stat().st_size, entry.stat().st_mtime_ns)
             for name in names for entry in _images(folder / name)]
 

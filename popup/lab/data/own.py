@@ -38,8 +38,8 @@ def _find(name: str) -> Callable[[], Any]:
     try:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"data set {name!r} is not there ({error}): write MODULE:FUNCTION, of a module that can be imported "
-                         "from this directory, or folder:PATH") from None
+        raise UsageError(f"data set {name!r} is not there ({error}): write MODULE:FUNCTION, of a module that can be "
+                         "imported from this directory, or folder:PATH") from None
     finally:
         sys.path.pop()
     if not callable(found):

@@ -97,5 +97,6 @@ PUBLISHED = (
         *(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"))),
     Published("cifar100", "CIFAR-100", 100, "CIFAR100", axes=(0, 3, 1, 2),
               files=_pickles("cifar-100-python", ("train", "test", "meta"))),
-    Published("svhn", "SVHN", 10, "SVHN", ("train_32x32.mat", "test_32x32.mat"), splits=(("split", "train"), ("split", "test"))),
+    Published("svhn", "SVHN", 10, "SVHN", ("train_32x32.mat", "test_32x32.mat"),
+              splits=(("split", "train"), ("split", "test"))),
 )

@@ -122,11 +122,12 @@ def test_tiny_imagenet_as_it_is_published(tmp_path):
     root = tmp_path / "tiny-imagenet-200"
     for label, name in enumerate(("n01443537", "n01629819")):
         for number in range(2):
-            save(root / "train" / name / "images" / f"{name}_{number}.JPEG", (64, 64), mode="L" if number else "RGB", seed=label)
+            save(root / "train" / name / "images" / f"{name}_{number}.JPEG", (64, 64), "L" if number else "RGB", label)
     for number in range(3):
         save(root / "val" / "images" / f"val_{number}.JPEG", (64, 64), seed=number)
     (root / "val" / "val_annotations.txt").write_text("".join(
-        f"val_{number}.JPEG\t{name}\t0\t32\t44\t62\n" for number, name in enumerate(("n01629819", "n01443537", "n01629819"))))
+        f"val_{number}.JPEG\t{name}\t0\t32\t44\t62\n"
+        for number, name in enumerate(("n01629819", "n01443537", "n01629819"))))
     save(root / "test" / "images" / "test_0.JPEG", (64, 64))
     data = load_dataset("tiny_imagenet", DataRequest(tmp_path))
     assert (data.title, data.classes, data.image) == ("Tiny-ImageNet", 2, (3, 64, 64))
@@ -165,9 +166,11 @@ def truncated(root):
 REFUSED = {
     "an unreadable image": (broken, r"cat/1\.jpg is not an image that can be read"),
     "a truncated image": (truncated, r"cat/1\.jpg is not an image that can be read"),
-    "another size": (lambda root: save(root / "test" / "dog" / "1.jpg", (6, 5)), r"dog/1\.jpg is 6x5 .*0\.png is 6x4 .*--image-size"),
+    "another size": (lambda root: save(root / "test" / "dog" / "1.jpg", (6, 5)),
+                     r"dog/1\.jpg is 6x5 .*0\.png is 6x4 .*--image-size"),
     "an empty class": (lambda root: (root / "train" / "eel").mkdir(), r"train/eel holds no image"),
-    "a test class of its own": (lambda root: save(root / "test" / "eel" / "0.jpg"), r"test/eel is a class that .*train lacks"),
+    "a test class of its own": (lambda root: save(root / "test" / "eel" / "0.jpg"),
+                                r"test/eel is a class that .*train lacks"),
     "no test": (lambda root: (root / "test").rename(root / "exam"), r"no labelled image in test/CLASS/"),
     "no train": (lambda root: (root / "train").rename(root / "exam"), r"has no train/CLASS/"),
     "no folder": (lambda root: root.rename(root.parent / "other"), r"no folder .*pets'"),

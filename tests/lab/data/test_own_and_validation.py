@@ -60,8 +60,8 @@ def test_a_users_own_arrays_and_tensors(module):
     assert load(f"{module}:ready").title == "Mine"
 
 
-@pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty", "number",
-                                      "missing"])
+@pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty",
+                                      "number", "missing"])
 def test_what_is_no_data_is_one_line(module, function):
     with pytest.raises(UsageError, match=f"own_data:{function}") as error:
         load(f"{module}:{function}")
@@ -79,7 +79,7 @@ def test_unknown_names(name, words):
 
 
 def test_image_size_is_refused_where_images_have_their_own():
-    with pytest.raises(UsageError, match="image_size is 16 .*'digits'.*folder"):
+    with pytest.raises(UsageError, match=r"image_size is 16 .*'digits'.*folder"):
         load_dataset("digits", DataRequest(directory=None, side=16))
 
 
@@ -120,7 +120,8 @@ def test_validation_is_the_same_every_time_nested_and_not_just_the_first():
 
 def test_a_class_keeps_an_image_for_training():
     held = hold_out(numbered([2, 1, 40]), 0.9)
-    assert torch.bincount(held.train[1]).tolist() == [1, 1, 4] and torch.bincount(held.test[1], minlength=3).tolist() == [1, 0, 36]
+    assert torch.bincount(held.train[1]).tolist() == [1, 1, 4]
+    assert torch.bincount(held.test[1], minlength=3).tolist() == [1, 0, 36]
 
 
 def test_a_class_without_training_images_is_no_hindrance():
@@ -129,5 +130,5 @@ def test_a_class_without_training_images_is_no_hindrance():
 
 
 def test_holding_out_nothing_is_refused():
-    with pytest.raises(UsageError, match="validation is 0.01: of 20 training images"):
+    with pytest.raises(UsageError, match=r"validation is 0.01: of 20 training images"):
         hold_out(numbered([10, 10]), 0.01)

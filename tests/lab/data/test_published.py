@@ -80,7 +80,8 @@ def write_svhn(root, monkeypatch):
     for split, count in COUNTS.items():
         images, labels = pixels((count, 3, 32, 32), count), np.arange(count) % 10
         content = io.BytesIO()
-        scipy.io.savemat(content, {"X": images.transpose(2, 3, 1, 0), "y": np.where(labels == 0, 10, labels)[:, None].astype(np.uint8)})
+        written = np.where(labels == 0, 10, labels)[:, None].astype(np.uint8)
+        scipy.io.savemat(content, {"X": images.transpose(2, 3, 1, 0), "y": written})
         (root / f"{split}_32x32.mat").write_bytes(content.getvalue())
         splits[split] = ["", f"{split}_32x32.mat", hashlib.md5(content.getvalue()).hexdigest()]
         expected += [images, labels]
@@ -98,7 +99,8 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST"
 
 
 def test_every_published_data_set_is_tested():
-    assert set(WRITERS) == {published.name for published in PUBLISHED} == set(DATASETS) - {"digits", "imagenet", "tiny_imagenet"}
+    assert set(WRITERS) == {published.name for published in PUBLISHED}
+    assert set(WRITERS) == set(DATASETS) - {"digits", "imagenet", "tiny_imagenet"}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -183,5 +185,5 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
         raise OSError("no network here")
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", fetch)
-    with pytest.raises(UsageError, match="'mnist' .*cannot be downloaded .*no network here.*train-images-idx3-ubyte .*yourself"):
+    with pytest.raises(UsageError, match=r"'mnist' .*cannot be downloaded .*no network here.*train-images.* yourself"):
         load_dataset("mnist", DataRequest(tmp_path, download=True))
