@@ -100,8 +100,8 @@ def layer_densities(found: Sequence[Setting]) -> Figure | None:
     left.set(xlabel="layer", ylabel="edges / entries", title=f"source, p = {middle.er_p:g}")
     right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {middle.k:g}")
     for panel in (left, right):
-        low, high = panel.dataLim.intervaly
-        panel.set(yscale="log", ylim=(min(low / 1.3, high / 10), min(1.1, high * 1.5)))
+        shown = [value for line in panel.lines for value in line.get_ydata() if value > 0]  # a layer may have no edge
+        panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
         panel.xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, left)
     return figure

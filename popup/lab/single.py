@@ -39,6 +39,9 @@ def _title(config: Config) -> str:
 
 def _report(directory: RunDirectory, result: Result) -> None:
     print(f"\n{layer_table(result)}\n")
+    empty = [row["name"] for row in result["layers"] if not row["edges"]]
+    if empty:
+        print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
     print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
     print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
