@@ -1,6 +1,9 @@
 """Folders of images: which are found, how they are decoded, cached and refused."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +17,8 @@ from popup.lab.data import cache, folder
 from popup.lab.data.dataset import DataRequest
 from popup.lab.data.folder import decode_image
 from popup.lab.datasets import load_dataset
+
+ROOT = Path(__file__).parents[3]
 
 
 def save(path, size=(6, 4), mode="RGB", seed=0):
@@ -203,3 +208,19 @@ def test_a_data_directory_that_cannot_be_written_is_named(images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write to .*file/decoded.*--data-dir"):
         load_dataset(f"folder:{images}", DataRequest(tmp_path / "file"))
+
+
+def test_two_processes_that_start_together_decode_once(images):
+    """Each prints how often it decoded an image; the second waits for the first and finds its work."""
+    script = ("import sys\nfrom pathlib import Path\nfrom popup.lab.data import folder\n"
+              "from popup.lab.datasets import DataRequest, load_dataset\n"
+              "decode, count = folder.decode_image, []\n"
+              "folder.decode_image = lambda path, side=0: (count.append(path), decode(path, side))[1]\n"
+              "data = load_dataset(f'folder:{sys.argv[1]}', DataRequest(Path(sys.argv[1]).parent / 'data'))\n"
+              "print(len(count), data.fingerprint)")
+    both = [subprocess.Popen([sys.executable, "-c", script, str(images)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)]
+    printed = [process.communicate()[0].split() for process in both]
+    assert sorted(int(count) for count, _ in printed) == [0, 11]  # ten images, the first of them twice for its size
+    assert printed[0][1] == printed[1][1]
+    assert [path.name[:5] for path in sorted((images.parent / "data" / "decoded").iterdir())] == [".lock", "pets-"]
