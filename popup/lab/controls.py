@@ -126,7 +126,7 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     if control.trained:
         return _train_weights(net, layers, config, precision, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
-    with seeded(config.source.seed, "training", test[0].device):
+    with seeded(config.source.seed, "statistics", test[0].device):
         refresh_statistics(net, batches, precision)
     metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision)}
     on_epoch(metrics)

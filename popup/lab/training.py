@@ -104,7 +104,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
             while state.epoch < settings.epochs:
                 metrics = train_epoch(state, batches, settings, lr, checkpoints)
                 if state.epoch + 1 == settings.epochs:
-                    refresh_statistics(state.net, batches, state.precision)
+                    with seeded(batches.seed, "statistics", state.device):  # the same however often it is begun
+                        refresh_statistics(state.net, batches, state.precision)
                 metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision)
                 with checkpoints.stop.deferred():
                     metrics |= state.churn.measure() if state.churn else {}

@@ -14,6 +14,7 @@ from torch import nn
 
 from models import MODELS
 from popup.files import write_atomically
+from popup.lab import training
 from popup.lab.checkpoint import CheckpointError, Checkpoints
 from popup.lab.config import Config
 from popup.lab.machine import Machine
@@ -41,8 +42,8 @@ class StopAt(Stop):
 
 def noisy(image, classes, widths=(), width=1.0):
     """Batch norm and dropout: running statistics and torch's generator are part of the state."""
-    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
-                         nn.Linear(216, classes))
+    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.Dropout(0.2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(),
+                         nn.Dropout(0.3), nn.Linear(216, classes))
 
 
 NETWORKS = {**MODELS, "noisy": noisy}
@@ -82,6 +83,29 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path):
         assert [metrics["epoch"] for metrics in seen] == [1, 2, 3] and not directory.checkpoint.exists()
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_during_an_evaluation_is_heard_at_once(epoch, tmp_path, monkeypatch):
+    """Even in the last one, before which the running statistics have been estimated anew with dropout at work."""
+    wanted, stop, calls = config(model="noisy", widths=()), Stop(), []
+    laboratory(tmp_path / "whole").run(wanted)
+
+    evaluate = training.evaluate
+
+    def asked(*arguments):
+        calls.append(1)
+        if len(calls) == epoch:
+            stop.ask(signal.SIGTERM)
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", asked)
+        with pytest.raises(Stopped) as stopped:
+            laboratory(tmp_path / "cut", stop).run(wanted)
+    assert stopped.value.code == 143 and len(calls) == epoch
+    laboratory(tmp_path / "cut").run(wanted)
+    assert left_by(tmp_path / "cut", wanted) == left_by(tmp_path / "whole", wanted)
+
+
 def test_a_run_stopped_again_and_again_goes_on(tmp_path):
     wanted = config(model="noisy", widths=())
     laboratory(tmp_path / "whole").run(wanted)
@@ -93,6 +117,23 @@ def test_a_run_stopped_again_and_again_goes_on(tmp_path):
         except Stopped:
             stops += 1
     assert stops >= 6 and left_by(tmp_path / "often", wanted) == left_by(tmp_path / "whole", wanted)
+
+
+def test_an_interrupt_within_a_step_writes_nothing_that_is_half(tmp_path, monkeypatch):
+    """Without Stop's handlers (a caller of Laboratory in Python) Ctrl-C can come between the backward pass and the step."""
+    wanted, calls = config(), []
+
+    def interrupt(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return cross_entropy(*arguments, **options)
+
+    cross_entropy = nn.functional.cross_entropy
+    monkeypatch.setattr("popup.lab.training.F.cross_entropy", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        laboratory(tmp_path).run(wanted)
+    assert not laboratory(tmp_path).directory(wanted).checkpoint.exists()
 
 
 @pytest.mark.parametrize("model", ["mlp", "small_conv"])
