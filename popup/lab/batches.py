@@ -28,6 +28,23 @@ class Normalise:
             self.mean, self.deviation = (torch.tensor(row, device=images.device).view(shape)
                                          for row in zip(*moments, strict=True))
 
+    def record(self) -> dict[str, list[float]] | None:
+        """Mean and deviation of each channel, None for images that stay as they are."""
+        if self.identity:
+            return None
+        return {name: getattr(self, name).flatten().tolist() for name in ("mean", "deviation")}
+
+    @classmethod
+    def from_record(cls, record: dict[str, list[float]] | None, images: torch.Tensor) -> Normalise:
+        """What gave the record, for images of the shape and on the device of `images`."""
+        found = cls.__new__(cls)
+        found.identity = record is None
+        if record is not None:
+            shape = (-1, *[1] * (images.dim() - 2))
+            found.mean, found.deviation = (torch.tensor(record[name], device=images.device).view(shape)
+                                           for name in ("mean", "deviation"))
+        return found
+
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return images if self.identity else (images.float() - self.mean) / self.deviation
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.lab.batches import Normalise
 from popup.lab.config import Config, TaskSettings
 from popup.lab.networks import Models, build_network
 from popup.ticket.file import TicketError
@@ -61,6 +62,16 @@ def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
     if not sizes or prod(image) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
         raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
     return tuple(image), classes
+
+
+def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
+    """How images were normalised for the ticket, on the device of `images`."""
+    record, channels = ticket.about.get("normalise"), recorded_image(ticket)[0][0]
+    if record is not None:
+        rows = [record.get(name) for name in ("mean", "deviation")] if isinstance(record, dict) else [None]
+        if not all(isinstance(row, list) and len(row) == channels and all(map(finite, row)) for row in rows):
+            raise TicketError(f"the ticket records the normalisation {record!r:.80}")
+    return Normalise.from_record(record, images)
 
 
 def recorded_accuracy(ticket: Ticket) -> float | None:

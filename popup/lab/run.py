@@ -13,7 +13,7 @@ from torch import nn
 
 from popup.lab.checkpoint import Checkpoints
 from popup.lab.config import Config
-from popup.lab.controls import CONTROLS, TICKET, Subnetwork, control_config, run_control
+from popup.lab.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.data.validation import hold_out
 from popup.lab.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.diagnostics import diagnose
@@ -59,7 +59,7 @@ class Laboratory:
     def network(self, config: Config) -> nn.Module:
         """The plain network of a config, on the device."""
         data = self.data(config)
-        with seeded(config.source.seed, "network", torch.device("cpu")):  # for parameters that are no layer's (a class token)
+        with seeded(config.source.seed, "network", torch.device("cpu")):  # for what is no layer's (a class token)
             return build_network(self.models, config, data.image, data.classes).to(self.device)
 
     def attached(self, config: Config) -> nn.Module:
@@ -97,7 +97,8 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
     directory.start()
     outcome = fit(net, data.train, data.test, config, record, checkpoints)
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
-             "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes}
+             "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
+             "normalise": outcome.normalise.record()}
     ticket = extract(net, about)
     ticket.save(directory.ticket)
     return outcome.history, densities(net), outcome.proof, diagnose(ticket, laboratory.network(config), data.image)

@@ -12,12 +12,11 @@ from torch import nn
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.arguments import parse_as
-from popup.lab.batches import Normalise
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
-from popup.lab.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image
+from popup.lab.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image, recorded_normalise
 from popup.lab.run import Laboratory
 from popup.lab.tables import check_lines, layer_table, table
 from popup.lab.training import EVALUATION_BATCH, evaluate
@@ -73,7 +72,8 @@ class ExportOptions:
     out: str = field(metadata={"help": "the file to write; its ending says which form", "positional": True})
     csr: bool = field(default=False, metadata={"help": "safetensors: weights of Linear layers as compressed sparse rows"})
     model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
-    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets, for the images of the check"})
+    dataset: str = field(default="", metadata={"help": "data set of the check's images; none: the ticket's own"})
+    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
 
 
 def show(arguments: Sequence[str], models: Models) -> int:
@@ -140,20 +140,17 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     ticket = load(options.ticket)
     machine = Machine(options.device, options.threads, options.data_dir)
     laboratory = Laboratory(models, machine, Path())
-    own = recorded_config(ticket, options.model)
-    net = rebuild(ticket, models, own).to(laboratory.device)
-    data = laboratory.data(own)
-    normalise = Normalise(data.train[0].to(laboratory.device))
-    if options.dataset:
-        data = laboratory.data(recorded_config(ticket, options.model, options.dataset))
+    config = recorded_config(ticket, options.model, options.dataset)
+    net = rebuild(ticket, models, config).to(laboratory.device)
+    data = laboratory.data(config)
     image, classes = recorded_image(ticket)
     if (data.image, data.classes) != (image, classes):
         raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
                          f"{list(image)} and {classes}: test it on such data")
     images, labels = (part.to(laboratory.device) for part in data.test)
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
-    accuracy = evaluate(net, images, labels, normalise, precision)["test_accuracy"]
-    print(f"{own.task.model} on {data.title}: test accuracy {accuracy:.2f}% of {len(labels):,} images")
+    accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
+    print(f"{config.task.model} on {data.title}: test accuracy {accuracy:.2f}% of {len(labels):,} images")
     recorded = recorded_accuracy(ticket)
     if options.dataset or recorded is None:
         return DONE
@@ -173,7 +170,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
     if out.suffix == ".safetensors":
         content, said = plain_file(ticket, options.csr), "a plain state_dict"
     else:
-        config = recorded_config(ticket, options.model)
+        config = recorded_config(ticket, options.model, options.dataset)
         net = rebuild(ticket, models, config)
         content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
         inputs, kind = _check_inputs(ticket, models, config, options.data_dir)
@@ -184,6 +181,9 @@ def export(arguments: Sequence[str], models: Models) -> int:
             return FAILED
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
+    scales = ticket.about.get("normalise")
+    print(_clean(f"its inputs are images {ticket.about.get('image')}"
+                 f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
 
 
@@ -193,7 +193,8 @@ def _check_inputs(ticket: Ticket, models: Models, config: Config, data_dir: str)
     try:
         data = Laboratory(models, Machine("cpu", 0, data_dir), Path()).data(config)
         if data.image == image:
-            return Normalise(data.train[0])(data.test[0][:EVALUATION_BATCH]), "test images"
+            images = data.test[0][:EVALUATION_BATCH]
+            return recorded_normalise(ticket, images)(images), "test images"
     except UsageError:
         pass
     return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"

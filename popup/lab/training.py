@@ -38,6 +38,7 @@ class Outcome:
     history: list[Metrics]
     proof: Proof
     precision: str  # fp32 or bf16
+    normalise: Normalise
 
     @property
     def test_accuracy(self) -> float:
@@ -72,7 +73,8 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
                           precision, Churn(net), before)
     history = optimise(state, batches, test, config.training, config.training.lr, merge, on_epoch,
                        checkpoints or Checkpoints())
-    return Outcome(history, prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH])), precision.name)
+    proof = prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH]))
+    return Outcome(history, proof, precision.name, batches.normalise)
 
 
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> tuple[Batches, Split]:

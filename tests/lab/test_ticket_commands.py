@@ -161,6 +161,7 @@ def test_exported_programs_predict_the_same(form, paths, capsys, tmp_path):
             pytest.importorskip(library)
     code, out, err = call(capsys, "export", paths["norms"], tmp_path / f"net.{form}")
     assert code == 0 and not err and "the same predictions on 359 test images" in out
+    assert "its inputs are images [1, 8, 8], as (pixel - mean) / deviation by channel: {'deviation': [6.0" in out
     assert (tmp_path / f"net.{form}").stat().st_size > 1000
 
 
@@ -215,7 +216,9 @@ def test_a_task_that_cannot_be_trusted_is_refused(case, paths, capsys, tmp_path)
     assert code == 2 and words in err and err.count("\n") == 1, err
 
 
-@pytest.mark.parametrize("about", [{}, {"image": [1, 8, 10**9]}, {"image": "x"}, {"classes": 10**12}, {"image": [1, 8, 9]}])
+@pytest.mark.parametrize("about", [{}, {"image": [1, 8, 10**9]}, {"image": "x"}, {"classes": 10**12}, {"image": [1, 8, 9]},
+                                   {"normalise": 1}, {"normalise": {"mean": [1, 2], "deviation": [1, 2]}},
+                                   {"normalise": {"mean": ["x"], "deviation": [1]}}])
 def test_a_record_of_other_images_is_refused(about, paths, capsys, tmp_path):
     ticket = load(paths["one"])
     path = replace(ticket, about={**ticket.about, **about} if about else {}).save(tmp_path / "t")
