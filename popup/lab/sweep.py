@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from popup.lab.controls import control_config
 from popup.lab.machine import Machine
 from popup.lab.run import Laboratory, Models
 from popup.lab.stop import Stop
+from popup.lab.training import RunFailed
 from popup.lab.worker import Cell, Event, work
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
@@ -36,75 +36,100 @@ def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
     return list({config.hash(): config for config in wanted}.values())
 
 
+class Worker:
+    """One worker process, the pipe it tells its events through, and the cell it is doing.
+
+    A pipe of its own: a worker that is killed while it writes to a shared queue would block the others.
+    """
+
+    def __init__(self, laboratory: Laboratory, machine: Machine, configs: Sequence[Config]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.events, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=_worker, daemon=True, args=(
+            laboratory.models, machine, laboratory.out, list(configs), theirs, os.getpid()))
+        self.process.start()
+        theirs.close()
+        self.cell = ""
+
+    def read(self) -> Event | None:
+        """The next event, None if the worker has ended."""
+        try:
+            event = self.events.recv()
+        except EOFError:
+            return None
+        self.cell = event.cell if event.kind == "started" else ""
+        return event
+
+
 class Pool:
-    """The worker processes of one sweep, and what each is doing."""
+    """The workers of one sweep."""
 
     def __init__(self, laboratory: Laboratory, configs: Sequence[Config], workers: int) -> None:
         self.laboratory, self.cells = laboratory, {config.hash(): Cell(laboratory.out, config) for config in configs}
-        self.context: SpawnContext = multiprocessing.get_context("spawn")
-        self.events = self.context.Queue()
-        self.running: dict[int, str] = {}  # process id -> cell
         self.deaths: Counter[str] = Counter()
-        self.processes: list[SpawnProcess] = [self._start(place) for place in range(workers)]
+        self.workers: dict[int, Worker] = {}
+        try:
+            for place in range(workers):
+                self.workers[place] = self._start(place)
+        except BaseException:
+            self.stop()
+            raise
 
-    def _start(self, place: int) -> SpawnProcess:
-        laboratory = self.laboratory
-        machine = laboratory.machine
-        if laboratory.device.type == "cuda" and laboratory.device.index is None:
+    def _start(self, place: int) -> Worker:
+        machine, device = self.laboratory.machine, self.laboratory.device
+        if device.type == "cuda" and device.index is None:
             machine = replace(machine, device=f"cuda:{place % torch.cuda.device_count()}")
-        configs = [cell.config for cell in self.cells.values()]
-        process = self.context.Process(target=_worker, daemon=True, args=(
-            laboratory.models, machine, laboratory.out, configs, self.events, os.getpid()))
-        process.start()
-        return process
+        return Worker(self.laboratory, machine, [cell.config for cell in self.cells.values()])
 
     def tend(self) -> list[Event]:
-        """Wait a moment for events; replace workers that died. Returns what has happened."""
+        """Wait a moment for events; replace workers that died, let those go that are done. Returns what has happened."""
         happened = []
-        try:
-            process, event = self.events.get(timeout=PATIENCE)
-            while True:
+        ready = wait([worker.events for worker in self.workers.values()], PATIENCE)
+        for place, worker in list(self.workers.items()):
+            if worker.events not in ready:
+                continue
+            event = worker.read()
+            if event is not None:
                 happened.append(event)
-                self.running[process] = event.cell if event.kind == "started" else ""
-                process, event = self.events.get_nowait()
-        except queue.Empty:
-            pass
-        for place, process in enumerate(self.processes):
-            if process.exitcode not in (None, 0):
-                self._bury(process)
-                self.processes[place] = self._start(place)
+                continue
+            worker.process.join()
+            del self.workers[place]
+            if worker.process.exitcode != 0:
+                self._bury(worker)
+                self.workers[place] = self._start(place)
         return happened
 
-    def _bury(self, process: SpawnProcess) -> None:
-        """A worker died. After the second death on one cell the cell is called failed."""
-        name = self.running.pop(process.pid, "")
-        if not name or self.cells[name].over():
+    def _bury(self, worker: Worker) -> None:
+        """A worker died. After the second death on one cell the cell is called failed; outside any cell the sweep is."""
+        self.deaths[worker.cell] += 1
+        code = worker.process.exitcode
+        if self.deaths[worker.cell] < MOST_DEATHS:
             return
-        self.deaths[name] += 1
-        if self.deaths[name] >= MOST_DEATHS:
-            self.cells[name].fail(f"its worker died twice (exit code {process.exitcode}); -9 often means out of memory")
-
-    def alive(self) -> bool:
-        return any(process.exitcode is None for process in self.processes)
+        if not worker.cell:
+            raise RunFailed(f"worker processes die before they start a run (exit code {code}): see above")
+        if not self.cells[worker.cell].over():
+            self.cells[worker.cell].fail(f"its worker died twice (exit code {code}); -9 often means out of memory")
 
     def stop(self) -> None:
         """End the workers and wait for them."""
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join()
+        for worker in self.workers.values():
+            worker.process.terminate()
+        for worker in self.workers.values():
+            worker.process.join()
 
 
-def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events, parent: int) -> None:
+def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events: Connection, parent: int) -> None:
     """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
     stop = Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
     signal.signal(signal.SIGTERM, stop.ask)
     try:
         laboratory = Laboratory(models, machine, out, stop)
-        work(laboratory, configs, lambda event: events.put((os.getpid(), event)), lambda: os.getppid() == parent)
+        work(laboratory, configs, events.send, lambda: os.getppid() == parent)
     except KeyboardInterrupt:  # Stopped is one
         sys.exit(STOPPED)
+    except OSError as error:  # a full disk, or a parent that is gone
+        sys.exit(f"popup: a worker ends: {error}")
 
 
 def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:
@@ -131,9 +156,8 @@ def run_sweep(laboratory: Laboratory, configs: Sequence[Config], workers: int) -
 
 def _run_pool(pool: Pool, bar: Bar) -> None:
     try:
-        while pool.alive():
+        while pool.workers:
             bar.show(pool.tend())
-        bar.show(pool.tend())
     finally:
         pool.stop()
 
