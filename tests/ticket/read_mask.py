@@ -1,8 +1,6 @@
-"""Read the mask of a layer from a ticket without popup, as popup/ticket/file.py and sealed.py describe the format.
+"""Read a layer's mask from a ticket without popup, as popup/ticket/file.py and sealed.py describe the format.
 
     python tests/ticket/read_mask.py TICKET LAYER
-
-Prints the shape, the kept and the drawn edges, and the first kept entries of the layer's weight as flat indices.
 """
 
 import hashlib
