@@ -1,5 +1,5 @@
 """A small vision transformer in the plain form of Beyer, Zhai and Kolesnikov (arXiv 2205.01580): fixed sine positions and
-a mean over the tokens, so that every parameter is a weight, a bias or a norm's; nothing else would be random but learned.
+a mean over the tokens, so that there is no class token or position table: every parameter is a weight, a bias or a norm's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEP = 12  # token widths are its multiples: divisible by the heads, and by 4 fo
 def patch_side(height: int, width: int) -> int:
     """The smallest side from 2 on that divides the image and leaves at most 8x8 patches; the whole image if none does.
 
-    One pixel alone would be too little: after the mask only few channels of a token would see it.
+    Patches of one pixel would reach only few channels of a token where the embedding is sparse.
     """
     longest = max(height, width)
     sides = range(max(2, -(-longest // 8)), longest + 1)

@@ -7,7 +7,9 @@ from torch import nn
 from models import MODELS
 from popup.errors import UsageError
 from popup.lab.config import Config
+from popup.lab.machine import Machine
 from popup.lab.networks import build_network
+from popup.lab.run import Laboratory
 
 
 def config(**changes):
@@ -71,6 +73,26 @@ def test_what_cannot_be_built_is_one_line(models, changes, words):
     with pytest.raises(UsageError, match=words) as error:
         build_network(models, config(**changes), (1, 8, 8), 3)
     assert "\n" not in str(error.value)
+
+
+class Token(nn.Module):
+    """A network with a parameter that is no layer's, drawn at random."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(64))
+        self.fc = nn.Linear(64, classes)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1) + self.token)
+
+
+def test_what_a_builder_draws_comes_from_the_seed(tmp_path):
+    laboratory = Laboratory({"token": lambda image, classes: Token(classes)}, Machine(device="cpu", threads=1), tmp_path)
+    before = torch.get_rng_state()
+    first, again, other = (laboratory.network(config(model="token", seed=seed)).token for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_ones_own_builder_may_leave_sizes_to_the_first_image():
