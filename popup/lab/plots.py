@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+from popup.files import write_atomically
 from popup.lab.config import Config
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
@@ -32,4 +34,6 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
     source = config.source
     figure.suptitle(f"{config.task.model} on {title}: ER p = {source.er_p:g} ({source.density}), k = {source.k:g}, "
                     f"seed {source.seed}", fontsize=10)
-    figure.savefig(path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())

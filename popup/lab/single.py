@@ -21,6 +21,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             result = laboratory.run(config, progress)
     else:
+        directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
     if not directory.picture.exists():
         plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)

@@ -26,6 +26,7 @@ from popup.ticket.ticket import Ticket, load
 from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
+NOT_REPEATED = "NOT repeated (another device or number of threads than the run's may round otherwise)"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class EvalOptions:
     dataset: str = field(default="", metadata={
         "help": "data set to test on; none: the ticket's own, whose accuracy must repeat"})
     model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
-    device: str = field(default="cpu", metadata={"help": "where to compute; another than the run's may round otherwise"})
+    device: str = field(default="auto", metadata={"help": "where to compute; another than the run's may round otherwise"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
     data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
 
@@ -154,7 +155,7 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     recorded = recorded_accuracy(ticket)
     if options.dataset or recorded is None:
         return DONE
-    print(f"recorded: {recorded:.2f}%, {'repeated exactly' if accuracy == recorded else 'NOT repeated'}")
+    print(f"recorded: {recorded:.2f}%, {'repeated exactly' if accuracy == recorded else NOT_REPEATED}")
     return DONE if accuracy == recorded else FAILED
 
 
