@@ -99,3 +99,16 @@ def test_attentions_fast_path_sees_the_same_masked_weights():
     with torch.no_grad():
         fast = net(images)
     assert slow.requires_grad and torch.allclose(slow, fast, atol=1e-5)
+
+
+def test_the_gains_of_convnexts_blocks_are_one_so_that_the_blocks_matter():
+    """torchvision starts them at 1e-6 to be learned: frozen there, removing every block changes no digit of the logits."""
+    net = popup.attach(build("convnext_tiny"), er_p=0.05, k=0.5, density="balanced", seed=0).eval()
+    gains = [parameter for name, parameter in net.named_parameters() if "layer_scale" in name]
+    assert len(gains) == 18 and all((gain == 1).all() for gain in gains)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = net(images)
+        for gain in gains:
+            gain.zero_()
+        assert (net(images) - whole).norm() > 0.1 * whole.norm()

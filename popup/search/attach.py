@@ -20,7 +20,7 @@ from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
 from popup.source.densities import total_density
-from popup.source.layers import find_layers, is_norm, owner
+from popup.source.layers import find_layers, is_gain, is_norm, owner
 from popup.source.recipe import GIVEN, LayerSource, Recipe, draw
 
 
@@ -33,7 +33,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them. `density` may also map each
     layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
     there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0, norm
-    affines at 1 and 0, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be
+    affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be
     attached or a value is not allowed.
     """
     given = density if isinstance(density, Mapping) else None
@@ -92,7 +92,8 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
 
 
 def freeze(net: nn.Module) -> None:
-    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, others stay as they are."""
+    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
+    stay as they are."""
     for module in net.modules():
         if is_norm(module) and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
@@ -100,7 +101,7 @@ def freeze(net: nn.Module) -> None:
             parameter.requires_grad_(False)
             if name.endswith("bias"):
                 parameter.data.zero_()
-            elif is_norm(module) and name == "weight":
+            elif is_gain(name) or (is_norm(module) and name == "weight"):
                 parameter.data.fill_(1.0)
 
 

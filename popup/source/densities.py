@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import brentq
 
 from popup.errors import UsageError, check_name, check_number
 from popup.source.layers import Layer
@@ -47,6 +46,8 @@ def pyramidal(layers: Sequence[Layer], p: float) -> np.ndarray:
     depth = np.arange(1, len(layers) + 1)
     if p == 1:
         return np.ones(len(layers))
+
+    from scipy.optimize import brentq  # a third of a second of import that no other density needs
 
     def excess(root: float) -> float:
         return float(np.sum(root**depth * entries) / np.sum(entries) - p)

@@ -112,3 +112,11 @@ def _refuse_lazy(net: nn.Module) -> None:
 def is_norm(module: nn.Module) -> bool:
     """Whether `module` normalises: its class says so in its name, in torch as in timm and torchvision."""
     return "norm" in type(module).__name__.lower() and not isinstance(module, MASKABLE)
+
+
+def is_gain(name: str) -> bool:
+    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma).
+
+    Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
+    """
+    return any(word in name.lower() for word in ("layer_scale", "gamma", "skipinit_gain"))

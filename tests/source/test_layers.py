@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, is_norm, owner
+from popup.source.layers import Layer, find_layers, is_gain, is_norm, owner
 
 
 class Tied(nn.Module):
@@ -132,3 +132,8 @@ def test_owner_is_the_module_and_the_attribute():
 def test_a_norm_is_known_by_its_name():
     assert all(map(is_norm, (nn.BatchNorm2d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.RMSNorm(2), nn.InstanceNorm1d(2))))
     assert not any(map(is_norm, (nn.Linear(2, 2), nn.ReLU(), nn.Embedding(2, 2))))
+
+
+def test_a_blocks_gain_is_known_by_its_name():
+    assert all(map(is_gain, ("layer_scale", "gamma", "gamma_1", "skipinit_gain", "layer_scale_1")))
+    assert not any(map(is_gain, ("weight", "class_token", "logit_scale", "pos_embedding", "in_proj_weight")))
