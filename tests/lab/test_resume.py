@@ -40,9 +40,20 @@ class StopAt(Stop):
         super().check()
 
 
+class Shift(nn.Module):
+    """A parameter that is no layer's and starts random: the seed must give it again."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(channels, 1, 1))
+
+    def forward(self, x):
+        return x + self.token
+
+
 def noisy(image, classes, widths=(), width=1.0):
-    """Batch norm and dropout: running statistics and torch's generator are part of the state."""
-    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.Dropout(0.2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(),
+    """Batch norm, dropout and a random token: running statistics and torch's generator are part of the state."""
+    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.Dropout(0.2), nn.BatchNorm2d(6), nn.ReLU(), Shift(6), nn.Flatten(),
                          nn.Dropout(0.3), nn.Linear(216, classes))
 
 
