@@ -1,9 +1,9 @@
 """Kill a run with -9 at random moments until it is done, and compare what it leaves with an uninterrupted run's.
 
-    python tests/lab/kill.py MODEL KILLS [ROLE]
+    python tests/lab/kill.py KILLS MODEL[:ROLE] ...
 
-A checkpoint is written after every step, so that many kills fall into its write. Prints one JSON line; the tests run
-this file in a process of its own, since it forks.
+A checkpoint is written after every step, so that many kills fall into its write. Prints one JSON line a model; the tests
+run this file in a process of its own, since it forks.
 """
 
 import json
@@ -53,7 +53,7 @@ def killed(out: Path, config: Config, delay: float, data: dict) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def main(model: str, kills: int, role: str = "ticket") -> None:
+def main(kills: int, model: str, role: str = "ticket") -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process with threads; torch has one here
     torch.set_num_threads(1)
     chance = random.Random(f"{model} {role}")
@@ -88,4 +88,5 @@ def main(model: str, kills: int, role: str = "ticket") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    for name in sys.argv[2:]:
+        main(int(sys.argv[1]), *name.split(":"))
