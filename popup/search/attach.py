@@ -33,8 +33,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them. `density` may also map each
     layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
     there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0, norm
-    affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be
-    attached or a value is not allowed.
+    affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if
+    `net` cannot be attached or a value is not allowed.
     """
     given = density if isinstance(density, Mapping) else None
     if (er_p is None) == (given is None):

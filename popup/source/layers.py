@@ -119,4 +119,4 @@ def is_gain(name: str) -> bool:
 
     Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
     """
-    return any(word in name.lower() for word in ("layer_scale", "gamma", "skipinit_gain"))
+    return any(word in name.lower() for word in ("layer_scale", "gamma", "gain"))

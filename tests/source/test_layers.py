@@ -135,5 +135,5 @@ def test_a_norm_is_known_by_its_name():
 
 
 def test_a_blocks_gain_is_known_by_its_name():
-    assert all(map(is_gain, ("layer_scale", "gamma", "gamma_1", "skipinit_gain", "layer_scale_1")))
+    assert all(map(is_gain, ("layer_scale", "gamma", "gamma_1", "skipinit_gain", "gain", "layer_scale_1")))
     assert not any(map(is_gain, ("weight", "class_token", "logit_scale", "pos_embedding", "in_proj_weight")))
