@@ -1,5 +1,8 @@
 """Each network has the parameter count that is published for it, and the layers that its paper lists."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -111,3 +114,12 @@ def test_depth_of_option_b_without_its_projections(name, depth, shortcuts):
     projections = [path for path, module in net.named_modules() if "shortcut.0" in path]
     assert (len(layers(net)) - len(projections), len(projections)) == (depth, shortcuts)
     assert layers(net)[-1] == (10, 512 if name == "resnet34" else 2048)
+
+
+def test_the_table_in_the_documentation_is_this_one():
+    text = (Path(__file__).parents[2] / "docs" / "models-and-data.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.MULTILINE))
+    shown = {name: f"{count:,}" for name, (_, _, count) in EXACT.items() if name != "wide_resnet28"}
+    shown["wide_resnet28"] = f"{sum(parameter.numel() for parameter in build('wide_resnet28', 1).parameters()):,}"
+    assert rows == shown
+    assert f"{EXACT['wide_resnet28'][2]:,} at `--width 10`" in text
