@@ -2,8 +2,18 @@
 
 import sys
 
-from models import MODELS
-from popup.lab.command import main
+
+def run() -> int:
+    """Import, which takes seconds, and do what the command line says; an interrupt meanwhile is one line too."""
+    try:
+        from models import MODELS
+        from popup.lab.command import main
+
+        return main(sys.argv[1:], MODELS)
+    except KeyboardInterrupt:
+        print("popup: interrupted", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], MODELS))
+    sys.exit(run())

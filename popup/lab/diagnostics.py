@@ -12,10 +12,13 @@ from popup.search.attach import freeze
 from popup.source.layers import owner
 from popup.ticket.ticket import Ticket
 
+# With these an output is no longer a sum over paths with positive weights: means are taken off, or products formed.
+SIGNED = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.MultiheadAttention)
+
 
 def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, Any]:
     """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds; `effective`, edges that lie on
-    a path from input to output. `net` is a plain network of the ticket's architecture for images [c, h, w]; it is spent.
+    a path from input to output, None where the network mixes signs (attention, layer norm). `net` is a plain network of the ticket's architecture for images [c, h, w]; it is spent.
     """
     masks = {"er": [], "ticket": []}
     for layer in ticket.layers:
@@ -23,9 +26,10 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         places = torch.from_numpy(layer.source(ticket.recipe).edges)
         masks["er"].append(edges.scatter(0, places, 1.0).view(layer.layer.shape))
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.layer.shape))
+    additive = not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.layer.name for layer in ticket.layers], net.cpu().double().eval()
     return {side: {"dead": [int((mask.flatten(1).sum(1) == 0).sum()) for mask in mask_list],
-                   "effective": effective_edges(net, names, mask_list, image)} for side, mask_list in masks.items()}
+                   "effective": effective_edges(net, names, mask_list, image) if additive else None} for side, mask_list in masks.items()}
 
 
 def effective_edges(net: nn.Module, names: Sequence[str], masks: Sequence[torch.Tensor], image: Sequence[int]) -> list[int]:

@@ -158,6 +158,9 @@ def heat_map(found: Sequence[Setting]) -> Figure | None:
 
 def effective_density(found: Sequence[Setting]) -> Figure | None:
     """The density of edges on a path from input to output, against the density kept."""
+    found = [setting for setting in found if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
+    if not found:
+        return None
     figure, (panel,) = _grid(1)
     for index, line in enumerate(_by(found, "density")):
         kept = [setting.final_density for setting in line]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.plots import plot_training
 from popup.lab.record import RunDirectory
 from popup.lab.run import Laboratory, Result
 from popup.lab.tables import layer_table, proof_lines
 from popup.lab.training import Metrics, RunFailed
+from popup.lab.worker import Cell
 
 
 def run_single(laboratory: Laboratory, config: Config) -> Result:
@@ -18,8 +20,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     result = directory.result()
     print(_title(config))
     if result is None:
-        with Progress(config.training.epochs, config.task.evaluated_on) as progress:
-            result = laboratory.run(config, progress)
+        result = _run_alone(laboratory, config)
     else:
         directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
@@ -29,6 +30,17 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     if not result["proof"]["holds"]:
         raise RunFailed("a law is broken: see BROKEN above")
     return result
+
+
+def _run_alone(laboratory: Laboratory, config: Config) -> Result:
+    """Do the run, unless another process is doing it."""
+    laboratory.attached(config)  # what is refused is refused before a directory is made
+    with Cell(laboratory.out, config).claim() as mine:
+        if not mine:
+            raise UsageError(f"another process is doing this run in {laboratory.directory(config).path}: wait for it, "
+                             "or name another --out")
+        with Progress(config.training.epochs, config.task.evaluated_on) as progress:
+            return laboratory.run(config, progress)
 
 
 def _title(config: Config) -> str:

@@ -79,8 +79,9 @@ def _miscounted(search: Search, kept: list[int]) -> tuple[str, ...]:
 @torch.no_grad()
 def _differing_predictions(net: nn.Module, inputs: torch.Tensor) -> int:
     """How many predictions the plain merged network makes that are not the attached network's own."""
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     same = net(inputs).argmax(-1) == merge(net)(inputs).argmax(-1)
-    net.train(training)
+    for module, training in modes:
+        module.training = training
     return int((~same).sum())

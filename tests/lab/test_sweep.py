@@ -167,6 +167,16 @@ def test_two_processes_on_one_directory_and_a_kill_lose_nothing(tmp_path, swept)
     assert tickets(tmp_path) == tickets(swept)
 
 
+def test_a_single_run_that_another_process_is_doing_is_refused(tmp_path):
+    config = Config.from_flat({"epochs": 2, "widths": (32,)})
+    command = [sys.executable, "run.py", *QUICK, "--out", str(tmp_path)]
+    with Cell(tmp_path, config).claim() as mine:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert mine and done.returncode == 2
+    assert done.stderr.startswith("popup: another process is doing this run") and done.stderr.count("\n") == 1
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
 def test_report_refuses_a_directory_without_runs(tmp_path, capsys):
     assert main(["report", str(tmp_path)], MODELS) == 2
     assert "holds no finished run" in capsys.readouterr().err
