@@ -45,7 +45,11 @@ def program_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(_exported(net, image), buffer)
-        module = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+        try:
+            module = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+        except RuntimeError:  # torch 2.6 fails on nested containers
+            raise UsageError(f"torch {torch.__version__} cannot read back the program it exports of this network: update torch, "
+                             "or export to a .safetensors or .onnx file") from None
     return buffer.getvalue(), module
 
 

@@ -160,6 +160,9 @@ def test_exported_programs_predict_the_same(form, paths, capsys, tmp_path):
         for library in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(library)
     code, out, err = call(capsys, "export", paths["norms"], tmp_path / f"net.{form}")
+    if form == "pt2" and torch.__version__.startswith("2.6."):
+        assert code == 2 and "cannot read back the program" in err  # a bug of torch 2.6 with nested containers
+        return
     assert code == 0 and not err and "the same predictions on 359 test images" in out
     assert "its inputs are images [1, 8, 8], as (pixel - mean) / deviation by channel: {'deviation': [6.0" in out
     assert (tmp_path / f"net.{form}").stat().st_size > 1000
