@@ -32,7 +32,7 @@ def test_a_disk_that_fills_ends_the_run_with_one_line_and_the_same_command_goes_
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     (place,) = tmp_path.iterdir()
     assert done.stderr == f"popup: {place}/checkpoint.safetensors: File too large\n"
-    assert sorted(path.name for path in place.iterdir()) == ["config.json", "metrics.jsonl"]
+    assert sorted(path.name for path in place.iterdir()) == [".lock", "config.json", "metrics.jsonl"]
     assert main(command[2:], MODELS) == 0 and (place / "result.json").exists()
 
 
