@@ -1,4 +1,4 @@
-"""popup finds strong lottery tickets inside Erdos-Renyi networks: frozen random weights, a fixed random mask, learned scores."""
+"""Strong lottery tickets inside Erdos-Renyi networks: frozen random weights, a fixed random mask, learned scores."""
 
 from popup.errors import UsageError
 from popup.lab.config import Config

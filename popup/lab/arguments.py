@@ -74,7 +74,8 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
         raise UsageError("--k and --final-density exclude each other: give one of them")
     points = _points(values, groups)
     points, impossible = _with_final_density(points, output.final_density)
-    configs = [Config.from_flat({**point, "seed": point["seed"] + offset}) for point in points for offset in range(output.seeds)]
+    configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
+               for point in points for offset in range(output.seeds)]
     return Request(configs, impossible, output, machine)
 
 

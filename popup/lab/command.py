@@ -25,7 +25,8 @@ mask keeps a fraction p of them, and learned scores select the fraction k of tho
 
 example: python run.py --er-p 0.2 --k 0.5 --density erk
 sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: report DIR; eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER"""
+other commands, each with its own --help: report DIR; bench; eval, show, verify TICKET;
+export TICKET OUT; diff TICKET OTHER"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
     "report": report, "bench": bench, "eval": evaluate_ticket, "show": show, "verify": verify_ticket, "export": export, "diff": diff}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from popup.files import write_atomically
 from popup.lab.comparison import settings
-from popup.lab.figures import DIAGNOSTICS, FIGURES
+from popup.lab.diagnostic_figures import DIAGNOSTICS
+from popup.lab.figures import FIGURES
 from popup.lab.page import render
 from popup.lab.results import Run, write_csv
 from popup.lab.summary import failure_lines, summarise, tables, verdicts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from popup.lab.comparison import Contrast, Setting, density_contrasts, measured_on, show, source_contrasts
 from popup.lab.controls import CONTROLS
@@ -12,6 +13,7 @@ from popup.lab.tables import WIDTH, table
 
 SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
          "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained"}
+CLEAR = 0.05  # Holm's p value below which a difference is called clear
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
@@ -36,7 +38,8 @@ def tables(found: Sequence[Setting]) -> list[Table]:
 
 def ticket_table(found: Sequence[Setting]) -> Table:
     """Tickets, and what trained weights reach in the same edges, with intervals."""
-    roles = [role for role, control in CONTROLS.items() if control.trained and any(setting.controls[role] for setting in found)]
+    roles = [role for role, control in CONTROLS.items()
+             if control.trained and any(setting.controls[role] for setting in found)]
     header = [*_names(found), "density", "ticket %", *(SHORT[role] for role in roles), "seeds"]
     rows = [[*_values(setting), f"{setting.final_density:.4f}", setting.accuracy.text(),
              *(_text(setting.control(role)) for role in roles), str(setting.accuracy.count)] for setting in found]
@@ -71,17 +74,35 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
 
 def verdicts(found: Sequence[Setting]) -> list[str]:
     """What the contrasts say, a sentence each."""
-    sentences = []
-    contrasts = density_contrasts(found)
-    clear = [contrast for contrast in contrasts if contrast.adjusted is not None and contrast.adjusted < 0.05]
-    if contrasts:
-        sentences.append(f"Layerwise densities: {len(clear)} of {len(contrasts)} differences from the best are clear "
-                         "(Holm p < 0.05).")
+    sentences = _density_verdicts(density_contrasts(found))
     costs = [contrast for contrast in source_contrasts(found) if contrast.adjusted is not None]
-    worse = sum(contrast.adjusted < 0.05 and contrast.difference.value < 0 for contrast in costs)
+    worse = sum(contrast.adjusted < CLEAR and contrast.difference.value < 0 for contrast in costs)
     if costs:
         sentences.append(f"Starting inside an ER network is clearly worse than starting dense in {worse} of "
-                         f"{len(costs)} comparisons at equal final density (Holm p < 0.05).")
+                         f"{len(costs)} comparisons at equal final density (Holm p < {CLEAR:g}).")
+    return sentences
+
+
+def _density_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
+    """Which layerwise density wins where, and which others it cannot be told from."""
+    sentences, unclear = [], 0
+    for _, group in groupby(contrasts, key=lambda contrast: id(contrast.first)):
+        mine = list(group)
+        best = mine[0].first
+        clear = [contrast.second.config.source.density for contrast in mine
+                 if contrast.adjusted is not None and contrast.adjusted < CLEAR]
+        rest = [contrast.second.config.source.density for contrast in mine
+                if contrast.second.config.source.density not in clear]
+        if not clear:
+            unclear += 1
+            continue
+        where = best.label(("density",)).replace("er_p", "p") or "here"
+        close = f", not to be told from {', '.join(rest)}" if rest else ""
+        sentences.append(f"At {where} {best.config.source.density} is best: clearly above {', '.join(clear)} "
+                         f"(Holm p < {CLEAR:g}){close}.")
+    if unclear:
+        total = unclear + len(sentences)
+        sentences.append(f"In {unclear} of {total} settings no layerwise density is clearly below the best.")
     return sentences
 
 

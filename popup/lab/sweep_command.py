@@ -40,7 +40,8 @@ class ReportOptions:
     """Rebuild tables, CSV, pictures and the HTML page from the runs under a directory."""
 
     directory: str = field(metadata={"help": "the --out directory of runs or sweeps", "positional": True})
-    diagnostics: bool = field(default=False, metadata={"help": "also draw mask churn and effective density"})
+    diagnostics: bool = field(default=False, metadata={
+        "help": "also draw mask churn, edges never selected, dead neurons and effective density"})
 
 
 def report(arguments: Sequence[str], models: Models) -> int:

@@ -1,0 +1,67 @@
+"""Pictures of the diagnostics, drawn on request: how masks move, what they never try, what of them can matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from popup.lab.axes import COLOURS, MARKERS, curves, grid, legend, lines_by, log_density
+from popup.lab.comparison import Setting
+from popup.lab.plots import BLACK
+from popup.lab.statistics import mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def mask_churn(found: Sequence[Setting]) -> Figure | None:
+    """The fraction of kept edges that were not kept an epoch before."""
+    return curves(found, "churn", "kept edges new since the last epoch", yscale="log")
+
+
+def never_selected(found: Sequence[Setting]) -> Figure | None:
+    """The fraction of edges that no epoch so far has ended with."""
+    return curves(found, "never_selected", "edges never selected / edges")
+
+
+def dead_neurons(found: Sequence[Setting]) -> Figure | None:
+    """Output neurons and channels that no edge feeds, in S_ER and in S_P, summed over the layers."""
+    figure, (panel,) = grid(1)
+    for index, line in enumerate(lines_by(found, "density")):
+        kept = [setting.final_density for setting in line]
+        for side, style in (("er", ":"), ("ticket", "-")):
+            dead = [mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value for setting in line]
+            panel.plot(kept, dead, marker=MARKERS[index % 8], markersize=4, linestyle=style, color=COLOURS[index % 8],
+                       label=f"{line[0].config.source.density}, {'S_ER' if side == 'er' else 'S_P'}")
+    log_density(panel, "final density: kept / all weights", found)
+    panel.set(ylabel="dead neurons or channels")
+    panel.set_ylim(bottom=0)
+    legend(figure, panel)
+    return figure
+
+
+def effective_density(found: Sequence[Setting]) -> Figure | None:
+    """The density of edges on a path from input to output, against the density kept."""
+    found = [setting for setting in found if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
+    if not found:
+        return None
+    figure, (panel,) = grid(1)
+    for index, line in enumerate(lines_by(found, "density")):
+        kept = [setting.final_density for setting in line]
+        effective = [mean([sum(run.result["diagnostics"]["ticket"]["effective"]) / run.result["entries"]
+                           for run in setting.runs]).value for setting in line]
+        panel.plot(kept, effective, marker=MARKERS[index % 8], linestyle="", markersize=4, color=COLOURS[index % 8],
+                   label=line[0].config.source.density)
+    panel.axline((1, 1), slope=1, color=BLACK, linewidth=0.8)
+    log_density(panel, "final density: kept / all weights", found)
+    panel.set(ylabel="kept and on a path / all weights", yscale="log")
+    legend(figure, panel)
+    return figure
+
+
+DIAGNOSTICS: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
+    "churn": ("Mask churn", mask_churn),
+    "never_selected": ("Edges never selected", never_selected),
+    "dead": ("Dead neurons", dead_neurons),
+    "effective": ("Effective density", effective_density),
+}
