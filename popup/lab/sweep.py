@@ -168,7 +168,7 @@ class Bar:
     def __init__(self, total: int, done: int) -> None:
         self.bar = tqdm(total=total, initial=done, unit="run", disable=None, dynamic_ncols=True)
         self.total, self.done, self.failed, self.began = total, done, 0, time.perf_counter()
-        self.first, self.running = done, set()
+        self.first, self.running = done, {}
 
     def __enter__(self) -> Bar:
         return self
@@ -180,14 +180,16 @@ class Bar:
         """Count what has ended, and name what runs."""
         for event in events:
             if event.kind == "started":
-                self.running.add(event.cell)
+                self.running[event.cell] = event.label
                 continue
-            self.running.discard(event.cell)
+            self.running.pop(event.cell, None)
             self.done += 1
             self.failed += event.kind == "failed"
             self.bar.update()
             self._line()
-        self.bar.set_postfix_str(f"{self.failed} failed, running {' '.join(sorted(self.running))}"[:60])
+        if events:
+            failed = f"{self.failed} failed; " if self.failed else ""
+            self.bar.set_postfix_str(failed + ", ".join(self.running.values()))
 
     def _line(self) -> None:
         if self.bar.disable and (self.done == self.total or self.done % max(1, self.total // 20) == 0):

@@ -32,7 +32,7 @@ class Event:
 
     kind: str
     cell: str
-    seconds: float = 0.0
+    label: str = ""
 
 
 class Cell:
@@ -44,6 +44,12 @@ class Cell:
         role = config.task.role
         needs = role != TICKET and CONTROLS[role].needs_ticket
         self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, for the bar."""
+        source, task = self.config.source, self.config.task
+        return f"{task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}"
 
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
@@ -112,8 +118,7 @@ def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None],
 
 def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> None:
     """Run the cell; a failure that is the cell's own is recorded and the worker goes on."""
-    began = time.perf_counter()
-    tell(Event("started", cell.name))
+    tell(Event("started", cell.name, cell.label))
     try:
         if cell.ticket is not None and not cell.ticket.finished():
             raise RunFailed(f"its ticket failed: {cell.ticket.failure()}")
@@ -124,7 +129,7 @@ def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], 
         if "alloc" not in str(error):
             raise
         cell.fail(f"out of memory: {error}")
-    tell(Event("failed" if cell.failure() else "finished", cell.name, time.perf_counter() - began))
+    tell(Event("failed" if cell.failure() else "finished", cell.name, cell.label))
 
 
 def _stop_unless(keep_on: Callable[[], bool]) -> None:
