@@ -29,6 +29,14 @@ DONE, FAILED = 0, 1
 NOT_REPEATED = "NOT repeated (another device or number of threads than the run's may round otherwise)"
 
 
+def _load(path: str) -> Ticket:
+    """The ticket at `path`; a path that names nothing is wrong input."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path!r}: name a run's ticket.safetensors") from None
+
+
 @dataclass(frozen=True)
 class ShowOptions:
     """Print what a ticket is: its recipe, its layers, what was recorded about it."""
@@ -80,7 +88,7 @@ class ExportOptions:
 def show(arguments: Sequence[str], models: Models) -> int:
     """python run.py show TICKET"""
     options = parse_as(ShowOptions, arguments, "show")
-    ticket = load(options.ticket)
+    ticket = _load(options.ticket)
     size = Path(options.ticket).stat().st_size
     edges = sum(len(layer.selected) for layer in ticket.layers)
     recipe = ", ".join(f"{name} {value}" for name, value in ticket.recipe.record().items())
@@ -111,7 +119,7 @@ def _summary(ticket: Ticket) -> dict[str, object]:
 def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     """python run.py verify TICKET"""
     options = parse_as(VerifyOptions, arguments, "verify")
-    found = verify(load(options.ticket))
+    found = verify(_load(options.ticket))
     checks = [("the file is whole: its digest is the one that was saved", ()),
               (f"the seed gives the {found.edges:,} edges of {found.layers} layers and their weights again", found.foreign),
               ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
@@ -123,7 +131,7 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
 def diff(arguments: Sequence[str], models: Models) -> int:
     """python run.py diff TICKET OTHER"""
     options = parse_as(DiffOptions, arguments, "diff")
-    one, other = load(options.ticket), load(options.other)
+    one, other = _load(options.ticket), _load(options.other)
     rows = [[row.name[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}",
              f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in compare(one, other)]
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
@@ -138,7 +146,7 @@ def diff(arguments: Sequence[str], models: Models) -> int:
 def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     """python run.py eval TICKET"""
     options = parse_as(EvalOptions, arguments, "eval")
-    ticket = load(options.ticket)
+    ticket = _load(options.ticket)
     machine = Machine(options.device, options.threads, options.data_dir)
     laboratory = Laboratory(models, machine, Path())
     config = recorded_config(ticket, options.model, options.dataset)
@@ -162,7 +170,7 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
 def export(arguments: Sequence[str], models: Models) -> int:
     """python run.py export TICKET OUT"""
     options = parse_as(ExportOptions, arguments, "export")
-    out, ticket = Path(options.out), load(options.ticket)
+    out, ticket = Path(options.out), _load(options.ticket)
     writers = {".safetensors": None, ".pt2": program_file, ".onnx": onnx_file}
     if out.suffix not in writers:
         raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")

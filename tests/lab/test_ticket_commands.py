@@ -183,7 +183,7 @@ def test_onnx_without_its_libraries_names_the_remedy(paths, capsys, tmp_path, mo
 
 WRONG = [  # arguments (TICKET is a good one), exit code, words of the one line
     ("eval", 2, ["eval"]), ("eval TICKET --dataset digit", 2, ["dataset", "did you mean 'digits'"]),
-    ("eval TICKET --model mlp", 2, ["another architecture"]), ("eval nowhere", 1, ["nowhere: No such file or directory"]),
+    ("eval TICKET --model mlp", 2, ["another architecture"]), ("eval nowhere", 2, ["there is no file 'nowhere'"]),
     ("eval /", 1, ["Is a directory"]), ("show /dev/null", 2, ["is no popup ticket"]),
     (f"verify {__file__}", 2, ["is no popup ticket"]),
     ("export TICKET out.txt", 2, [".safetensors, .pt2, .onnx"]), ("export TICKET out.onnx --csr", 2, ["leave --csr out"]),
