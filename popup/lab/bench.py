@@ -21,7 +21,8 @@ from popup.lab.precision import Precision
 from popup.lab.published import attach_published
 from popup.lab.training import sgd
 from popup.search.attach import attach
-from popup.search.network import scores, search_of
+from popup.search.network import Search, scores, search_of
+from popup.search.select import Bracket, magnitude_keys, top
 
 Build = Callable[[], nn.Module]
 DENSITIES = (1.0, 0.5, 0.2, 0.05)
@@ -104,7 +105,7 @@ def _training(name: str, net: nn.Module, learned: list[nn.Parameter], precision:
     return Subject(name, step, sum(parameter.nbytes for parameter in learned) + state + index)
 
 
-def _drift_and_select(search) -> None:
+def _drift_and_select(search: Search) -> None:
     """What selection costs in training: scores that have moved a little since the last one."""
     for score in search.scores():
         score.data.mul_(1.0001)
@@ -145,8 +146,6 @@ def _time(step: Callable[[], None]) -> float:
 def time_selection(sizes: Sequence[int], rounds: int = 5) -> list[tuple[int, float, float]]:
     """(scores, seconds of popup's selection, seconds of a full sort) for one layer of each size; medians of interleaved
     rounds in which the scores drift as in training."""
-    from popup.search.select import Bracket, magnitude_keys, top
-
     rows = []
     for size in sizes:
         values, bracket = torch.randn(size, generator=torch.Generator().manual_seed(0)), Bracket()

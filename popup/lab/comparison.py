@@ -46,11 +46,6 @@ class Setting:
         """Realised, mean over seeds."""
         return float(np.mean([run.result["final_density"] for run in self.runs]))
 
-    @property
-    def edge_density(self) -> float:
-        """Realised density of S_ER, mean over seeds."""
-        return float(np.mean([run.result["edge_density"] for run in self.runs]))
-
     def label(self, without: Sequence[str] = ()) -> str:
         """The factors in words."""
         return ", ".join(f"{name} {show(value)}" for name, value in self.factors.items() if name not in without)

@@ -119,11 +119,26 @@ def test_a_second_call_runs_nothing_again_and_grids_share_cells(swept, capsys):
 
 def test_contrasts_pair_what_differs_in_one_thing_only(swept):
     found = settings(read_directory(swept))
-    for contrast in density_contrasts(found):
+    contrasts = density_contrasts(found)
+    assert len(contrasts) == 4, "two densities at each of two p and two k"
+    for contrast in contrasts:
         first, second = contrast.first.config, contrast.second.config
-        assert first.replace(density="uniform") == second.replace(density="uniform") != (first, second)
+        assert first.replace(density="uniform") == second.replace(density="uniform")
+        assert {first.source.density, second.source.density} == {"uniform", "balanced"}
         assert contrast.first.accuracy.value >= contrast.second.accuracy.value
     assert source_contrasts(found) == []  # 0.3 * 0.3, 0.3 * 0.5 and 1 * 0.3, 1 * 0.5 share no final density
+
+
+def test_sources_are_compared_at_equal_final_density_only(tmp_path):
+    arguments = [*QUICK, "--er-p", "0.25", "0.5", "1", "--final-density", "0.25", "0.125", "--seeds", "2", "--controls", "none"]
+    assert main([*arguments, "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
+    contrasts = source_contrasts(settings(read_directory(tmp_path)))
+    pairs = [(contrast.first.config.source, contrast.second.config.source) for contrast in contrasts]
+    assert sorted((first.er_p, first.k, second.er_p, second.k) for first, second in pairs) == [
+        (0.25, 0.5, 1.0, 0.125), (0.25, 1.0, 1.0, 0.25), (0.5, 0.25, 1.0, 0.125), (0.5, 0.5, 1.0, 0.25)]
+    for contrast in contrasts:
+        first, second = contrast.first.accuracies, contrast.second.accuracies
+        assert contrast.difference.value == pytest.approx(sum(first[seed] - second[seed] for seed in (0, 1)) / 2)
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path, capsys):

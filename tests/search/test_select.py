@@ -108,7 +108,8 @@ def test_a_bracket_follows_scores_that_drift_slowly_or_jump(step):
         assert places(torch.from_numpy(bracket.top(keys.numpy(), 2500))) == brute_force(scores.tolist(), 2500)
         thin += int(((keys - bracket.middle).abs() <= bracket.reach).sum()) < 500
         scores = scores + step * 0.02 * torch.randn(5000, generator=generator)
-    assert thin >= 15 or step > 0.1, "a slow drift is followed by a band of less than a tenth of the scores"
+    if step < 0.1:
+        assert thin >= 15, "a slow drift is followed by a band of less than a tenth of the scores"
 
 
 @pytest.mark.parametrize("count", [0, 3])
