@@ -7,7 +7,7 @@ def run() -> int:
     """Import, which takes seconds, and do what the command line says; an interrupt meanwhile is one line too."""
     try:
         from models import MODELS
-        from popup.lab.command import main
+        from popup.lab.commands.command import main
 
         return main(sys.argv[1:], MODELS)
     except KeyboardInterrupt:

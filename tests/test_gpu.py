@@ -6,7 +6,7 @@ import torch
 import models
 import popup
 from popup.lab.config import TrainingSettings
-from popup.lab.training import sgd
+from popup.lab.training.training import sgd
 from popup.search.network import search_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

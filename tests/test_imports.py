@@ -1,4 +1,4 @@
-"""The rooms import downwards only: source < search < ticket < lab, theory beside lab on source and ticket.
+"""The rooms import downwards only: source < search < ticket < theory < lab, and so do the folders of lab.
 
 Walks the syntax tree of every file, so that relative imports, imports inside functions and `import_module("...")` count.
 """
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = {"popup.errors", "popup.files"}
 ROOMS = ["source", "search", "ticket", "lab", "theory"]
 KNOWS = {  # besides itself and the base
-    "source": set(), "search": {"source"}, "ticket": {"source", "search"}, "lab": {"source", "search", "ticket"},
+    "source": set(), "search": {"source"}, "ticket": {"source", "search"}, "lab": {"source", "search", "ticket", "theory"},
     "theory": {"source", "ticket"}, "base": set(), "models": set(),
     "front": {"source", "search", "ticket", "lab", "theory"},
     "run": {"front", "models", "source", "search", "ticket", "lab", "theory"}}
@@ -72,6 +72,27 @@ def test_rooms_import_downwards_only(path):
     assert wrong_imports(path.read_text(), module_of(path), path.name == "__init__.py") == []
 
 
+LAB = ["data", "training", "bench", "runs", "report", "commands"]  # a folder of lab knows those before it, and lab's own files
+
+
+def folder_of(module):
+    """The folder of lab that a dotted name lies in, or None."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["popup", "lab"] and len(parts) > 2 and parts[2] in LAB else None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "popup" / "lab").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_of_lab_import_downwards_only(path):
+    module = module_of(path)
+    here = LAB.index(folder_of(module)) if folder_of(module) else 0
+    found = imports(ast.parse(path.read_text()), module, path.name == "__init__.py")
+    assert [(line, name) for line, name in found if folder_of(name) and LAB.index(folder_of(name)) > here] == []
+
+
+def test_every_folder_of_lab_has_its_place():
+    assert {path.name for path in (ROOT / "popup" / "lab").iterdir() if path.is_dir() and path.name != "__pycache__"} == set(LAB)
+
+
 def test_every_folder_of_popup_is_a_room_and_every_file_beside_them_base():
     folders = {path.name for path in (ROOT / "popup").iterdir() if path.is_dir() and path.name != "__pycache__"}
     beside = {module_of(path) for path in (ROOT / "popup").glob("*.py")}
@@ -97,11 +118,11 @@ def test_no_room_is_below_itself():
     ("popup.source.masks", "importlib.import_module('popup.lab')"), ("popup.source.masks", "__import__('models')"),
     ("popup.source.masks", "import popup"), ("popup.source.masks", "from popup import attach"),
     ("popup.search.attach", "from popup.ticket.hashes import hash_array"),
-    ("popup.ticket.file", "from popup.lab import run"),
-    ("popup.theory.sums", "from popup.lab import config"), ("popup.lab.run", "import models"),
-    ("popup.lab.run", "from models.mlp import mlp"), ("popup.lab.run", "import run"), ("models.mlp", "import popup"),
+    ("popup.ticket.file", "from popup.lab.runs import run"),
+    ("popup.theory.sums", "from popup.lab import config"), ("popup.lab.runs.run", "import models"),
+    ("popup.lab.runs.run", "from models.mlp import mlp"), ("popup.lab.runs.run", "import run"), ("models.mlp", "import popup"),
     ("models.mlp", "from popup.source import Layer"), ("popup.errors", "from popup.source import Layer"),
-    ("popup.files", "import popup.lab"), ("popup.lab.run", "from tests import conftest")])
+    ("popup.files", "import popup.lab"), ("popup.lab.runs.run", "from tests import conftest")])
 def test_the_walk_sees_each_kind_of_wrong_import(module, text):
     assert len(wrong_imports(text, module)) == 1
 
@@ -110,7 +131,7 @@ def test_the_walk_sees_each_kind_of_wrong_import(module, text):
     ("popup.search.attach", "from popup.source.layers import owner"),
     ("popup.ticket.proof", "from ..search.attach import merge"), ("popup.theory.sums", "from popup.ticket import Ticket"),
     ("popup.source.masks", "from . import streams"), ("popup.source.masks", "from popup import errors"),
-    ("popup.lab.run", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),
-    ("run", "import models, popup, popup.lab.run")])
+    ("popup.lab.runs.run", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),
+    ("run", "import models, popup, popup.lab.runs.run")])
 def test_the_walk_lets_right_imports_pass(module, text):
     assert wrong_imports(text, module) == []

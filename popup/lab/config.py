@@ -38,7 +38,7 @@ class TaskSettings:
         "help": "factor on all hidden widths and channels, rounded to whole ones; wide_resnet28: its widening factor"})
 
     role: str = field(default="ticket", metadata={
-        "hidden": True, "help": "ticket, or the control that this run is (popup/lab/controls.py)"})
+        "hidden": True, "help": "ticket, or the control that this run is (popup/lab/runs/controls.py)"})
 
     @property
     def evaluated_on(self) -> str:

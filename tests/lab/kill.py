@@ -23,7 +23,7 @@ import torch
 from models import MODELS
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.run import Laboratory
+from popup.lab.runs.run import Laboratory
 
 LEFT_BEHIND = {"config.json", "metrics.jsonl", "result.json", "ticket.safetensors"}
 

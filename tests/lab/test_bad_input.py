@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models import MODELS
-from popup.lab.command import main
+from popup.lab.commands.command import main
 
 ROOT = Path(__file__).parents[2]
 

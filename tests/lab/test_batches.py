@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from popup.errors import UsageError
-from popup.lab.batches import Batches, Normalise, cut_out, shift_and_flip
 from popup.lab.config import AUGMENTATIONS
+from popup.lab.training.batches import Batches, Normalise, cut_out, shift_and_flip
 
 
 def images(count=40, channels=3, side=8):

@@ -5,7 +5,7 @@ from torch import nn
 
 import models
 import popup
-from popup.lab.diagnostics import diagnose, effective_edges
+from popup.lab.training.diagnostics import diagnose, effective_edges
 from popup.search.network import search_of
 
 

@@ -9,7 +9,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import build_network
-from popup.lab.run import Laboratory
+from popup.lab.runs.run import Laboratory
 
 
 def config(**changes):

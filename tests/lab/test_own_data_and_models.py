@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models import MODELS
-from popup.lab.command import main
+from popup.lab.commands.command import main
 from popup.ticket.ticket import load
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import pytest
 from models import MODELS
 from popup.errors import UsageError
 from popup.files import write_atomically
-from popup.lab.command import main
+from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.run import Laboratory
+from popup.lab.runs.run import Laboratory
 
 ROOT = Path(__file__).parents[2]
 

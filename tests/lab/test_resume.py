@@ -14,13 +14,13 @@ from torch import nn
 
 from models import MODELS
 from popup.files import write_atomically
-from popup.lab import training
-from popup.lab.checkpoint import CheckpointError, Checkpoints
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.run import Laboratory
-from popup.lab.stop import Stop, Stopped
-from popup.lab.training import RunFailed
+from popup.lab.runs.run import Laboratory
+from popup.lab.training import training
+from popup.lab.training.checkpoint import CheckpointError, Checkpoints
+from popup.lab.training.stop import Stop, Stopped
+from popup.lab.training.training import RunFailed
 
 ROOT = Path(__file__).parents[2]
 STEPS = 15  # of an epoch of 1,437 or so images at batch size 92
@@ -141,7 +141,7 @@ def test_an_interrupt_within_a_step_writes_nothing_that_is_half(tmp_path, monkey
         return cross_entropy(*arguments, **options)
 
     cross_entropy = nn.functional.cross_entropy
-    monkeypatch.setattr("popup.lab.training.F.cross_entropy", interrupt)
+    monkeypatch.setattr("popup.lab.training.training.F.cross_entropy", interrupt)
     with pytest.raises(KeyboardInterrupt):
         laboratory(tmp_path).run(wanted)
     assert not laboratory(tmp_path).directory(wanted).checkpoint.exists()
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, 
             raise OSError(28, "No space left on device", str(path))
         write_atomically(path, content)
 
-    monkeypatch.setattr("popup.lab.checkpoint.write_atomically", full)
+    monkeypatch.setattr("popup.lab.training.checkpoint.write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         laboratory(tmp_path / "full", seconds=0.0).run(wanted)
     monkeypatch.undo()
@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_names_step_and_rate_and_keeps_the_last_good_c
         calls.append(1)
         return step(*arguments, **options) * (float("nan") if len(calls) == 8 else 1.0)
 
-    monkeypatch.setattr("popup.lab.training.F.cross_entropy", broken)
+    monkeypatch.setattr("popup.lab.training.training.F.cross_entropy", broken)
     with pytest.raises(RunFailed, match=r"not finite at step 8 of epoch 1 \(learning rate 0\.05\d+\): lower --lr"):
         laboratory(tmp_path, seconds=0.0).run(wanted)
     monkeypatch.undo()

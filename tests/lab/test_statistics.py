@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popup.lab.statistics import holm, mean, paired
+from popup.lab.report.statistics import holm, mean, paired
 
 
 def test_the_mean_of_three_has_the_textbook_interval():

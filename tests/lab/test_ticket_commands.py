@@ -13,12 +13,12 @@ from scipy.sparse import csr_matrix
 
 from models import MODELS
 from popup import TicketError, compare, load, verify
-from popup.lab.command import main
+from popup.lab.commands.command import main
+from popup.lab.commands.rebuild import rebuild, recorded_config
 from popup.lab.config import Config
-from popup.lab.datasets import DATASETS, DataRequest, load_dataset
+from popup.lab.data.datasets import DATASETS, DataRequest, load_dataset
 from popup.lab.machine import Machine
-from popup.lab.rebuild import rebuild, recorded_config
-from popup.lab.run import Laboratory
+from popup.lab.runs.run import Laboratory
 from popup.ticket.hashes import hash_array
 
 QUICK = {"epochs": 1, "widths": (8, 8), "model": "small_conv"}
@@ -169,7 +169,7 @@ def test_exported_programs_predict_the_same(form, paths, capsys, tmp_path):
 
 
 def test_an_export_that_predicts_otherwise_is_not_written(paths, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("popup.lab.ticket_commands.onnx_file", lambda net, image: (b"x", lambda inputs: -net(inputs)))
+    monkeypatch.setattr("popup.lab.commands.ticket_commands.onnx_file", lambda net, image: (b"x", lambda inputs: -net(inputs)))
     code, out, _ = call(capsys, "export", paths["one"], tmp_path / "net.onnx")
     assert code == 1 and "not written" in out and not list(tmp_path.iterdir())
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import popup
 from models import MODELS
-from popup.lab.batches import Batches, Normalise, shift_and_flip
 from popup.lab.config import Config, TrainingSettings
-from popup.lab.datasets import DATASETS
-from popup.lab.training import RunFailed, rate_factor
+from popup.lab.data.datasets import DATASETS
+from popup.lab.training.batches import Batches, Normalise, shift_and_flip
+from popup.lab.training.training import RunFailed, rate_factor
 
 QUICK = {"epochs": 3, "widths": (64,), "er_p": 0.5}
 

@@ -22,11 +22,11 @@ import torch
 
 import models
 from popup import TicketError, attach, extract, load, scores
-from popup.lab.checkpoint import CheckpointError, Checkpoints
-from popup.lab.churn import Churn
 from popup.lab.config import Config
 from popup.lab.precision import Precision
-from popup.lab.state import TrainingState
+from popup.lab.training.checkpoint import CheckpointError, Checkpoints
+from popup.lab.training.churn import Churn
+from popup.lab.training.state import TrainingState
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.sealed import digest
 

@@ -13,7 +13,7 @@ import torch
 
 import models
 from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
-from popup.lab.training import fit
+from popup.lab.training.training import fit
 from popup.search.network import search_of
 from popup.ticket import masks
 

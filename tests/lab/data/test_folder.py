@@ -15,8 +15,8 @@ from torchvision.datasets import ImageFolder
 from popup.errors import UsageError
 from popup.lab.data import cache, folder
 from popup.lab.data.dataset import DataRequest
+from popup.lab.data.datasets import load_dataset
 from popup.lab.data.folder import decode_image
-from popup.lab.datasets import load_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -213,7 +213,7 @@ def test_a_data_directory_that_cannot_be_written_is_named(images, tmp_path):
 def test_two_processes_that_start_together_decode_once(images):
     """Each prints how often it decoded an image; the second waits for the first and finds its work."""
     script = ("import sys\nfrom pathlib import Path\nfrom popup.lab.data import folder\n"
-              "from popup.lab.datasets import DataRequest, load_dataset\n"
+              "from popup.lab.data.datasets import DataRequest, load_dataset\n"
               "decode, count = folder.decode_image, []\n"
               "folder.decode_image = lambda path, side=0: (count.append(path), decode(path, side))[1]\n"
               "data = load_dataset(f'folder:{sys.argv[1]}', DataRequest(Path(sys.argv[1]).parent / 'data'))\n"

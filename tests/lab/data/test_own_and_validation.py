@@ -6,14 +6,14 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import DataRequest, Dataset
+from popup.lab.data.datasets import DATASETS, load_dataset
 from popup.lab.data.digits import digits
 from popup.lab.data.validation import hold_out
-from popup.lab.datasets import DATASETS, load_dataset
 
 MODULE = """
 import numpy as np
 import torch
-import popup.lab.datasets
+import popup.lab.data.datasets
 
 def images(count):
     return np.arange(count * 12, dtype=np.uint8).reshape(count, 3, 2, 2)
@@ -26,7 +26,7 @@ def floats():
 
 def ready():
     (train, labels), _ = floats()
-    return popup.lab.datasets.Dataset("Mine", 7, (train, labels), (train, labels))
+    return popup.lab.data.datasets.Dataset("Mine", 7, (train, labels), (train, labels))
 
 number = 3
 nothing = lambda: None

@@ -16,8 +16,8 @@ import torchvision.datasets
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import DataRequest
+from popup.lab.data.datasets import DATASETS, load_dataset
 from popup.lab.data.published import IDX, PUBLISHED
-from popup.lab.datasets import DATASETS, load_dataset
 
 COUNTS = {"train": 10, "test": 4}
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from popup.files import write_atomically
-from popup.lab.comparison import settings
-from popup.lab.diagnostic_figures import DIAGNOSTICS
-from popup.lab.figures import FIGURES
-from popup.lab.page import render
-from popup.lab.results import Run, write_csv
-from popup.lab.summary import failure_lines, summarise, tables, verdicts
+from popup.lab.report.comparison import settings
+from popup.lab.report.diagnostic_figures import DIAGNOSTICS
+from popup.lab.report.figures import FIGURES
+from popup.lab.report.page import render
+from popup.lab.report.results import Run, write_csv
+from popup.lab.report.summary import failure_lines, summarise, tables, verdicts
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> str:

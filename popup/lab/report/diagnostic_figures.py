@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from popup.lab.axes import COLOURS, MARKERS, curves, grid, legend, lines_by, log_density
-from popup.lab.comparison import Setting
-from popup.lab.plots import BLACK
-from popup.lab.statistics import mean
+from popup.lab.report.axes import COLOURS, MARKERS, curves, grid, legend, lines_by, log_density
+from popup.lab.report.comparison import Setting
+from popup.lab.report.plots import BLACK
+from popup.lab.report.statistics import mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,9 +17,8 @@ from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.config import Config
-from popup.lab.controls import CONTROLS
 from popup.lab.machine import Machine
-
+from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
 

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.lab.checkpoint import Checkpoints
+from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.config import Config
-from popup.lab.controls import CONTROLS, TICKET, Subnetwork, run_control
+from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.data.validation import hold_out
-from popup.lab.datasets import DataRequest, Dataset, load_dataset
-from popup.lab.diagnostics import diagnose
+from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
+from popup.lab.training.diagnostics import diagnose
 from popup.lab.machine import Machine, PeakMemory, hardware, versions
 from popup.lab.networks import Models, build_network, find_builder
-from popup.lab.randomness import seeded
-from popup.lab.record import RunDirectory
-from popup.lab.stop import Stop
-from popup.lab.training import Metrics, fit
+from popup.lab.training.randomness import seeded
+from popup.lab.runs.record import RunDirectory
+from popup.lab.training.stop import Stop
+from popup.lab.training.training import Metrics, fit
 from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
 from popup.source.layers import find_layers

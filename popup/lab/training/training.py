@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
-from popup.lab.batches import Batches, Normalise
-from popup.lab.checkpoint import Checkpoints
-from popup.lab.churn import Churn
 from popup.lab.config import Config, TrainingSettings
-from popup.lab.datasets import Split
+from popup.lab.data.datasets import Split
 from popup.lab.precision import Precision
-from popup.lab.randomness import seeded
-from popup.lab.state import Metrics, TrainingState
+from popup.lab.training.batches import Batches, Normalise
+from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.churn import Churn
+from popup.lab.training.randomness import seeded
+from popup.lab.training.state import Metrics, TrainingState
 from popup.search.attach import attach_recipe, merge
 from popup.search.network import is_attached, scores
 from popup.ticket.hashes import frozen_hashes

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.state import TrainingState
-from popup.lab.stop import Stop
+from popup.lab.training.state import TrainingState
+from popup.lab.training.stop import Stop
 from popup.ticket.sealed import SealedError, finite, seal, unseal
 
 KIND, FORMAT = "checkpoint", 1

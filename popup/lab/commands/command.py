@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from popup.errors import UsageError
-from popup.lab.arguments import parse
-from popup.lab.bench_command import bench
-from popup.lab.datasets import DATASETS
-from popup.lab.record import check_writable
-from popup.lab.run import Laboratory, Models
-from popup.lab.single import run_single
-from popup.lab.stop import Stop, Stopped
-from popup.lab.sweep_command import report, run_grid
-from popup.lab.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
-from popup.lab.training import RunFailed
+from popup.lab.commands.arguments import parse
+from popup.lab.commands.bench_command import bench
+from popup.lab.commands.single import run_single
+from popup.lab.commands.sweep_command import report, run_grid
+from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
+from popup.lab.data.datasets import DATASETS
+from popup.lab.runs.record import check_writable
+from popup.lab.runs.run import Laboratory, Models
+from popup.lab.training.stop import Stop, Stopped
+from popup.lab.training.training import RunFailed
 
 DONE, FAILED, USAGE = 0, 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
 

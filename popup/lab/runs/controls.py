@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from popup.lab.batches import Batches
-from popup.lab.checkpoint import Checkpoints
+from popup.lab.training.batches import Batches
+from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.config import Config
-from popup.lab.datasets import Dataset, Split
+from popup.lab.data.datasets import Dataset, Split
 from popup.lab.precision import Precision
-from popup.lab.randomness import seeded
-from popup.lab.state import Metrics, TrainingState
-from popup.lab.training import evaluate, load_batches, optimise, refresh_statistics, sgd
+from popup.lab.training.randomness import seeded
+from popup.lab.training.state import Metrics, TrainingState
+from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd
 from popup.search.attach import freeze
 from popup.source.layers import owner
 from popup.source.recipe import LayerSource, Recipe, draw_values

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.lab.churn import Churn
 from popup.lab.precision import Precision
-from popup.lab.randomness import generator_states, set_generator_states
+from popup.lab.training.churn import Churn
+from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.ticket.sealed import Tensors
 
 Metrics = dict[str, Any]

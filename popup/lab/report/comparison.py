@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from popup.lab.config import Config
-from popup.lab.controls import CONTROLS, TICKET, control_config
-from popup.lab.results import Run
-from popup.lab.statistics import Difference, Mean, holm, mean, paired
+from popup.lab.report.results import Run
+from popup.lab.report.statistics import Difference, Mean, holm, mean, paired
+from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
 

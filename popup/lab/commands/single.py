@@ -6,12 +6,12 @@ from tqdm import tqdm
 
 from popup.errors import UsageError
 from popup.lab.config import Config
-from popup.lab.plots import plot_training
-from popup.lab.record import RunDirectory
-from popup.lab.run import Laboratory, Result
-from popup.lab.tables import layer_table, proof_lines
-from popup.lab.training import Metrics, RunFailed
-from popup.lab.worker import Cell
+from popup.lab.report.plots import plot_training
+from popup.lab.report.tables import layer_table, proof_lines
+from popup.lab.runs.record import RunDirectory
+from popup.lab.runs.run import Laboratory, Result
+from popup.lab.runs.worker import Cell
+from popup.lab.training.training import Metrics, RunFailed
 
 
 def run_single(laboratory: Laboratory, config: Config) -> Result:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from popup.errors import UsageError
-from popup.lab.arguments import parse_as
+from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
-from popup.lab.record import check_writable
-from popup.lab.report import write_report
-from popup.lab.results import read_directory, read_runs
-from popup.lab.run import Laboratory, Models
-from popup.lab.sweep import default_workers, plan, run_sweep
+from popup.lab.report.report import write_report
+from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs.record import check_writable
+from popup.lab.runs.run import Laboratory, Models
+from popup.lab.runs.sweep import default_workers, plan, run_sweep
 
 DONE, FAILED = 0, 1
 

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from popup.errors import check_count, check_name
 from popup.files import write_atomically
-from popup.lab.arguments import parse_as
-from popup.lab.bench import Figure, measure, subjects, time_selection
+from popup.lab.bench.bench import Figure, measure, subjects, time_selection
+from popup.lab.commands.arguments import parse_as
 from popup.lab.machine import Machine, hardware, versions
 from popup.lab.networks import Models, find_builder
-from popup.lab.plots import BLUE, ORANGE
-from popup.lab.record import check_writable
-from popup.lab.tables import table
+from popup.lab.report.plots import BLUE, ORANGE
+from popup.lab.report.tables import table
+from popup.lab.runs.record import check_writable
 
 SIZES = {"mlp": (1, 28, 28)}
 PICTURE = (3, 32, 32)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.lab.batches import Normalise
 from popup.lab.config import Config, TaskSettings
 from popup.lab.networks import Models, build_network
+from popup.lab.training.batches import Normalise
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket

@@ -17,12 +17,12 @@ import torch
 from tqdm import tqdm
 
 from popup.lab.config import Config
-from popup.lab.controls import control_config
+from popup.lab.runs.controls import control_config
 from popup.lab.machine import Machine
-from popup.lab.run import Laboratory, Models
-from popup.lab.stop import Stop
-from popup.lab.training import RunFailed
-from popup.lab.worker import Cell, Event, work
+from popup.lab.runs.run import Laboratory, Models
+from popup.lab.training.stop import Stop
+from popup.lab.training.training import RunFailed
+from popup.lab.runs.worker import Cell, Event, work
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end

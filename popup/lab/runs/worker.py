@@ -19,9 +19,9 @@ import torch
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.controls import CONTROLS, TICKET
-from popup.lab.run import Laboratory
-from popup.lab.training import RunFailed
+from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.run import Laboratory
+from popup.lab.training.training import RunFailed
 
 PAUSE = 0.05  # seconds between two looks at cells that others are doing
 

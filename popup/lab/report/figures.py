@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from popup.lab.axes import (COLOURS, MARKERS, band, curves, grid, group_title, legend, lines_by, log_density,
-                            stretch_accuracy)
-from popup.lab.comparison import Setting, groups, measured_on, source_contrasts
-from popup.lab.controls import CONTROLS
-from popup.lab.plots import BLACK, PURPLE
+from popup.lab.report.axes import (
+    COLOURS,
+    MARKERS,
+    band,
+    curves,
+    grid,
+    group_title,
+    legend,
+    lines_by,
+    log_density,
+    stretch_accuracy,
+)
+from popup.lab.report.comparison import Setting, groups, measured_on, source_contrasts
+from popup.lab.report.plots import BLACK, PURPLE
+from popup.lab.runs.controls import CONTROLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from popup.lab.comparison import Contrast, Setting, density_contrasts, measured_on, show, source_contrasts
-from popup.lab.controls import CONTROLS
-from popup.lab.results import Run
-from popup.lab.statistics import Mean
-from popup.lab.tables import WIDTH, table
+from popup.lab.report.comparison import Contrast, Setting, density_contrasts, measured_on, show, source_contrasts
+from popup.lab.report.results import Run
+from popup.lab.report.statistics import Mean
+from popup.lab.report.tables import WIDTH, table
+from popup.lab.runs.controls import CONTROLS
 
 SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
          "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained"}

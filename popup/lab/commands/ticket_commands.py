@@ -11,15 +11,15 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.files import write_atomically
-from popup.lab.arguments import parse_as
+from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image, recorded_normalise
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
-from popup.lab.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image, recorded_normalise
-from popup.lab.run import Laboratory
-from popup.lab.tables import check_lines, layer_table, table
-from popup.lab.training import EVALUATION_BATCH, evaluate
+from popup.lab.report.tables import check_lines, layer_table, table
+from popup.lab.runs.run import Laboratory
+from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.ticket.export import Predict, onnx_file, plain_file, program_file
 from popup.ticket.overlap import compare
 from popup.ticket.ticket import Ticket, load

@@ -1,0 +1,1 @@
+"""What run.py offers: one command a file."""

@@ -1,0 +1,1 @@
+"""What runs say: results, statistics, tables, figures, the page."""

@@ -1,0 +1,1 @@
+"""Learning the scores of one network: batches, the loop, precision, checkpoints."""
