@@ -16,8 +16,8 @@ from popup.lab.config import Config
 from popup.lab.report.comparison import density_contrasts, settings, source_contrasts
 from popup.lab.report.results import read_directory
 from popup.lab.runs.controls import CONTROLS, control_config
-from popup.lab.runs.sweep import plan
-from popup.lab.runs.worker import Cell
+from popup.lab.runs.plan import plan
+from popup.lab.runs.cell import Cell
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "2", "--widths", "32"]
@@ -154,7 +154,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path, capsys):
 def test_a_claim_holds_against_another_process_and_ends_with_it(tmp_path):
     cell = Cell(tmp_path, Config())
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, time; from pathlib import Path; from popup.lab.runs.worker import Cell; "
+        [sys.executable, "-c", "import sys, time; from pathlib import Path; from popup.lab.runs.cell import Cell; "
          "from popup.lab.config import Config; cell = Cell(Path(sys.argv[1]), Config()); claim = cell.claim(); "
          "print(claim.__enter__(), flush=True); time.sleep(60)", str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True)

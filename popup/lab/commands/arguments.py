@@ -34,6 +34,8 @@ class Output:
         "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
                 "none in a single run)"})
     workers: int = field(default=0, metadata={"help": "processes of a sweep; 0: what fits the machine"})
+    plan_only: bool = field(default=False, metadata={
+        "help": "write the grid into --out and end; any number of `python run.py worker DIR` then do it"})
     out: str = field(default="runs", metadata={"help": "directory of the results; a run is DIR/<hash of its config>"})
 
     def __post_init__(self) -> None:
@@ -76,6 +78,13 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
     return Request(configs, impossible, output, machine)
+
+
+def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) -> list[Any]:
+    """The options of a subcommand, one instance of each of `kinds`; the first one's docstring is the description."""
+    mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {})
+    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kinds[0].__doc__))
+    return [kind(**parsed[kind.__name__.lower()]) for kind in kinds]
 
 
 def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:

@@ -10,8 +10,9 @@ from popup.errors import UsageError
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.bench_command import bench
 from popup.lab.commands.single import run_single
-from popup.lab.commands.sweep_command import report, run_grid
+from popup.lab.commands.sweep_command import plan_grid, report, run_grid
 from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
+from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory, Models
@@ -25,7 +26,7 @@ mask keeps a fraction p of them, and learned scores select the fraction k of tho
 
 example: python run.py --er-p 0.2 --k 0.5 --density erk
 sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: report DIR; bench; eval, show, verify TICKET;
+other commands, each with its own --help: report DIR; worker DIR; bench; eval, show, verify TICKET;
 export TICKET OUT; diff TICKET OTHER"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
@@ -36,8 +37,10 @@ def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
     try:
         with Stop().listening() as stop:
-            command = COMMANDS.get(arguments[0], None) if arguments else None
-            return command(arguments[1:], models) if command else _search(arguments, models, stop)
+            name = arguments[0] if arguments else ""
+            if name in COMMANDS:
+                return COMMANDS[name](arguments[1:], models)
+            return worker(arguments[1:], models, stop) if name == "worker" else _search(arguments, models, stop)
     except UsageError as error:
         return _say(f"popup: {error}", USAGE)
     except RunFailed as error:
@@ -59,6 +62,8 @@ def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     for er_p, density in request.impossible:
         print(f"impossible and skipped: final density {density:g} in a source of p = {er_p:g} (k would be above 1)")
     roles = request.output.roles(len(request.configs) > 1)
+    if request.output.plan_only:
+        return plan_grid(laboratory, request.configs, roles)
     if len(request.configs) == 1 and not roles:
         run_single(laboratory, request.configs[0])
         return DONE

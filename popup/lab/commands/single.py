@@ -8,9 +8,9 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.report.plots import plot_training
 from popup.lab.report.tables import layer_table, proof_lines
+from popup.lab.runs.cell import Cell
 from popup.lab.runs.record import RunDirectory
 from popup.lab.runs.run import Laboratory, Result
-from popup.lab.runs.worker import Cell
 from popup.lab.training.training import Metrics, RunFailed
 
 

@@ -11,28 +11,50 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.report.report import write_report
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs.controls import TICKET
+from popup.lab.runs.plan import find_cells, plan, write_plan
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory, Models
-from popup.lab.runs.sweep import default_workers, plan, run_sweep
+from popup.lab.runs.sweep import default_workers, run_sweep
 
 DONE, FAILED = 0, 1
 
 
 def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], workers: int) -> int:
     """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law."""
-    if not configs:
-        raise UsageError("every cell of the grid is impossible: give a final density of at most p")
-    laboratory.attached(configs[0])  # a wrong model or source is refused before any process starts
-    cells = plan(configs, roles)
+    cells = _checked_plan(laboratory, configs, roles)
     workers = workers or default_workers(laboratory, cells)
-    print(f"{len(cells)} runs: {len(configs)} tickets and {len(cells) - len(configs)} controls, "
-          f"by {workers} worker{'s' * (workers > 1)}, into {laboratory.out}/")
+    print(f"{_counts(cells)}, by {workers} worker{'s' * (workers > 1)}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
     runs = read_runs(cell.path for cell in done)
     print("\n" + write_report(laboratory.out, runs))
     print(f"\nwritten to {laboratory.out}/: results.csv report.txt report.html figures/")
     broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
     return FAILED if broken or any(cell.failure() for cell in done) else DONE
+
+
+def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str]) -> int:
+    """Write the grid with its controls into the directory of results, for workers to do."""
+    cells = _checked_plan(laboratory, configs, roles)
+    left = write_plan(laboratory.out, cells)
+    print(f"{_counts(cells)}, planned into {laboratory.out}/, {left} of them to be done: start\n"
+          f"    python run.py worker {laboratory.out}\n"
+          f"as often and on as many machines that share this directory as you like; python run.py report {laboratory.out} "
+          "says at any time how far they are")
+    return DONE
+
+
+def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str]) -> list[Config]:
+    """The runs of the grid; a wrong model or source is refused before any process starts."""
+    if not configs:
+        raise UsageError("every cell of the grid is impossible: give a final density of at most p")
+    laboratory.attached(configs[0])
+    return plan(configs, roles)
+
+
+def _counts(cells: Sequence[Config]) -> str:
+    tickets = sum(config.task.role == TICKET for config in cells)
+    return f"{len(cells)} runs: {tickets} tickets and {len(cells) - tickets} controls"
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,14 @@ def report(arguments: Sequence[str], models: Models) -> int:
     """python run.py report DIR"""
     options = parse_as(ReportOptions, arguments, "report")
     out = Path(options.directory)
+    cells = find_cells(out)
+    left = sum(not cell.over() for cell in cells)
+    if left == len(cells) and cells:
+        print(f"none of {left} planned runs is over yet: ask again later")
+        return DONE
     runs = read_directory(out)
     print(write_report(check_writable(out), runs, options.diagnostics))
+    if left:
+        print(f"\n{left} of {len(cells)} runs are not over yet")
     print(f"\nwritten to {out}/: results.csv report.txt report.html figures/")
     return DONE

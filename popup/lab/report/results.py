@@ -13,6 +13,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.runs.record import read_config, read_json
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "epochs", "entries", "edges", "kept", "edge_density", "final_density")
 COST = ("seconds", "peak_memory", "threads", "hardware")
@@ -64,23 +65,10 @@ def read_directory(out: Path) -> list[Run]:
 
 
 def _read_run(path: Path) -> Run | None:
-    result, failure = _read_json(path / "result.json"), _read_json(path / "failure.json")
+    result, failure = read_json(path / "result.json"), read_json(path / "failure.json")
     if result is None and failure is None:
         return None
-    try:
-        config = Config.from_record(_read_json(path / "config.json"))
-    except (TypeError, AttributeError, KeyError, UsageError) as error:
-        raise UsageError(f"{path}/config.json is not a config of this popup ({error}): move that run away") from None
-    return Run(path, config, result, failure and failure["reason"])
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): remove that run's directory") from None
+    return Run(path, read_config(path / "config.json"), result, failure and failure["reason"])
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:

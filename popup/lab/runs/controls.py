@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from popup.lab.training.batches import Batches
-from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.config import Config
 from popup.lab.data.datasets import Dataset, Split
 from popup.lab.precision import Precision
+from popup.lab.training.batches import Batches
+from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.randomness import seeded
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd

@@ -36,10 +36,14 @@ class RunDirectory:
 
     def start(self) -> None:
         """Make the directory, with the config and an empty list of metrics (a checkpoint holds those of its epochs)."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config()
         remove_parts(self.path)
-        self._write("config.json", self.config.record())
         write_atomically(self.path / "metrics.jsonl", b"")
+
+    def write_config(self) -> None:
+        """Make the directory with the config alone: a run that is planned."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("config.json", self.config.record())
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one epoch's line."""
@@ -70,6 +74,24 @@ class RunDirectory:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a file of a run holds, None if it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): remove that run's directory") from None
+
+
+def read_config(path: Path) -> Config:
+    """The config in a run's config.json."""
+    try:
+        return Config.from_record(read_json(path))
+    except (TypeError, AttributeError, KeyError, UsageError) as error:
+        raise UsageError(f"{path} is not a config of this popup ({error}): move that run away") from None
 
 
 def check_writable(out: Path) -> Path:

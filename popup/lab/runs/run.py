@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.config import Config
-from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
-from popup.lab.data.validation import hold_out
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
-from popup.lab.training.diagnostics import diagnose
+from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, PeakMemory, hardware, versions
 from popup.lab.networks import Models, build_network, find_builder
-from popup.lab.training.randomness import seeded
+from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.runs.record import RunDirectory
+from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.diagnostics import diagnose
+from popup.lab.training.randomness import seeded
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import Metrics, fit
 from popup.search.attach import attach_recipe

@@ -17,23 +17,16 @@ import torch
 from tqdm import tqdm
 
 from popup.lab.config import Config
-from popup.lab.runs.controls import control_config
 from popup.lab.machine import Machine
+from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory, Models
+from popup.lab.runs.worker import Event, work
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import RunFailed
-from popup.lab.runs.worker import Cell, Event, work
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end
 MOST_DEATHS = 2  # workers that may die on one cell before the cell is called failed
-
-
-def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
-    """The runs of a grid: its tickets and their controls, each once, tickets with many edges first (they take longest)."""
-    tickets = sorted(configs, key=lambda config: -config.source.er_p)
-    wanted = [*tickets, *(control_config(config, role) for role in controls for config in tickets)]
-    return list({config.hash(): config for config in wanted}.values())
 
 
 class Worker:

@@ -1,29 +1,20 @@
-"""A worker: does the cells of a grid that nobody has done and nobody is doing, in any number of processes.
-
-A cell is a run's directory. It is claimed by locking a file in it, which the system unlocks when the process ends,
-however it ends. It is finished when result.json is there, failed when failure.json is.
-"""
+"""A worker: does the cells of a grid that nobody has done and nobody is doing, in any number of processes."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from popup.errors import UsageError
-from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.training import RunFailed
 
-PAUSE = 0.05  # seconds between two looks at cells that others are doing
+PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that others are doing, doubled from look to look
 
 
 @dataclass(frozen=True)
@@ -35,73 +26,16 @@ class Event:
     label: str = ""
 
 
-class Cell:
-    """One run of a grid as the workers see it."""
-
-    def __init__(self, out: Path, config: Config) -> None:
-        self.config, self.name = config, config.hash()
-        self.path = out / self.name
-        role = config.task.role
-        needs = role != TICKET and CONTROLS[role].needs_ticket
-        self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
-
-    @property
-    def label(self) -> str:
-        """The cell in a few words, for the bar."""
-        source, task = self.config.source, self.config.task
-        return f"{task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}"
-
-    def finished(self) -> bool:
-        return (self.path / "result.json").exists()
-
-    def failure(self) -> str | None:
-        """Why the cell failed, None if it did not."""
-        try:
-            return json.loads((self.path / "failure.json").read_text(encoding="utf-8"))["reason"]
-        except (FileNotFoundError, ValueError, KeyError):
-            return None
-
-    def over(self) -> bool:
-        """Whether nothing is left to do for the cell."""
-        return self.finished() or self.failure() is not None
-
-    def ready(self) -> bool:
-        """Whether what the cell needs is there, or will never be."""
-        return self.ticket is None or self.ticket.over()
-
-    def fail(self, reason: str) -> None:
-        """Record why the cell cannot be done."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        record = {"hash": self.name, "reason": " ".join(reason.split())}
-        write_atomically(self.path / "config.json", json.dumps(self.config.record(), indent=1).encode())
-        write_atomically(self.path / "failure.json", json.dumps(record, indent=1).encode())
-
-    def forget_failure(self) -> None:
-        """Let the cell be tried again."""
-        (self.path / "failure.json").unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def claim(self) -> Iterator[bool]:
-        """Hold the cell for the block; False if another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w", encoding="ascii") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
-
-
 def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Event], None],
          keep_on: Callable[[], bool] = lambda: True) -> None:
     """Do cells until all of `configs` are finished or failed, or until `keep_on` says stop (asked between epochs)."""
-    pending = [Cell(laboratory.out, config) for config in configs]
+    pending, pause = [Cell(laboratory.out, config) for config in configs], PAUSE
     while pending and keep_on():
         before = len(pending)
         pending = [cell for cell in pending if not _try_cell(laboratory, cell, tell, keep_on)]
-        if len(pending) == before:
-            time.sleep(PAUSE)
+        pause = PAUSE if len(pending) < before else min(2 * pause, LONGEST_PAUSE)
+        if pending and pause > PAUSE:
+            time.sleep(pause)
 
 
 def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> bool:

@@ -1,0 +1,100 @@
+"""Workers by hand on one directory: a planned grid, claims, kills, file systems without locks."""
+
+import csv
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models import MODELS
+from popup.errors import UsageError
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.runs.cell import Cell, check_locks
+
+ROOT = Path(__file__).parents[2]
+GRID = ["--epochs", "8", "--widths", "64", "--er-p", "0.3", "1", "--k", "0.3", "0.5", "--seeds", "2", "--controls", "random"]
+NOT_MEASURED = ("seconds", "peak_memory")
+
+
+def rows(out):
+    """The CSV of a report on `out`, without what differs from run to run."""
+    assert main(["report", str(out)], MODELS) == 0
+    with open(out / "results.csv", encoding="utf-8", newline="") as file:
+        return [{name: value for name, value in row.items() if name not in NOT_MEASURED} for row in csv.DictReader(file)]
+
+
+def test_workers_do_each_cell_once_though_two_are_killed(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / "tests/lab/workers.py"), "4", "2", str(tmp_path / "shared"), *GRID],
+                          cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    found = json.loads(done.stdout)
+    assert found["cells"] == 16 and found["not once"] == []
+    assert [len(cells) for cells in found["killed"]] == [1, 1] and found["begun again"] == 2
+    assert found["codes"] == [-9, -9, 0, 0]
+    assert main([*GRID, "--workers", "1", "--out", str(tmp_path / "alone")], MODELS) == 0
+    assert rows(tmp_path / "shared") == rows(tmp_path / "alone")
+
+
+def test_a_plan_is_reported_and_done_and_planned_again(tmp_path, capsys):
+    grid = ["--epochs", "1", "--widths", "16", "--seeds", "2", "--controls", "none", "--out", str(tmp_path)]
+    assert main([*grid, "--plan-only"], MODELS) == 0
+    assert "2 runs: 2 tickets and 0 controls" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*/result.json"))
+    assert main(["report", str(tmp_path)], MODELS) == 0
+    assert "none of 2 planned runs is over yet" in capsys.readouterr().out
+    assert main(["worker", str(tmp_path)], MODELS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["started", "finished", "started", "finished", "nothing"]
+    assert main([*grid, "--plan-only", "--k", "0.25"], MODELS) == 0
+    assert main(["report", str(tmp_path)], MODELS) == 0
+    assert "2 of 4 runs are not over yet" in capsys.readouterr().out
+    assert main(["worker", str(tmp_path)], MODELS) == 0
+    assert len(rows(tmp_path)) == 4
+
+
+def test_a_worker_leaves_with_1_when_its_cell_failed_and_a_new_plan_tries_it_again(tmp_path, capsys):
+    grid = ["--epochs", "1", "--widths", "16", "--lr", "1e30", "--gain", "1e20", "--out", str(tmp_path), "--plan-only"]
+    assert main(grid, MODELS) == 0
+    assert main(["worker", str(tmp_path)], MODELS) == 1
+    assert main(["worker", str(tmp_path)], MODELS) == 0, "it is over: nobody tries again unasked"
+    assert main(grid, MODELS) == 0 and not list(tmp_path.glob("*/failure.json"))
+
+
+def test_a_worker_without_a_plan_is_told_so(tmp_path, capsys):
+    assert main(["worker", str(tmp_path / "absent")], MODELS) == 2
+    assert "no directory" in capsys.readouterr().err
+    assert not (tmp_path / "absent").exists()
+    assert main(["worker", str(tmp_path)], MODELS) == 0
+
+
+def test_a_file_system_without_locks_is_an_error_and_not_a_cell_of_another(tmp_path, monkeypatch):
+    def refuse(number):
+        def lockf(file, how):
+            raise OSError(number, os.strerror(number))
+        return lockf
+
+    cell = Cell(tmp_path, Config())
+    monkeypatch.setattr("fcntl.lockf", refuse(errno.ENOLCK))
+    with pytest.raises(OSError, match=r"cannot lock .*: name another --out"), cell.claim():
+        pass
+    monkeypatch.setattr("fcntl.lockf", refuse(errno.EAGAIN))
+    with cell.claim() as mine:
+        assert not mine
+
+
+@pytest.mark.parametrize(("options", "refused"), [
+    ("rw,vers=4.2,hard,local_lock=none", False), ("rw,vers=3,nolock,local_lock=all", True), ("rw,localflock", True)])
+def test_a_mount_whose_locks_no_other_machine_sees_is_refused(options, refused, tmp_path):
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 0 0:0 / / rw - tmpfs none rw,nolock\n"
+                      f"2 1 {os.major(device)}:{os.minor(device)} / /runs rw - nfs4 server:/runs {options}\n")
+    if refused:
+        with pytest.raises(UsageError, match="is mounted with"):
+            check_locks(tmp_path, mounts)
+    else:
+        assert check_locks(tmp_path, mounts) == tmp_path
