@@ -59,7 +59,9 @@ class TrainingSettings:
 
     epochs: int = field(default=30, metadata={"help": "passes over the training data"})
     batch_size: int = field(default=32, metadata={"help": "images a step; what is left over in an epoch is not used"})
-    lr: float = field(default=0.1, metadata={"help": "highest learning rate of the scores"})
+    lr: float = field(default=0.1, metadata={
+        "help": "highest learning rate of the scores; gem_miner: times 10, gates: 100, sampled: 1000, their scores being "
+                "larger"})
     weight_lr: float = field(default=0.05, metadata={
         "help": "highest learning rate of the weights in controls that train them"})
     momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})

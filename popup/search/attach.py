@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
+from popup.search.methods import METHODS
 from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
@@ -27,11 +28,11 @@ from popup.source.recipe import GIVEN, LayerSource, Recipe, draw
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
            weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2), scope: str = "layer",
-           method: str = "edge_popup", score_scale: float = 1.0) -> nn.Module:
+           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
-    The arguments are the fields of `Recipe` and `SearchSettings`, which describe them. `density` may also map each
-    layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
+    The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
+    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
     there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0, norm
     affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if
     `net` cannot be attached or a value is not allowed.
@@ -45,7 +46,10 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, weights=weights,
                     scale=scale, gain=gain, seed=seed)
-    settings = SearchSettings(method, scope, score_scale)
+    plain = SearchSettings(method, scope, score_scale=score_scale)
+    if search is not None and plain != SearchSettings():
+        raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
+    settings = search or plain
     return attach_recipe(net, recipe, settings, given, _own_weights(net) if weights == GIVEN else None)
 
 
@@ -68,6 +72,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     'given', `weights` to float32 [entries] if recipe.weights is."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
+    if recipe.weights == GIVEN and METHODS[settings.method].redraws:
+        raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
+                         "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net)
     source = draw(recipe, layers, recipe.densities(layers, given), weights)
     search = Search(recipe, settings)
@@ -84,11 +91,14 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
     """Replace one weight by its scores [edges] and the parametrization that computes the weight from them."""
     module, attribute = owner(net, source.layer.name)
     weight = getattr(module, attribute)
-    first = first_scores(search.settings, search.recipe.seed, source.layer, len(source.edges))
-    setattr(module, attribute, nn.Parameter(torch.from_numpy(first).to(weight.device)))
+    recipe, edges = search.recipe, len(source.edges)
+    first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.layer, edges, recipe.k))
+    setattr(module, attribute, nn.Parameter(first.to(weight.device)))
+    layer = EdgeWeight(search, source, weight)
+    layer.remember(search.method.memory(layer, first, recipe.seed))
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
-    parametrize.register_parametrization(module, attribute, EdgeWeight(search, source, weight), unsafe=True)
-    search.add(net, getattr(module.parametrizations, attribute)[0])
+    parametrize.register_parametrization(module, attribute, layer, unsafe=True)
+    search.add(net, layer)
 
 
 def freeze(net: nn.Module) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import nn
 
-from popup.errors import UsageError
-from popup.search.methods import METHODS, Method
+from popup.errors import UsageError, check_number
+from popup.search.methods import METHODS
 from popup.search.parametrization import EdgeWeight
+from popup.search.schedule import k_at
 from popup.search.select import SCOPES, Bracket
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, owner
-from popup.source.recipe import Recipe
+from popup.source.masks import share
+from popup.source.recipe import Recipe, kept_edges
 
 ATTRIBUTE = "popup_search"
 
@@ -31,19 +35,21 @@ class LayerDensity:
 
 
 class Search:
-    """The search inside one network. In a forward pass of the network every mask is selected once."""
+    """The search inside one network. In a forward pass of the network every mask is selected once.
+
+    `steps` of the optimiser have been done, and `progress`, in [0, 1], of the whole search; `before` is the progress of a
+    step ago. They move by `advance`, and matter to methods and schedules that change on the way.
+    """
 
     def __init__(self, recipe: Recipe, settings: SearchSettings) -> None:
         self.recipe, self.settings = recipe, settings
+        self.method = METHODS[settings.method](settings)
+        self.steps, self.before, self.progress = 0, 0.0, 0.0
         self.layers: list[EdgeWeight] = []
         self._brackets: list[Bracket] = []
         self._owners: list[tuple[nn.Module, str]] = []
         self._pass: list[torch.Tensor] | None = None
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
-
-    @property
-    def method(self) -> Method:
-        return METHODS[self.settings.method]
 
     def add(self, net: nn.Module, layer: EdgeWeight) -> None:
         """Take one attached layer of `net` into the search."""
@@ -55,23 +61,63 @@ class Search:
         """The score parameter [edges] of each layer, in the network's order."""
         return [getattr(module.parametrizations, name).original for module, name in self._owners]
 
-    def select(self) -> list[torch.Tensor]:
-        """S_P as it is now: for each layer one bool an edge."""
-        keys = [self.method.rank(scores) for scores in self.scores()]
-        return SCOPES[self.settings.scope](keys, [layer.kept for layer in self.layers], self._brackets)
+    def pairs(self) -> list[tuple[EdgeWeight, nn.Parameter]]:
+        """Each layer with its scores."""
+        return list(zip(self.layers, self.scores(), strict=True))
 
-    def selected(self, layer: EdgeWeight) -> torch.Tensor:
-        """The mask of one layer [edges]: this pass's, or outside a pass a fresh one."""
-        masks = self._pass if self._pass is not None else self.select()
-        return masks[next(place for place, other in enumerate(self.layers) if other is layer)]
+    def k_now(self) -> float:
+        """The fraction of edges that the search keeps now; in the end that of the ticket."""
+        settings = self.settings
+        return k_at(settings.anneal, settings.k_start, self.recipe.k, self.progress, settings.anneal_until)
+
+    def scale_now(self) -> float:
+        """What a selection at `k_now` is multiplied by, so that activations keep the size that the ticket's have: W has the
+        deviation that suits k, and sqrt(k / k_now) times it suits k_now."""
+        return sqrt(self.recipe.k / self.k_now())
+
+    def top(self, keys: Sequence[torch.Tensor], k: float) -> list[torch.Tensor]:
+        """For each layer the edges with the highest of the int32 `keys` [edges], at `k` and in the settings' scope."""
+        counts = [layer.kept if k == self.recipe.k else kept_edges(k, layer.count) for layer in self.layers]
+        floors = [max(min(1, count), share(self.settings.floor, count)) for count in counts]
+        return SCOPES[self.settings.scope](keys, counts, self._brackets, floors)
+
+    def select(self) -> list[torch.Tensor]:
+        """S_P, the ticket as it is now: for each layer one bool an edge."""
+        return self.top([self.method.keys(*pair) for pair in self.pairs()], self.recipe.k)
+
+    def gate(self, layer: EdgeWeight) -> torch.Tensor:
+        """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask."""
+        gates = self._pass if self._pass is not None else self.select()
+        return gates[next(place for place, other in enumerate(self.layers) if other is layer)]
 
     def begin(self, module: nn.Module, inputs: tuple) -> None:
-        """Forward pre-hook of the network: select once for the whole pass."""
-        self._pass = self.select()
+        """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
+        gates; evaluation, and whatever runs without gradients, the ticket."""
+        training = module.training and torch.is_grad_enabled()
+        self._pass = self.method.gates(self) if training else self.select()
 
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the masks are good for one pass only."""
         self._pass = None
+
+    def penalty(self) -> torch.Tensor | None:
+        """What the method adds to the loss, a scalar; None: nothing."""
+        parts = [part for pair in self.pairs() if (part := self.method.penalty(*pair)) is not None]
+        return torch.stack(parts).sum() if parts else None
+
+    def advance(self, progress: float) -> None:
+        """A step of the optimiser is done; `progress` of the whole search is behind us."""
+        self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
+        self.method.after_step(self)
+
+    def resume(self, steps: int, progress: float) -> None:
+        """Be where a search was after `steps`, its scores and memory being restored already."""
+        self.steps, self.before, self.progress = steps, progress, progress
+        self.method.restored(self)
+
+    def memory(self) -> dict[str, torch.Tensor]:
+        """What the method remembers, by layer and name."""
+        return {f"{layer.layer.name}/{name}": layer.memory(name) for layer in self.layers for name in layer.memories}
 
 
 def search_of(net: nn.Module) -> Search:
@@ -90,6 +136,19 @@ def is_attached(net: nn.Module) -> bool:
 def scores(net: nn.Module) -> list[nn.Parameter]:
     """The only parameters that learn: one 1-D float32 tensor [edges] a layer. Hand them to any optimiser."""
     return search_of(net).scores()
+
+
+def advance(net: nn.Module, progress: float) -> None:
+    """Tell the search in `net` that a step of the optimiser is done, `progress` in [0, 1] of the whole search being behind
+    it. For loops of one's own with a method or a schedule that changes on the way; `popup.fit` does it."""
+    search_of(net).advance(check_number("progress", progress, 0.0, 1.0))
+
+
+def penalty(net: nn.Module) -> torch.Tensor:
+    """What the method wants added to the loss, a scalar; 0 for those that want nothing."""
+    search = search_of(net)
+    found = search.penalty()
+    return search.scores()[0].new_zeros(()) if found is None else found
 
 
 def densities(net: nn.Module) -> list[LayerDensity]:

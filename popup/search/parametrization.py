@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,22 +19,22 @@ if TYPE_CHECKING:
 
 
 class SelectEdges(torch.autograd.Function):
-    """Forward: W at the selected edges, 0 elsewhere. Backward: ds = (dL/dW_eff * W) * slope(s) on all edges."""
+    """Forward: W * gate at the edges, 0 elsewhere. Backward: ds = (dL/dW_eff * W) * slope(s) on all edges."""
 
     @staticmethod
-    def forward(ctx, scores: torch.Tensor, selected: torch.Tensor, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
+    def forward(ctx, scores: torch.Tensor, gate: torch.Tensor, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
         places = layer.places()
-        ctx.save_for_backward(scores, places)
+        ctx.save_for_backward(scores, places, gate)
         ctx.layer = layer
-        return layer.weight(selected, places, dtype)
+        return layer.weight(gate, places, dtype)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        scores, places = ctx.saved_tensors
-        layer = ctx.layer
+        scores, places, gate = ctx.saved_tensors
+        layer, method = ctx.layer, ctx.layer.search.method
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
-        owned.mul_(layer.values).mul_(layer.search.method.slope(scores))
+        owned.mul_(method.values(layer.values, gate)).mul_(method.slope(layer, scores, gate))
         return owned, None, None, None
 
 
@@ -54,12 +56,36 @@ class EdgeWeight(nn.Module):
         self.count = len(source.edges)
         self.kept = source.kept(search.recipe.k)
         self.dtype = weight.dtype
+        self.memories: tuple[str, ...] = ()
         gaps = edges.encode(source.edges, source.layer.entries)
         self.register_buffer("gaps", gaps.to(weight.device), persistent=False)
         self.register_buffer("values", torch.from_numpy(source.values).to(weight.device), persistent=False)
         self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
+        self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
         self._weight: torch.Tensor | None = None    # [entries]
-        self._selected: torch.Tensor | None = None  # [edges], what _weight shows
+        self._gate: torch.Tensor | None = None      # [edges], what _weight shows
+
+    def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
+        """Take what the method remembers of this layer."""
+        self.memories = tuple(memory)
+        for name, tensor in memory.items():
+            self.register_buffer(f"memory_{name}", tensor.to(self.values.device), persistent=False)
+
+    def memory(self, name: str) -> torch.Tensor:
+        """What the method remembers of this layer under `name`."""
+        return getattr(self, f"memory_{name}")
+
+    def source(self) -> LayerSource:
+        """The layer as it was drawn first."""
+        drawn = LayerSource(self.layer, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
+        return replace(drawn, values=self._first) if self._first is not None else drawn
+
+    def rewrite(self, values: torch.Tensor) -> None:
+        """Give the edges other weights [edges]: for methods that draw anew what is not selected."""
+        if self._first is None:
+            self._first = self.values.cpu().numpy().copy()
+        self.values.copy_(values)
+        self._gate = None
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int64; None if every entry is an edge."""
@@ -67,27 +93,38 @@ class EdgeWeight(nn.Module):
 
     def dense(self, selected: torch.Tensor) -> torch.Tensor:
         """The selected edges' values as a new weight of the layer's shape and dtype, 0 elsewhere."""
-        kept = torch.where(selected, self.values, self.zero).to(self.dtype)
+        kept = self.gated(selected).to(self.dtype)
         return edges.expand(kept, self.places(), self.layer.entries).view(self.layer.shape)
 
-    def weight(self, selected: torch.Tensor, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-        """The same as `dense`, kept from step to step: only the edges whose selection has changed are written.
+    def weight(self, gate: torch.Tensor, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+        """W * gate [the layer's shape]. A selection's is kept from step to step: only the edges that have changed are written.
 
         Writing to it is what an optimiser does to an ordinary weight: two forward passes with the same scores share it
         unharmed, and a backward pass after the scores have changed is refused by autograd, as it is there.
         """
-        weight, last = self._weight, self._selected
-        if weight is None or weight.dtype != dtype or weight.device != self.values.device:
-            weight, last = torch.zeros(self.layer.entries, dtype=dtype, device=self.values.device), None
-        if last is None or selected.device.type != "cpu":
-            self._write(weight, torch.where(selected, self.values, self.zero), places)
-        elif last is not selected:
-            changed = torch.from_numpy(np.flatnonzero(np.not_equal(selected.numpy(), last.numpy())))
+        weight, last = self._weight, self._gate
+        fits = weight is not None and weight.dtype == dtype and weight.device == self.values.device
+        if not fits or not (last is gate or self._differs_little(gate, last)):
+            weight = edges.expand(self.gated(gate).to(dtype), places, self.layer.entries)
+        elif last is not gate and gate.device.type != "cpu":
+            self._write(weight, self.gated(gate), places)
+        elif last is not gate:
+            changed = torch.from_numpy(np.flatnonzero(np.not_equal(gate.numpy(), last.numpy())))
             if len(changed):
-                values = torch.where(selected[changed], self.values[changed], self.zero)
+                values = torch.where(gate[changed], self.values[changed], self.zero)
                 self._write(weight, values, changed if places is None else places[changed])
-        self._weight, self._selected = weight, selected
+        self._weight, self._gate = weight, gate
         return weight.view(self.layer.shape)
+
+    def gated(self, gate: torch.Tensor) -> torch.Tensor:
+        """The effective weights of the edges [edges], float32, under a selection (bool) or a gate (float32)."""
+        values = self.search.method.values(self.values, gate)
+        return torch.where(gate, values, self.zero) if gate.dtype is torch.bool else values * gate
+
+    def _differs_little(self, gate: torch.Tensor, last: torch.Tensor | None) -> bool:
+        """Whether only the edges that one selection has and the other has not can have another weight."""
+        selections = last is not None and gate.dtype is torch.bool and last.dtype is torch.bool
+        return selections and self.search.method.constant_values
 
     @staticmethod
     def _write(weight: torch.Tensor, values: torch.Tensor, places: torch.Tensor | None) -> None:
@@ -101,7 +138,7 @@ class EdgeWeight(nn.Module):
 
     def __getstate__(self) -> dict:
         """A copy or a pickle makes its own kept weight."""
-        return {**super().__getstate__(), "_weight": None, "_selected": None}
+        return {**super().__getstate__(), "_weight": None, "_gate": None}
 
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""
@@ -114,4 +151,4 @@ class EdgeWeight(nn.Module):
         return torch.arange(self.count, device=self.values.device) if places is None else places
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return SelectEdges.apply(scores, self.search.selected(self), self, self.dtype_now())
+        return SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())

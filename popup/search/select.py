@@ -6,7 +6,8 @@ threshold is met exactly and a NaN cannot change how many edges are kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +19,33 @@ HIGHEST = torch.iinfo(torch.int32).max  # above the key of every float, infinity
 
 def magnitude_keys(scores: torch.Tensor) -> torch.Tensor:
     """int32 keys that sort as |score| does: the bits of the float32 without its sign."""
+    return _bits(scores) & HIGHEST
+
+
+def signed_keys(scores: torch.Tensor) -> torch.Tensor:
+    """int32 keys that sort as the score does, -0 like 0: the bits of a negative float32 sort backwards, so all but its sign
+    are turned over."""
+    bits = _bits(scores.detach() + 0.0)  # -0 + 0 is 0
+    return bits ^ ((bits >> 31) & HIGHEST)
+
+
+def _bits(scores: torch.Tensor) -> torch.Tensor:
     if scores.dtype is not torch.float32:
         raise UsageError(f"scores have dtype {scores.dtype} and are ranked as float32: convert the network before it is "
                          "attached, or use torch.autocast")
-    return scores.detach().view(torch.int32) & HIGHEST
+    return scores.detach().view(torch.int32)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What of a score is ranked: as int32 keys, as a float32 value, and its derivative with respect to the score."""
+
+    keys: Callable[[torch.Tensor], torch.Tensor]
+    value: Callable[[torch.Tensor], torch.Tensor]
+    slope: Callable[[torch.Tensor], torch.Tensor]
+
+
+RANKS = {"magnitude": Rank(magnitude_keys, torch.abs, torch.sign), "value": Rank(signed_keys, torch.clone, torch.ones_like)}
 
 
 class Bracket:
@@ -90,21 +114,23 @@ def _top_on_device(keys: torch.Tensor, count: int) -> torch.Tensor:
     return chosen | (ties & (ties.cumsum(0, dtype=torch.int32) <= short))
 
 
-def top_layerwise(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket]) -> list[torch.Tensor]:
-    """In each layer the `counts[l]` highest keys: one bool mask a layer."""
+def top_layerwise(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket],
+                  floors: Sequence[int]) -> list[torch.Tensor]:
+    """In each layer the `counts[l]` highest keys: one bool mask a layer. (A floor is never above its count.)"""
     return [top(layer, count, bracket) for layer, count, bracket in zip(keys, counts, brackets, strict=True)]
 
 
-def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket]) -> list[torch.Tensor]:
-    """Over the whole network the sum(counts) highest keys, the best edge of each layer among them.
+def top_globally(keys: Sequence[torch.Tensor], counts: Sequence[int], brackets: Sequence[Bracket],
+                 floors: Sequence[int]) -> list[torch.Tensor]:
+    """Over the whole network the sum(counts) highest keys, the best `floors[l]` edges of each layer among them.
 
     Ties go to the earlier layer, then to the lower edge index.
     """
     joined = torch.cat(list(keys)).clamp_(max=HIGHEST - 1)  # the NaN of all bits would tie with a layer's best edge
     sizes = [len(layer) for layer in keys]
-    for layer in joined.split(sizes):
-        if len(layer):
-            layer.masked_fill_(top(layer.clone(), 1), HIGHEST)
+    for layer, floor in zip(joined.split(sizes), floors, strict=True):
+        if floor:
+            layer.masked_fill_(top(layer.clone(), floor), HIGHEST)
     return list(top(joined, sum(counts), brackets[0]).split(sizes))
 
 

@@ -7,34 +7,57 @@ from math import inf
 
 import numpy as np
 
-from popup.errors import check_name, check_number
+from popup.errors import check_count, check_name, check_number
 from popup.search.methods import METHODS
-from popup.search.select import SCOPES
+from popup.search.schedule import SCHEDULES
+from popup.search.select import RANKS, SCOPES
 from popup.source.layers import Layer
 from popup.source.streams import Stream
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The method, the scope of its selection and the first scores."""
+    """The method, what its selection ranks and over what, the course of k, and what single methods want to know."""
 
-    method: str = field(default="edge_popup", metadata={"axis": True, "help": "how scores are learned", "choices": tuple(METHODS)})
+    method: str = field(default="edge_popup", metadata={
+        "axis": True, "help": "how scores are learned and become a ticket", "choices": tuple(METHODS)})
     scope: str = field(default="layer", metadata={
         "axis": True, "help": "keep the fraction k of each layer's edges, or of the whole network's", "choices": tuple(SCOPES)})
+    floor: float = field(default=0.0, metadata={
+        "help": "scope global: each layer keeps at least this fraction of its share k, and at least one edge"})
+    rank: str = field(default="magnitude", metadata={
+        "axis": True, "help": "rank |s|, or s itself (edge_popup, averaged, frozen, biprop, iterand)", "choices": tuple(RANKS)})
     score_scale: float = field(default=1.0, metadata={
-        "help": "first scores are uniform in +-score_scale/sqrt(fan_in)"})
+        "help": "size of the first scores: uniform in +-score_scale/sqrt(fan_in), or as the method says"})
+    anneal: str = field(default="none", metadata={
+        "axis": True, "help": "how the kept fraction of the search goes from k_start to k", "choices": tuple(SCHEDULES)})
+    k_start: float = field(default=1.0, metadata={"help": "anneal: the fraction that is kept at first, at least k"})
+    anneal_until: float = field(default=0.8, metadata={"help": "anneal: the fraction of the search after which k is reached"})
+    average_from: float = field(default=0.5, metadata={
+        "help": "averaged: the fraction of the search after which scores are averaged"})
+    locked: float = field(default=0.5, metadata={
+        "axis": True, "help": "frozen: the fraction of each layer's kept edges that is locked, at random, before the search"})
+    redraw_every: int = field(default=300, metadata={"help": "iterand: steps between redraws of unselected edges"})
+    redraw_rate: float = field(default=0.1, metadata={"help": "iterand: the fraction of unselected edges a redraw takes"})
+    penalty: float = field(default=1.0, metadata={
+        "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
 
     def __post_init__(self) -> None:
         check_name("method", self.method, METHODS)
         check_name("scope", self.scope, SCOPES)
+        check_name("rank", self.rank, RANKS)
+        check_name("anneal", self.anneal, SCHEDULES)
         check_number("score_scale", self.score_scale, 0.0, inf, open_low=True)
+        for name in ("floor", "average_from", "locked"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
+        for name in ("k_start", "anneal_until", "redraw_rate"):
+            check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
+        check_count("redraw_every", self.redraw_every)
+        check_number("penalty", self.penalty, 0.0, inf)
 
 
-def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int) -> np.ndarray:
-    """One float32 score an edge, uniform in +-score_scale / sqrt(fan_in), from the layer's own stream.
-
-    At score_scale 1 this is the distribution of published edge-popup (kaiming_uniform_ with a = sqrt(5)).
-    """
-    bound = settings.score_scale / np.sqrt(layer.fan_in)
+def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:
+    """One float32 score an edge, as the method distributes them, from the layer's own stream."""
     words = Stream(seed, "scores", layer.name).words32(count)
-    return ((words.astype(np.float64) + 0.5) * (2.0**-31 * bound) - bound).astype(np.float32)
+    uniform = (words.astype(np.float64) + 0.5) * 2.0**-32
+    return METHODS[settings.method](settings).first_scores(uniform, layer.fan_in, k).astype(np.float32)

@@ -71,8 +71,13 @@ class LayerSource:
     values: np.ndarray
 
     def kept(self, k: float) -> int:
-        """n_l = max(1, floor(k |S_ER,l| + 1/2)); a layer in which no edge was drawn keeps none."""
-        return max(min(1, len(self.edges)), share(k, len(self.edges)))
+        """n_l, how many edges are kept at `k`."""
+        return kept_edges(k, len(self.edges))
+
+
+def kept_edges(k: float, edges: int) -> int:
+    """n_l = max(1, floor(k |S_ER,l| + 1/2)); a layer in which no edge was drawn keeps none."""
+    return max(min(1, edges), share(k, edges))
 
 
 def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | None = None) -> LayerSource:
@@ -98,6 +103,16 @@ def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, pur
                          f"with popup.attach(net, weights='given'), or use {', '.join(WEIGHTS)}")
     deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
     return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
+
+
+def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.ndarray:
+    """The weights (float32) of a layer's edges after redraws: `redraws` [edges] says which was an edge's last, counted from
+    1; 0: none, the edge has its first weight."""
+    values = source.values.copy()
+    for turn in np.unique(redraws[redraws > 0]):
+        fresh = draw_values(recipe, source.layer, source.p_l, source.edges, f"redraw {turn}")
+        values[redraws == turn] = fresh[redraws == turn]
+    return values
 
 
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],

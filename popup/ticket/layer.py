@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from popup.errors import UsageError
+from popup.search.methods import Method
 from popup.source.layers import Layer
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
+from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_again, draw_edges, draw_values
 from popup.ticket import contents, masks
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
@@ -22,6 +23,7 @@ class TicketLayer:
     """One layer: its p_l, S_P over its edges (bool, ascending edge index), and the hashes of what the seed gives.
 
     `values`: the frozen weights of the edges where they are known without the seed (weights 'given', or embedded).
+    `redraws`: of methods that draw weights anew, which was each kept edge's last redraw; 0: none.
     """
 
     layer: Layer
@@ -29,7 +31,8 @@ class TicketLayer:
     selected: np.ndarray  # [edges]
     edges_hash: str
     weights_hash: str
-    values: np.ndarray | None = None  # [edges], float32
+    values: np.ndarray | None = None   # [edges], float32
+    redraws: np.ndarray | None = None  # [edges], int32
 
     @property
     def kept(self) -> int:
@@ -42,16 +45,29 @@ class TicketLayer:
         if len(edges) != len(self.selected) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
         try:
-            values = draw_values(recipe, self.layer, self.p_l, edges) if self.values is None else self.values
+            values = self.draw(recipe, edges) if self.values is None else self.values
         except UsageError as error:
             raise TicketError(f"the recipe draws nothing: {error}") from None
         if hash_array(values) != self.weights_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other weights than the ticket records")
         return LayerSource(self.layer, self.p_l, edges, values)
 
-    def weight(self, recipe: Recipe) -> torch.Tensor:
-        """W * S_P as a float32 tensor of the layer's shape."""
+    def draw(self, recipe: Recipe, edges: np.ndarray) -> np.ndarray:
+        """The weights that the seed gives the `edges`, redraws included."""
+        values = draw_values(recipe, self.layer, self.p_l, edges)
+        if self.redraws is None:
+            return values
+        return draw_again(recipe, LayerSource(self.layer, self.p_l, edges, values), self.redraws)
+
+    def effective(self, recipe: Recipe, method: Method) -> LayerSource:
+        """The source with the weights that the ticket has at its edges: the source's own, or what the method makes of them."""
         source = self.source(recipe)
+        values = method.values(torch.from_numpy(source.values), torch.from_numpy(self.selected))
+        return replace(source, values=values.numpy())
+
+    def weight(self, recipe: Recipe, method: Method) -> torch.Tensor:
+        """W_eff, 0 at all entries but the kept edges, as a float32 tensor of the layer's shape."""
+        source = self.effective(recipe, method)
         dense = np.zeros(self.layer.entries, dtype=np.float32)
         dense[source.edges[self.selected]] = source.values[self.selected]
         return torch.from_numpy(dense).view(self.layer.shape)
@@ -66,6 +82,8 @@ class TicketLayer:
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
         if embed_weights or recipe.weights == GIVEN:
             tensors[f"weights/{name}"] = self.source(recipe).values
+        if self.redraws is not None:
+            tensors[f"redraws/{name}"] = masks.compress_counts(self.redraws[self.selected])
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
@@ -79,7 +97,8 @@ class TicketLayer:
         values = _values(layer.name, record, tensors)
         if values is None and recipe.weights == GIVEN:
             raise ValueError(f"the weights of {layer.name} are 'given', and the file does not hold them")
-        return cls(layer, record["p_l"], selected, record["edges_hash"], record["weights_hash"], values)
+        redraws = _redraws(layer.name, tensors, selected)
+        return cls(layer, record["p_l"], selected, record["edges_hash"], record["weights_hash"], values, redraws)
 
 
 def _selected(record: dict[str, Any], tensors: Tensors) -> np.ndarray:
@@ -92,6 +111,18 @@ def _selected(record: dict[str, Any], tensors: Tensors) -> np.ndarray:
     if np.count_nonzero(selected) != kept or hash_array(masks.pack(selected)) != record["mask_hash"]:
         raise ValueError("its count or its hash is another")
     return selected
+
+
+def _redraws(name: str, tensors: Tensors, selected: np.ndarray) -> np.ndarray | None:
+    """Which was each edge's last redraw [edges], None if the file holds none."""
+    stored = tensors.pop(f"redraws/{name}", None)
+    if stored is None:
+        return None
+    if stored.dtype is not torch.uint8 or stored.dim() != 1:
+        raise ValueError(f"redraws/{name} is not coded as uint8")
+    redraws = np.zeros(len(selected), dtype=np.int32)
+    redraws[selected] = masks.decompress_counts(stored.numpy(), int(np.count_nonzero(selected)))
+    return redraws
 
 
 def _values(name: str, record: dict[str, Any], tensors: Tensors) -> np.ndarray | None:

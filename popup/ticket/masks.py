@@ -63,6 +63,23 @@ def decompress(coded: np.ndarray, edges: int, kept: int) -> np.ndarray:
     return selected
 
 
+def compress_counts(counts: np.ndarray) -> np.ndarray:
+    """uint8: counts below 65536 as little-endian 16-bit numbers in one zlib stream."""
+    return np.frombuffer(bytearray(zlib.compress(counts.astype("<u2").tobytes(), 9)), dtype=np.uint8)
+
+
+def decompress_counts(coded: np.ndarray, size: int) -> np.ndarray:
+    """int32 [size]. Raises ValueError unless the stream is whole and holds just that many."""
+    decoder = zlib.decompressobj()
+    try:
+        content = decoder.decompress(coded.tobytes(), 2 * size + 1)
+    except zlib.error as error:
+        raise ValueError(f"its code is broken ({error})") from None
+    if not decoder.eof or decoder.unused_data or len(content) != 2 * size:
+        raise ValueError(f"its code does not hold {size} numbers")
+    return np.frombuffer(content, dtype="<u2").astype(np.int32)
+
+
 def most_edges(stored: int) -> int:
     """How many edges `stored` coded bytes may stand for."""
     return FREE_EDGES + MOST_EDGES * stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from popup.search.attach import merge
 from popup.search.network import Search, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.source.layers import owner
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_layer
+from popup.source.recipe import GIVEN, LayerSource, draw_again, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
 
 
@@ -49,9 +49,9 @@ def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tup
     for layer, mask in zip(search.layers, search.select(), strict=True):
         module, attribute = owner(net, layer.layer.name)
         weight = getattr(module, attribute).detach().cpu().flatten()
-        fresh = _source(search.recipe, layer)
-        source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges),
-                                                            torch.from_numpy(fresh.values)).to(weight.dtype)
+        fresh = _source(search, layer)
+        values = search.method.values(torch.from_numpy(fresh.values), mask.cpu())
+        source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).to(weight.dtype)
         used = weight != 0
         kept.append(int(used.sum()) + int((mask & (layer.values == 0)).sum()))  # a given weight may be 0, a drawn one never
         if not torch.equal(weight[used], source[used]):
@@ -59,12 +59,17 @@ def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tup
     return kept, tuple(outside)
 
 
-def _source(recipe: Recipe, layer: EdgeWeight) -> LayerSource:
-    """The layer drawn anew; given weights cannot be drawn, and are compared by their hash from before alone."""
+def _source(search: Search, layer: EdgeWeight) -> LayerSource:
+    """The layer drawn anew, redraws included; given weights cannot be drawn, and are compared by their hash from before
+    alone."""
+    recipe = search.recipe
     if recipe.weights == GIVEN:
         edges = draw_edges(recipe, layer.layer, layer.p_l)
         return LayerSource(layer.layer, layer.p_l, edges, layer.values.cpu().numpy())
-    return draw_layer(recipe, layer.layer, layer.p_l)
+    fresh = draw_layer(recipe, layer.layer, layer.p_l)
+    if not search.method.redraws:
+        return fresh
+    return replace(fresh, values=draw_again(recipe, fresh, layer.memory("redraw").cpu().numpy()))
 
 
 def _miscounted(search: Search, kept: list[int]) -> tuple[str, ...]:

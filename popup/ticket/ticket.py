@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from popup.search.network import LayerDensity, density_row, search_of
+from popup.search.methods import METHODS, Method
+from popup.search.network import LayerDensity, Search, density_row, search_of
+from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings
 from popup.source.layers import find_layers, is_norm, owner
-from popup.source.recipe import GIVEN, Recipe
+from popup.source.recipe import GIVEN, Recipe, draw_again
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
@@ -64,6 +67,11 @@ class Ticket:
         """The ticket that `save_pretrained` wrote into `directory`."""
         return load(Path(directory) / NAME)
 
+    @property
+    def method(self) -> Method:
+        """The method that found it, which knows what the weights of kept edges are."""
+        return METHODS[self.settings.method](self.settings)
+
     def densities(self) -> list[LayerDensity]:
         """One row a layer."""
         return [density_row(layer.layer, layer.p_l, len(layer.selected), layer.kept)
@@ -71,7 +79,7 @@ class Ticket:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        weights = {layer.layer.name: layer.weight(self.recipe) for layer in self.layers}
+        weights = {layer.layer.name: layer.weight(self.recipe, self.method) for layer in self.layers}
         constants = {name: torch.full(shape, value) for name, (value, shape) in self.constants.items()}
         return weights | constants | self.given | self.statistics
 
@@ -110,16 +118,23 @@ def _check_same(kind: str, mine: Mapping[str, torch.Tensor], theirs: Mapping[str
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     """The ticket that an attached network holds now. `about`: what to record with it, as JSON values."""
     search = search_of(net)
-    layers = tuple(
-        TicketLayer(layer.layer, layer.p_l, mask.cpu().numpy(), hash_array(layer.flat_edges().cpu().numpy()),
-                    hash_array(layer.values.cpu().numpy()),
-                    layer.values.cpu().numpy().copy() if search.recipe.weights == GIVEN else None)
-        for layer, mask in zip(search.layers, search.select(), strict=True))
+    layers = tuple(_layer(search, layer, mask.cpu().numpy())
+                   for layer, mask in zip(search.layers, search.select(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
     statistics = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()
                   if name not in parameters}
     return Ticket(search.recipe, search.settings, layers, statistics, given, constants, dict(about or {}))
+
+
+def _layer(search: Search, layer: EdgeWeight, mask: np.ndarray) -> TicketLayer:
+    """One layer's part of the ticket. Where edges were drawn anew, those that are not kept count as never redrawn."""
+    source, redraws = layer.source(), None
+    if search.method.redraws:
+        redraws = layer.memory("redraw").cpu().numpy() * mask
+        source = replace(source, values=draw_again(search.recipe, source, redraws))
+    given = source.values.copy() if search.recipe.weights == GIVEN else None
+    return TicketLayer(layer.layer, layer.p_l, mask, hash_array(source.edges), hash_array(source.values), given, redraws)
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
@@ -151,6 +166,10 @@ def load(path: str | Path) -> Ticket:
 def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     recipe, settings = contents.recipe(metadata["recipe"]), contents.settings(metadata["settings"])
     layers = tuple(TicketLayer.unpack(record, tensors, recipe) for record in metadata["layers"])
+    for layer in layers:
+        if (layer.redraws is not None) != METHODS[settings.method].redraws:
+            raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
+                             f"{settings.method}")
     contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers])
     constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))
     rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from popup.source.recipe import GIVEN, LayerSource, draw_values
+from popup.source.recipe import GIVEN, LayerSource
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
 from popup.ticket.layer import TicketLayer
@@ -37,7 +37,8 @@ def verify(ticket: Ticket) -> Verification:
             foreign.append(layer.layer.name)
             continue
         wanted.append(source.kept(ticket.recipe.k))
-        if not _within(layer.weight(ticket.recipe).numpy().reshape(-1), source):
+        effective = layer.effective(ticket.recipe, ticket.method)
+        if not _within(layer.weight(ticket.recipe, ticket.method).numpy().reshape(-1), effective):
             outside.append(layer.layer.name)
     miscounted = () if foreign else _miscounted(ticket, wanted)
     edges = sum(len(layer.selected) for layer in ticket.layers)
@@ -51,8 +52,7 @@ def _source(ticket: Ticket, layer: TicketLayer) -> LayerSource | None:
     except TicketError:
         return None
     if layer.values is not None and ticket.recipe.weights != GIVEN:
-        drawn = draw_values(ticket.recipe, layer.layer, layer.p_l, source.edges)
-        return source if hash_array(drawn) == layer.weights_hash else None
+        return source if hash_array(layer.draw(ticket.recipe, source.edges)) == layer.weights_hash else None
     return source
 
 

@@ -175,8 +175,8 @@ def test_networks_of_another_dtype_keep_float32_scores(dtype):
 
 def test_first_scores_are_uniform_in_their_bound():
     layer = Layer("a.weight", (100, 25))
-    values = first_scores(SearchSettings(score_scale=2.0), 0, layer, 2500)
+    values = first_scores(SearchSettings(score_scale=2.0), 0, layer, 2500, 0.5)
     assert values.dtype == "float32" and abs(values).max() <= 2 / 5
     assert abs(values).max() > 0.999 * 2 / 5 and abs(values.mean()) < 0.02
-    assert first_scores(SearchSettings(), 0, layer, 7).tolist() == (values[:7] / 2).tolist()
-    assert first_scores(SearchSettings(), 1, layer, 7).tolist() != first_scores(SearchSettings(), 0, layer, 7).tolist()
+    assert first_scores(SearchSettings(), 0, layer, 7, 0.5).tolist() == (values[:7] / 2).tolist()
+    assert first_scores(SearchSettings(), 1, layer, 7, 0.5).tolist() != first_scores(SearchSettings(), 0, layer, 7, 0.5).tolist()

@@ -135,7 +135,7 @@ def test_nan_of_any_bits_changes_neither_the_count_nor_the_order_of_the_rest(imp
 @given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
 def test_layerwise_treats_each_layer_alone(layers, data):
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
-    masks = top_layerwise([keys_of(scores) for scores in layers], counts, brackets(layers))
+    masks = top_layerwise([keys_of(scores) for scores in layers], counts, brackets(layers), [1] * len(layers))
     assert [places(mask) for mask in masks] == [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
 
 
@@ -144,7 +144,7 @@ def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data)
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
     keys = [keys_of(scores) for scores in layers]
     before = [layer.clone() for layer in keys]
-    masks = top_globally(keys, counts, brackets(keys))
+    masks = top_globally(keys, counts, brackets(keys), [min(1, count) for count in counts])
     assert [places(mask) for mask in masks] == brute_force_globally(layers, sum(counts))
     assert all(map(torch.equal, keys, before)), "the keys that were handed in are not written to"
 
@@ -152,11 +152,11 @@ def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data)
 @pytest.mark.parametrize("bits", NAN_BITS)
 def test_globally_each_layer_keeps_one_edge_though_another_is_all_nan(bits):
     broken = torch.full((10,), bits, dtype=torch.int32).view(torch.float32)
-    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1], brackets(range(3)))
+    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1], brackets(range(3)), [1] * 3)
     assert [int(mask.sum()) for mask in masks] == [5, 1, 1]
     assert places(masks[1]) == [1]
 
 
 def test_globally_a_layer_without_edges_keeps_none():
-    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2], brackets(range(2)))
+    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2], brackets(range(2)), [0, 1])
     assert [places(mask) for mask in masks] == [[], [1, 2]]

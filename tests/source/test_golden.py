@@ -64,7 +64,7 @@ def array(case, what):
     """The array of one case that is hashed."""
     seed, layer, p, k = LAYERS[case]
     if what == "scores":
-        return first_scores(SearchSettings(), seed, layer, 1000)
+        return first_scores(SearchSettings(), seed, layer, 1000, 0.5)
     mask, _, kind = what.partition(" ")
     weights = "kaiming_normal" if kind == "normal" else "signed_constant"
     source = draw_layer(Recipe(seed=seed, k=k, mask=mask, weights=weights), layer, p)

@@ -124,7 +124,7 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
         sources = draw(config.source, layers, config.source.densities(layers))
         return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
     ticket = load(laboratory.directory(config.replace(role=TICKET)).ticket)
-    sources = [layer.source(ticket.recipe) for layer in ticket.layers]
+    sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]
     return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers])
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from popup.lab.precision import Precision
 from popup.lab.training.churn import Churn
 from popup.lab.training.randomness import generator_states, set_generator_states
+from popup.search.network import is_attached, search_of
 from popup.ticket.sealed import Tensors
 
 Metrics = dict[str, Any]
@@ -26,6 +27,7 @@ class TrainingState:
                  precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
         self.precision, self.churn, self.frozen = precision, churn, frozen or {}
+        self.search = search_of(net) if is_attached(net) else None
         self.device = parameters[0].device
         self.epoch, self.step = 0, 0
         self.losses = torch.zeros(steps, device=self.device)  # of this epoch's steps; 0 for those to come
@@ -59,6 +61,7 @@ class TrainingState:
         found = {f"parameter/{place}": parameter for place, parameter in enumerate(self.parameters)}
         found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items() if name not in learned}
         found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
+        found |= {f"memory/{name}": tensor for name, tensor in (self.search.memory() if self.search else {}).items()}
         found |= {f"random/{name}": tensor for name, tensor in generator_states(self.device).items()}
         return found | {"losses": self.losses}
 
@@ -71,7 +74,7 @@ class TrainingState:
         states = self._optimiser_states(optimiser)
         with torch.no_grad():
             for name in fixed:
-                if name.startswith(("parameter/", "buffer/", "losses")):
+                if name.startswith(("parameter/", "buffer/", "memory/", "losses")):
                     fixed[name].copy_(tensors[name])
         for parameter, state in zip(self.parameters, states, strict=True):
             self.optimizer.state[parameter] = state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 
 import torch
@@ -20,7 +20,7 @@ from popup.lab.training.churn import Churn
 from popup.lab.training.randomness import seeded
 from popup.lab.training.state import Metrics, TrainingState
 from popup.search.attach import attach_recipe, merge
-from popup.search.network import is_attached, scores
+from popup.search.network import is_attached, scores, search_of
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
 
@@ -69,10 +69,12 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     batches, test = load_batches(net, train, test, config)
     precision = Precision.of(net, config.training.precision)
     before = frozen_hashes(net)
-    state = TrainingState(net, scores(net), sgd(scores(net), config.training, config.training.lr), batches.steps,
-                          precision, Churn(net), before)
-    history = optimise(state, batches, test, config.training, config.training.lr, merge, on_epoch,
-                       checkpoints or Checkpoints())
+    method, settings = search_of(net).method, config.training
+    lr = settings.lr * method.rate
+    state = TrainingState(net, scores(net), sgd(scores(net), settings, lr), batches.steps, precision, Churn(net), before)
+    if not method.learns:
+        settings = replace(settings, epochs=1, warmup=0.0)
+    history = optimise(state, batches, test, settings, lr, merge, on_epoch, checkpoints or Checkpoints())
     proof = prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH]))
     return Outcome(history, proof, precision.name, batches.normalise)
 
@@ -100,6 +102,9 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
     """
     with seeded(batches.seed, "training", state.device):
         checkpoints.resume(state)
+        if state.search:
+            done = state.epoch * batches.steps + state.step
+            state.search.resume(done, done / (settings.epochs * batches.steps))
         for metrics in state.history:
             on_epoch(metrics)
         with checkpoints.guard(state):
@@ -120,10 +125,13 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
                 checkpoints: Checkpoints) -> Metrics:
     """The rest of an epoch, with a rate of at most `lr`; the losses are read once, at its end."""
     rates = [lr * rate_factor(settings, state.epoch + step / batches.steps) for step in range(batches.steps)]
+    steps = settings.epochs * batches.steps
     state.net.train()
     with checkpoints.stop.deferred():
         for inputs, labels in batches.epoch(state.epoch, state.step):
             train_step(state, inputs, labels, rates[state.step], settings.label_smoothing)
+            if state.search:
+                state.search.advance((state.epoch * batches.steps + state.step) / steps)
             checkpoints.after_step(state)
     _check_finite(state, rates)
     return {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
@@ -136,8 +144,9 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     with state.precision.autocast():
         logits = state.net(state.precision.inputs(inputs))
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    penalty = state.search.penalty() if state.search else None
     state.optimizer.zero_grad()
-    loss.backward()
+    (loss if penalty is None else loss + penalty).backward()
     state.optimizer.step()
     state.losses[state.step] = loss.detach()
     state.step += 1

@@ -1,0 +1,16 @@
+"""The search methods, one a file: how scores become S_P. A new one is a file here and a line below."""
+
+from popup.search.methods.averaged import Averaged
+from popup.search.methods.biprop import Biprop
+from popup.search.methods.edge_popup import EdgePopup
+from popup.search.methods.frozen import Frozen
+from popup.search.methods.gates import Gates
+from popup.search.methods.gem_miner import GemMiner
+from popup.search.methods.iterand import Iterand
+from popup.search.methods.method import Method
+from popup.search.methods.random import Random
+from popup.search.methods.sampled import Sampled
+
+METHODS: dict[str, type[Method]] = {
+    "edge_popup": EdgePopup, "averaged": Averaged, "frozen": Frozen, "biprop": Biprop, "iterand": Iterand,
+    "gem_miner": GemMiner, "sampled": Sampled, "gates": Gates, "random": Random}

@@ -1,0 +1,36 @@
+"""Score averaging: the ticket of the mean ranking over the last part of the search, not of its last step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from popup.search.methods.method import Method
+from popup.search.select import RANKS
+
+if TYPE_CHECKING:
+    from popup.search.network import Search
+    from popup.search.parametrization import EdgeWeight
+
+
+class Averaged(Method):
+    """Trained as edge_popup; the ticket keeps the edges with the highest mean of |s| (or of s) over all steps after
+    `average_from` of the search, as Izmailov et al. (UAI 2018, arXiv 1803.05407) average weights. Before that it keeps
+    those that are the highest now.
+    """
+
+    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
+
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        return self.rank(layer.memory("mean"))
+
+    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        return self.rank(scores)
+
+    def after_step(self, search: Search) -> None:
+        for layer, scores in search.pairs():
+            mean, steps = layer.memory("mean"), layer.memory("steps")
+            steps += search.progress >= self.settings.average_from
+            mean += (RANKS[self.settings.rank].value(scores.detach()) - mean) / steps.clamp(min=1)

@@ -1,0 +1,24 @@
+"""Diffenderfer and Kailkhura, *Multi-Prize Lottery Ticket Hypothesis*, ICLR 2021, arXiv 2103.09377, algorithm 1."""
+
+from __future__ import annotations
+
+import torch
+
+from popup.search.methods.method import Method
+
+
+class Biprop(Method):
+    """Binary weights: W_eff = alpha_l * sign(W) * S_P with one scale a layer, alpha_l = |W * S_P|_1 / |S_P|_1,
+
+    recomputed from the edges that are kept now. ds = (dL/dW_eff * alpha_l * sign(W)) * sign(s), straight through the
+    selection and with alpha_l as a constant. With signed_constant weights it is edge_popup. Differences: the published
+    code leaves alpha_l out of the gradient, a constant factor of the layer's rate; activations are not binarised.
+    """
+
+    constant_values = False
+
+    def values(self, values: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        selected = gate != 0
+        total = torch.where(selected, values.abs(), 0).sum(dtype=torch.float64)
+        scale = total / selected.sum().clamp(min=1)
+        return values.sign() * scale.to(values.dtype)

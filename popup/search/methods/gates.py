@@ -1,0 +1,55 @@
+"""Tsayag and Lindenbaum, *Uncovering a Winning Lottery Ticket with Continuously Relaxed Bernoulli Gates*, arXiv 2603.08914."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from popup.search.methods.method import Method
+from popup.search.select import signed_keys
+
+if TYPE_CHECKING:
+    from popup.search.network import Search
+    from popup.search.parametrization import EdgeWeight
+
+
+class Gates(Method):
+    """Continuous gates instead of a selection: W_eff = W * z, z = min(1, max(0, s + e)), e ~ N(0, SIGMA^2).
+
+    ds = dL/dW_eff * W where 0 < z < 1, else 0: no estimator. The expected number of open gates, sum Phi(s / SIGMA), is
+    the penalty. Differences: the paper sets the density by the penalty's strength alone; here the ticket keeps exactly the
+    n_l highest s, the penalty is STRENGTH times what a layer has open beyond n_l, and scores start where the mean gate is k.
+    """
+
+    rate = 100.0
+    SIGMA, STRENGTH = 0.5, 1e-3
+
+    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+        start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
+        return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
+
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        return signed_keys(scores)
+
+    def gates(self, search: Search) -> list[torch.Tensor]:
+        return [(scores + self.SIGMA * torch.randn_like(scores)).clamp_(0.0, 1.0)
+                for scores in map(torch.Tensor.detach, search.scores())]
+
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return ((gate > 0) & (gate < 1)).to(scores.dtype)
+
+    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        opened = 0.5 * (1 + torch.erf(scores / (self.SIGMA * sqrt(2)))).sum()
+        return self.settings.penalty * self.STRENGTH * (opened - layer.kept).clamp(min=0)
+
+
+def mean_gate(center: float, sigma: float) -> float:
+    """E[min(1, max(0, center + e))] for e ~ N(0, sigma^2)."""
+    low, high = -center / sigma, (1 - center) / sigma
+    inside = center * (norm.cdf(high) - norm.cdf(low)) + sigma * (norm.pdf(low) - norm.pdf(high))
+    return float(inside + norm.sf(high))

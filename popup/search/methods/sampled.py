@@ -1,0 +1,46 @@
+"""Zhou et al., *Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask*, NeurIPS 2019, arXiv 1905.01067, section 5."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from popup.search.methods.method import Method
+from popup.search.select import signed_keys
+
+if TYPE_CHECKING:
+    from popup.search.network import Search
+    from popup.search.parametrization import EdgeWeight
+
+
+class Sampled(Method):
+    """Each training pass draws every edge by itself: W_eff = W * Bernoulli(sigmoid(s)).
+
+    ds = (dL/dW_eff * W) * sigmoid(s) (1 - sigmoid(s)), the gradient of the probability in the place of the draw's.
+    Differences: scores start around logit(k), so that the draws have the ticket's density on average; the ticket keeps
+    exactly the n_l highest s in the place of a last draw; the loss gets STRENGTH times a layer's edges times the squared
+    distance of their mean probability from the ticket's n_l / edges, or the density would drift (the paper lets it).
+    """
+
+    rate = 1000.0
+    STRENGTH = 1e-3
+
+    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+        share = min(max(k, 0.001), 0.999)
+        return np.log(share / (1 - share)) + self.settings.score_scale * (uniform - 0.5)
+
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        return signed_keys(scores)
+
+    def gates(self, search: Search) -> list[torch.Tensor]:
+        return [torch.rand_like(scores.detach()) < scores.detach().sigmoid() for scores in search.scores()]
+
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        chance = scores.sigmoid()
+        return chance * (1 - chance)
+
+    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        distance = scores.sigmoid().mean() - layer.kept / max(layer.count, 1)
+        return self.settings.penalty * self.STRENGTH * layer.count * distance.square()
