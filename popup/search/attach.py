@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
-from popup.search.methods import METHODS
+from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
@@ -72,6 +72,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     'given', `weights` to float32 [entries] if recipe.weights is."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
+    if settings.method == BUILT:
+        raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use {', '.join(METHODS)}")
     if recipe.weights == GIVEN and METHODS[settings.method].redraws:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")

@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from popup.errors import check_count, check_name, check_number
-from popup.search.methods import METHODS
+from popup.search.methods import METHODS, TICKET_METHODS
 from popup.search.schedule import SCHEDULES
 from popup.search.select import RANKS, SCOPES
 from popup.source.layers import Layer
@@ -43,7 +43,7 @@ class SearchSettings:
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
 
     def __post_init__(self) -> None:
-        check_name("method", self.method, METHODS)
+        check_name("method", self.method, TICKET_METHODS)
         check_name("scope", self.scope, SCOPES)
         check_name("rank", self.rank, RANKS)
         check_name("anneal", self.anneal, SCHEDULES)

@@ -28,21 +28,32 @@ def signed_constant(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarr
 
 def kaiming_normal(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
     """Standard normal values: the inverse normal distribution function of one 32-bit word an entry (He et al., 2015)."""
+    return _by_word(stream, entries, edges, ndtri)
+
+
+def uniform(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
+    """Uniform in (-sqrt(3), sqrt(3)), one 32-bit word an entry: at scale 'unit' and gain 1/sqrt(3) the U[-1, 1] of theory."""
+    return _by_word(stream, entries, edges, lambda share: (2 * share - 1) * sqrt(3))
+
+
+def _by_word(stream: Stream, entries: int, edges: np.ndarray, quantile: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`quantile` of one number in (0, 1) an entry, on the grid of odd multiples of 2**-33, so never of 1/2."""
     values = np.empty(len(edges), dtype=np.float32)
     for start in range(0, entries, CHUNK):
         words = stream.words32(min(CHUNK, entries - start))
         first, last = np.searchsorted(edges, (start, start + len(words)))
-        values[first:last] = ndtri((words[edges[first:last] - start].astype(np.float64) + 0.5) * 2.0**-32)
+        values[first:last] = quantile((words[edges[first:last] - start].astype(np.float64) + 0.5) * 2.0**-32)
     return values
 
 
 WEIGHTS: dict[str, Callable[[Stream, int, np.ndarray], np.ndarray]] = {
-    "signed_constant": signed_constant, "kaiming_normal": kaiming_normal}
+    "signed_constant": signed_constant, "kaiming_normal": kaiming_normal, "uniform": uniform}
 
-SCALES: dict[str, Callable[[float, float], float]] = {
-    "final": lambda p_l, k: p_l * k,  # the density the layer ends with
-    "edges": lambda p_l, k: p_l,      # the density of S_ER alone
-    "none": lambda p_l, k: 1.0,       # as published code does
+SCALES: dict[str, Callable[[Layer, float, float], float]] = {
+    "final": lambda layer, p_l, k: p_l * k,           # the density the layer ends with
+    "edges": lambda layer, p_l, k: p_l,               # the density of S_ER alone
+    "none": lambda layer, p_l, k: 1.0,                # as published code does
+    "unit": lambda layer, p_l, k: 1 / layer.fan_in,   # weights of one deviation, gain, in all layers, as in theory
 }
 
 
@@ -51,7 +62,7 @@ def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: flo
 
     No layer with an edge ends below one of its entries, so the density is taken as at least that.
     """
-    density = max(SCALES[check_name("scale", scale, SCALES)](p_l, k), 1 / layer.entries)
+    density = max(SCALES[check_name("scale", scale, SCALES)](layer, p_l, k), 1 / layer.entries)
     deviation = gain / sqrt(layer.fan_in * density)
     if not SMALLEST <= deviation <= LARGEST:
         raise UsageError(f"gain is {gain!r}: the weights of {layer.name} would have a standard deviation of "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from popup.search.methods import METHODS, Method
+from popup.search.methods import TICKET_METHODS, Method
 from popup.search.network import LayerDensity, Search, density_row, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings
@@ -70,7 +70,7 @@ class Ticket:
     @property
     def method(self) -> Method:
         """The method that found it, which knows what the weights of kept edges are."""
-        return METHODS[self.settings.method](self.settings)
+        return TICKET_METHODS[self.settings.method](self.settings)
 
     def densities(self) -> list[LayerDensity]:
         """One row a layer."""
@@ -167,7 +167,7 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     recipe, settings = contents.recipe(metadata["recipe"]), contents.settings(metadata["settings"])
     layers = tuple(TicketLayer.unpack(record, tensors, recipe) for record in metadata["layers"])
     for layer in layers:
-        if (layer.redraws is not None) != METHODS[settings.method].redraws:
+        if (layer.redraws is not None) != TICKET_METHODS[settings.method].redraws:
             raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
                              f"{settings.method}")
     contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers])

@@ -42,6 +42,7 @@ EXACT = {  # name: (image and classes, width, parameters); the source of each fi
     "wide_resnet50": (IMAGENET, 1, 68_883_240),
     # no published figure: the arithmetic. Two hidden layers of 256 on 784 pixels
     "mlp": (MNIST, 1, 784 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10),
+    "mlp_constant": (MNIST, 1, 785 * 256 + 256 * 256 + 256 * 10),
     # 8x8 digits: 1-32-32-pool-64-64-pool, 2x2 pixels left
     "small_conv": (((1, 8, 8), 10), 1, 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64) + 192 + 4 * 64 * 10 + 10),
     # the convolutions are the 1.1M of Frankle and Carbin; their total of 1.7M does not follow from 4x4x256-256-256-10
@@ -54,6 +55,7 @@ EXACT = {  # name: (image and classes, width, parameters); the source of each fi
 
 SHAPES = {  # the layers in order, as (how many, shape)
     "mlp": [(1, (256, 784)), (1, (256, 256)), (1, (10, 256))],
+    "mlp_constant": [(1, (256, 785)), (1, (256, 256)), (1, (10, 256))],
     "lenet_300_100": [(1, (300, 784)), (1, (100, 300)), (1, (10, 100))],
     "lenet5": [(1, (20, 1, 5, 5)), (1, (50, 20, 5, 5)), (1, (500, 800)), (1, (10, 500))],
     "conv8": [(1, (64, 3, 3, 3)), (1, (64, 64, 3, 3)), (1, (128, 64, 3, 3)), (1, (128, 128, 3, 3)), (1, (256, 128, 3, 3)),

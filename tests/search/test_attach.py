@@ -195,6 +195,7 @@ FAILING = {
     "mapping unknown": (plain, {"density": {"0.wight": 0.5}}, "mean '0.weight'"),
     "mask": (plain, {"er_p": 1, "mask": "x"}, "unknown mask"),
     "method": (plain, {"er_p": 1, "method": "popup"}, "edge_popup"),
+    "no method": (plain, {"er_p": 1, "method": "built"}, "'built' marks tickets .* edge_popup"),
     "weights": (plain, {"er_p": 1, "weights": "normal"}, "kaiming_normal"),
     "scale": (plain, {"er_p": 1, "scale": "x"}, "scale"),
     "scope": (plain, {"er_p": 1, "scope": "globl"}, "mean 'global'"), "gain": (plain, {"er_p": 1, "gain": -1}, "gain is -1"),

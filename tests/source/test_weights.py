@@ -23,7 +23,8 @@ def normal(edges, entries=LAYER.entries):
     return weights.kaiming_normal(Stream(0, "weights", LAYER.name), entries, edges)
 
 
-@pytest.mark.parametrize(("scale", "density"), [("final", 0.2 * 0.5), ("edges", 0.2), ("none", 1.0)])
+@pytest.mark.parametrize(("scale", "density"), [("final", 0.2 * 0.5), ("edges", 0.2), ("none", 1.0),
+                                                ("unit", 1 / (32 * 9))])
 def test_the_standard_deviation_is_gain_over_root_of_fan_in_times_density(scale, density):
     assert standard_deviation(LAYER, 0.2, 0.5, scale, 1.5) == pytest.approx(1.5 / sqrt(32 * 9 * density), rel=1e-15)
 
@@ -62,6 +63,20 @@ def test_signed_constant_is_two_values_as_likely():
 def test_kaiming_normal_is_normal():
     values = normal(ALL).astype(float)
     assert stats.kstest(values, "norm").pvalue > RARE
+
+
+def test_uniform_is_uniform_and_in_unit_scale_between_minus_one_and_one():
+    recipe = Recipe(weights="uniform", scale="unit", gain=1 / sqrt(3))
+    values = draw_layer(recipe, LAYER, 1.0).values.astype(float)
+    assert stats.kstest(values, "uniform", (-1, 2)).pvalue > RARE
+    assert 0.999 < np.abs(values).max() <= 1 + 1e-7
+
+
+@pytest.mark.parametrize("word", [0, 2**31 - 1, 2**31, 2**32 - 1])
+def test_uniform_is_never_zero_at_the_extreme_words(monkeypatch, word):
+    monkeypatch.setattr(Stream, "words32", lambda self, count: np.full(count, word, dtype="<u4"))
+    values = weights.uniform(Stream(0, "weights", LAYER.name), 6, np.arange(6))
+    assert (values != 0).all() and np.abs(values[0]) <= np.float32(sqrt(3))
 
 
 @pytest.mark.parametrize("word", [0, 2**31 - 1, 2**31, 2**32 - 1])

@@ -14,3 +14,6 @@ from popup.search.methods.sampled import Sampled
 METHODS: dict[str, type[Method]] = {
     "edge_popup": EdgePopup, "averaged": Averaged, "frozen": Frozen, "biprop": Biprop, "iterand": Iterand,
     "gem_miner": GemMiner, "sampled": Sampled, "gates": Gates, "random": Random}
+
+BUILT = "built"  # no search: the ticket's mask was chosen by other means (popup/theory), and there are no scores
+TICKET_METHODS: dict[str, type[Method]] = {**METHODS, BUILT: Method}

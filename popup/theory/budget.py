@@ -1,0 +1,39 @@
+"""The error budget: how near each parameter of layer l has to be for the output to be within epsilon.
+
+Let every parameter of layer l be off by at most eps_l, and |x_l - x'_l| <= e_l in each coordinate. ReLU is 1-Lipschitz, so
+
+    e_l <= eps_l (1 + N_{l-1}) + ||W_l||_inf e_{l-1},      e_0 = 0,
+
+with N_l = sup of the 1-norm of x_l over the domain. Giving each layer a share epsilon / L of the output's error,
+
+    eps_l = (epsilon / L) / ((1 + N_{l-1}) prod_{k > l} (||W_k||_inf + epsilon / L)).
+
+This is the shape of the proof's budget (its constants are recalled, not read). It takes the copies of a neuron as one
+network's neuron; copies have errors of their own, which the weights of a subset (whose absolute values sum to more than
+|w|) may amplify: construction.py bounds that from the edges it has chosen, and it is measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from popup.theory.target import Target
+
+
+def suprema(target: Target) -> list[np.ndarray]:
+    """For l = 0 .. L - 1 an upper bound of |x_l| over the domain, a coordinate each, by interval arithmetic."""
+    low, high = np.full(target.widths[0], target.low), np.full(target.widths[0], target.high)
+    bounds = [np.maximum(np.abs(low), np.abs(high))]
+    for layer in target.layers[:-1]:
+        centre, radius = layer.weight @ (low + high) / 2 + layer.bias, np.abs(layer.weight) @ (high - low) / 2
+        low, high = np.maximum(centre - radius, 0), np.maximum(centre + radius, 0)
+        bounds.append(high)
+    return bounds
+
+
+def plan_tolerances(target: Target, epsilon: float) -> list[float]:
+    """eps_l for l = 1 .. L: absolute errors allowed to the parameters of the target's layers."""
+    share = epsilon / len(target.layers)
+    norms = [float(np.abs(layer.weight).sum(1).max()) + share for layer in target.layers]
+    after = [float(np.prod(norms[place + 1:])) for place in range(len(norms))]
+    return [share / ((1 + float(bound.sum())) * later) for bound, later in zip(suprema(target), after, strict=True)]

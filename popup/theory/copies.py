@@ -1,0 +1,70 @@
+"""Which unit of the target each neuron of a source layer stands for: its copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NONE = -1
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The neurons of one source layer [neurons]: neuron j computes multiple[j] * x_unit[j], within error[j] on the domain.
+
+    The units are numbered from 0, the constant 1 last; NONE stands for no unit.
+    """
+
+    unit: np.ndarray
+    multiple: np.ndarray
+    error: np.ndarray
+
+    def of(self, unit: int) -> np.ndarray:
+        """The neurons that stand for `unit`, the most exact first."""
+        neurons = np.flatnonzero(self.unit == unit)
+        return neurons[np.argsort(self.error[neurons] / self.multiple[neurons], kind="stable")]
+
+
+def deal(weights: np.ndarray, branches: list[int]) -> tuple[Copies, np.ndarray]:
+    """Layer 0: each neuron keeps one of the edges that S_ER left it, and so copies one input's branch, or the constant.
+
+    weights: [neurons, inputs + 1], 0 off the edges, the last input the constant 1. An edge of weight w to x makes
+    relu(w x) = |w| relu(sign(w) x): a multiple |w| of the branch sign(w). The units are dealt evenly: a neuron takes the
+    unit that has the fewest copies so far, among equals the one of its largest weight. `branches`: the signs that inputs
+    take. Returns the copies and the edges kept, bool like `weights`.
+    """
+    neurons, columns = weights.shape
+    inputs, constant = columns - 1, len(branches) * (columns - 1)
+    unit_of = {sign: np.arange(inputs) + place * inputs for place, sign in enumerate(branches)}
+    units = np.full(weights.shape, NONE)
+    for sign, numbers in unit_of.items():
+        units[:, :-1] = np.where(np.sign(weights[:, :-1]) == sign, numbers, units[:, :-1])
+    units[:, -1] = np.where(weights[:, -1] > 0, constant, NONE)
+    counts, chosen = np.zeros(constant + 1), np.zeros(weights.shape, dtype=bool)
+    size = np.abs(weights) / (2 * np.abs(weights).max(initial=1e-30))
+    for neuron in range(neurons):
+        offered = np.flatnonzero(units[neuron] != NONE)
+        if len(offered):
+            best = offered[np.argmin(counts[units[neuron, offered]] - size[neuron, offered])]
+            chosen[neuron, best] = True
+            counts[units[neuron, best]] += 1
+    unit = np.where(chosen.any(1), np.where(chosen, units, NONE).max(1), NONE)
+    return Copies(unit, np.abs(np.where(chosen, weights, 0)).sum(1, dtype=np.float64), np.zeros(neurons)), chosen
+
+
+def pass_constant(weights: np.ndarray, multiples: np.ndarray, wanted: float) -> np.ndarray:
+    """The edges by which neurons copy the constant: of positive weights the largest, until they reach `wanted`.
+
+    weights [rows, copies] of the constant in the layer below, 0 off the edges; multiples [copies] its multiples there. Any
+    positive multiple will do, since it is known exactly: all positive edges if they do not reach it. Returns bool [rows,
+    copies].
+    """
+    values = np.maximum(weights * multiples, 0.0)
+    order = np.argsort(-values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    before = np.cumsum(ordered, axis=1) - ordered
+    kept = (before < wanted) & (ordered > 0)
+    chosen = np.zeros(weights.shape, dtype=bool)
+    np.put_along_axis(chosen, order, kept, axis=1)
+    return chosen

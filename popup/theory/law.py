@@ -1,0 +1,33 @@
+"""The law as measured: how many candidates, and so how many copies of a neuron, a parameter needs for its tolerance.
+
+`python run.py law` measures the constants anew: targets and weights uniform in [-1, 1], 95% of the parameters within the
+tolerance (docs/existence.md).
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+from scipy.stats import binom
+
+SHARE = 0.95                # of the parameters that are to meet their tolerance
+OFFSET, SLOPE = 4.0, 1.0    # candidates = OFFSET + SLOPE log2(1 / tolerance), single weights (measured)
+LEAST = 8                   # candidates below which a target of 1 is out of reach more often than not
+
+
+def candidates_needed(tolerance: float) -> int:
+    """The number of candidates with which SHARE of the parameters in [-1, 1] are met within `tolerance`."""
+    return max(LEAST, ceil(OFFSET + SLOPE * log2(1 / tolerance)))
+
+
+def copies_needed(candidates: int, p: float) -> int:
+    """q: the copies of a neuron of which at least `candidates` have an edge to another neuron, in SHARE of the cases."""
+    if p == 1:
+        return candidates
+    low, high = candidates - 1, candidates  # low is never enough
+    while binom.sf(candidates - 1, high, p) < SHARE:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if binom.sf(candidates - 1, middle, p) >= SHARE else (middle, high)
+    return high

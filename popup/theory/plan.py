@@ -1,0 +1,95 @@
+"""The plan of a construction: tolerances, multiples, and the source's widths n_S,l = q_l n_T,l that the law asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+
+from scipy.stats import binom
+
+from popup.errors import UsageError
+from popup.theory.budget import plan_tolerances
+from popup.theory.law import SHARE, candidates_needed, copies_needed
+from popup.theory.subset_sum import MOST_CANDIDATES
+from popup.theory.target import Target
+
+PRODUCT = 1 / sqrt(3)  # the deviation of a product of two weights, as the first sums have, over that of one
+SPARE = 1.15         # copies of hidden neurons per one that is needed: those that miss their target are left out (measured)
+REACH = 1.5          # of the weights' unit: the largest value that a sum of some 20 weights can be asked for
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a construction needs to know of the target, for a source of density p; layers l of the source are 0 .. L.
+
+    tolerances: eps_l of the parameters, l = 1 .. L. multiples: a copy in layer l computes multiples[l] times its target
+    neuron, in units of the source's weights, l = 0 .. L (the first and the last are 1). candidates: wanted for a parameter,
+    l = 1 .. L. copies: q_l, l = 0 .. L - 1. units: what has copies in layer l, the constant included. widths: n_S,l.
+    """
+
+    tolerances: tuple[float, ...]
+    multiples: tuple[float, ...]
+    candidates: tuple[int, ...]
+    copies: tuple[int, ...]
+    units: tuple[int, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(copies * units for copies, units in zip(self.copies, self.units, strict=True))
+
+    def entries(self, target: Target) -> int:
+        """The weights of the complete source."""
+        sizes = [target.widths[0] + 1, *self.widths, target.widths[-1]]
+        return sum(before * after for before, after in zip(sizes, sizes[1:], strict=False))
+
+
+def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, copies: int = 0) -> Plan:
+    """The plan for an output error of `epsilon`; or for one `tolerance` of every parameter, if it is given.
+
+    `copies`: q in all layers, in place of those that the law asks for. Raises UsageError where the law says that less
+    than SHARE of the parameters would meet their tolerance, and names what would do.
+    """
+    tolerances = [tolerance] * len(target.layers) if tolerance else plan_tolerances(target, epsilon)
+    multiples = _multiples(target)
+    relative = [eps * after / before for eps, before, after in zip(tolerances, multiples, multiples[1:], strict=False)]
+    wanted = [candidates_needed(value) for value in relative]
+    _check_candidates(wanted, epsilon, tolerance)
+    needed = [copies_needed(count, p) for count in wanted]
+    needed[1:] = [ceil(SPARE * count) for count in needed[1:]]
+    if copies and copies < max(needed):
+        raise _too_narrow(copies, wanted, needed, p)
+    units = [len(target.branches) * target.widths[0] + 1, *(width + 1 for width in target.widths[1:-1])]
+    return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple([copies] * len(needed) if copies else needed),
+                tuple(units))
+
+
+def _multiples(target: Target) -> list[float]:
+    """How much of a neuron its copies compute. ReLU is homogeneous, so each hidden layer may be blown up until its largest
+    parameter is as large as a weight: the sums are then as fine as they can be. The output has to be itself."""
+    largest = [layer.largest for layer in target.layers]
+    reach = max(1.0, prod(largest) ** (1 / len(largest)))
+    if reach > REACH:
+        raise UsageError(f"the target is too large: the geometric mean over its layers of the largest |parameter| is "
+                         f"{reach:.3g}, and weights in [-1, 1] reach {REACH:g}; train it with more weight decay, or divide "
+                         "its last layer by a constant")
+    multiples, size = [1.0], PRODUCT
+    for value in largest[:-1]:
+        multiples.append(multiples[-1] * size * reach / max(value, 1e-12))
+        size = 1.0
+    return [*multiples, 1.0]
+
+
+def _check_candidates(wanted: Sequence[int], epsilon: float, tolerance: float) -> None:
+    if max(wanted) > MOST_CANDIDATES:
+        factor = 2 ** (max(wanted) - MOST_CANDIDATES)
+        name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
+        raise UsageError(f"{name} is {value:g}: a parameter would need {max(wanted)} candidates, and sums are searched over "
+                         f"{MOST_CANDIDATES}; about {value * factor:.2g} will do, or a target of smaller weights")
+
+
+def _too_narrow(copies: int, wanted: Sequence[int], needed: Sequence[int], p: float) -> UsageError:
+    place = max(range(len(needed)), key=needed.__getitem__)
+    share = float(binom.sf(wanted[place] - 1, copies, p))
+    return UsageError(f"width factor {copies} is too small at p = {p:g}: {100 * share:.2g}% of the parameters of layer {place + 1} "
+                      f"would have the {wanted[place]} candidates they need, not {100 * SHARE:g}%; {needed[place]} will do")

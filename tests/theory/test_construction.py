@@ -1,0 +1,251 @@
+"""A ticket that is built: bits only, inside one source, near its target; verified and read back as any ticket."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import MODELS
+from popup.errors import UsageError
+from popup.search.methods import BUILT
+from popup.source.layers import find_layers
+from popup.source.recipe import Recipe, draw_layer
+from popup.theory.budget import plan_tolerances, suprema
+from popup.theory.construction import construct, dense
+from popup.theory.copies import NONE, Copies, deal, pass_constant
+from popup.theory.plan import make_plan
+from popup.theory.target import read_target
+from popup.ticket import load, verify
+from popup.ticket.assembled import assemble, least_fraction
+
+LOW, HIGH, EPSILON = -1.0, 2.0, 0.05
+IMAGE, CLASSES = (1, 1, 3), 2
+
+
+def target_net(seed=0, hidden=(4, 3)):
+    """An MLP 3-4-3-2 with biases, of weights about as large as trained ones."""
+    torch.manual_seed(seed)
+    net = MODELS["mlp"](IMAGE, CLASSES, hidden)
+    for parameter in net.parameters():
+        nn.init.uniform_(parameter, -0.6, 0.6)
+    return net
+
+
+def inputs(count=500):
+    return torch.rand(count, *IMAGE, generator=torch.Generator().manual_seed(1)) * (HIGH - LOW) + LOW
+
+
+def build(p=0.7, seed=0, net=None, epsilon=EPSILON, weights="uniform", low=LOW):
+    """(construction, ticket, plain ticket network) of a target."""
+    target = read_target(net or target_net(), IMAGE, low, HIGH)
+    plan = make_plan(target, p, epsilon)
+    scale, gain = ("unit", 1 / sqrt(3)) if weights == "uniform" else ("edges", sqrt(2))
+    recipe = Recipe(er_p=p, k=1.0, weights=weights, scale=scale, gain=gain, seed=seed)
+    source = MODELS["mlp_constant"](IMAGE, CLASSES, plan.widths)
+    layers = find_layers(source)
+    found = construct(target, plan, recipe, layers, recipe.densities(layers))
+    ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
+    return found, ticket, ticket.apply(source)
+
+
+@pytest.fixture(scope="module")
+def built():
+    return build()
+
+
+def difference(net, multiple, wanted):
+    with torch.no_grad():
+        return float((net(inputs()) / multiple - wanted(inputs())).abs().max())
+
+
+@pytest.mark.parametrize(("p", "seed", "weights"), [(0.7, 1, "uniform"), (1.0, 0, "uniform"), (0.4, 0, "uniform"),
+                                                    (0.7, 0, "kaiming_normal")])
+def test_the_ticket_is_within_epsilon_of_its_target(p, seed, weights):
+    found, ticket, net = build(p, seed, weights=weights)
+    assert difference(net, found.multiple, target_net()) < EPSILON
+    assert verify(ticket).holds
+    assert found.multiple == pytest.approx(1.0) if weights == "uniform" else found.multiple < 0.5
+
+
+def test_it_is_an_ordinary_ticket_of_a_source_that_its_recipe_draws(built, tmp_path):
+    _, ticket, net = built
+    again = load(ticket.save(tmp_path / "ticket.safetensors"))
+    assert verify(again).holds and again.settings.method == BUILT and not again.given and not again.constants
+    state = again.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
+    for layer in again.layers:
+        drawn = draw_layer(again.recipe, layer.layer, layer.p_l)
+        weight = state[layer.layer.name].numpy().reshape(-1)
+        assert set(np.flatnonzero(weight)) <= set(drawn.edges) and (np.abs(weight) <= 1).all()
+        assert np.array_equal(weight[drawn.edges][layer.selected], drawn.values[layer.selected])
+
+
+def test_a_smaller_epsilon_gives_a_nearer_ticket(built):
+    found, _, net = built
+    finer, _, nearer = build(epsilon=EPSILON / 30)
+    assert difference(nearer, finer.multiple, target_net()) < 0.2 * difference(net, found.multiple, target_net())
+
+
+def test_the_errors_that_are_reported_are_those_of_the_sums(built):
+    """Layer 1 by hand: the effective weight of each unit's first copy, over the branches, against the target's."""
+    found, _, _ = built
+    target = read_target(target_net(), IMAGE, LOW, HIGH)
+    first, second = (np.where(full(source, kept), dense(source), 0)
+                     for source, kept in zip(found.sources[:2], found.selected[:2], strict=True))
+    plan = make_plan(target, 0.7, EPSILON)
+    used = np.flatnonzero(second.any(1) & (np.arange(len(second)) % 5 < 4))
+    x = inputs().numpy().reshape(-1, 3)
+    hidden = np.maximum(np.concatenate([x, np.ones((len(x), 1))], 1) @ first.T, 0) @ second[used].T
+    wanted = (x @ target.layers[0].weight.T + target.layers[0].bias) * plan.multiples[1]
+    error = np.abs(hidden - wanted[:, used % 5]).max() / plan.multiples[1]
+    assert 0 < error <= found.fits[0].largest * (1 + 3 * HIGH) + 1e-6
+    assert found.fits[0].parameters == len(second) // 5 * 4 * 7 and found.fits[0].met > 0.9
+
+
+def full(source, kept):
+    """The kept edges as bool of the layer's shape."""
+    mask = np.zeros(source.layer.entries, dtype=bool)
+    mask[source.edges[kept]] = True
+    return mask.reshape(source.layer.shape)
+
+
+def test_the_guaranteed_bound_is_one(built):
+    found, _, net = built
+    assert difference(net, found.multiple, target_net()) < found.guaranteed < 100 * EPSILON
+
+
+def test_no_edge_is_kept_into_a_neuron_that_nothing_uses(built):
+    found, _, _ = built
+    masks = [full(source, kept) for source, kept in zip(found.sources, found.selected, strict=True)]
+    for below, above in zip(masks, masks[1:], strict=False):
+        assert not below[~above.any(0)].any()
+    assert (masks[0].sum(1) <= 1).all() and masks[0].any()
+    spare = [full(source, mask) for source, mask in zip(found.sources, found.spare, strict=True)]
+    assert not any((kept & extra).any() for kept, extra in zip(masks, spare, strict=True))
+
+
+def test_inputs_of_one_sign_need_one_branch():
+    one, two = (make_plan(read_target(target_net(), IMAGE, low, HIGH), 0.7, EPSILON) for low in (0.0, LOW))
+    assert (one.units[0], two.units[0]) == (4, 7)
+    found, _, net = build(low=0.0)
+    positive = inputs().clamp(min=0)
+    with torch.no_grad():
+        assert float((net(positive) / found.multiple - target_net()(positive)).abs().max()) < EPSILON
+
+
+def test_neurons_are_dealt_evenly_to_the_branches_their_edges_reach():
+    draw = np.random.default_rng(0)
+    weights = np.where(draw.random((300, 5)) < 0.5, draw.uniform(-1, 1, (300, 5)), 0)
+    weights[0] = 0
+    copies, kept = deal(weights, [1, -1])
+    assert (kept.sum(1) == (weights != 0).any(1)).all() or not weights[kept.sum(1) == 0, :-1].any()
+    assert copies.unit[0] == NONE and not (kept & (weights == 0)).any()
+    counts = np.bincount(copies.unit[copies.unit != NONE], minlength=9)
+    assert len(counts) == 9 and counts.min() >= counts.max() - 2
+    for neuron in np.flatnonzero(copies.unit != NONE):
+        (column,) = np.flatnonzero(kept[neuron])
+        weight, unit = weights[neuron, column], copies.unit[neuron]
+        assert copies.multiple[neuron] == pytest.approx(abs(weight))
+        assert unit == (8 if column == 4 else column + 4 * (weight < 0)) and (column < 4 or weight > 0)
+
+
+def test_a_constant_is_passed_on_by_positive_edges_alone():
+    weights = np.array([[0.5, -0.9, 0.8, 0.0], [-0.1, 0.0, 0.0, -0.2], [0.1, 0.1, 0.0, 0.0]])
+    kept = pass_constant(weights, np.array([1.0, 1.0, 0.5, 2.0]), 0.45)
+    assert kept.tolist() == [[True, False, False, False], [False] * 4, [True, True, False, False]]
+
+
+def test_the_most_exact_copies_come_first():
+    copies = Copies(np.array([0, 1, 0, 0]), np.array([1.0, 1, 2, 1]), np.array([0.3, 0, 0.4, 0.1]))
+    assert copies.of(0).tolist() == [3, 2, 0]
+
+
+def test_the_budget_bounds_what_its_tolerances_do():
+    """Every parameter off by its tolerance, in whatever direction: the output stays within epsilon."""
+    target = read_target(target_net(), IMAGE, LOW, HIGH)
+    draw, x = np.random.default_rng(0), inputs().double().numpy().reshape(-1, 3)
+    hidden = x
+    for layer, bound in zip(target.layers, suprema(target), strict=True):
+        assert (np.abs(hidden) <= bound + 1e-12).all()
+        hidden = np.maximum(hidden @ layer.weight.T + layer.bias, 0)
+    worst = 0.0
+    for trial in range(50):
+        y = x
+        for place, (layer, eps) in enumerate(zip(target.layers, plan_tolerances(target, EPSILON), strict=True)):
+            off = [eps * (np.ones(part.shape) if trial == 0 else draw.choice([-1, 1], part.shape)) for part in (layer.weight, layer.bias)]
+            y = y @ (layer.weight + off[0]).T + layer.bias + off[1]
+            y = np.maximum(y, 0) if place < 2 else y
+        worst = max(worst, float(np.abs(y - target(x)).max()))
+    assert 0.02 * EPSILON < worst <= EPSILON
+
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x.flatten(1) + self.two(torch.relu(self.one(x.flatten(1))))
+
+
+REFUSED = {
+    "no linear layer": (lambda: nn.Flatten(), "no chain .*: it has no linear layer"),
+    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
+    "skip": (Skip, "no chain of linear layers with ReLU between them: its outputs differ by "),
+    "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2)), "it has Conv2d"),
+    "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "a layer of 2 outputs is followed by one of 3"),
+    "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
+    "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_target_that_is_no_relu_chain_is_refused_in_one_line(name):
+    make, words = REFUSED[name]
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match=words) as error:
+        read_target(make(), IMAGE, LOW, HIGH)
+    assert "\n" not in str(error.value)
+
+
+def test_a_target_that_is_not_finite_is_refused():
+    net = target_net()
+    net[1].bias.data[0] = torch.nan
+    with pytest.raises(UsageError, match="not finite"):
+        read_target(net, IMAGE, LOW, HIGH)
+
+
+def test_what_the_law_says_cannot_be_is_refused_with_what_would_do():
+    target = read_target(target_net(), IMAGE, LOW, HIGH)
+    with pytest.raises(UsageError, match=r"width factor 12 is too small at p = 0\.5: .*; (\d+) will do") as error:
+        make_plan(target, 0.5, EPSILON, copies=12)
+    enough = int(str(error.value).split()[-3])
+    assert set(make_plan(target, 0.5, EPSILON, copies=enough).copies) == {enough}
+    with pytest.raises(UsageError, match=rf"width factor {enough - 1} is too small"):
+        make_plan(target, 0.5, EPSILON, copies=enough - 1)
+    with pytest.raises(UsageError, match=r"epsilon is 1e-09: a parameter would need \d+ candidates.*will do"):
+        make_plan(target, 0.5, 1e-9)
+    large = target_net()
+    large[3].weight.data *= 100
+    with pytest.raises(UsageError, match="the target is too large: the geometric mean"):
+        make_plan(read_target(large, IMAGE, LOW, HIGH), 0.5, EPSILON)
+
+
+def test_counts_are_made_exact_with_spare_edges_or_refused(built):
+    """Equal layers round together, so that some counts belong to no k."""
+    found, _, _ = built
+    source = found.sources[0]
+    edges = len(source.edges)
+    one, spare = np.zeros(edges, dtype=bool), np.zeros(edges, dtype=bool)
+    one[:5], spare[9:11] = True, True
+    more = one.copy()
+    more[5] = True
+    recipe = Recipe(er_p=0.7, scale="unit")
+    assert 2 * source.kept(least_fraction([source, source], 11)) == 12
+    ticket = assemble(recipe, [source, source], [one, more], [spare, spare], {})
+    assert sum(layer.kept for layer in ticket.layers) == 12 and ticket.layers[0].selected[9] and not ticket.layers[0].selected[10]
+    with pytest.raises(UsageError, match="no k keeps just 11"):
+        assemble(recipe, [source, source], [one, more], [one, one], {})
