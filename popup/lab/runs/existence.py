@@ -1,0 +1,210 @@
+"""What `prove` does: a target, the ticket built for it in one fixed ER source, and what edge-popup finds in that source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.lab.config import Config, TaskSettings
+from popup.lab.precision import Precision
+from popup.lab.runs.controls import Subnetwork, run_control
+from popup.lab.runs.run import Laboratory
+from popup.lab.training.batches import Normalise
+from popup.lab.training.training import EVALUATION_BATCH, Metrics, evaluate, fit
+from popup.search.attach import attach_recipe
+from popup.search.settings import SearchSettings
+from popup.source.layers import Layer, find_layers
+from popup.source.recipe import Recipe, draw
+from popup.source.streams import Stream
+from popup.theory.construction import Construction, construct
+from popup.theory.plan import Plan, make_plan
+from popup.theory.target import Target, read_target
+from popup.ticket.assembled import assemble
+from popup.ticket.ticket import Ticket, extract
+
+SOURCE_MODEL = "mlp_constant"
+WEIGHTS = {"uniform": ("unit", 1 / sqrt(3)), "kaiming_normal": ("edges", sqrt(2))}  # scale and gain; uniform: U[-1, 1]
+RANDOM_INPUTS = 4096
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, and seconds."""
+
+    net: nn.Module
+    target: Target
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """|f_T - f_P| on some inputs: the largest over inputs and outputs, and the mean."""
+
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Built:
+    """A ticket that was built: its construction, its accuracy in percent, its gaps by name of the inputs, seconds."""
+
+    plan: Plan
+    construction: Construction
+    ticket: Ticket
+    gaps: dict[str, Gap]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.ticket.about["test_accuracy"]
+
+    @property
+    def largest_gap(self) -> float:
+        return max(gap.largest for gap in self.gaps.values())
+
+
+@dataclass(frozen=True)
+class Found:
+    """The ticket that edge-popup found in the same source."""
+
+    ticket: Ticket
+    accuracy: float
+    seconds: float
+
+
+def train_target(laboratory: Laboratory, config: Config) -> Trained:
+    """Train the config's dense network (its weights and biases) on its data."""
+    began = time.perf_counter()
+    net, data = laboratory.network(config), laboratory.data(config)
+    layers = find_layers(net)
+    sources = draw(config.source, layers, config.source.densities(layers))
+    start = Subnetwork(config.source, sources, [source.values != 0 for source in sources])
+    history, _ = run_control(net, data, config, start, lambda metrics: None)
+    return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.perf_counter() - began)
+
+
+def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
+    """The config's network with the state_dict of a safetensors file; a UsageError if it does not fit."""
+    began = time.perf_counter()
+    net, data = laboratory.network(config), laboratory.data(config)
+    try:
+        net.load_state_dict(safetensors.torch.load_file(path))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {str(path)!r}: name a safetensors file with the target's state_dict") from None
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise UsageError(f"{path} is no state_dict of {config.task.model} with widths {list(config.task.widths)}: "
+                         f"{' '.join(str(error).split())[:200]}") from None
+    net.requires_grad_(False)
+    images, labels = data.test
+    found = evaluate(net, images, labels, Normalise(data.train[0]), Precision.of(net, "fp32"))["test_accuracy"]
+    return _trained(laboratory, config, net, found, time.perf_counter() - began)
+
+
+def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: float, seconds: float) -> Trained:
+    inputs = _inputs(laboratory, config)
+    low, high = float(min(part.min() for part in inputs.values())), float(max(part.max() for part in inputs.values()))
+    return Trained(net.eval(), read_target(net, laboratory.data(config).image, low, high), accuracy, seconds)
+
+
+def _inputs(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
+    """The normalised images, by split."""
+    data = laboratory.data(config)
+    normalise = Normalise(data.train[0])
+    return {data.evaluated_on: normalise(data.test[0]), "training": normalise(data.train[0])}
+
+
+def random_inputs(target: Target, image: tuple[int, ...], seed: int) -> torch.Tensor:
+    """RANDOM_INPUTS images whose every coordinate is uniform in the target's domain."""
+    count = RANDOM_INPUTS * target.widths[0]
+    share = torch.from_numpy(Stream(seed, "random inputs").uniform(count)).float()
+    return (share * (target.high - target.low) + target.low).view(RANDOM_INPUTS, *image)
+
+
+def source_recipe(weights: str, p: float, seed: int) -> Recipe:
+    """The source of theory: ER(p), one seed, weights of `weights` in the scale of WEIGHTS, which no k changes."""
+    scale, gain = WEIGHTS[weights]
+    return Recipe(er_p=p, k=1.0, weights=weights, scale=scale, gain=gain, seed=seed)
+
+
+def source_config(config: Config, recipe: Recipe, plan: Plan) -> Config:
+    """The config of the source network: the constant's MLP with the plan's widths, on the target's data."""
+    task = TaskSettings(dataset=config.task.dataset, image_size=config.task.image_size, validation=config.task.validation,
+                        model=SOURCE_MODEL, widths=plan.widths)
+    return replace(config, source=recipe, task=task)
+
+
+def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan: Plan, recipe: Recipe,
+                 threads: int) -> Built:
+    """Build the ticket, put it together as any ticket, and measure it as `eval` does."""
+    began = time.perf_counter()
+    own = source_config(config, recipe, plan)
+    with torch.device("meta"):
+        layers: list[Layer] = find_layers(laboratory.models[SOURCE_MODEL](laboratory.data(own).image,
+                                                                          laboratory.data(own).classes, plan.widths))
+    found = construct(trained.target, plan, recipe, layers, recipe.densities(layers), threads)
+    ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
+    seconds = time.perf_counter() - began
+    net = ticket.apply(laboratory.network(own)).eval()
+    ticket = replace(ticket, about=_about(laboratory, own, net, found))
+    return Built(plan, found, ticket, _gaps(laboratory, own, trained, net, found.multiple), seconds)
+
+
+def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction) -> dict[str, object]:
+    """What a run records, with the accuracy as `eval` measures it; and what the ticket computes a multiple of."""
+    data = laboratory.data(own)
+    normalise, (images, labels) = Normalise(data.train[0]), data.test
+    accuracy = evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
+    return {"task": asdict(own.task), "test_accuracy": accuracy, "data": data.title, "precision": "fp32",
+            "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
+            "normalise": normalise.record(), "built": {"multiple": found.multiple, "guaranteed": found.guaranteed}}
+
+
+@torch.no_grad()
+def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module, multiple: float) -> dict[str, Gap]:
+    """|f_T - f_P| on the data and on random inputs of the domain, as float32 networks compute them."""
+    inputs = _inputs(laboratory, own)
+    inputs["random"] = random_inputs(trained.target, laboratory.data(own).image, own.source.seed)
+    gaps = {}
+    for name, images in inputs.items():
+        off = torch.cat([(net(part) / multiple - trained.net(part)).abs() for part in images.split(EVALUATION_BATCH)])
+        gaps[name] = Gap(float(off.max()), float(off.mean()))
+    return gaps
+
+
+def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: int,
+                  on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Found:
+    """Edge-popup in the same source (the same S_ER and weights), keeping as many edges as the built ticket, but in each layer
+    the same share of them: up to an edge a layer.
+
+    The logits of such a source are some thousand, so its loss is taken of logits divided by their deviation at the start.
+    """
+    began = time.perf_counter()
+    own = source_config(config, built.ticket.recipe, built.plan).replace(epochs=epochs)
+    net, data = laboratory.network(own), laboratory.data(own)
+    attach_recipe(net, own.source, SearchSettings())
+    with torch.no_grad():
+        deviation = float(net(Normalise(data.train[0])(data.train[0][:EVALUATION_BATCH])).std()) or 1.0
+    hook = net.register_forward_hook(lambda module, inputs, logits: logits / deviation)
+    outcome = fit(net, data.train, data.test, own, on_epoch)
+    hook.remove()
+    return Found(extract(net), outcome.test_accuracy, time.perf_counter() - began)
+
+
+def plan_for(trained: Trained, p: float, epsilon: float, tolerance: float, copies: int, most: int) -> Plan:
+    """The plan, or a UsageError if it cannot be done or its source has more than `most` weights."""
+    plan = make_plan(trained.target, p, epsilon, tolerance, copies)
+    entries = plan.entries(trained.target)
+    if entries > most:
+        raise UsageError(f"the target is too large: at p = {p:g} its source has widths {', '.join(map(str, plan.widths))} and "
+                         f"{entries:,} weights, more than --most-weights {most:,}; raise it, p or epsilon, or take a smaller target")
+    return plan

@@ -1,0 +1,95 @@
+"""prove: tickets that eval and verify take, the comparison, and one line for a target that cannot be."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from models import MODELS
+from popup import load
+from popup.lab.commands.command import main
+
+SMALL = ("--widths", "4", "--epochs", "6", "--epsilon", "2", "--er-p", "0.9", "--threads", "1")
+
+
+def call(capsys, *arguments, models=MODELS):
+    """Exit code, stdout and stderr of a command."""
+    code = main([str(argument) for argument in arguments], models)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One directory for the module: two sources, of which the first is also searched."""
+    directory = tmp_path_factory.mktemp("existence")
+    assert main(["prove", *SMALL, "--compare", "1", "--seeds", "2", "--out", str(directory)], MODELS) == 0
+    return directory
+
+
+def test_the_tickets_are_ordinary_ones(out, capsys):
+    for seed in (0, 1):
+        path = out / f"ticket-p0.9-seed{seed}.safetensors"
+        assert call(capsys, "verify", path)[0] == 0
+        code, text, _ = call(capsys, "eval", path, "--threads", "1")
+        assert code == 0 and "repeated exactly" in text and "mlp_constant on digits" in text
+        assert load(path).recipe.seed == seed
+
+
+def test_the_record_says_what_was_measured(out):
+    record = json.loads((out / "existence.json").read_text())
+    (source,) = record["sources"]
+    assert source["failures"] == 0 and [ticket["seed"] for ticket in source["tickets"]] == [0, 1]
+    for ticket in source["tickets"]:
+        assert set(ticket["gaps"]) == {"test", "training", "random"}
+        assert all(0 < gap["mean"] <= gap["largest"] <= 2 for gap in ticket["gaps"].values())
+        assert ticket["gaps"]["test"]["largest"] < ticket["guaranteed"]
+        assert abs(ticket["test_accuracy"] - record["target"]["test_accuracy"]) < 10
+    kept = [sum(layer["kept"] for layer in ticket["layers"]) for ticket in source["tickets"]]
+    assert abs(source["edge_popup"]["kept"] - kept[0]) <= 3 and source["edge_popup"]["test_accuracy"] > 20
+
+
+def test_a_target_from_a_file(out, tmp_path, capsys):
+    torch.manual_seed(0)
+    net = MODELS["mlp"]((1, 8, 8), 10, (3,))
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "t.safetensors")
+    options = ("--target", tmp_path / "t.safetensors", "--compare", 0, "--out", tmp_path / "out", "--weights", "kaiming_normal")
+    code, text, _ = call(capsys, "prove", *SMALL, *options[:2], "--widths", "3", *options[2:])
+    assert code == 0 and "64-3-10" in text and "ok, accuracy" in text and "edge-popup" not in text
+    assert load(tmp_path / "out" / "ticket-p0.9-seed0.safetensors").about["built"]["multiple"] < 0.5
+    code, _, error = call(capsys, "prove", *SMALL, *options)
+    assert code == 2 and "no state_dict of mlp with widths [4]" in error and error.count("\n") == 1
+
+
+def test_a_ticket_that_misses_epsilon_is_not_written(tmp_path, capsys, monkeypatch):
+    """A law that asks for too few candidates: the measurement finds it out."""
+    monkeypatch.setattr("popup.theory.plan.candidates_needed", lambda tolerance: 3)
+    code, text, _ = call(capsys, "prove", *SMALL, "--compare", 0, "--epsilon", "0.001", "--out", tmp_path)
+    assert code == 1 and "MISSED epsilon 0.001" in text and "misses of epsilon: 1 of 1" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["existence.json"]
+
+
+def tanh(image, classes, widths=(4,)):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, classes))
+
+
+REFUSED = {
+    "width factor": (("--copies", "9"), r"width factor 9 is too small at p = 0.9: "),
+    "too large": (("--most-weights", "1000"), "more than --most-weights 1,000; raise it, p or epsilon"),
+    "epsilon": (("--epsilon", "1e-7"), "a parameter would need"),
+    "file": (("--target", "nowhere"), "there is no file 'nowhere'"),
+    "not ReLU": (("--model", "tanh"), "it has Tanh"),
+    "no p": (("--er-p", "2"), "er_p is 2.0"),
+    "weights": (("--weights", "normal"), "kaiming_normal"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_one_line_and_no_ticket(name, tmp_path, capsys):
+    options, words = REFUSED[name]
+    models = {**{"mlp": MODELS["mlp"], "mlp_constant": MODELS["mlp_constant"]}, "tanh": tanh}
+    code, _, error = call(capsys, "prove", *SMALL, "--epochs", "1", *options, "--out", tmp_path, models=models)
+    assert code == 2 and words in error and error.count("\n") == 1
+    assert not list(tmp_path.glob("*"))
