@@ -9,6 +9,7 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.bench_command import bench
+from popup.lab.commands.law_command import law
 from popup.lab.commands.prove_command import prove
 from popup.lab.commands.single import run_single
 from popup.lab.commands.sweep_command import plan_grid, report, run_grid
@@ -27,12 +28,12 @@ mask keeps a fraction p of them, and learned scores select the fraction k of tho
 
 example: python run.py --er-p 0.2 --k 0.5 --density erk
 sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: report DIR; worker DIR; bench; prove; eval, show, verify TICKET;
-export TICKET OUT; diff TICKET OTHER"""
+other commands, each with its own --help: report DIR; worker DIR; bench; prove; law; eval, show,
+verify TICKET; export TICKET OUT; diff TICKET OTHER"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
-    "report": report, "bench": bench, "prove": prove, "eval": evaluate_ticket, "show": show, "verify": verify_ticket, "export": export,
-    "diff": diff}
+    "report": report, "bench": bench, "prove": prove, "law": law, "eval": evaluate_ticket, "show": show,
+    "verify": verify_ticket, "export": export, "diff": diff}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:

@@ -1,0 +1,108 @@
+"""python run.py law: measure what existence costs: copies against p and epsilon, exact representation, its lower bound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import ceil, inf
+from pathlib import Path
+
+from popup.errors import UsageError, check_count, check_number
+from popup.files import write_atomically
+from popup.lab.commands.arguments import parse_as
+from popup.lab.networks import Models
+from popup.lab.report.existence_figures import draw_law, draw_representation
+from popup.lab.report.tables import table
+from popup.lab.runs.record import check_writable
+from popup.theory.law import OFFSET, SHARE, SLOPE
+from popup.theory.measurement import (Representation, Requirement, copies_to_represent, fit_candidates, fit_constant,
+                                      least_copies, measure_representation, measure_requirements)
+
+WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
+DELTA = 0.05
+NODES = 64             # of the lower bound: nodes that each need an edge to the hidden layer
+
+
+@dataclass(frozen=True)
+class LawOptions:
+    """Measure how many copies of a neuron theory's construction needs in a real ER source, and plot it with its curves."""
+
+    er_p: tuple[float, ...] = field(default=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), metadata={
+        "help": "densities p"})
+    epsilon: tuple[float, ...] = field(default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4), metadata={
+        "help": "errors allowed to a parameter in [-1, 1]"})
+    parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
+    sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
+    seed: int = field(default=0, metadata={"help": "seed of the sources"})
+    out: str = field(default="law", metadata={"help": "directory of law.json, law.png and representation.png"})
+
+    def __post_init__(self) -> None:
+        if not self.er_p or not self.epsilon:
+            raise UsageError("--er-p and --epsilon need one value or more")
+        for p in self.er_p:
+            check_number("er_p", p, 0.01, 1.0)
+        for epsilon in self.epsilon:
+            check_number("epsilon", epsilon, 1e-7, 0.5)
+        check_count("parameters", self.parameters, 20)
+        check_count("sources", self.sources, 0)
+        check_count("seed", self.seed, 0)
+
+
+def law(arguments: Sequence[str], models: Models) -> int:
+    """Measure, print, plot."""
+    options = parse_as(LawOptions, arguments, "law")
+    out = check_writable(Path(options.out))
+    measured = {kind: [row for p in options.er_p for row in measure_requirements(p, options.epsilon, options.parameters,
+                                                                                options.seed, kind == "products")]
+                for kind in ("weights", "products")}
+    for kind, found in measured.items():
+        print(f"{_title(kind)}\n{_requirements(found, options)}\n{_fits(found)}\n", flush=True)
+    write_atomically(out / "law.png", draw_law(measured["weights"], fit_constant(measured["weights"])))
+    record = {"options": asdict(options), "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
+    if options.sources:
+        found = _representations(options)
+        write_atomically(out / "representation.png", draw_representation(found, WIDTHS, NODES, DELTA))
+        record["representation"] = [asdict(row) for row in found]
+    write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
+    print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources else ""))
+    return 0
+
+
+def _title(kind: str) -> str:
+    weights = "weights in [-1, 1]" if kind == "weights" else "products of two weights (the first layer)"
+    return f"least copies of a neuron with which {100 * SHARE:g}% of the parameters are met, from {weights}"
+
+
+def _requirements(found: Sequence[Requirement], options: LawOptions) -> str:
+    by = {(row.p, row.epsilon): row.copies for row in found}
+    rows = [[f"{p:g}", *("-" if by[p, epsilon] == inf else f"{by[p, epsilon]:.0f}" for epsilon in options.epsilon)]
+            for p in options.er_p]
+    return table(["p", *(f"eps {epsilon:g}" for epsilon in options.epsilon)], rows)
+
+
+def _fits(found: Sequence[Requirement]) -> str:
+    offset, slope = fit_candidates(found)
+    constant = fit_constant(found) if any(row.p < 1 for row in found) else float("nan")
+    return (f"fitted: q = {constant:.2f} ln(1/eps) / ln(1/(1-p)); candidates = {offset:.2f} + {slope:.3f} log2(1/eps) "
+            f"(prove plans with {OFFSET:g} + {SLOPE:g} log2(1/eps))")
+
+
+def _representations(options: LawOptions) -> list[Representation]:
+    """Over q up to the theorem's, at each p below 1; prints the theorem's and the lower bound against what was measured."""
+    found, rows = [], []
+    for p in (p for p in options.er_p if p < 1):
+        enough = ceil(copies_to_represent(WIDTHS, p, DELTA))
+        mine = [measure_representation(WIDTHS, p, copies, options.sources)
+                for copies in sorted({max(1, round(enough * step / 8)) for step in range(1, 9)})]
+        bound = least_copies(NODES, p, DELTA)
+        below, above = (measure_representation((NODES, 1), p, max(1, copies), 10 * options.sources)
+                        for copies in (ceil(bound) - 1, ceil(bound)))
+        least = next((row.copies for row in mine if row.represented >= 1 - DELTA), None)
+        rows.append([f"{p:g}", str(enough), f"{least or '-'}", f"{mine[-1].represented:.3f}", f"{bound:.1f}",
+                     f"{1 - below.represented:.3f}" if ceil(bound) > 1 else "-", f"{1 - above.represented:.3f}"])
+        found += mine
+    print(f"exact copies of a {'-'.join(map(str, WIDTHS))} target (weights free), delta = {DELTA:g}; lower bound for {NODES} nodes\n"
+          + table(["p", "theorem's q", "enough (tried)", "P at the theorem's", "lower bound", "fails below", "fails above"], rows)
+          + "\n", flush=True)
+    return found

@@ -1,0 +1,88 @@
+"""Pictures of what existence costs: copies against p and epsilon, and exact representation."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from math import inf, log
+
+import numpy as np
+
+from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from popup.theory.law import copies_needed
+from popup.theory.measurement import (Representation, Requirement, copies_to_represent, fit_candidates, least_copies)
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
+MARKERS = "osD^vP*X"
+
+
+def draw_law(found: Sequence[Requirement], constant: float) -> bytes:
+    """Least copies against p (a colour an epsilon) and against epsilon (a colour a p), as PNG: measured points, theory's
+    shape with its one fitted constant dashed, and what `prove` plans with, a + b log2(1/epsilon) edges, dotted."""
+    offset, slope = fit_candidates(found)
+    figure, (left, right) = _panels(2)
+    ps, epsilons = sorted({row.p for row in found}), sorted({row.epsilon for row in found}, reverse=True)
+    fine = np.linspace(ps[0], min(0.999, ps[-1]), 200)
+    shown = [value for value in epsilons if round(np.log10(value), 6).is_integer()] or epsilons
+    for place, epsilon in enumerate(shown):
+        colour = COLOURS[place % len(COLOURS)]
+        points = [row for row in found if row.epsilon == epsilon and row.copies < inf]
+        left.plot([row.p for row in points], [row.copies for row in points], MARKERS[place], color=colour, markersize=4.5,
+                  label=f"ε = {epsilon:g}")
+        left.plot(fine, constant * log(1 / epsilon) / -np.log(1 - fine), "--", color=colour, linewidth=1)
+        left.plot(fine, [copies_needed(round(offset - slope * np.log2(epsilon)), p) for p in fine], ":", color=colour,
+                  linewidth=1)
+    several = [p for p in ps if p in (0.1, 0.3, 0.5, 0.9, 1.0)] or ps[:5]
+    for place, p in enumerate(several):
+        colour = COLOURS[place % len(COLOURS)]
+        points = [row for row in found if row.p == p and row.copies < inf]
+        right.plot([row.epsilon for row in points], [row.copies for row in points], MARKERS[place], color=colour,
+                   markersize=4.5, label=f"p = {p:g}")
+        if p < 1:
+            right.plot(epsilons, [constant * log(1 / epsilon) / -log(1 - p) for epsilon in epsilons], "--", color=colour,
+                       linewidth=1)
+        right.plot(epsilons, [copies_needed(round(offset - slope * np.log2(epsilon)), p) for epsilon in epsilons], ":",
+                   color=colour, linewidth=1)
+    left.set(xlabel="ER density p", ylabel="copies of a neuron for 95% of parameters", yscale="log")
+    right.set(xlabel="error ε allowed to a parameter", xscale="log", yscale="log")
+    right.invert_xaxis()
+    return _finish(figure, (left, right))
+
+
+def draw_representation(found: Sequence[Representation], widths: Sequence[int], nodes: int, delta: float) -> bytes:
+    """Left: pairs without an edge against q, with (1-p)^q. Right: P(exact copy) against q over the theorem's q; as PNG."""
+    figure, (left, right) = _panels(2)
+    ps = sorted({row.p for row in found})
+    shown = [p for p in ps if p in (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)] or ps[:6]
+    for place, p in enumerate(shown):
+        colour, mine = COLOURS[place], [row for row in found if row.p == p]
+        seen = [row for row in mine if row.missing > 0]
+        left.plot([row.copies for row in seen], [row.missing for row in seen], MARKERS[place], color=colour, markersize=4.5,
+                  label=f"p = {p:g}")
+        fine = np.linspace(1, max(row.copies for row in mine), 100)
+        left.plot(fine, (1 - p) ** fine, "-", color=colour, linewidth=0.9)
+        enough = copies_to_represent(widths, p, delta)
+        right.plot([row.copies / enough for row in mine], [row.represented for row in mine], MARKERS[place] + "-", color=colour,
+                   markersize=4.5, linewidth=0.9)
+        right.axvline(least_copies(nodes, p, delta) / enough, color=colour, linewidth=0.6, linestyle=":")
+    right.axhline(1 - delta, color="gray", linewidth=0.7, linestyle="--")
+    left.set(xlabel="copies q", ylabel="pairs without an edge", yscale="log", xscale="log")
+    right.set(xlabel="q / theorem's q", ylabel="sources that hold an exact copy", ylim=(-0.03, 1.03))
+    return _finish(figure, (left,))
+
+
+def _panels(count: int) -> tuple:
+    from matplotlib.figure import Figure  # half a second of import that only pictures need
+
+    figure = Figure(figsize=(4.3 * count, 3.4), layout="constrained", dpi=110)
+    return figure, figure.subplots(1, count)
+
+
+def _finish(figure, with_legend: Sequence) -> bytes:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in with_legend:
+        axes.legend(frameon=False, fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
