@@ -1,0 +1,105 @@
+"""A cell of a grid: a run's directory, as any number of processes on any number of machines see it.
+
+It is claimed by locking a file in it, which the system unlocks when the process ends, however it ends: a POSIX record
+lock, which NFS and the parallel file systems carry from machine to machine. It is finished when result.json is there, failed
+when failure.json is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from popup.errors import UsageError
+from popup.files import write_atomically
+from popup.lab.config import Config
+from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.record import RunDirectory
+
+HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
+LOCAL_ONLY = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # mount options of NFS and Lustre
+
+
+class Cell:
+    """One run of a grid as the workers see it."""
+
+    def __init__(self, out: Path, config: Config) -> None:
+        self.config, self.name = config, config.hash()
+        self.path = out / self.name
+        role = config.task.role
+        needs = role != TICKET and CONTROLS[role].needs_ticket
+        self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, for the bar."""
+        source, task = self.config.source, self.config.task
+        return f"{task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}"
+
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def failure(self) -> str | None:
+        """Why the cell failed, None if it did not."""
+        try:
+            return json.loads((self.path / "failure.json").read_text(encoding="utf-8"))["reason"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def over(self) -> bool:
+        """Whether nothing is left to do for the cell."""
+        return self.finished() or self.failure() is not None
+
+    def ready(self) -> bool:
+        """Whether what the cell needs is there, or will never be."""
+        return self.ticket is None or self.ticket.over()
+
+    def write_config(self) -> None:
+        """Make the directory with the config in it, by which workers find the cell."""
+        RunDirectory(self.path.parent, self.config).write_config()
+
+    def fail(self, reason: str) -> None:
+        """Record why the cell cannot be done."""
+        self.write_config()
+        record = {"hash": self.name, "reason": " ".join(reason.split())}
+        write_atomically(self.path / "failure.json", json.dumps(record, indent=1).encode())
+
+    def forget_failure(self) -> None:
+        """Let the cell be tried again."""
+        (self.path / "failure.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[bool]:
+        """Hold the cell for the block; False if another process holds it. An OSError where the file system has no locks."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w", encoding="ascii") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in HELD:
+                    raise OSError(error.errno, f"this file system cannot lock ({error.strerror}): name another --out, or "
+                                  "mount it with locks", str(self.path)) from None
+                yield False
+                return
+            os.utime(self.path)  # a change of ours: NFS then asks the server what is there, result.json for one
+            yield True
+
+
+def check_locks(out: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Path:
+    """A UsageError if locks on `out` are seen by this machine only, by what Linux says of its mount. Returns `out`."""
+    try:
+        device, lines = out.stat().st_dev, mounts.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return out
+    place = f"{os.major(device)}:{os.minor(device)}"
+    options = {option for line in lines if line.split()[2] == place for option in line.split()[-1].split(",")}
+    for option in LOCAL_ONLY:
+        if option in options:
+            raise UsageError(f"{str(out)!r} is mounted with {option!r}, so no machine sees another's locks and runs would "
+                             "be done twice: mount it without, or name another directory")
+    return out
