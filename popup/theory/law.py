@@ -6,18 +6,18 @@ tolerance (docs/existence.md).
 
 from __future__ import annotations
 
-from math import ceil, log2
+from math import log2
 
 from scipy.stats import binom
 
 SHARE = 0.95                # of the parameters that are to meet their tolerance
-OFFSET, SLOPE = 4.0, 1.0    # candidates = OFFSET + SLOPE log2(1 / tolerance), single weights (measured)
+OFFSET, SLOPE = 4.8, 0.97   # candidates = OFFSET + SLOPE log2(1 / tolerance) (measured, for tolerances of 1e-1 to 1e-4)
 LEAST = 8                   # candidates below which a target of 1 is out of reach more often than not
 
 
 def candidates_needed(tolerance: float) -> int:
     """The number of candidates with which SHARE of the parameters in [-1, 1] are met within `tolerance`."""
-    return max(LEAST, ceil(OFFSET + SLOPE * log2(1 / tolerance)))
+    return max(LEAST, round(OFFSET + SLOPE * log2(1 / tolerance)))
 
 
 def copies_needed(candidates: int, p: float) -> int:

@@ -96,7 +96,7 @@ def _representations(options: LawOptions) -> list[Representation]:
         mine = [measure_representation(WIDTHS, p, copies, options.sources)
                 for copies in sorted({max(1, round(enough * step / 8)) for step in range(1, 9)})]
         bound = least_copies(NODES, p, DELTA)
-        below, above = (measure_representation((NODES, 1), p, max(1, copies), 10 * options.sources)
+        below, above = (measure_representation((1, NODES), p, max(1, copies), 20 * options.sources)
                         for copies in (ceil(bound) - 1, ceil(bound)))
         least = next((row.copies for row in mine if row.represented >= 1 - DELTA), None)
         rows.append([f"{p:g}", str(enough), f"{least or '-'}", f"{mine[-1].represented:.3f}", f"{bound:.1f}",

@@ -14,6 +14,7 @@ from popup.theory.measurement import (Representation, Requirement, copies_to_rep
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = "osD^vP*X"
+LEGEND = {True: {}, False: {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}}  # inside the first panel, beside the last
 
 
 def draw_law(found: Sequence[Requirement], constant: float) -> bytes:
@@ -82,7 +83,7 @@ def _finish(figure, with_legend: Sequence) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in with_legend:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, **LEGEND[axes is figure.axes[0]])
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
