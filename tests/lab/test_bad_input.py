@@ -69,6 +69,8 @@ CASES = [  # arguments, and words that the line must hold
     ("--weight-decay -1", ["weight_decay", "-1"]),
     ("--warmup 99", ["warmup", "99"]),
     ("--label-smoothing 1", ["label_smoothing", "1"]),
+    ("--recipe mlp_digit", ["recipe", "mlp_digit", "did you mean 'mlp_digits'"]),
+    ("--recipe", ["--recipe"]),
     ("--augment rotate", ["augment", "rotate", "crop"]),
     ("--device cuda:99", ["device", "cuda:99", "cpu"]),
     ("--device tpu9000", ["device", "tpu9000", "cpu"]),

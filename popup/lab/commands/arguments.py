@@ -18,9 +18,19 @@ from typing import Annotated, Any
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.config import Config
 from popup.lab.machine import Machine
+from popup.lab.recipes import DEFAULT, RECIPES, recipe
 from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the defaults of the other options are."""
+
+    recipe: str = field(default=DEFAULT, metadata={
+        "help": "named settings that become the defaults of the other options; what is given beside it wins "
+                "(python run.py recipes shows them)", "choices": tuple(RECIPES)})
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,15 @@ class Request:
     impossible: list[tuple[float, float]]  # (p, final density) pairs with no k in (0, 1]
     output: Output
     machine: Machine
+    recipe: str | None                     # the one that was asked for
 
 
 def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequence[str]]) -> Request:
     """The request of a command line. `choices` adds the allowed names of fields that only the caller knows."""
-    groups = {part.name: part.default_factory for part in dataclasses.fields(Config)}
+    groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
     groups |= {"output": Output, "machine": Machine}
-    mirror = _mirror(groups, choices)
+    name = _recipe_named(arguments)
+    mirror = _mirror(groups, choices, recipe(name).changes if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     output, machine = _take(Output, values), _take(Machine, values)
@@ -77,7 +89,14 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
-    return Request(configs, impossible, output, machine)
+    return Request(configs, impossible, output, machine, name)
+
+
+def _recipe_named(arguments: Sequence[str]) -> str | None:
+    """The value of --recipe, which must be known before the other options have their defaults; None without one."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
+    values = [value for word, value in itertools.pairwise(words) if word == "--recipe" and not value.startswith("-")]
+    return values[-1] if values else None
 
 
 def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) -> list[Any]:
@@ -92,7 +111,7 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     import tyro  # needed by the command line only
 
     hints = typing.get_type_hints(kind)
-    fields = [_mirror_field(tyro, part, hints[part.name], {}) for part in dataclasses.fields(kind)]
+    fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kind.__doc__)))
 
@@ -126,24 +145,26 @@ def _take(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**{part.name: values[part.name] for part in dataclasses.fields(kind)})
 
 
-def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]]) -> type:
-    """A dataclass of dataclasses like `groups`, in the form tyro reads: help in annotations, axes as tuples."""
+def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> type:
+    """A dataclass of dataclasses like `groups`, in the form tyro reads: help in annotations, axes as tuples. `defaults`
+    take the place of the fields' own."""
     import tyro  # needed by the command line only
 
     parts = []
     for name, kind in groups.items():
         hints = typing.get_type_hints(kind)
-        fields = [_mirror_field(tyro, part, hints[part.name], choices) for part in dataclasses.fields(kind)
+        fields = [_mirror_field(tyro, part, hints[part.name], choices, defaults) for part in dataclasses.fields(kind)
                   if not part.metadata.get("hidden")]
         mirrored = dataclasses.make_dataclass(name, fields, frozen=True, namespace={"__doc__": kind.__doc__})
         parts.append((name, mirrored, field(default_factory=mirrored)))
     return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass("Arguments", parts, frozen=True)]
 
 
-def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mapping[str, Sequence[str]]) -> tuple:
+def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mapping[str, Sequence[str]],
+                  defaults: Mapping[str, Any]) -> tuple:
     names = choices.get(part.name) or part.metadata.get("choices")
     text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
-    default = part.default
+    default = defaults.get(part.name, part.default)
     if part.metadata.get("axis"):
         kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
     plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))

@@ -11,6 +11,7 @@ from popup.lab.commands.arguments import parse
 from popup.lab.commands.bench_command import bench
 from popup.lab.commands.law_command import law
 from popup.lab.commands.prove_command import prove
+from popup.lab.commands.recipes_command import hint, recipes
 from popup.lab.commands.single import run_single
 from popup.lab.commands.sweep_command import plan_grid, report, run_grid
 from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
@@ -28,12 +29,12 @@ mask keeps a fraction p of them, and learned scores select the fraction k of tho
 
 example: python run.py --er-p 0.2 --k 0.5 --density erk
 sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: report DIR; worker DIR; bench; prove; law; eval, show,
-verify TICKET; export TICKET OUT; diff TICKET OTHER"""
+other commands, each with its own --help: report DIR; worker DIR; recipes; bench; prove; law;
+eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
     "report": report, "bench": bench, "prove": prove, "law": law, "eval": evaluate_ticket, "show": show,
-    "verify": verify_ticket, "export": export, "diff": diff}
+    "verify": verify_ticket, "export": export, "diff": diff, "recipes": recipes}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:
@@ -64,6 +65,8 @@ def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)), stop)
     for er_p, density in request.impossible:
         print(f"impossible and skipped: final density {density:g} in a source of p = {er_p:g} (k would be above 1)")
+    if request.recipe is None:
+        hint(request.configs)
     roles = request.output.roles(len(request.configs) > 1)
     if request.output.plan_only:
         return plan_grid(laboratory, request.configs, roles)

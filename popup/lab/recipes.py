@@ -1,0 +1,52 @@
+"""Recipes: settings that are known to go well together on a model and a data set, by name, each with where it is from.
+
+`--recipe NAME` only changes the defaults of the other options: what is given beside it wins, and a run's record and hash
+hold the settings that came out, never the recipe's name. A new recipe is one line of RECIPES.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from popup.errors import check_name
+from popup.lab.config import Config
+
+DEFAULT = "mlp_digits"  # the one whose settings the fields of Config have anyhow
+PUBLISHED = "Ramanujan et al., CVPR 2020, github.com/allenai/hidden-networks"
+CIFAR = {"dataset": "cifar10", "augment": ("crop", "flip"), "label_smoothing": 0.0}
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """`changes`: the fields of Config that differ from their defaults. `origin`: the paper or study that found them."""
+
+    origin: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> Config:
+        """The config of a run by this recipe alone."""
+        return Config().replace(**self.changes)
+
+
+RECIPES: dict[str, NamedRecipe] = {
+    DEFAULT: NamedRecipe("the defaults of run.py; docs/accuracy.md, Digits"),
+    "conv4_cifar10": NamedRecipe("docs/accuracy.md, Conv-4", {
+        "model": "conv4", "dataset": "cifar10", "epochs": 8, "batch_size": 128, "lr": 0.4, "augment": ("flip",),
+        "label_smoothing": 0.0, "gain": 1.1, "anneal": "cubic"}),
+    "edge_popup_conv4_cifar10": NamedRecipe(f"{PUBLISHED}, configs/smallscale/conv4/conv4_usc_unsigned.yml", CIFAR | {
+        "model": "conv4", "epochs": 100, "batch_size": 128, "weight_decay": 1e-4}),
+    "edge_popup_resnet18_cifar10": NamedRecipe(f"{PUBLISHED}, configs/smallscale/resnet18/resnet18-usc-unsigned.yaml", CIFAR | {
+        "model": "resnet18", "epochs": 100, "batch_size": 256, "weight_decay": 5e-4}),
+}
+
+
+def recipe(name: str) -> NamedRecipe:
+    """The recipe of a name; a UsageError for one that is not known."""
+    return RECIPES[check_name("recipe", name, RECIPES)]
+
+
+def fitting(model: str, dataset: str) -> list[str]:
+    """The names of the recipes for a model and a data set."""
+    return [name for name, found in RECIPES.items()
+            if (found.config().task.model, found.config().task.dataset) == (model, dataset)]

@@ -1,0 +1,72 @@
+"""Recipes: what wins over what, that each is valid and trains, and that a run is the same without the recipe's name."""
+
+import pytest
+import torch
+
+import popup
+from models import MODELS
+from popup.lab.commands.arguments import parse
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.data.datasets import DATASETS
+from popup.lab.recipes import DEFAULT, RECIPES
+
+CONV4 = "edge_popup_conv4_cifar10"
+
+
+def config(*arguments):
+    return parse(arguments, "", {}).configs[0]
+
+
+def test_without_a_recipe_and_with_the_default_one_a_run_is_that_of_the_defaults():
+    assert config() == config("--recipe", DEFAULT) == RECIPES[DEFAULT].config() == Config()
+
+
+@pytest.mark.parametrize("arguments", [["--recipe", CONV4, "--batch-size", "32"], ["--batch-size", "32", "--recipe", CONV4],
+                                       [f"--recipe={CONV4}", "--batch-size=32"]])
+def test_what_is_given_wins_over_the_recipe_even_if_it_is_the_default(arguments):
+    assert Config().training.batch_size == 32 != RECIPES[CONV4].config().training.batch_size
+    assert config(*arguments) == RECIPES[CONV4].config().replace(batch_size=32)
+
+
+def test_a_recipe_may_be_swept():
+    found = parse(["--recipe", CONV4, "--er-p", "0.2", "1", "--model", "conv2", "conv4", "--seeds", "2"], "", {}).configs
+    assert found == [RECIPES[CONV4].config().replace(model=model, er_p=p, seed=seed)
+                     for p in (0.2, 1.0) for model in ("conv2", "conv4") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_what_it_changes_and_where_it_is_from(name):
+    found = RECIPES[name]
+    defaults = Config().flat()
+    assert all(value != defaults[field] for field, value in found.changes.items())
+    assert len(found.origin) > 10
+    task = found.config().task
+    assert task.model in MODELS and task.dataset in DATASETS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains(name):
+    settings = RECIPES[name].config().replace(epochs=1, batch_size=8, warmup=0.0)
+    image = (1, 8, 8) if settings.task.dataset == "digits" else (3, 32, 32)
+    net = MODELS[settings.task.model](image, 10, width=1 / 16)
+    images = torch.randint(0, 256, (24, *image), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    outcome = popup.fit(net, (images, torch.arange(24) % 10), (images, torch.arange(24) % 10), settings)
+    assert outcome.proof.holds
+
+
+def test_the_list_spells_each_recipe_out_and_the_spelled_out_run_is_the_same(capsys):
+    assert main(["recipes"], MODELS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == list(RECIPES)
+    for name, options in zip(lines[::3], lines[1::3], strict=True):
+        spelled = [] if name == DEFAULT else options.split()
+        assert config(*spelled).hash() == config("--recipe", name).hash()
+
+
+def test_a_run_for_whose_model_and_data_there_is_a_recipe_is_told_so(capsys, tmp_path):
+    given = ["--model", "conv4", "--dataset", "cifar10", "--data-dir", str(tmp_path), "--out", str(tmp_path)]
+    assert main(given, MODELS) == 2  # the data are not there
+    assert CONV4 in capsys.readouterr().out
+    assert main([*given, "--recipe", CONV4], MODELS) == 2
+    assert CONV4 not in capsys.readouterr().out
