@@ -1,11 +1,14 @@
 """The README keeps its word: its commands are the ones that CI runs, its example runs, its files and pictures exist."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_two_commands_come_first_and_ci_calls_the_second():
@@ -20,13 +23,29 @@ def test_two_commands_come_first_and_ci_calls_the_second():
 
 def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block = PYTHON[0]
     names = {}
     exec(compile(block, "README.md", "exec"), names)
     assert len(capsys.readouterr().out.splitlines()) == 2
     weights = dict(names["plain"].named_parameters())
     for row in names["popup"].densities(names["net"]):
         assert int((weights[row.name] != 0).sum()) == row.kept
+
+
+def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
+    for part in ("popup", "models", "run.py"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    methods = tmp_path / "popup/search/methods"
+    (methods / "noisy.py").write_text(PYTHON[1])
+    with (methods / "__init__.py").open("a") as registry:
+        registry.write("from popup.search.methods.noisy import Noisy\n" + PYTHON[2])
+    run = subprocess.run([sys.executable, "run.py", "--method", "noisy", "edge_popup", "--epochs", "1", "--widths", "16",
+                          "--workers", "1", "--controls", "none"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "noisy" in run.stdout and "edge_popup" in run.stdout
+    tickets = list((tmp_path / "runs").rglob("ticket.safetensors"))
+    assert len(tickets) == 2 and tickets[0].read_bytes() != tickets[1].read_bytes()
 
 
 def test_linked_files_and_pictures_exist():
