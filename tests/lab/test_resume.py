@@ -21,6 +21,7 @@ from popup.lab.training import training
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
 from popup.lab.training.stop import Stop, Stopped
 from popup.lab.training.training import RunFailed
+from popup.search.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 STEPS = 15  # of an epoch of 1,437 or so images at batch size 92
@@ -92,6 +93,18 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path):
         laboratory(out).run(wanted, seen.append)
         assert left_by(out, wanted) == left_by(tmp_path / "whole", wanted)
         assert [metrics["epoch"] for metrics in seen] == [1, 2, 3] and not directory.checkpoint.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_a_method_remembers_goes_on_to_the_same_bytes(method, tmp_path):
+    """Averages, locked edges, redraws, frozen edges, noise, and the course of k, stopped in its middle and near its end."""
+    wanted = config(method=method, er_p=0.5, k=0.3, anneal="cubic", anneal_until=0.7, redraw_every=6, epochs=3)
+    laboratory(tmp_path / "whole").run(wanted)
+    for looks in (STEPS - 2, 3 * STEPS - 4) if METHODS[method].learns else (STEPS - 2,):
+        with pytest.raises(Stopped):
+            laboratory(tmp_path / str(looks), StopAt(looks)).run(wanted)
+        laboratory(tmp_path / str(looks)).run(wanted)
+        assert left_by(tmp_path / str(looks), wanted) == left_by(tmp_path / "whole", wanted)
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
