@@ -13,30 +13,32 @@ from popup.errors import check_name
 from popup.lab.config import Config
 
 DEFAULT = "mlp_digits"  # the one whose settings the fields of Config have anyhow
-PUBLISHED = "Ramanujan et al., CVPR 2020, github.com/allenai/hidden-networks"
-CIFAR = {"dataset": "cifar10", "augment": ("crop", "flip"), "label_smoothing": 0.0}
+PUBLISHED = ("training settings (not the scale of the weights) of Ramanujan et al., CVPR 2020: "
+             "github.com/allenai/hidden-networks")
+CIFAR = {"dataset": "cifar10", "augment": ("crop", "flip"), "label_smoothing": 0.0, "lr": 0.1, "momentum": 0.9}
 
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """`changes`: the fields of Config that differ from their defaults. `origin`: the paper or study that found them."""
+    """`settings`: the fields of Config that it is about, the others keep their defaults. `origin`: the paper or study that
+    found them."""
 
     origin: str
-    changes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> Config:
         """The config of a run by this recipe alone."""
-        return Config().replace(**self.changes)
+        return Config().replace(**self.settings)
 
 
 RECIPES: dict[str, NamedRecipe] = {
     DEFAULT: NamedRecipe("the defaults of run.py; docs/accuracy.md, Digits"),
     "conv4_cifar10": NamedRecipe("docs/accuracy.md, Conv-4", {
         "model": "conv4", "dataset": "cifar10", "epochs": 8, "batch_size": 128, "lr": 0.4, "augment": ("flip",),
-        "label_smoothing": 0.0, "gain": 1.1, "anneal": "cubic"}),
-    "edge_popup_conv4_cifar10": NamedRecipe(f"{PUBLISHED}, configs/smallscale/conv4/conv4_usc_unsigned.yml", CIFAR | {
+        "label_smoothing": 0.0, "gain": 1.1, "anneal": "cubic", "k_start": 1.0, "anneal_until": 0.8}),
+    "edge_popup_conv4_cifar10": NamedRecipe(f"{PUBLISHED} configs/smallscale/conv4/conv4_usc_unsigned.yml", CIFAR | {
         "model": "conv4", "epochs": 100, "batch_size": 128, "weight_decay": 1e-4}),
-    "edge_popup_resnet18_cifar10": NamedRecipe(f"{PUBLISHED}, configs/smallscale/resnet18/resnet18-usc-unsigned.yaml", CIFAR | {
+    "edge_popup_resnet18_cifar10": NamedRecipe(f"{PUBLISHED} configs/smallscale/resnet18/resnet18-usc-unsigned.yaml", CIFAR | {
         "model": "resnet18", "epochs": 100, "batch_size": 256, "weight_decay": 5e-4}),
 }
 

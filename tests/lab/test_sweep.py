@@ -67,6 +67,18 @@ def test_controls_that_do_not_depend_on_a_factor_are_one_run():
         "dense_trained": 2}
 
 
+def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tmp_path):
+    tuned = {"gain": 1.1, "anneal": "cubic", "rank": "value"}
+    for role in ("er_trained", "dense_trained"):
+        assert control_config(Config().replace(**tuned), role) == control_config(Config(), role)
+    found = []
+    for place, options in (("plain", []), ("tuned", ["--gain", "1.1", "--anneal", "cubic"])):
+        assert main([*QUICK, *options, "--controls", "random_trained", "--workers", "1", "--out", str(tmp_path / place)], MODELS) == 0
+        found.append({row["role"]: row["test_loss"] for row in rows(tmp_path / place)})
+    plain, tuned = found
+    assert plain["random_trained"] == tuned["random_trained"] and plain["ticket"] != tuned["ticket"]
+
+
 def test_a_sweep_leaves_tickets_controls_csv_report_and_pictures(swept):
     found = rows(swept)
     roles = [row["role"] for row in found]

@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
     groups |= {"output": Output, "machine": Machine}
     name = _recipe_named(arguments)
-    mirror = _mirror(groups, choices, recipe(name).changes if name is not None else {})
+    mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     output, machine = _take(Output, values), _take(Machine, values)

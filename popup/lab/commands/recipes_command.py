@@ -14,14 +14,14 @@ from popup.lab.recipes import DEFAULT, RECIPES, fitting
 
 @dataclass(frozen=True)
 class RecipesOptions:
-    """List the recipes: what each changes from the defaults, and where it is from."""
+    """List the recipes: what each sets, and where it is from."""
 
 
 def recipes(arguments: Sequence[str], models: Models) -> int:
     """python run.py recipes"""
     parse_as(RecipesOptions, arguments, "recipes")
     for name, found in RECIPES.items():
-        options = " ".join(f"--{field.replace('_', '-')} {_shown(value)}" for field, value in found.changes.items())
+        options = " ".join(f"--{field.replace('_', '-')} {_shown(value)}" for field, value in found.settings.items())
         print(f"{name}\n    {options or 'the defaults'}\n    from {found.origin}")
     return 0
 

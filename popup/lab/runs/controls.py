@@ -7,7 +7,8 @@ CONTROLS. Norms get fresh statistics from training data in each of them, as the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from math import sqrt
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from popup.lab.training.randomness import seeded
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd
 from popup.search.attach import freeze
+from popup.search.settings import SearchSettings
 from popup.source.layers import owner
 from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream
@@ -91,8 +93,9 @@ def whole_source(start: Subnetwork) -> list[LayerSource]:
     return start.sources
 
 
-SEARCH_ONLY = (("k", 1.0), ("scope", "layer"), ("method", "edge_popup"), ("score_scale", 1.0),
-               ("weights", "kaiming_normal"), ("scale", "final"), ("lr", 0.1))
+TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search
+SEARCH_ONLY = (*((part.name, part.default) for part in fields(SearchSettings)), ("k", 1.0), ("weights", "kaiming_normal"),
+               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1))
 SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"))
 
 CONTROLS: dict[str, Control] = {
@@ -152,7 +155,7 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
 
     Weights start Kaiming normal, scaled for the density the layer really has.
     """
-    recipe = replace(config.source, k=1.0, weights="kaiming_normal", scale="final")
+    recipe = replace(config.source, k=1.0, weights="kaiming_normal", scale="final", gain=TRAINED_GAIN)
     fresh = [replace(source, values=draw_values(recipe, source.layer, max(1, len(source.edges)) / source.layer.entries,
                                                 source.edges, "trained weights")) for source in layers]
     masks = _set_weights(net, fresh)
