@@ -21,36 +21,47 @@ from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
 from popup.source.densities import total_density
-from popup.source.layers import find_layers, is_gain, is_norm, owner
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw
+from popup.source.layers import find_layers, freeze, owner
+from popup.source.masks import given_edges
+from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_source
 
 
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
            weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2), scope: str = "layer",
-           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None) -> nn.Module:
+           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
+           masks: Mapping[str, np.ndarray | torch.Tensor] | None = None) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
-    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `weights="given"` each edge keeps the weight that `net` has
-    there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0, norm
-    affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if
+    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
+    S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
+    p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight that
+    `net` has there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0,
+    norm affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if
     `net` cannot be attached or a value is not allowed.
     """
-    given = density if isinstance(density, Mapping) else None
-    if (er_p is None) == (given is None):
+    given, edges = density if isinstance(density, Mapping) else None, None
+    if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
+        raise UsageError(f"mask is {mask!r}, er_p is {er_p!r} and there are {'no ' if masks is None else ''}masks: pass "
+                         "mask='given' with masks and without er_p and density, which are what the masks have")
+    if mask != GIVEN and (er_p is None) == (given is None):
         raise UsageError(f"er_p is {er_p!r} and density is {density!r}: pass er_p with a density's name, "
                          "or a mapping from layer name to p_l alone")
     if given is not None:
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
+    if masks is not None:
+        layers = find_layers(net)
+        edges = given_edges(layers, masks)
+        er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, weights=weights,
                     scale=scale, gain=gain, seed=seed)
     plain = SearchSettings(method, scope, score_scale=score_scale)
     if search is not None and plain != SearchSettings():
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
     settings = search or plain
-    return attach_recipe(net, recipe, settings, given, _own_weights(net) if weights == GIVEN else None)
+    return attach_recipe(net, recipe, settings, given, _own_weights(net) if weights == GIVEN else None, edges)
 
 
 def _own_weights(net: nn.Module) -> dict[str, np.ndarray]:
@@ -67,9 +78,11 @@ def _own_weights(net: nn.Module) -> dict[str, np.ndarray]:
 
 def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                   given: Mapping[str, float] | None = None,
-                  weights: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+                  weights: Mapping[str, np.ndarray] | None = None,
+                  edges: Mapping[str, np.ndarray] | None = None) -> nn.Module:
     """`attach` for values that are already in their dataclasses. `given` maps layer names to p_l if recipe.density is
-    'given', `weights` to float32 [entries] if recipe.weights is."""
+    'given', `weights` to float32 [entries] if recipe.weights is, `edges` to flat indices, ascending, int64, if recipe.mask
+    is none that the seed draws."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     if settings.method == BUILT:
@@ -78,7 +91,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net)
-    source = draw(recipe, layers, recipe.densities(layers, given), weights)
+    source = draw_source(recipe, layers, given, weights, edges)
     search = Search(recipe, settings)
     freeze(net)
     for layer in source:
@@ -101,20 +114,6 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
     parametrize.register_parametrization(module, attribute, layer, unsafe=True)
     search.add(net, layer)
-
-
-def freeze(net: nn.Module) -> None:
-    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are."""
-    for module in net.modules():
-        if is_norm(module) and hasattr(module, "reset_running_stats"):
-            module.reset_running_stats()
-        for name, parameter in module.named_parameters(recurse=False):
-            parameter.requires_grad_(False)
-            if name.endswith("bias"):
-                parameter.data.zero_()
-            elif is_gain(name) or (is_norm(module) and name == "weight"):
-                parameter.data.fill_(1.0)
 
 
 def detach(net: nn.Module) -> nn.Module:

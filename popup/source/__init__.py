@@ -3,7 +3,8 @@
 from popup.source.densities import DENSITIES, layer_densities, total_density
 from popup.source.layers import Layer, find_layers
 from popup.source.recipe import Recipe, draw, draw_layer
+from popup.source.saliency import snip, synflow
 from popup.source.streams import Stream
 
 __all__ = ["DENSITIES", "Layer", "Recipe", "Stream", "draw", "draw_layer", "find_layers", "layer_densities",
-           "total_density"]
+           "snip", "synflow", "total_density"]

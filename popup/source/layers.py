@@ -120,3 +120,17 @@ def is_gain(name: str) -> bool:
     Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
     """
     return any(word in name.lower() for word in ("layer_scale", "gamma", "gain"))
+
+
+def freeze(net: nn.Module) -> None:
+    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
+    stay as they are."""
+    for module in net.modules():
+        if is_norm(module) and hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.requires_grad_(False)
+            if name.endswith("bias"):
+                parameter.data.zero_()
+            elif is_gain(name) or (is_norm(module) and name == "weight"):
+                parameter.data.fill_(1.0)

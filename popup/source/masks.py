@@ -1,16 +1,19 @@
-"""S_ER, the ER mask: which entries of a layer are edges, drawn once from the layer's own stream.
+"""S_ER, the ER mask: which entries of a layer are edges, drawn once from the layer's own stream, or a mask of one's own.
 
-Both kinds compare the same raw words with a bound that grows with p_l. So for one seed the edges at a smaller
+Both kinds of draw compare the same raw words with a bound that grows with p_l. So for one seed the edges at a smaller
 density are among those at a larger one: sources of different p are nested, and their comparison is paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
+import torch
 
+from popup.errors import UsageError, check_name
+from popup.source.layers import Layer
 from popup.source.streams import Stream
 
 CHUNK = 1 << 22  # entries drawn at a time; even, so that chunks never split a 64-bit word
@@ -46,3 +49,22 @@ def exact(seed: int, name: str, entries: int, p: float) -> np.ndarray:
 
 
 MASKS: dict[str, Callable[[int, str, int, float], np.ndarray]] = {"bernoulli": bernoulli, "exact": exact}
+COMPUTED = ("snip", "synflow")  # not drawn, but computed from the network: popup/source/saliency.py
+
+
+def given_edges(layers: Sequence[Layer], masks: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
+    """The flat indices of the edges, ascending, int64, by layer name, of masks that must be bool and of each layer's shape."""
+    for name in masks:
+        check_name("layer in the masks", name, [layer.name for layer in layers])
+    edges = {}
+    for layer in layers:
+        if layer.name not in masks:
+            raise UsageError(f"there is no mask for {layer.name!r}: give one for every layer ({len(layers)} here)")
+        mask = np.asarray(torch.as_tensor(masks[layer.name]).cpu())
+        if mask.dtype != bool or mask.shape != layer.shape:
+            raise UsageError(f"the mask of {layer.name} is {mask.dtype} {list(mask.shape)}: it must be bool "
+                             f"{list(layer.shape)}")
+        edges[layer.name] = np.flatnonzero(mask)
+    if not any(map(len, edges.values())):
+        raise UsageError(f"the masks of all {len(layers)} layers are empty: a source needs edges")
+    return edges

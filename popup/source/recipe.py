@@ -11,7 +11,7 @@ import numpy as np
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layers import Layer
-from popup.source.masks import MASKS, share
+from popup.source.masks import COMPUTED, MASKS, share
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 
@@ -31,7 +31,9 @@ class Recipe:
     redistribute: bool = field(default=True, metadata={
         "help": "spread what a full layer cannot take over the others, so that the total is p"})
     mask: str = field(default="bernoulli", metadata={
-        "help": "edges drawn independently, or exactly p_l of each layer's entries", "choices": tuple(MASKS)})
+        "axis": True, "choices": (*MASKS, *COMPUTED),
+        "help": "edges drawn independently, or exactly p_l of each layer's entries; or, without --density, the fraction p of "
+                "the whole network that a criterion for pruning at initialisation keeps"})
     weights: str = field(default="signed_constant", metadata={
         "axis": True, "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
     scale: str = field(default="final", metadata={
@@ -46,9 +48,20 @@ class Recipe:
         check_number("gain", self.gain, 0.0, inf, open_low=True)
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
-        check_name("mask", self.mask, MASKS)
+        check_name("mask", self.mask, [*MASKS, *COMPUTED, GIVEN])
         check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
+        if not self.draws_edges and self.density != "uniform":
+            raise UsageError(f"density is {self.density!r} and mask is {self.mask!r}, which has layerwise densities of its "
+                             "own: leave density out")
+        if self.mask == "synflow" and self.weights == "signed_constant":
+            raise UsageError("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those "
+                             "of a layer have one size: use weights 'kaiming_normal'")
+
+    @property
+    def draws_edges(self) -> bool:
+        """Whether the seed draws S_ER; else a ticket has to hold it."""
+        return self.mask in MASKS
 
     def densities(self, layers: Sequence[Layer], given: Mapping[str, float] | None = None) -> list[float]:
         """p_l of each layer; `given` (required when density is 'given') maps layer names to p_l."""
@@ -80,12 +93,14 @@ def kept_edges(k: float, edges: int) -> int:
     return max(min(1, edges), share(k, edges))
 
 
-def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | None = None) -> LayerSource:
+def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | None = None,
+               edges: np.ndarray | None = None) -> LayerSource:
     """Draw one layer of the source. The same arguments give the same bits, whatever else the network holds.
 
-    `given` [entries], for weights 'given': the values the edges take theirs from, as they are.
+    `given` [entries], for weights 'given': the values the edges take theirs from, as they are. `edges`, for a mask that no
+    seed draws: their flat indices, ascending, int64.
     """
-    edges = draw_edges(recipe, layer, p_l)
+    edges = draw_edges(recipe, layer, p_l) if edges is None else edges
     if recipe.weights == GIVEN and given is not None:
         return LayerSource(layer, p_l, edges, given.reshape(-1)[edges].astype(np.float32))
     return LayerSource(layer, p_l, edges, draw_values(recipe, layer, p_l, edges))
@@ -93,6 +108,9 @@ def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | Non
 
 def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
     """The flat indices of a layer's edges, ascending, int64."""
+    if not recipe.draws_edges:
+        raise UsageError(f"mask is {recipe.mask!r}, so no seed draws the edges of {layer.name}: attach a network with "
+                         f"popup.attach(net, mask='given', masks=...), or use {', '.join(MASKS)}")
     return MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
 
 
@@ -115,10 +133,23 @@ def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.n
     return values
 
 
+def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float] | None = None,
+                weights: Mapping[str, np.ndarray] | None = None,
+                edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
+    """Draw the whole source at the recipe's densities, or at the realised ones of the `edges` where these are given.
+
+    By layer name: `p_l` for density 'given', `weights` [entries] for weights 'given', `edges` for a mask no seed draws.
+    """
+    if edges is None:
+        return draw(recipe, layers, recipe.densities(layers, p_l), weights)
+    return draw(recipe, layers, [len(edges[layer.name]) / layer.entries for layer in layers], weights, edges)
+
+
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
-         given: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
-    """Draw the whole source; a UsageError if not one layer has got an edge. `given`: weights by layer name."""
-    source = [draw_layer(recipe, layer, p, given and given[layer.name]) for layer, p in zip(layers, p_l, strict=True)]
+         given: Mapping[str, np.ndarray] | None = None, edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
+    """Draw the whole source; a UsageError if not one layer has got an edge. `given`: weights by layer name, `edges`: edges."""
+    source = [draw_layer(recipe, layer, p, given and given[layer.name], edges and edges[layer.name])
+              for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):
         entries = sum(layer.entries for layer in layers)
         raise UsageError(f"er_p {recipe.er_p:g} leaves no edge in any of the {len(layers)} layers "

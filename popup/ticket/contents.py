@@ -50,9 +50,9 @@ def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
         raise ValueError(f"a layer has the name {record['name']!r:.80}")
     found = Layer(record["name"], check_shape(record["name"], record["shape"], 2, 5))
     p_l, edges = record["p_l"], record["edges"]
-    if not 0 < p_l <= 1:
+    if not (0 < p_l <= 1 or (p_l == 0 and not source.draws_edges)):
         raise ValueError(f"p_l of {found.name} is {p_l!r}: it must be in (0, 1]")
-    low, high = _edge_range(source.mask, found.entries, p_l)
+    low, high = _edge_range(source, found.entries, p_l)
     if not max(0, low) <= edges <= min(high, found.entries):
         raise ValueError(f"{found.name} has {edges} edges: shape {list(found.shape)} at p_l {p_l:g} gives {low} to {high}")
     if not min(1, edges) <= record["kept"] <= edges:
@@ -63,23 +63,35 @@ def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
     return found, record
 
 
-def _edge_range(mask: str, entries: int, p_l: float) -> tuple[int, int]:
-    """The numbers of edges that a draw can give: one if it is exact, else ten deviations around the mean."""
-    if mask == "exact" or p_l == 1:
+def _edge_range(source: Recipe, entries: int, p_l: float) -> tuple[int, int]:
+    """The numbers of edges that there can be: one if a draw is exact or p_l realised, else ten deviations around the mean."""
+    if source.mask == "exact" or not source.draws_edges or p_l == 1:
         return (share(p_l, entries),) * 2
     slack = 10 * sqrt(entries * p_l * (1 - p_l)) + 32
     return int(entries * p_l - slack), int(entries * p_l + slack)
 
 
-def check_densities(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float]) -> None:
-    """The p_l of a named density are those that its rule gives these layers."""
+def check_densities(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float], edges: Sequence[int]) -> None:
+    """The p_l of a named density are those that its rule gives these layers; those of a mask that is stored are its own."""
     if len({each.name for each in layers}) != len(layers) or not layers:
         raise ValueError(f"there are {len(layers)} layers, some of one name" if layers else "there is no layer")
-    if source.density == GIVEN:
+    if not source.draws_edges:
+        _check_realised(source, layers, p_l, edges)
+    if source.density == GIVEN or not source.draws_edges:
         return
     for each, found, wanted in zip(layers, p_l, source.densities(layers), strict=True):
         if abs(found - wanted) > 1e-9 * wanted:
             raise ValueError(f"p_l of {each.name} is {found!r}: {source.density} at er_p {source.er_p:g} gives {wanted!r}")
+
+
+def _check_realised(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float], edges: Sequence[int]) -> None:
+    """Each p_l is edges / entries, and the whole is the er_p that the recipe has: to the edge for a criterion."""
+    for each, found, count in zip(layers, p_l, edges, strict=True):
+        if found != count / each.entries:
+            raise ValueError(f"p_l of {each.name} is {found!r}: {count} edges of {each.entries} have another density")
+    entries, count = sum(each.entries for each in layers), sum(edges)
+    if source.er_p != count / entries if source.mask == GIVEN else share(source.er_p, entries) != count:
+        raise ValueError(f"{count} edges of {entries} weights are not er_p {source.er_p!r}")
 
 
 def constants(value: Any, entries: int) -> dict[str, tuple[float, tuple[int, ...]]]:

@@ -6,6 +6,8 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
                      the flat index, the lowest bit of a byte first; the bits after the last edge are 0
     gaps/NAME        in place of mask/NAME where a layer has "coded": true: uint8, a zlib stream of the gaps between
                      kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/masks.py)
+    edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the entries of
+                     the layer, its bits as those of mask/NAME
     weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
     statistics/NAME  buffers of the network (running mean and variance of norms)
     given/NAME       frozen parameters that are neither weights, biases nor norm affines (a class token, say)
@@ -20,7 +22,8 @@ and these metadata, an object with sorted keys:
     constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
     about            what the run recorded, any JSON: task (model, data set, widths), image, classes, test_accuracy (%)
 
-The edges of a layer are drawn again from (seed, "edges", NAME): popup/source/streams.py and masks.py say how.
+The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME): popup/source/streams.py and
+masks.py say how.
 tests/ticket/read_mask.py reads a mask and draws its edges with numpy alone.
 """
 

@@ -22,6 +22,7 @@ from popup.ticket.sealed import Tensors
 class TicketLayer:
     """One layer: its p_l, S_P over its edges (bool, ascending edge index), and the hashes of what the seed gives.
 
+    `edges`: their flat indices, ascending, int64, where no seed draws them (a mask that is given or computed).
     `values`: the frozen weights of the edges where they are known without the seed (weights 'given', or embedded).
     `redraws`: of methods that draw weights anew, which was each kept edge's last redraw; 0: none.
     """
@@ -33,6 +34,7 @@ class TicketLayer:
     weights_hash: str
     values: np.ndarray | None = None   # [edges], float32
     redraws: np.ndarray | None = None  # [edges], int32
+    edges: np.ndarray | None = None    # [edges], int64
 
     @property
     def kept(self) -> int:
@@ -41,7 +43,7 @@ class TicketLayer:
 
     def source(self, recipe: Recipe) -> LayerSource:
         """Draw the layer's source again, and refuse it if it is not the one the ticket was found in."""
-        edges = draw_edges(recipe, self.layer, self.p_l)
+        edges = draw_edges(recipe, self.layer, self.p_l) if self.edges is None else self.edges
         if len(edges) != len(self.selected) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
         try:
@@ -80,6 +82,8 @@ class TicketLayer:
                   "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
                   "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)}
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
+        if self.edges is not None:
+            tensors[f"edges/{name}"] = masks.pack(masks.at(self.edges, self.layer.entries))
         if embed_weights or recipe.weights == GIVEN:
             tensors[f"weights/{name}"] = self.source(recipe).values
         if self.redraws is not None:
@@ -98,7 +102,8 @@ class TicketLayer:
         if values is None and recipe.weights == GIVEN:
             raise ValueError(f"the weights of {layer.name} are 'given', and the file does not hold them")
         redraws = _redraws(layer.name, tensors, selected)
-        return cls(layer, record["p_l"], selected, record["edges_hash"], record["weights_hash"], values, redraws)
+        edges = None if recipe.draws_edges else _edges(layer, record, tensors)
+        return cls(layer, record["p_l"], selected, record["edges_hash"], record["weights_hash"], values, redraws, edges)
 
 
 def _selected(record: dict[str, Any], tensors: Tensors) -> np.ndarray:
@@ -111,6 +116,17 @@ def _selected(record: dict[str, Any], tensors: Tensors) -> np.ndarray:
     if np.count_nonzero(selected) != kept or hash_array(masks.pack(selected)) != record["mask_hash"]:
         raise ValueError("its count or its hash is another")
     return selected
+
+
+def _edges(layer: Layer, record: dict[str, Any], tensors: Tensors) -> np.ndarray:
+    """The flat indices of the edges that the file holds."""
+    stored = tensors.pop(f"edges/{layer.name}", None)
+    if stored is None or stored.dtype is not torch.uint8 or stored.dim() != 1:
+        raise ValueError(f"the file has no edges/{layer.name} of dtype uint8, and no seed draws them")
+    edges = np.flatnonzero(masks.unpack(stored.numpy(), layer.entries))
+    if len(edges) != record["edges"] or hash_array(edges) != record["edges_hash"]:
+        raise ValueError(f"edges/{layer.name} are not the edges that were saved")
+    return edges
 
 
 def _redraws(name: str, tensors: Tensors, selected: np.ndarray) -> np.ndarray | None:

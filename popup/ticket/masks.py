@@ -16,12 +16,19 @@ def pack(selected: np.ndarray) -> np.ndarray:
     return np.packbits(selected, bitorder="little")
 
 
+def at(places: np.ndarray, size: int) -> np.ndarray:
+    """bool [size], true at `places`."""
+    mask = np.zeros(size, dtype=bool)
+    mask[places] = True
+    return mask
+
+
 def unpack(packed: np.ndarray, edges: int) -> np.ndarray:
-    """bool [edges]. Raises ValueError for a wrong length or a bit after the last edge."""
+    """bool [edges]. Raises ValueError for a wrong length or a bit after the last one."""
     if packed.shape != ((edges + 7) // 8,):
-        raise ValueError(f"{edges} edges need {(edges + 7) // 8} bytes, not {list(packed.shape)}")
+        raise ValueError(f"{edges} bits need {(edges + 7) // 8} bytes, not {list(packed.shape)}")
     if edges % 8 and packed[-1] >> (edges % 8):
-        raise ValueError("there are bits after the last edge")
+        raise ValueError("there are bits after the last one")
     return np.unpackbits(packed, count=edges, bitorder="little").view(bool)
 
 
@@ -58,9 +65,7 @@ def decompress(coded: np.ndarray, edges: int, kept: int) -> np.ndarray:
     places = np.cumsum(content.astype(np.int64) + (content < ESCAPE))[content < ESCAPE] - 1
     if kept and places[-1] >= edges:
         raise ValueError("its code goes past the last edge")
-    selected = np.zeros(edges, dtype=bool)
-    selected[places] = True
-    return selected
+    return at(places, edges)
 
 
 def compress_counts(counts: np.ndarray) -> np.ndarray:

@@ -60,13 +60,13 @@ def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tup
 
 
 def _source(search: Search, layer: EdgeWeight) -> LayerSource:
-    """The layer drawn anew, redraws included; given weights cannot be drawn, and are compared by their hash from before
+    """The layer drawn anew, redraws included; edges or weights that no seed draws are compared by their hash from before
     alone."""
     recipe = search.recipe
+    edges = draw_edges(recipe, layer.layer, layer.p_l) if recipe.draws_edges else layer.flat_edges().cpu().numpy()
     if recipe.weights == GIVEN:
-        edges = draw_edges(recipe, layer.layer, layer.p_l)
         return LayerSource(layer.layer, layer.p_l, edges, layer.values.cpu().numpy())
-    fresh = draw_layer(recipe, layer.layer, layer.p_l)
+    fresh = draw_layer(recipe, layer.layer, layer.p_l, edges=edges)
     if not search.method.redraws:
         return fresh
     return replace(fresh, values=draw_again(recipe, fresh, layer.memory("redraw").cpu().numpy()))

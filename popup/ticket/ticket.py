@@ -134,7 +134,8 @@ def _layer(search: Search, layer: EdgeWeight, mask: np.ndarray) -> TicketLayer:
         redraws = layer.memory("redraw").cpu().numpy() * mask
         source = replace(source, values=draw_again(search.recipe, source, redraws))
     given = source.values.copy() if search.recipe.weights == GIVEN else None
-    return TicketLayer(layer.layer, layer.p_l, mask, hash_array(source.edges), hash_array(source.values), given, redraws)
+    edges = None if search.recipe.draws_edges else source.edges
+    return TicketLayer(layer.layer, layer.p_l, mask, hash_array(source.edges), hash_array(source.values), given, redraws, edges)
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
@@ -170,7 +171,8 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         if (layer.redraws is not None) != TICKET_METHODS[settings.method].redraws:
             raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
                              f"{settings.method}")
-    contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers])
+    contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers],
+                             [len(layer.selected) for layer in layers])
     constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))
     rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}
     for name, tensor in tensors.items():

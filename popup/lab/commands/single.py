@@ -45,7 +45,8 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
 
 def _title(config: Config) -> str:
     source, task = config.source, config.task
-    return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({source.density}), "
+    spread = source.density if source.draws_edges else f"by {source.mask}"
+    return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({spread}), "
             f"keeping k = {source.k:g} of the edges, seed {source.seed}"
             + (f"; {task.validation:g} of the training data held out, no test data used" if task.validation else ""))
 

@@ -119,9 +119,11 @@ def _summary(ticket: Ticket) -> dict[str, object]:
 def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     """python run.py verify TICKET"""
     options = parse_as(VerifyOptions, arguments, "verify")
-    found = verify(_load(options.ticket))
+    ticket = _load(options.ticket)
+    found = verify(ticket)
+    who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
     checks = [("the file is whole: its digest is the one that was saved", ()),
-              (f"the seed gives the {found.edges:,} edges of {found.layers} layers and their weights again", found.foreign),
+              (f"{who} the {found.edges:,} edges of {found.layers} layers, the seed their weights again", found.foreign),
               ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
               ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted)]
     print(*check_lines(checks), sep="\n")

@@ -22,9 +22,9 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.randomness import seeded
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd
-from popup.search.attach import freeze
 from popup.search.settings import SearchSettings
-from popup.source.layers import owner
+from popup.source.layers import freeze, owner
+from popup.source.masks import COMPUTED
 from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream
 from popup.ticket.hashes import hash_array
@@ -110,8 +110,11 @@ CONTROLS: dict[str, Control] = {
 
 
 def control_config(config: Config, role: str) -> Config:
-    """The config of a ticket's control."""
-    return config.replace(role=role, **dict(CONTROLS[role].fixed))
+    """The config of a ticket's control. Where its mask is computed from the weights, they are those of the ticket."""
+    fixed = dict(CONTROLS[role].fixed)
+    if fixed.get("mask", config.source.mask) in COMPUTED:
+        fixed = {name: value for name, value in fixed.items() if name not in ("weights", "scale", "gain")}
+    return config.replace(role=role, **fixed)
 
 
 def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork,

@@ -21,12 +21,12 @@ from popup.lab.runs.record import RunDirectory
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.diagnostics import diagnose
 from popup.lab.training.randomness import seeded
+from popup.lab.training.source import attach_config, computed_edges
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import Metrics, fit
-from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
 from popup.source.layers import find_layers
-from popup.source.recipe import draw
+from popup.source.recipe import draw_source
 from popup.ticket.proof import Proof
 from popup.ticket.ticket import extract, load
 
@@ -65,7 +65,7 @@ class Laboratory:
     def attached(self, config: Config) -> nn.Module:
         """The source of a config with its first scores, on the device; what can be refused is refused here."""
         find_builder(self.models, config.task.model)  # a name that is wrong is told before data are loaded
-        return attach_recipe(self.network(config), config.source, config.search).to(self.device)
+        return attach_config(self.network(config), config, self.data(config).train).to(self.device)
 
     def run(self, config: Config, on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Result:
         """Do the run of a config and leave its directory finished; returns what result.json holds."""
@@ -121,7 +121,8 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
     control = CONTROLS[config.task.role]
     layers = find_layers(net)
     if not control.needs_ticket:
-        sources = draw(config.source, layers, config.source.densities(layers))
+        edges = computed_edges(net, config, laboratory.data(config).train)
+        sources = draw_source(config.source, layers, edges=edges)
         return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
     ticket = load(laboratory.directory(config.replace(role=TICKET)).ticket)
     sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.search.attach import freeze
-from popup.source.layers import owner
+from popup.source.layers import freeze, owner
 from popup.ticket.ticket import Ticket
 
 # With these an output is no longer a sum over paths with positive weights: means are taken off, or products formed.

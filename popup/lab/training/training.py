@@ -18,8 +18,9 @@ from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
 from popup.lab.training.randomness import seeded
+from popup.lab.training.source import attach_config
 from popup.lab.training.state import Metrics, TrainingState
-from popup.search.attach import attach_recipe, merge
+from popup.search.attach import merge
 from popup.search.network import is_attached, scores, search_of
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
@@ -65,7 +66,7 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     """
     config = config or Config()
     if not is_attached(net):
-        attach_recipe(net, config.source, config.search)
+        attach_config(net, config, train)
     batches, test = load_batches(net, train, test, config)
     precision = Precision.of(net, config.training.precision)
     before = frozen_hashes(net)

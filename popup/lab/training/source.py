@@ -1,0 +1,39 @@
+"""The source of a config on a plain network: drawn from the seed, or cut out by a criterion for pruning at initialisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from popup.lab.config import Config
+from popup.lab.data.datasets import Split
+from popup.lab.training.batches import Normalise
+from popup.search.attach import attach_recipe
+from popup.source.layers import find_layers
+from popup.source.masks import COMPUTED, given_edges
+from popup.source.saliency import snip, synflow
+from popup.source.streams import Stream
+
+BATCH = 128  # images that SNIP looks at, as in its paper for CIFAR-10
+
+
+def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
+    """Turn the plain network `net` into the source of `config`, in place, and return it. `train`: the images that a mask may
+    be computed from."""
+    return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train))
+
+
+def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np.ndarray] | None:
+    """The edges of a mask that is computed from `net`, by layer name; None where the seed draws them.
+
+    SNIP's batch is drawn from a stream of its own, and its images are normalised and not augmented.
+    """
+    source, (images, labels) = config.source, train
+    if source.mask not in COMPUTED:
+        return None
+    if source.mask == "synflow":
+        return given_edges(find_layers(net), synflow(net, source, images.shape[1:]))
+    chosen = torch.from_numpy(Stream(source.seed, "saliency").permutation(len(images))[:BATCH]).to(images.device)
+    batch = Normalise(images)(images[chosen]), labels[chosen]
+    return given_edges(find_layers(net), snip(net, source, *batch))
