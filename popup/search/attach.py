@@ -36,10 +36,10 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
     latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
-    p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight that
-    `net` has there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at 0,
-    norm affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if
-    `net` cannot be attached or a value is not allowed.
+    p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
+    that `net` has there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at
+    0, norm affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing,
+    if `net` cannot be attached or a value is not allowed.
     """
     given, edges = density if isinstance(density, Mapping) else None, None
     if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):

@@ -53,7 +53,7 @@ COMPUTED = ("snip", "synflow")  # not drawn, but computed from the network: popu
 
 
 def given_edges(layers: Sequence[Layer], masks: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
-    """The flat indices of the edges, ascending, int64, by layer name, of masks that must be bool and of each layer's shape."""
+    """The flat indices of the edges, ascending, int64, by layer name, of masks: bool, of each layer's shape."""
     for name in masks:
         check_name("layer in the masks", name, [layer.name for layer in layers])
     edges = {}

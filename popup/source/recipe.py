@@ -32,8 +32,8 @@ class Recipe:
         "help": "spread what a full layer cannot take over the others, so that the total is p"})
     mask: str = field(default="bernoulli", metadata={
         "axis": True, "choices": (*MASKS, *COMPUTED),
-        "help": "edges drawn independently, or exactly p_l of each layer's entries; or, without --density, the fraction p of "
-                "the whole network that a criterion for pruning at initialisation keeps"})
+        "help": "edges drawn independently, or exactly p_l of each layer's entries; or, without --density, the fraction p "
+                "of the whole network that a criterion for pruning at initialisation keeps"})
     weights: str = field(default="signed_constant", metadata={
         "axis": True, "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
     scale: str = field(default="final", metadata={
@@ -55,8 +55,8 @@ class Recipe:
             raise UsageError(f"density is {self.density!r} and mask is {self.mask!r}, which has layerwise densities of its "
                              "own: leave density out")
         if self.mask == "synflow" and self.weights == "signed_constant":
-            raise UsageError("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those "
-                             "of a layer have one size: use weights 'kaiming_normal'")
+            raise UsageError("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' "
+                             "those of a layer have one size: use weights 'kaiming_normal'")
 
     @property
     def draws_edges(self) -> bool:
@@ -147,7 +147,7 @@ def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float
 
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
          given: Mapping[str, np.ndarray] | None = None, edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
-    """Draw the whole source; a UsageError if not one layer has got an edge. `given`: weights by layer name, `edges`: edges."""
+    """Draw the whole source; a UsageError if not one layer has got an edge. `given`, `edges`: by layer name."""
     source = [draw_layer(recipe, layer, p, given and given[layer.name], edges and edges[layer.name])
               for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):

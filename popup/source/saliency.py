@@ -36,9 +36,9 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
 
         s_j = |g_j| / sum_i |g_i|,   g_j = dL(c * w) / dc_j = w_j dL/dw_j
 
-    `inputs` [n, ...] and `labels` [n] are the batch; w is drawn by `recipe`, dense (with weights 'given' it is the network's
-    own), and er_p is its p. Differences: the sum, which changes no rank, is left out; norms use the statistics of parts of at
-    most PART images; dropout is off. Raises UsageError where a saliency is not finite.
+    `inputs` [n, ...] and `labels` [n] are the batch; w is drawn by `recipe`, dense (with weights 'given' it is the
+    network's own), and er_p is its p. Differences: the sum, which changes no rank, is left out; norms use the statistics of
+    parts of at most PART images; dropout is off. Raises UsageError where a saliency is not finite.
     """
     net, weights = _dense(net, recipe)
     for module in net.modules():
@@ -57,7 +57,7 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
     """SynFlow: bool masks of each layer's shape, by its parameter name; `net` is not changed.
 
     Tanaka, Kunin, Yamins, Ganguli, *Pruning neural networks without any data by iteratively conserving synaptic flow*,
-    NeurIPS 2020, arXiv 2006.05467, equation 3 and algorithm 1: with all weights replaced by their sizes and an input of ones,
+    NeurIPS 2020, arXiv 2006.05467, equation 3 and algorithm 1: all weights being their sizes and the input ones,
 
         R = 1^T (prod_l |theta_l * mask_l|) 1,   s = dR/dtheta * theta,
 

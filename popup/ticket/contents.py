@@ -64,7 +64,7 @@ def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
 
 
 def _edge_range(source: Recipe, entries: int, p_l: float) -> tuple[int, int]:
-    """The numbers of edges that there can be: one if a draw is exact or p_l realised, else ten deviations around the mean."""
+    """The numbers of edges that there can be: one if a draw is exact or p_l realised, else ten deviations about the mean."""
     if source.mask == "exact" or not source.draws_edges or p_l == 1:
         return (share(p_l, entries),) * 2
     slack = 10 * sqrt(entries * p_l * (1 - p_l)) + 32

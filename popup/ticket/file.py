@@ -6,8 +6,8 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
                      the flat index, the lowest bit of a byte first; the bits after the last edge are 0
     gaps/NAME        in place of mask/NAME where a layer has "coded": true: uint8, a zlib stream of the gaps between
                      kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/masks.py)
-    edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the entries of
-                     the layer, its bits as those of mask/NAME
+    edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the layer's
+                     entries, its bits as those of mask/NAME
     weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
     statistics/NAME  buffers of the network (running mean and variance of norms)
     given/NAME       frozen parameters that are neither weights, biases nor norm affines (a class token, say)

@@ -135,7 +135,8 @@ def _layer(search: Search, layer: EdgeWeight, mask: np.ndarray) -> TicketLayer:
         source = replace(source, values=draw_again(search.recipe, source, redraws))
     given = source.values.copy() if search.recipe.weights == GIVEN else None
     edges = None if search.recipe.draws_edges else source.edges
-    return TicketLayer(layer.layer, layer.p_l, mask, hash_array(source.edges), hash_array(source.values), given, redraws, edges)
+    hashes = hash_array(source.edges), hash_array(source.values)
+    return TicketLayer(layer.layer, layer.p_l, mask, *hashes, given, redraws, edges)
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:

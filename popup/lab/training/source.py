@@ -1,4 +1,4 @@
-"""The source of a config on a plain network: drawn from the seed, or cut out by a criterion for pruning at initialisation."""
+"""The source of a config on a plain network: drawn from the seed, or cut out by a pruning criterion."""
 
 from __future__ import annotations
 
