@@ -38,8 +38,9 @@ def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
         copy(ROOT / part, tmp_path / part)
     methods = tmp_path / "popup/search/methods"
     (methods / "noisy.py").write_text(PYTHON[1])
-    with (methods / "__init__.py").open("a") as registry:
-        registry.write("from popup.search.methods.noisy import Noisy\n" + PYTHON[2])
+    registry, first = methods / "__init__.py", "METHODS: dict[str, type[Method]] = {\n"
+    assert first in registry.read_text()
+    registry.write_text("from popup.search.methods.noisy import Noisy\n" + registry.read_text().replace(first, first + PYTHON[2]))
     run = subprocess.run([sys.executable, "run.py", "--method", "noisy", "edge_popup", "--epochs", "1", "--widths", "16",
                           "--workers", "1", "--controls", "none"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
