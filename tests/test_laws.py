@@ -31,6 +31,7 @@ IMAGE, CLASSES = (3, 32, 32), 4
 SETTINGS = {  # p and k from the smallest to 1
     "sparse": {"er_p": 0.01, "k": 1e-6}, "usual": {"er_p": 0.2, "k": 0.5, "weights": "kaiming_normal"},
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
+BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 # every model with every density, and with every method, the rest in turn; and everything with everything on WHOLE
 BY_DENSITY = zip(product(models.MODELS, DENSITIES, SCOPES), cycle(METHODS), cycle([*SETTINGS, *reversed(SETTINGS)]), strict=False)
 BY_METHOD = zip(product(models.MODELS, METHODS), cycle(DENSITIES), cycle([*SCOPES, *reversed(SCOPES)]), cycle(
@@ -38,7 +39,8 @@ BY_METHOD = zip(product(models.MODELS, METHODS), cycle(DENSITIES), cycle([*SCOPE
 WHOLE = ["small_conv"]
 MATRIX = sorted({*((*case, method, setting) for case, method, setting in BY_DENSITY),
                  *((model, density, scope, method, setting) for (model, method), density, scope, setting in BY_METHOD),
-                 *product(WHOLE, DENSITIES, SCOPES, METHODS, SETTINGS)})
+                 *product(WHOLE, DENSITIES, SCOPES, METHODS, SETTINGS), *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
+                 *product(models.MODELS, ["balanced"], ["layer"], ["edge_popup"], BIASES)})
 SPECIAL = [0.0, -0.0, 1.0, -1.0, -0.5, 1e-45, -1e-45, 1e-38, 3.4028235e38, -3.4028235e38, float("inf"), float("-inf"),
            float("nan")]
 
@@ -177,7 +179,7 @@ def assert_density_rows(net, seen, source):
 
 @pytest.mark.parametrize(("model", "density", "scope", "method", "setting"), MATRIX, ids=map("-".join, MATRIX))
 def test_the_laws_hold_before_and_after_training(model, density, scope, method, setting):
-    net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, **SETTINGS[setting])
+    net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, **(SETTINGS | BIASES)[setting])
     frozen, seen, source = frozen_of(net), weights_seen(net), source_of(net)
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     assert_forward_laws(net, seen, source)
@@ -274,7 +276,8 @@ DRAWN = st.fixed_dictionaries({
     "er_p": st.one_of(st.just(1.0), st.floats(0.01, 1.0)), "k": st.one_of(st.just(1.0), st.just(1e-6), st.floats(1e-6, 1.0)),
     "seed": st.integers(0, 2**32), "density": st.sampled_from(sorted(DENSITIES)), "mask": st.sampled_from(sorted(MASKS)),
     "weights": st.sampled_from(sorted(WEIGHTS)), "scale": st.sampled_from(sorted(SCALES)), "redistribute": st.booleans(),
-    "scope": st.sampled_from(sorted(SCOPES)), "method": st.sampled_from(sorted(METHODS))})
+    "scope": st.sampled_from(sorted(SCOPES)), "method": st.sampled_from(sorted(METHODS)),
+    "bias": st.sampled_from(["zero", "search"])})
 
 
 def tiny():
@@ -303,7 +306,7 @@ def test_a_source_is_drawn_whole_from_its_recipe(options):
     net = attach(tiny(), **options)
     recipe = Recipe(**{name: value for name, value in options.items() if name not in ("scope", "method")})
     assert search_of(net).recipe == recipe
-    p_l = recipe.densities(find_layers(tiny()))
+    p_l = recipe.densities(find_layers(tiny(), options["bias"] == "search"))
     for layer, p, (_, edges, dense) in zip(search_of(net).layers, p_l, source_of(net), strict=True):
         assert layer.p_l == p and torch.equal(layer.flat_edges(), edges) and torch.equal(layer.values, dense[edges])
         assert layer.count == 0 or bool((layer.values != 0).all() and layer.values.isfinite().all())

@@ -23,13 +23,13 @@ from popup.search.settings import SearchSettings, first_scores
 from popup.source.densities import total_density
 from popup.source.layers import find_layers, freeze, owner
 from popup.source.masks import given_edges
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_source
+from popup.source.recipe import GIVEN, SEARCH, LayerSource, Recipe, draw_source
 
 
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
-           weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2), scope: str = "layer",
-           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
+           bias: str = "zero", weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2),
+           scope: str = "layer", method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
            masks: Mapping[str, np.ndarray | torch.Tensor] | None = None) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
@@ -37,9 +37,10 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
     p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
-    that `net` has there, unscaled, and tickets store them (4 bytes an edge). Everything but the scores is frozen: biases at
-    0, norm affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing,
-    if `net` cannot be attached or a value is not allowed.
+    that `net` has there, unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias is a
+    layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at 1,
+    other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
+    allowed.
     """
     given, edges = density if isinstance(density, Mapping) else None, None
     if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
@@ -52,22 +53,23 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
     if masks is not None:
-        layers = find_layers(net)
+        layers = find_layers(net, bias == SEARCH)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
-    recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, weights=weights,
-                    scale=scale, gain=gain, seed=seed)
+    recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
+                    weights=weights, scale=scale, gain=gain, seed=seed)
     plain = SearchSettings(method, scope, score_scale=score_scale)
     if search is not None and plain != SearchSettings():
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
     settings = search or plain
-    return attach_recipe(net, recipe, settings, given, _own_weights(net) if weights == GIVEN else None, edges)
+    own = _own_weights(net, recipe.searches_biases) if weights == GIVEN else None
+    return attach_recipe(net, recipe, settings, given, own, edges)
 
 
-def _own_weights(net: nn.Module) -> dict[str, np.ndarray]:
-    """The weights that `net` has now, float32 [entries], by layer name."""
+def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
+    """The weights (and biases) that `net` has now, float32 [entries], by layer name."""
     found = {}
-    for layer in find_layers(net):
+    for layer in find_layers(net, biases):
         module, attribute = owner(net, layer.name)
         weight = getattr(module, attribute).detach().float().cpu()
         if not weight.isfinite().all():
@@ -90,7 +92,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if recipe.weights == GIVEN and METHODS[settings.method].redraws:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
-    layers = find_layers(net)
+    layers = find_layers(net, recipe.searches_biases)
     source = draw_source(recipe, layers, given, weights, edges)
     search = Search(recipe, settings)
     freeze(net)

@@ -1,4 +1,5 @@
-"""What of a network can be masked: its layers, by parameter name; and what else it holds."""
+"""What of a network can be masked: its layers, by parameter name, weights and where it is asked for biases; and what else it
+holds."""
 
 from __future__ import annotations
 
@@ -13,24 +14,27 @@ from popup.errors import UsageError
 
 MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One maskable weight tensor: its parameter name and shape, [out, in] or [out, in / groups, *kernel]."""
+    """One maskable tensor: its parameter name and shape, of a weight [out, in] or [out, in / groups, *kernel], of a bias
+    [out]."""
 
     name: str
     shape: tuple[int, ...]
+    weight: Layer | None = None  # of a bias: the weight whose outputs it is added to
 
     @property
     def entries(self) -> int:
-        """m_l, the number of weights."""
+        """m_l, the number of weights (or biases)."""
         return prod(self.shape)
 
     @property
     def fan_in(self) -> int:
-        """The entries that feed one output neuron or channel."""
-        return prod(self.shape[1:])
+        """The entries that feed one output neuron or channel; a bias has its weight's."""
+        return prod(self.shape[1:]) if self.weight is None else self.weight.fan_in
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -44,8 +48,8 @@ def owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
     return net.get_submodule(path), attribute
 
 
-def find_layers(net: nn.Module) -> list[Layer]:
-    """The maskable layers of `net` in the order it defines them.
+def find_layers(net: nn.Module, biases: bool = False) -> list[Layer]:
+    """The maskable layers of `net` in the order it defines them; with `biases` each weight is followed by its bias, if any.
 
     Raises UsageError, with the parameter's name, for a weight that is shared between modules, not yet
     initialised (lazy), or already parametrized, and for a network that has no maskable weight at all.
@@ -53,14 +57,14 @@ def find_layers(net: nn.Module) -> list[Layer]:
     layers: list[Layer] = []
     seen: dict[int, str] = {}
     for path, module in net.named_modules(remove_duplicate=False):
-        for attribute in _weights_of(module):
+        for attribute in _maskable(module, biases):
             name = f"{path}.{attribute}" if path else attribute
             weight = _plain_weight(module, attribute, name)
             if id(weight) in seen:
                 raise UsageError(f"{name} is the same tensor as {seen[id(weight)]}: a tied weight cannot be "
                                  "masked twice; give each module its own")
             seen[id(weight)] = name
-            layers.append(Layer(name, tuple(weight.shape)))
+            layers.append(Layer(name, tuple(weight.shape), weight_of(name, layers[-1] if layers else None)))
     if not layers:
         raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
     _refuse_other_ties(net, seen)
@@ -68,11 +72,20 @@ def find_layers(net: nn.Module) -> list[Layer]:
     return layers
 
 
-def _weights_of(module: nn.Module) -> list[str]:
-    """The names of the maskable weights that `module` itself holds."""
-    if isinstance(module, nn.MultiheadAttention):
-        return [name for name in ATTENTION if getattr(module, name, None) is not None]
-    return ["weight"] if isinstance(module, MASKABLE) else []
+def weight_of(name: str, before: Layer | None) -> Layer | None:
+    """The layer `before` the one of that name, if it is the weight that this one is the bias of; else None."""
+    if before is None:
+        return None
+    (path, _, attribute), (module, _, weight) = name.rpartition("."), before.name.rpartition(".")
+    return before if path == module and BIAS_OF.get(weight) == attribute else None
+
+
+def _maskable(module: nn.Module, biases: bool) -> list[str]:
+    """The names of the maskable weights that `module` itself holds, each with its bias behind it if `biases`."""
+    attention = isinstance(module, nn.MultiheadAttention)
+    weights = ATTENTION if attention else ("weight",) if isinstance(module, MASKABLE) else ()
+    names = [name for weight in weights for name in (weight, BIAS_OF.get(weight) if biases else None) if name]
+    return [name for name in names if getattr(module, name, None) is not None]
 
 
 def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:

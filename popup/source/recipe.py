@@ -15,7 +15,8 @@ from popup.source.masks import COMPUTED, MASKS, share
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 
-GIVEN = "given"
+GIVEN, SEARCH = "given", "search"
+BIASES = ("zero", SEARCH)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Recipe:
         "axis": True, "choices": (*MASKS, *COMPUTED),
         "help": "edges drawn independently, or exactly p_l of each layer's entries; or, without --density, the fraction p "
                 "of the whole network that a criterion for pruning at initialisation keeps"})
+    bias: str = field(default="zero", metadata={
+        "axis": True, "choices": BIASES,
+        "help": "biases are 0, or random and frozen as their layers' weights are, with edges and scores of their own"})
     weights: str = field(default="signed_constant", metadata={
         "axis": True, "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
     scale: str = field(default="final", metadata={
@@ -49,6 +53,7 @@ class Recipe:
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
         check_name("mask", self.mask, [*MASKS, *COMPUTED, GIVEN])
+        check_name("bias", self.bias, BIASES)
         check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
         if not self.draws_edges and self.density != "uniform":
@@ -57,6 +62,14 @@ class Recipe:
         if self.mask == "synflow" and self.weights == "signed_constant":
             raise UsageError("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' "
                              "those of a layer have one size: use weights 'kaiming_normal'")
+        if self.searches_biases and self.mask in COMPUTED:
+            raise UsageError(f"bias is 'search' and mask is {self.mask!r}, which ranks weights alone: use bias 'zero', or "
+                             f"mask {' or '.join(MASKS)}")
+
+    @property
+    def searches_biases(self) -> bool:
+        """Whether biases are layers too."""
+        return self.bias == SEARCH
 
     @property
     def draws_edges(self) -> bool:
@@ -64,10 +77,14 @@ class Recipe:
         return self.mask in MASKS
 
     def densities(self, layers: Sequence[Layer], given: Mapping[str, float] | None = None) -> list[float]:
-        """p_l of each layer; `given` (required when density is 'given') maps layer names to p_l."""
+        """p_l of each layer, the rule being for the weights: a bias has its weight's. `given` (required when density is
+        'given') maps the weights' names to p_l."""
         if self.density == GIVEN and given is None:
             raise UsageError("density is 'given': pass the mapping from layer name to p_l")
-        return layer_densities(layers, self.er_p, given or self.density, self.redistribute)
+        weights = [layer for layer in layers if layer.weight is None]
+        p_l = layer_densities(weights, self.er_p, given or self.density, self.redistribute)
+        found = {layer.name: p for layer, p in zip(weights, p_l, strict=True)}
+        return [found[(layer.weight or layer).name] for layer in layers]
 
     def record(self) -> dict[str, float | int | str | bool]:
         """The recipe as plain values, for a ticket's metadata and a run's record."""

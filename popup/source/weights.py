@@ -60,8 +60,10 @@ SCALES: dict[str, Callable[[Layer, float, float], float]] = {
 def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: float) -> float:
     """gain / sqrt(fan_in * density), where `scale` names the density (DESIGN.md, 'Initialisation that works').
 
-    No layer with an edge ends below one of its entries, so the density is taken as at least that.
+    No layer with an edge ends below one of its entries, so the density is taken as at least that. A bias has the deviation
+    of its weight, being one from an input of 1.
     """
+    layer = layer.weight or layer
     density = max(SCALES[check_name("scale", scale, SCALES)](layer, p_l, k), 1 / layer.entries)
     deviation = gain / sqrt(layer.fan_in * density)
     if not SMALLEST <= deviation <= LARGEST:

@@ -8,7 +8,7 @@ from math import prod, sqrt
 from typing import Any, get_type_hints
 
 from popup.search.settings import SearchSettings
-from popup.source.layers import Layer
+from popup.source.layers import Layer, weight_of
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket.sealed import finite
@@ -43,12 +43,15 @@ def settings(value: Any) -> SearchSettings:
     return SearchSettings(**check_fields("settings", value, get_type_hints(SearchSettings)))
 
 
-def layer(value: Any, source: Recipe) -> tuple[Layer, dict[str, Any]]:
-    """A layer and its record, with a number of edges that its shape and p_l can have."""
+def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict[str, Any]]:
+    """A layer and its record, with a number of edges that its shape and p_l can have. `before`: the one that precedes it, a
+    bias's weight."""
     record = check_fields("a layer", value, LAYER_FIELDS)
     if not record["name"].isprintable():
         raise ValueError(f"a layer has the name {record['name']!r:.80}")
-    found = Layer(record["name"], check_shape(record["name"], record["shape"], 2, 5))
+    weight = weight_of(record["name"], before) if source.searches_biases else None
+    shape = check_shape(record["name"], record["shape"], *((1, 1) if weight else (2, 5)))
+    found = Layer(record["name"], shape, weight)
     p_l, edges = record["p_l"], record["edges"]
     if not (0 < p_l <= 1 or (p_l == 0 and not source.draws_edges)):
         raise ValueError(f"p_l of {found.name} is {p_l!r}: it must be in (0, 1]")

@@ -15,10 +15,12 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
 and these metadata, an object with sorted keys:
 
     kind, format     "ticket", 1; and `digest`, which seals the file
-    recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, weights, scale, gain
+    recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, bias, weights, scale,
+                     gain
     settings         the fields of popup.search.SearchSettings: method, scope, score_scale
     layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, and as SHA-256 of
-                     little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME)
+                     little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME);
+                     where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]
     constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
     about            what the run recorded, any JSON: task (model, data set, widths), image, classes, test_accuracy (%)
 

@@ -91,9 +91,10 @@ class TicketLayer:
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
-    def unpack(cls, value: Any, tensors: Tensors, recipe: Recipe) -> TicketLayer:
-        """The layer of a file's record, its tensors taken out of `tensors`; a ValueError if they are not what was saved."""
-        layer, record = contents.layer(value, recipe)
+    def unpack(cls, value: Any, tensors: Tensors, recipe: Recipe, before: Layer | None) -> TicketLayer:
+        """The layer of a file's record, after the one `before` it, its tensors taken out of `tensors`; a ValueError if they
+        are not what was saved."""
+        layer, record = contents.layer(value, recipe, before)
         try:
             selected = _selected(record, tensors)
         except ValueError as error:

@@ -99,7 +99,7 @@ class Ticket:
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
         mine = {layer.layer.name: layer.layer.shape for layer in self.layers}
-        theirs = {layer.name: layer.shape for layer in find_layers(net)}
+        theirs = {layer.name: layer.shape for layer in find_layers(net, self.recipe.searches_biases)}
         _check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
                     {name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
 
@@ -167,7 +167,9 @@ def load(path: str | Path) -> Ticket:
 
 def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     recipe, settings = contents.recipe(metadata["recipe"]), contents.settings(metadata["settings"])
-    layers = tuple(TicketLayer.unpack(record, tensors, recipe) for record in metadata["layers"])
+    layers: list[TicketLayer] = []
+    for record in metadata["layers"]:
+        layers.append(TicketLayer.unpack(record, tensors, recipe, layers[-1].layer if layers else None))
     for layer in layers:
         if (layer.redraws is not None) != TICKET_METHODS[settings.method].redraws:
             raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
@@ -184,4 +186,4 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     about = metadata["about"]
     if not isinstance(about, dict):
         raise ValueError("about is no object")
-    return Ticket(recipe, settings, layers, rooms["statistics"], rooms["given"], constants, about)
+    return Ticket(recipe, settings, tuple(layers), rooms["statistics"], rooms["given"], constants, about)

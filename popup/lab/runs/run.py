@@ -119,7 +119,7 @@ def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, re
 def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subnetwork:
     """The control's source, and the mask of its ticket where it needs one (else all edges)."""
     control = CONTROLS[config.task.role]
-    layers = find_layers(net)
+    layers = find_layers(net, config.source.searches_biases)
     if not control.needs_ticket:
         edges = computed_edges(net, config, laboratory.data(config).train)
         sources = draw_source(config.source, layers, edges=edges)

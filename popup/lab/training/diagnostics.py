@@ -16,8 +16,9 @@ SIGNED = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.
 
 
 def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, Any]:
-    """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds; `effective`, edges that lie on
-    a path from input to output, None where the network mixes signs (attention, layer norm). `net` is a plain network of the ticket's architecture for images [c, h, w]; it is spent.
+    """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds (of a bias: without one);
+    `effective`, edges that lie on a path from input (or a bias) to output, None where the network mixes signs (attention,
+    layer norm). `net` is a plain network of the ticket's architecture for images [c, h, w]; it is spent.
     """
     masks = {"er": [], "ticket": []}
     for layer in ticket.layers:
@@ -27,8 +28,14 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.layer.shape))
     additive = not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.layer.name for layer in ticket.layers], net.cpu().double().eval()
-    return {side: {"dead": [int((mask.flatten(1).sum(1) == 0).sum()) for mask in mask_list],
-                   "effective": effective_edges(net, names, mask_list, image) if additive else None} for side, mask_list in masks.items()}
+    return {side: {"dead": [int((_rows(mask).sum(1) == 0).sum()) for mask in mask_list],
+                   "effective": effective_edges(net, names, mask_list, image) if additive else None}
+            for side, mask_list in masks.items()}
+
+
+def _rows(mask: torch.Tensor) -> torch.Tensor:
+    """What feeds each output neuron or channel: [out, entries / out], of a bias [out, 1]."""
+    return mask.reshape(len(mask), -1)
 
 
 def effective_edges(net: nn.Module, names: Sequence[str], masks: Sequence[torch.Tensor], image: Sequence[int]) -> list[int]:
@@ -43,7 +50,7 @@ def effective_edges(net: nn.Module, names: Sequence[str], masks: Sequence[torch.
     for name, mask in zip(names, masks, strict=True):
         module, attribute = owner(net, name)
         weight = getattr(module, attribute)
-        weight.data.copy_(mask / max(1.0, float(mask.flatten(1).sum(1).mean())))  # sums stay near 1 at any depth
+        weight.data.copy_(mask / max(1.0, float(_rows(mask).sum(1).mean())))  # sums stay near 1 at any depth
         weights.append(weight.requires_grad_(True))
     inputs = torch.ones(1, *image, dtype=torch.float64)
     gradients = torch.autograd.grad(net(inputs).sum(), weights, allow_unused=True)

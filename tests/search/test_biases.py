@@ -1,0 +1,171 @@
+"""Biases as edges: which modules have them, how they are drawn and scaled, and that every part of popup knows them."""
+
+import json
+from math import sqrt
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from models import MODELS
+from popup import TicketError, UsageError, attach, densities, detach, extract, load, merge, scores, verify
+from popup.lab.commands.command import main
+from popup.lab.report.comparison import settings
+from popup.lab.report.results import read_directory
+from popup.lab.runs.controls import CONTROLS
+from popup.search.network import search_of
+from popup.source import Layer, Recipe, draw_layer, find_layers
+from popup.source.densities import DENSITIES
+from popup.ticket.hashes import frozen_hashes
+from popup.ticket.proof import prove
+from popup.ticket.sealed import digest
+
+INPUTS = torch.randn(9, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+NAMES = ["0.weight", "0.bias", "3.weight", "6.weight", "6.bias"]
+
+
+def plain():
+    """A norm with a bias, which stays 0, and a layer without one."""
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, bias=False), nn.ReLU(),
+                         nn.Flatten(), nn.Linear(32, 7))
+
+
+def searched(**options):
+    net = attach(plain(), **{"er_p": 0.7, "k": 0.5, "bias": "search", "seed": 3, **options})
+    before = frozen_hashes(net)
+    optimiser = torch.optim.SGD(scores(net), lr=0.5, momentum=0.9)
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(INPUTS), torch.arange(9) % 7).backward()
+        optimiser.step()
+    return net, before
+
+
+def test_each_module_with_a_bias_has_a_layer_more_behind_its_weight():
+    layers = find_layers(plain(), biases=True)
+    assert [layer.name for layer in layers] == NAMES
+    assert layers[1] == Layer("0.bias", (6,), layers[0]) and layers[1].fan_in == 27 and layers[1].entries == 6
+    assert [layer.name for layer in find_layers(plain())] == [name for name in NAMES if name.endswith("weight")]
+
+
+def test_attention_has_one_bias_for_its_projections():
+    for options, names in (({}, ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"]),
+                           ({"bias": False}, ["in_proj_weight", "out_proj.weight"]),
+                           ({"kdim": 6}, ["q_proj_weight", "in_proj_bias", "k_proj_weight", "v_proj_weight",
+                                          "out_proj.weight", "out_proj.bias"])):
+        assert [layer.name for layer in find_layers(nn.MultiheadAttention(8, 2, **options), biases=True)] == names
+    net = attach(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), er_p=0.6, bias="search")
+    net.eval()
+    tokens = torch.randn(2, 5, 8)
+    assert torch.equal(merge(net)(tokens), net(tokens)) and len(scores(net)) == 8
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_density_rule_is_for_weights_and_a_bias_has_its_weights_density_and_deviation(density):
+    options = {"er_p": 0.3, "k": 0.5, "density": density, "seed": 1}
+    without, net = attach(plain(), **options), attach(plain(), **options, bias="search")
+    rows = {row.name: row for row in densities(net)}
+    assert [rows[row.name] for row in densities(without)] == densities(without)
+    for layer in search_of(net).layers:
+        weight = rows[layer.layer.name.replace("bias", "weight")]
+        fan_in = {"0": 27, "3": 54, "6": 32}[layer.layer.name[0]]
+        deviation = sqrt(2) / sqrt(fan_in * max(weight.p_l * 0.5, 1 / weight.entries))
+        assert rows[layer.layer.name].p_l == weight.p_l
+        assert layer.values.abs().numpy() == pytest.approx(np.full(layer.count, deviation), rel=1e-6)
+
+
+def test_biases_come_from_streams_of_their_own_and_shift_no_other_draw():
+    net = attach(plain(), er_p=1.0, weights="kaiming_normal", bias="search", seed=9)
+    without = attach(plain(), er_p=1.0, weights="kaiming_normal", seed=9)
+    pairs = {layer.layer.name: layer for layer in search_of(net).layers}
+    for layer in search_of(without).layers:
+        assert torch.equal(pairs[layer.layer.name].values, layer.values)
+    alone = draw_layer(Recipe(er_p=1.0, weights="kaiming_normal", seed=9, bias="search"), find_layers(plain(), True)[1], 1.0)
+    assert np.array_equal(pairs["0.bias"].values.numpy(), alone.values) and len(set(alone.values)) == 6
+
+
+@pytest.mark.parametrize("options", [{}, {"scope": "global"}, {"method": "iterand"}, {"weights": "given"}])
+def test_a_search_with_biases_is_proven_and_its_ticket_gives_the_network_again(options, tmp_path):
+    net, before = searched(**options)
+    assert prove(net, before, INPUTS).holds and [row.name for row in densities(net)] == NAMES
+    path = extract(net).save(tmp_path / "ticket", embed_weights=True)
+    ticket = load(path)
+    assert verify(ticket).holds and ticket.save(tmp_path / "again", embed_weights=True).read_bytes() == path.read_bytes()
+    other = ticket.apply(plain()).eval()
+    assert torch.equal(other(INPUTS), net.eval()(INPUTS)) and other[0].bias.count_nonzero() == densities(net)[1].kept
+    assert not other[1].bias.any() and list(ticket.constants) == ["1.weight", "1.bias"]
+    detached = detach(net)
+    assert torch.equal(detached(INPUTS), other(INPUTS)) and isinstance(detached[6].bias, nn.Parameter)
+
+
+def test_biases_learn_scores():
+    net, _ = searched()
+    first = attach(plain(), er_p=0.7, k=0.5, bias="search", seed=3)
+    assert all(not torch.equal(*pair) for pair in zip(scores(net), scores(first), strict=True))
+
+
+def test_given_masks_name_the_biases_too():
+    masks = {layer.name: np.ones(layer.shape, dtype=bool) for layer in find_layers(plain(), biases=True)}
+    masks["0.bias"][1] = False
+    net = attach(plain(), mask="given", masks=masks, bias="search")
+    assert [row.edges for row in densities(net)] == [162, 5, 432, 224, 7]
+    del masks["6.bias"]
+    with pytest.raises(UsageError, match="no mask for '6.bias'"):
+        attach(plain(), mask="given", masks=masks, bias="search")
+
+
+def forge(path, change):
+    """The file again after change(metadata, tensors), with a digest to match."""
+    content = path.read_bytes()
+    header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+    metadata, tensors = json.loads(header["__metadata__"]["popup"]), safetensors.torch.load(content)
+    del metadata["digest"]
+    change(metadata, tensors)
+    sealed = json.dumps({**metadata, "digest": digest(metadata, tensors)})
+    path.write_bytes(safetensors.torch.save(tensors, {"popup": sealed}))
+
+
+CHANGES = {
+    "a bias without its weight": (lambda m, t: m["layers"].insert(0, m["layers"].pop(1)), "the shape of '0.bias'"),
+    "a bias of two dimensions": (lambda m, t: m["layers"][1].update(shape=[6, 1]), "the shape of '0.bias'"),
+    "biases that are 0": (lambda m, t: m["recipe"].update(bias="zero"), "the shape of '0.bias'"),
+    "another density": (lambda m, t: m["layers"][1].update(p_l=0.6), "uniform at er_p 0.7 gives"),
+    "no such word": (lambda m, t: m["recipe"].update(bias="given"), "unknown bias 'given'"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_forged_bias_is_refused(case, tmp_path):
+    change, words = CHANGES[case]
+    path = extract(searched()[0]).save(tmp_path / "ticket")
+    forge(path, change)
+    with pytest.raises(TicketError, match=words):
+        load(path)
+
+
+def test_a_ticket_of_another_bias_is_another_architecture():
+    with pytest.raises(TicketError, match=r"layer '0\.bias' that the other lacks"):
+        extract(searched()[0]).check_layers(nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), *list(plain())[1:]))
+
+
+def test_a_sweep_with_biases_its_controls_and_the_commands_about_its_ticket(tmp_path, capsys):
+    arguments = ["--epochs", "1", "--widths", "12", "--bias", "search", "--er-p", "0.5", "--controls", "all"]
+    assert main([*arguments, "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
+    (setting,) = settings(read_directory(tmp_path))
+    assert all(len(setting.controls[role]) == 1 for role in CONTROLS)
+    rows = setting.runs[0].result["layers"]
+    assert [row["name"] for row in rows] == ["1.weight", "1.bias", "3.weight", "3.bias"]
+    assert [row["kept"] for row in setting.controls["random"][0].result["layers"]] == [row["kept"] for row in rows]
+    assert setting.controls["dense_trained"][0].config.source.bias == "zero"
+    path = str(setting.runs[0].path / "ticket.safetensors")
+    for command, words in (("verify", "ok"), ("eval", "repeated exactly"), ("show", "bias search")):
+        assert main([command, path], MODELS) == 0
+        assert words in capsys.readouterr().out
+    assert main(["export", path, str(tmp_path / "plain.safetensors"), "--csr"], MODELS) == 0
+
+
+def test_a_criterion_that_ranks_weights_has_no_biases():
+    with pytest.raises(UsageError, match="bias is 'search' and mask is 'snip', which ranks weights alone"):
+        Recipe(mask="snip", bias="search")
