@@ -83,9 +83,10 @@ def weight_of(name: str, before: Layer | None) -> Layer | None:
 def _maskable(module: nn.Module, biases: bool) -> list[str]:
     """The names of the maskable weights that `module` itself holds, each with its bias behind it if `biases`."""
     attention = isinstance(module, nn.MultiheadAttention)
-    weights = ATTENTION if attention else ("weight",) if isinstance(module, MASKABLE) else ()
-    names = [name for weight in weights for name in (weight, BIAS_OF.get(weight) if biases else None) if name]
-    return [name for name in names if getattr(module, name, None) is not None]
+    names = ATTENTION if attention else ("weight",) if isinstance(module, MASKABLE) else ()
+    weights = [name for name in names if getattr(module, name, None) is not None]
+    found = [(weight, BIAS_OF.get(weight, "")) if biases else (weight,) for weight in weights]
+    return [name for pair in found for name in pair if getattr(module, name, None) is not None]
 
 
 def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:

@@ -59,7 +59,8 @@ def test_attention_has_one_bias_for_its_projections():
     net = attach(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), er_p=0.6, bias="search")
     net.eval()
     tokens = torch.randn(2, 5, 8)
-    assert torch.equal(merge(net)(tokens), net(tokens)) and len(scores(net)) == 8
+    assert len(scores(net)) == 8  # (torch fuses a layer without gradients, and then rounds otherwise)
+    assert torch.allclose(merge(net)(tokens), net(tokens), atol=1e-5)
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -95,7 +96,7 @@ def test_a_search_with_biases_is_proven_and_its_ticket_gives_the_network_again(o
     assert verify(ticket).holds and ticket.save(tmp_path / "again", embed_weights=True).read_bytes() == path.read_bytes()
     other = ticket.apply(plain()).eval()
     assert torch.equal(other(INPUTS), net.eval()(INPUTS)) and other[0].bias.count_nonzero() == densities(net)[1].kept
-    assert not other[1].bias.any() and list(ticket.constants) == ["1.weight", "1.bias"]
+    assert not other[1].bias.any() and ticket.constants.keys() == {"1.weight", "1.bias"}
     detached = detach(net)
     assert torch.equal(detached(INPUTS), other(INPUTS)) and isinstance(detached[6].bias, nn.Parameter)
 
