@@ -78,7 +78,7 @@ class Search:
     def top(self, keys: Sequence[torch.Tensor], k: float) -> list[torch.Tensor]:
         """For each layer the edges with the highest of the int32 `keys` [edges], at `k` and in the settings' scope."""
         counts = [layer.kept if k == self.recipe.k else kept_edges(k, layer.count) for layer in self.layers]
-        floors = [max(min(1, count), share(self.settings.floor, count)) for count in counts]
+        floors = [max(min(1, count), share(self.settings.floor, count) if self.settings.floor else 0) for count in counts]
         return SCOPES[self.settings.scope](keys, counts, self._brackets, floors)
 
     def select(self) -> list[torch.Tensor]:
@@ -86,7 +86,10 @@ class Search:
         return self.top([self.method.keys(*pair) for pair in self.pairs()], self.recipe.k)
 
     def gate(self, layer: EdgeWeight) -> torch.Tensor:
-        """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask."""
+        """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask. A
+        part that is computed anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass."""
+        if self._pass is None and layer.shown is not None and torch._C._current_graph_task_id() != -1:
+            return layer.shown
         gates = self._pass if self._pass is not None else self.select()
         return gates[next(place for place, other in enumerate(self.layers) if other is layer)]
 

@@ -63,7 +63,7 @@ class EdgeWeight(nn.Module):
         self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
         self._weight: torch.Tensor | None = None    # [entries]
-        self._gate: torch.Tensor | None = None      # [edges], what _weight shows
+        self.shown: torch.Tensor | None = None      # [edges], what _weight shows
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
@@ -85,7 +85,7 @@ class EdgeWeight(nn.Module):
         if self._first is None:
             self._first = self.values.cpu().numpy().copy()
         self.values.copy_(values)
-        self._gate = None
+        self.shown = None
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int64; None if every entry is an edge."""
@@ -102,7 +102,7 @@ class EdgeWeight(nn.Module):
         Writing to it is what an optimiser does to an ordinary weight: two forward passes with the same scores share it
         unharmed, and a backward pass after the scores have changed is refused by autograd, as it is there.
         """
-        weight, last = self._weight, self._gate
+        weight, last = self._weight, self.shown
         fits = weight is not None and weight.dtype == dtype and weight.device == self.values.device
         if not fits or not (last is gate or self._differs_little(gate, last)):
             weight = edges.expand(self.gated(gate).to(dtype), places, self.layer.entries)
@@ -113,7 +113,7 @@ class EdgeWeight(nn.Module):
             if len(changed):
                 values = torch.where(gate[changed], self.values[changed], self.zero)
                 self._write(weight, values, changed if places is None else places[changed])
-        self._weight, self._gate = weight, gate
+        self._weight, self.shown = weight, gate
         return weight.view(self.layer.shape)
 
     def gated(self, gate: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ class EdgeWeight(nn.Module):
 
     def __getstate__(self) -> dict:
         """A copy or a pickle makes its own kept weight."""
-        return {**super().__getstate__(), "_weight": None, "_gate": None}
+        return {**super().__getstate__(), "_weight": None, "shown": None}
 
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""

@@ -140,12 +140,17 @@ def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, pur
     return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
 
 
+def redraw_purpose(turn: int) -> str:
+    """The name of the stream that a layer's weights come from in its `turn`-th redraw, counted from 1."""
+    return f"redraw {turn}"
+
+
 def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.ndarray:
     """The weights (float32) of a layer's edges after redraws: `redraws` [edges] says which was an edge's last, counted from
     1; 0: none, the edge has its first weight."""
     values = source.values.copy()
     for turn in np.unique(redraws[redraws > 0]):
-        fresh = draw_values(recipe, source.layer, source.p_l, source.edges, f"redraw {turn}")
+        fresh = draw_values(recipe, source.layer, source.p_l, source.edges, redraw_purpose(int(turn)))
         values[redraws == turn] = fresh[redraws == turn]
     return values
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from popup import attach, merge, scores
+from popup import SearchSettings, attach, merge, scores
 from popup.search import network
 from popup.search.network import search_of
 
@@ -121,6 +121,29 @@ def test_checkpointing_recomputes_the_same_pass():
     whole = [score.grad for score in scores(net)]
     checkpoint(other, inputs, use_reentrant=False).sum().backward()
     assert all(torch.equal(score.grad, grad) for score, grad in zip(scores(other), whole, strict=True))
+
+
+class Parts(nn.Sequential):
+    """A network whose second half is computed anew in the backward pass, or not."""
+
+    anew = False
+
+    def forward(self, x):
+        x = self[1](self[0](x))
+        return checkpoint(self[2], x, use_reentrant=False) if self.anew else self[2](x)
+
+
+@pytest.mark.parametrize("search", [SearchSettings(anneal="linear"), SearchSettings("gates"), SearchSettings("sampled"),
+                                    SearchSettings("gem_miner"), SearchSettings("biprop", scope="global")])
+def test_a_part_that_is_computed_anew_has_the_gates_of_its_forward_pass(search):
+    found = []
+    for anew in (False, True):
+        net = attach(Parts(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), er_p=0.6, k=0.5, search=search)
+        net.anew = anew
+        torch.manual_seed(0)
+        net(torch.randn(3, 6, generator=torch.Generator().manual_seed(1))).square().sum().backward()
+        found.append([score.grad for score in scores(net)])
+    assert all(map(torch.equal, *found)) and found[0][1].count_nonzero()
 
 
 def test_a_copy_selects_by_its_own_scores():

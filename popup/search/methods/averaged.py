@@ -31,6 +31,8 @@ class Averaged(Method):
 
     def after_step(self, search: Search) -> None:
         for layer, scores in search.pairs():
-            mean, steps = layer.memory("mean"), layer.memory("steps")
-            steps += search.progress >= self.settings.average_from
-            mean += (RANKS[self.settings.rank].value(scores.detach()) - mean) / steps.clamp(min=1)
+            mean, now = layer.memory("mean"), RANKS[self.settings.rank].value(scores.detach())
+            if search.progress < self.settings.average_from:
+                mean.copy_(now)
+            else:
+                mean += (now - mean) / layer.memory("steps").add_(1)

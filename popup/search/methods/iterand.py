@@ -10,7 +10,7 @@ import torch
 
 from popup.search.methods.method import Method
 from popup.source.masks import share
-from popup.source.recipe import draw_again
+from popup.source.recipe import draw_again, draw_values, redraw_purpose
 from popup.source.streams import Stream
 
 if TYPE_CHECKING:
@@ -44,13 +44,11 @@ class Iterand(Method):
         words = Stream(search.recipe.seed, f"redraw {turn} chosen", layer.layer.name).words32(layer.count)
         chosen = torch.from_numpy(words < np.uint64(share(self.settings.redraw_rate, 1 << 32))).to(selected.device)
         layer.memory("redraw").masked_fill_(chosen & ~selected, turn)
-        self._draw(search, layer)
+        source = layer.source()
+        fresh = draw_values(search.recipe, layer.layer, layer.p_l, source.edges, redraw_purpose(turn))
+        layer.rewrite(torch.where(chosen & ~selected, torch.from_numpy(fresh).to(selected.device), layer.values))
 
     def restored(self, search: Search) -> None:
         for layer in search.layers:
-            self._draw(search, layer)
-
-    @staticmethod
-    def _draw(search: Search, layer: EdgeWeight) -> None:
-        values = draw_again(search.recipe, layer.source(), layer.memory("redraw").cpu().numpy())
-        layer.rewrite(torch.from_numpy(values))
+            values = draw_again(search.recipe, layer.source(), layer.memory("redraw").cpu().numpy())
+            layer.rewrite(torch.from_numpy(values))
