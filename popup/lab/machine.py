@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy
 import torch
 
-from popup.errors import UsageError, check_count, check_number
+from popup.errors import UsageError, check_count, check_name, check_number
 
+STREAMING = ("auto", "always", "never")
+LOGS = ("tensorboard", "wandb")
 SMALL_DATA = 1 << 26  # bytes; a data set below this gains nothing from a second thread
 
 
@@ -33,8 +35,25 @@ class Machine:
     checkpoint_seconds: float = field(default=30.0, metadata={
         "help": "least time between two checkpoints of a run, which never take more than 2% of it; 0: after every step"})
 
+    streaming: str = field(default="auto", metadata={
+        "help": "folder data sets: decode images when they are needed (always), or once and for all (never); auto: when "
+                "they need more than half of the memory. The ticket is the same", "choices": STREAMING})
+    decoders: int = field(default=0, metadata={"help": "processes a run that decode streamed images; 0: one a core"})
+    log: tuple[str, ...] = field(default=(), metadata={
+        "help": "where metrics are told beside metrics.jsonl: tensorboard, wandb (offline unless you are logged in)"})
+    accumulate: int = field(default=1, metadata={
+        "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
+                "its own batch norm statistics)"})
+    sync_norm: bool = field(default=True, metadata={
+        "help": "under torchrun, batch norms take the statistics of the whole batch; without, each rank those of its part"})
+
     def __post_init__(self) -> None:
         check_count("threads", self.threads, 0)
+        check_count("accumulate", self.accumulate)
+        check_count("decoders", self.decoders, 0)
+        check_name("streaming", self.streaming, STREAMING)
+        for name in self.log:
+            check_name("log", name, LOGS)
         check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0, inf)
 
     def torch_device(self) -> torch.device:
@@ -57,7 +76,26 @@ class Machine:
 
     def threads_for(self, data_bytes: int) -> int:
         """CPU threads for a run on so many bytes of images: decided by the data, never by how many runs go beside it."""
-        return self.threads or (1 if data_bytes < SMALL_DATA else os.cpu_count() or 1)
+        return self.threads or (1 if data_bytes < SMALL_DATA else self.cores)
+
+    @property
+    def cores(self) -> int:
+        """The cores of one process: the ranks of a run share the machine's."""
+        return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    def data_memory(self, device: torch.device) -> float:
+        """Bytes that a decoded data set may have: half of the device's memory, infinity where it is not known."""
+        if device.type == "cuda":
+            return torch.cuda.get_device_properties(device).total_memory / 2
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+        except (ValueError, AttributeError, OSError):
+            return inf
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: a scheduler may have given it some of the machine's only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices() -> list[str]:

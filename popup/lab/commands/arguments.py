@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
+from popup.lab.cluster import Cluster
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.recipes import DEFAULT, RECIPES, recipe
@@ -43,7 +44,8 @@ class Output:
     controls: tuple[str, ...] = field(default=("default",), metadata={
         "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
                 "none in a single run)"})
-    workers: int = field(default=0, metadata={"help": "processes of a sweep; 0: what fits the machine"})
+    workers: int = field(default=0, metadata={
+        "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, a job a run (at most 64)"})
     plan_only: bool = field(default=False, metadata={
         "help": "write the grid into --out and end; any number of `python run.py worker DIR` then do it"})
     out: str = field(default="runs", metadata={"help": "directory of the results; a run is DIR/<hash of its config>"})
@@ -71,13 +73,14 @@ class Request:
     impossible: list[tuple[float, float]]  # (p, final density) pairs with no k in (0, 1]
     output: Output
     machine: Machine
+    cluster: Cluster
     recipe: str | None                     # the one that was asked for
 
 
 def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequence[str]]) -> Request:
     """The request of a command line. `choices` adds the allowed names of fields that only the caller knows."""
     groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
-    groups |= {"output": Output, "machine": Machine}
+    groups |= {"output": Output, "machine": Machine, "cluster": Cluster}
     name = _recipe_named(arguments)
     mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
@@ -89,7 +92,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
-    return Request(configs, impossible, output, machine, name)
+    return Request(configs, impossible, output, machine, _take(Cluster, values), name)
 
 
 def _recipe_named(arguments: Sequence[str]) -> str | None:
@@ -101,7 +104,7 @@ def _recipe_named(arguments: Sequence[str]) -> str | None:
 
 def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) -> list[Any]:
     """The options of a subcommand, one instance of each of `kinds`; the first one's docstring is the description."""
-    mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {})
+    mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {}, {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kinds[0].__doc__))
     return [kind(**parsed[kind.__name__.lower()]) for kind in kinds]
 

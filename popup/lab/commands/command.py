@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from popup.errors import UsageError
-from popup.lab.commands.arguments import parse
+from popup.lab.commands.arguments import Request, parse
 from popup.lab.commands.bench_command import bench
+from popup.lab.commands.ending import ENDINGS, say
 from popup.lab.commands.law_command import law
 from popup.lab.commands.prove_command import prove
 from popup.lab.commands.recipes_command import hint, recipes
 from popup.lab.commands.single import run_single
-from popup.lab.commands.sweep_command import plan_grid, report, run_grid
+from popup.lab.commands.sweep_command import plan_grid, report, run_grid, submit_grid
 from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
 from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory, Models
-from popup.lab.training.stop import Stop, Stopped
-from popup.lab.training.training import RunFailed
+from popup.lab.training.ranks import joined
+from popup.lab.training.stop import Stop
 
-DONE, FAILED, USAGE = 0, 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
+DONE = 0
 
 DESCRIPTION = """popup finds strong lottery tickets inside Erdos-Renyi networks: weights are random and frozen, a fixed ER
 mask keeps a fraction p of them, and learned scores select the fraction k of those edges that makes the ticket.
@@ -39,30 +38,25 @@ COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
 
 def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
-    try:
-        with Stop().listening() as stop:
+    with Stop().listening() as stop:
+        try:
             name = arguments[0] if arguments else ""
             if name in COMMANDS:
                 return COMMANDS[name](arguments[1:], models)
             return worker(arguments[1:], models, stop) if name == "worker" else _search(arguments, models, stop)
-    except UsageError as error:
-        return _say(f"popup: {error}", USAGE)
-    except RunFailed as error:
-        return _say(f"popup: the run failed: {error}", FAILED)
-    except OSError as error:
-        return _say(f"popup: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", FAILED)
-    except Stopped as stopped:
-        return _say(f"popup: {stopped}; the same command goes on from here", stopped.code)
-
-
-def _say(line: str, code: int) -> int:
-    print(" ".join(line.split()), file=sys.stderr)
-    return code
+        except ENDINGS as error:
+            stop.ignore()  # a lost rank has torchrun terminate the others while they say so
+            return say(error)
 
 
 def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     request = parse(arguments, DESCRIPTION, {"model": list(models), "dataset": list(DATASETS)})
-    laboratory = Laboratory(models, request.machine, check_writable(Path(request.output.out)), stop)
+    out = check_writable(Path(request.output.out))
+    with joined(request.machine) as (ranks, device):
+        return _do(request, Laboratory(models, request.machine, out, stop, ranks, device))
+
+
+def _do(request: Request, laboratory: Laboratory) -> int:
     for er_p, density in request.impossible:
         print(f"impossible and skipped: final density {density:g} in a source of p = {er_p:g} (k would be above 1)")
     if request.recipe is None:
@@ -70,6 +64,8 @@ def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     roles = request.output.roles(len(request.configs) > 1)
     if request.output.plan_only:
         return plan_grid(laboratory, request.configs, roles)
+    if request.cluster.cluster != "none":
+        return submit_grid(laboratory, request.configs, roles, request.cluster, request.output.workers)
     if len(request.configs) == 1 and not roles:
         run_single(laboratory, request.configs[0])
         return DONE

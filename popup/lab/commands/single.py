@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from tqdm import tqdm
 
 from popup.errors import UsageError
@@ -17,13 +19,15 @@ from popup.lab.training.training import Metrics, RunFailed
 def run_single(laboratory: Laboratory, config: Config) -> Result:
     """Search and print, or print what a finished run has recorded. Raises RunFailed if a law is broken."""
     directory = laboratory.directory(config)
-    result = directory.result()
+    result = laboratory.ranks.share(directory.result())
     print(_title(config))
     if result is None:
         result = _run_alone(laboratory, config)
-    else:
+    elif laboratory.ranks.first:
         directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
+    if not laboratory.ranks.first:
+        return result
     if not directory.picture.exists():
         plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
     _report(directory, result)
@@ -35,8 +39,8 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
 def _run_alone(laboratory: Laboratory, config: Config) -> Result:
     """Do the run, unless another process is doing it."""
     laboratory.attached(config)  # what is refused is refused before a directory is made
-    with Cell(laboratory.out, config).claim() as mine:
-        if not mine:
+    with Cell(laboratory.out, config).claim() if laboratory.ranks.first else nullcontext() as mine:
+        if not laboratory.ranks.share(mine):
             raise UsageError(f"another process is doing this run in {laboratory.directory(config).path}: wait for it, "
                              "or name another --out")
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from popup.errors import UsageError
+from popup.lab.cluster import Cluster
 from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.cluster_command import MOST_JOBS, submit
 from popup.lab.config import Config
 from popup.lab.report.report import write_report
 from popup.lab.report.results import read_directory, read_runs
@@ -23,9 +25,11 @@ DONE, FAILED = 0, 1
 def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], workers: int) -> int:
     """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law."""
     cells = _checked_plan(laboratory, configs, roles)
-    workers = workers or default_workers(laboratory, cells)
+    workers = 1 if laboratory.ranks.count > 1 else workers or default_workers(laboratory, cells)
     print(f"{_counts(cells)}, by {workers} worker{'s' * (workers > 1)}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
+    if not laboratory.ranks.first:
+        return DONE
     runs = read_runs(cell.path for cell in done)
     print("\n" + write_report(laboratory.out, runs))
     print(f"\nwritten to {laboratory.out}/: results.csv report.txt report.html figures/")
@@ -41,6 +45,21 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
           f"    python run.py worker {laboratory.out}\n"
           f"as often and on as many machines that share this directory as you like; python run.py report {laboratory.out} "
           "says at any time how far they are")
+    return DONE
+
+
+def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], cluster: Cluster,
+                workers: int) -> int:
+    """Plan the grid and submit jobs that do it, which go on after this has ended."""
+    cells = _checked_plan(laboratory, configs, roles)
+    left = write_plan(laboratory.out, cells)
+    if not left:
+        print(f"{_counts(cells)}, all finished before: python run.py report {laboratory.out}")
+        return DONE
+    names = submit(laboratory, cluster, workers or min(left, MOST_JOBS))
+    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {len(names)} jobs: "
+          f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; python run.py report {laboratory.out} says at any "
+          "time how far they are")
     return DONE
 
 

@@ -14,6 +14,7 @@ from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image, recorded_normalise
 from popup.lab.config import Config
+from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
@@ -204,7 +205,7 @@ def _check_inputs(ticket: Ticket, models: Models, config: Config, data_dir: str)
     try:
         data = Laboratory(models, Machine("cpu", 0, data_dir), Path()).data(config)
         if data.image == image:
-            images = data.test[0][:EVALUATION_BATCH]
+            images = first_images(data.test[0], EVALUATION_BATCH)
             return recorded_normalise(ticket, images)(images), "test images"
     except UsageError:
         pass

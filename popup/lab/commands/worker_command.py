@@ -16,6 +16,7 @@ from popup.lab.runs.plan import find_cells
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory
 from popup.lab.runs.worker import Event, work
+from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop
 
 DONE, FAILED = 0, 1
@@ -32,7 +33,8 @@ class WorkerOptions:
 def worker(arguments: Sequence[str], models: Models, stop: Stop) -> int:
     """Do cells until none is left. Returns the exit code: 1 if one that this worker did has failed."""
     options, machine = parse_groups([WorkerOptions, Machine], arguments, "worker")
-    return join(Laboratory(models, machine, Path(options.directory), stop))
+    with joined(machine) as (ranks, device):
+        return join(Laboratory(models, machine, Path(options.directory), stop, ranks, device))
 
 
 def join(laboratory: Laboratory) -> int:
@@ -40,8 +42,8 @@ def join(laboratory: Laboratory) -> int:
     find_cells(laboratory.out)  # a directory that is not there is told before anything is written
     check_locks(check_writable(laboratory.out))
     log = WorkerLog()
-    while left := [cell.config for cell in find_cells(laboratory.out) if not cell.over()]:  # more may have been planned
-        work(laboratory, left, log.tell)
+    while laboratory.ranks.share(left := [cell.config for cell in find_cells(laboratory.out) if not cell.over()]):
+        work(laboratory, left, log.tell)  # and look again: more may have been planned
     print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {log.finished} runs, "
           f"{log.failed} failed", flush=True)
     return FAILED if log.failed else DONE

@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,26 @@ def key_of(files: Iterable[tuple[str, int, int]], *options: object) -> str:
 
 def cached(directory: Path, name: str, key: str, decode: Decode) -> tuple[Split, Split, str]:
     """Training split, test split and fingerprint of a data set, decoded now if they are not in the cache yet."""
+    def write(folder: Path) -> None:
+        decode(folder)
+        (folder / "fingerprint.txt").write_text(_fingerprint(folder), encoding="ascii")
+
+    arrays, fingerprint = stored(directory, name, key, ARRAYS, write)
+    return tuple(arrays[:2]), tuple(arrays[2:]), fingerprint
+
+
+def stored(directory: Path, name: str, key: str, parts: Sequence[str], write: Decode) -> tuple[list[torch.Tensor], str]:
+    """The arrays `parts` and the fingerprint of a data set's folder, which `write` fills now if it is not in the cache."""
     final = directory / "decoded" / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{key}"
     if not final.exists():
         with _writing(directory / "decoded") as scratch:
             if not final.exists():  # another process may have been first
-                decode(scratch)
-                (scratch / "fingerprint.txt").write_text(_fingerprint(scratch), encoding="ascii")
+                write(scratch)
                 scratch.chmod(0o755)  # others may share the data directory
                 scratch.rename(final)
     try:
-        arrays = [torch.from_numpy(np.load(final / f"{part}.npy", mmap_mode="c")) for part in ARRAYS]
-        return tuple(arrays[:2]), tuple(arrays[2:]), (final / "fingerprint.txt").read_text(encoding="ascii")
+        arrays = [torch.from_numpy(np.load(final / f"{part}.npy", mmap_mode="c")) for part in parts]
+        return arrays, (final / "fingerprint.txt").read_text(encoding="ascii")
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"the decoded images in {str(final)!r} cannot be read ({' '.join(str(error).split())}): remove "
                          "that folder, they will be decoded anew") from None
@@ -85,4 +94,4 @@ def check_space(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UsageError(f"the decoded images take {needed / 1e9:.1f} GB and {str(directory)!r} has {free / 1e9:.1f} GB "
-                         "free: give a smaller --image-size or another --data-dir")
+                         "free: give a smaller --image-size, another --data-dir or --streaming always")

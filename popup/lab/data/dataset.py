@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import torch
 
-Split = tuple[torch.Tensor, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
+from popup.lab.data.streamed import Images
+
+Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training split and the one that accuracy is reported on; `title` is the name in tables and pictures."""
+    """A training split and the one that accuracy is reported on; `title` is the name in tables and pictures. Images are
+    tensors, or Streamed where they do not fit memory."""
 
     title: str
     classes: int
@@ -29,9 +33,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What a loader is told: where data lie, whether it may download, and the side to which a folder's images are resized
-    (0: as they are)."""
+    """What a loader is told: where data lie, whether it may download, the side to which a folder's images are resized (0: as
+    they are); whether they are streamed (auto: if they are larger than `memory`, bytes), how many processes then decode."""
 
     directory: Path
     download: bool = False
     side: int = 0
+    streaming: str = "auto"
+    memory: float = inf
+    decoders: int = 1

@@ -1,28 +1,35 @@
 """Any folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/), ImageNet and Tiny-ImageNet among them.
 
-Images are read as RGB, as torchvision's ImageFolder does. The whole set is decoded into memory-mapped arrays; a loader that
-streams from the files, for sets larger than a disk (ImageNet at 224 pixels takes 200 GB decoded), would stand beside
-`load_folder` and share `list_folder` and `decode_image`.
+Images are read as RGB, as torchvision's ImageFolder does. A set that fits memory is decoded into memory-mapped arrays once;
+a larger one (ImageNet at 224 pixels takes 200 GB decoded) is streamed from its files.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import hashlib
+import io
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import isinf, prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
 from tqdm import tqdm
 
 from popup.errors import UsageError
-from popup.lab.data.cache import cached, check_space, key_of
-from popup.lab.data.dataset import DataRequest, Dataset
+from popup.lab.data.cache import cached, check_space, key_of, stored
+from popup.lab.data.dataset import DataRequest, Dataset, Split
+from popup.lab.data.decode import decode_as, decode_image
 from popup.lab.data.listing import Listing, Picture, list_folder
+from popup.lab.data.moments import image_sums
+from popup.lab.data.streamed import Streamed
+from popup.lab.machine import usable_cores
 
 CHUNK = 1024  # images decoded between two writes
+MEASURED = 64  # images measured at once
 
 
 def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
@@ -31,9 +38,20 @@ def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
     listing = list_folder(root)
     key = key_of(((picture.name, picture.bytes, picture.time, picture.label) for picture in (*listing.train, *listing.test)),
                  request.side)
-    train, test, fingerprint = cached(request.directory, root.resolve().name, key,
-                                      lambda folder: _decode(listing, request.side, folder))
+    name = root.resolve().name
+    if _is_streamed(listing, request):
+        train, test, fingerprint = _stream(listing, request, name, key)
+    else:
+        decode = partial(_decode, listing, request.side)
+        train, test, fingerprint = cached(request.directory, name, key, decode)
     return Dataset(title or _title(root), len(listing.classes), train, test, fingerprint=fingerprint)
+
+
+def _is_streamed(listing: Listing, request: DataRequest) -> bool:
+    if request.streaming != "auto" or isinf(request.memory):
+        return request.streaming == "always"
+    one = decode_image(listing.root / listing.train[0].name, request.side)
+    return one.nbytes * (len(listing.train) + len(listing.test)) > request.memory
 
 
 def _title(root: Path) -> str:
@@ -47,41 +65,65 @@ def _decode(listing: Listing, side: int, folder: Path) -> None:
     """Write the four arrays of the cache, images as uint8 [n, 3, height, width]."""
     first = listing.root / listing.train[0].name
     shape = decode_image(first, side).shape
-    check_space(folder, (len(listing.train) + len(listing.test)) * int(np.prod(shape)))
+    check_space(folder, (len(listing.train) + len(listing.test)) * prod(shape))
     for part, pictures in (("train", listing.train), ("test", listing.test)):
-        np.save(folder / f"{part}_labels.npy", np.array([picture.label for picture in pictures], dtype=np.int64))
+        np.save(folder / f"{part}_labels.npy", _labels(pictures))
         images = np.lib.format.open_memmap(folder / f"{part}_images.npy", "w+", np.uint8, (len(pictures), *shape))
-        _decode_all(listing.root, pictures, side, first, images)
+        decode = partial(decode_as, side=side, shape=shape, first=str(first))
+        _decode_all([listing.root / picture.name for picture in pictures], decode, images)
 
 
-def _decode_all(root: Path, pictures: Sequence[Picture], side: int, first: Path, images: np.ndarray) -> None:
-    """Decode `pictures` into `images` [n, 3, h, w], on every core: the decoder runs without Python's lock."""
-    bar = tqdm(total=len(pictures), desc=f"decoding {root.name} once", unit=" images", disable=None, leave=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        for start in range(0, len(pictures), CHUNK):
-            paths = [root / picture.name for picture in pictures[start:start + CHUNK]]
-            for place, pixels in enumerate(pool.map(partial(decode_image, side=side), paths), start):
-                if pixels.shape != images.shape[1:]:
-                    raise UsageError(f"{paths[place - start]} is {_size(pixels)} and {first} is {_size(images[0])}: "
-                                     "give --image-size to resize and crop all to one size")
+def _labels(pictures: Sequence[Picture]) -> np.ndarray:
+    return np.array([picture.label for picture in pictures], dtype=np.int64)
+
+
+def _decode_all(paths: Sequence[Path], decode: Callable[[Path], np.ndarray], images: np.ndarray) -> None:
+    """Decode `paths` into `images` [n, 3, h, w], on every core: the decoder runs without Python's lock."""
+    bar = tqdm(total=len(paths), desc="decoding once", unit=" images", disable=None, leave=False)
+    with ThreadPoolExecutor(usable_cores()) as pool, bar:
+        for start in range(0, len(paths), CHUNK):
+            some = paths[start:start + CHUNK]
+            for place, pixels in enumerate(pool.map(decode, some), start):
                 images[place] = pixels
-            bar.update(len(paths))
+            bar.update(len(some))
 
 
-def _size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[2]}x{pixels.shape[1]} pixels"
+def _stream(listing: Listing, request: DataRequest, name: str, key: str) -> tuple[Split, Split, str]:
+    """The splits left in their files. Only sums of pixels are made now, once, by reading every image."""
+    first = listing.root / listing.train[0].name
+    shape = decode_image(first, request.side).shape
+
+    def images(pictures: Sequence[Picture], sums: torch.Tensor) -> Streamed:
+        return Streamed(listing.root, [picture.name for picture in pictures], shape, request.side, sums, request.decoders)
+
+    def measure(folder: Path) -> None:
+        digest = hashlib.sha256()
+        for part, pictures in parts.items():
+            labels = io.BytesIO()
+            np.save(labels, _labels(pictures))
+            np.save(folder / f"{part}_sums.npy", _measure(images(pictures, torch.zeros(len(pictures), 0)), digest))
+            digest.update(labels.getvalue())
+        (folder / "fingerprint.txt").write_text(digest.hexdigest(), encoding="ascii")
+
+    parts = {"train": listing.train, "test": listing.test}
+    sums, fingerprint = stored(request.directory, f"{name}-streamed", key, [f"{part}_sums" for part in parts], measure)
+    train, test = ((images(pictures, found), torch.from_numpy(_labels(pictures)))
+                   for pictures, found in zip(parts.values(), sums, strict=True))
+    return train, test, fingerprint
 
 
-def decode_image(path: Path, side: int = 0) -> np.ndarray:
-    """One image as uint8 [3, height, width]; with `side` its shorter side is resized to that and the middle cut out."""
-    try:
-        with Image.open(path) as image:
-            pixels = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise UsageError(f"{path} is not an image that can be read ({' '.join(str(error).split())}): remove it") from None
-    if side and pixels.size != (side, side):
-        pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.BILINEAR)
-    return np.asarray(pixels).transpose(2, 0, 1)
+def _measure(images: Streamed, digest: Any) -> np.ndarray:
+    """The sums of every image, int64 [n, 2, 3]; `digest` is fed the bytes that the images' decoded .npy file would have."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": images.shape})
+    digest.update(header.getvalue())
+    sums = []
+    with tqdm(total=len(images), desc="measuring once", unit=" images", disable=None, leave=False) as bar:
+        for batch in images.batches([slice(start, start + MEASURED) for start in range(0, len(images), MEASURED)]):
+            digest.update(batch.numpy().data)
+            sums.append(image_sums(batch))
+            bar.update(len(batch))
+    return torch.cat(sums).numpy()
 
 
 def tiny_imagenet(request: DataRequest) -> Dataset:

@@ -19,7 +19,9 @@ from popup.lab.data.datasets import Dataset, Split
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches
 from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.norms import synchronised
 from popup.lab.training.randomness import seeded
+from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd
 from popup.search.settings import SearchSettings
@@ -118,23 +120,23 @@ def control_config(config: Config, role: str) -> Config:
 
 
 def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork,
-                on_epoch: Callable[[Metrics], None],
-                checkpoints: Checkpoints | None = None) -> tuple[list[Metrics], list[LayerSource]]:
+                on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints | None = None,
+                ranks: Ranks | None = None) -> tuple[list[Metrics], list[LayerSource]]:
     """Turn the plain network `net` into the control of `config`, train it if it is to be, and evaluate it.
 
     Returns its metrics (one row if nothing is trained) and the subnetwork that was evaluated.
     """
     control = CONTROLS[config.task.role]
     layers = control.build(start)
-    batches, test = load_batches(net, data.train, data.test, config)
+    batches, test = load_batches(net, data.train, data.test, config, ranks or Ranks())
     freeze(net)
     precision = Precision.of(net, config.training.precision)
     if control.trained:
         return _train_weights(net, layers, config, precision, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
-    with seeded(config.source.seed, "statistics", test[0].device):
+    with seeded(config.source.seed, "statistics", test[0].device), synchronised(net, batches.ranks):
         refresh_statistics(net, batches, precision)
-    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision)}
+    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision, batches.ranks)}
     on_epoch(metrics)
     return [metrics], layers
 
@@ -169,5 +171,5 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
     parameters, lr = list(net.parameters()), config.training.weight_lr
     frozen = {source.layer.name: hash_array(source.edges) for source in layers}
     state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, precision,
-                          frozen=frozen)
+                          frozen=frozen, ranks=batches.ranks)
     return optimise(state, batches, test, config.training, lr, lambda trained: trained, on_epoch, checkpoints)

@@ -16,11 +16,11 @@ from popup.lab.config import Config
 
 
 class RunDirectory:
-    """The directory of one config under `out`."""
+    """The directory of one config under `out`. Unless it `writes` (of several ranks the first does), nothing is changed."""
 
-    def __init__(self, out: Path, config: Config) -> None:
+    def __init__(self, out: Path, config: Config, writes: bool = True) -> None:
         self.path = out / config.hash()
-        self.config = config
+        self.config, self.writes = config, writes
 
     @property
     def ticket(self) -> Path:
@@ -36,9 +36,10 @@ class RunDirectory:
 
     def start(self) -> None:
         """Make the directory, with the config and an empty list of metrics (a checkpoint holds those of its epochs)."""
-        self.write_config()
-        remove_parts(self.path)
-        write_atomically(self.path / "metrics.jsonl", b"")
+        if self.writes:
+            self.write_config()
+            remove_parts(self.path)
+            write_atomically(self.path / "metrics.jsonl", b"")
 
     def write_config(self) -> None:
         """Make the directory with the config alone: a run that is planned."""
@@ -47,6 +48,8 @@ class RunDirectory:
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one epoch's line."""
+        if not self.writes:
+            return
         path = self.path / "metrics.jsonl"
         try:
             with open(path, "a", encoding="utf-8") as file:
@@ -61,7 +64,8 @@ class RunDirectory:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result: from now on the run is finished."""
-        self._write("result.json", result)
+        if self.writes:
+            self._write("result.json", result)
 
     def result(self) -> dict[str, Any] | None:
         """The recorded result, None if the run is not finished."""

@@ -17,10 +17,12 @@ from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, PeakMemory, hardware, versions
 from popup.lab.networks import Models, build_network, find_builder
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
+from popup.lab.runs.logs import opened
 from popup.lab.runs.record import RunDirectory
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.diagnostics import diagnose
 from popup.lab.training.randomness import seeded
+from popup.lab.training.ranks import Ranks
 from popup.lab.training.source import attach_config, computed_edges
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import Metrics, fit
@@ -36,9 +38,11 @@ Result = dict[str, Any]
 class Laboratory:
     """What runs share: the models, the machine, the data sets that were loaded, the directory of results."""
 
-    def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None) -> None:
+    def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
+                 device: torch.device | None = None) -> None:
         self.models, self.machine, self.out, self.stop = models, machine, out, stop or Stop()
-        self.device = machine.torch_device()
+        self.ranks = ranks or Ranks(accumulate=machine.accumulate)
+        self.device = device or machine.torch_device()
         self._data: dict[tuple[str, int, float], Dataset] = {}
 
     def data(self, config: Config) -> Dataset:
@@ -46,7 +50,9 @@ class Laboratory:
         task = config.task
         wanted = task.dataset, task.image_size, task.validation
         if wanted not in self._data:
-            request = DataRequest(self.machine.data_directory, self.machine.download, task.image_size)
+            machine = self.machine
+            request = DataRequest(machine.data_directory, machine.download, task.image_size, machine.streaming,
+                                  machine.data_memory(self.device), machine.decoders or machine.cores)
             data = load_dataset(task.dataset, request)
             self._data[wanted] = hold_out(data, task.validation) if task.validation else data
         torch.set_num_threads(self.machine.threads_for(self._data[wanted].train[0].nbytes))
@@ -54,7 +60,7 @@ class Laboratory:
 
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""
-        return RunDirectory(self.out, config)
+        return RunDirectory(self.out, config, self.ranks.first)
 
     def network(self, config: Config) -> nn.Module:
         """The plain network of a config, on the device."""
@@ -71,17 +77,19 @@ class Laboratory:
         """Do the run of a config and leave its directory finished; returns what result.json holds."""
         directory = self.directory(config)
 
-        def record(metrics: Metrics) -> None:
-            directory.add_metrics(metrics)
-            on_epoch(metrics)
-
         memory, began = PeakMemory(self.device), time.perf_counter()
         checkpoints = Checkpoints(directory.checkpoint, config, self.stop, self.machine.checkpoint_seconds)
         search = _search if config.task.role == TICKET else _control
-        found = search(self, config, directory, record, checkpoints)
+        with opened(self.machine.log, directory) as log:
+            def record(metrics: Metrics) -> None:
+                for tell in (directory.add_metrics, log, on_epoch):
+                    tell(metrics)
+
+            found = search(self, config, directory, record, checkpoints)
         result = {**describe(config, found), **_describe_data(self.data(config)),
                   "seconds": checkpoints.before + time.perf_counter() - began, "peak_memory": memory.peak(),
-                  "threads": torch.get_num_threads(), "hardware": hardware(self.device), "versions": versions()}
+                  "threads": torch.get_num_threads(), "ranks": self.ranks.count, "accumulate": self.ranks.accumulate,
+                  "sync_norm": self.ranks.sync_norm, "hardware": hardware(self.device), "versions": versions()}
         directory.finish(result)
         checkpoints.remove()
         return result
@@ -95,7 +103,9 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
     """Find and save the ticket."""
     net, data = laboratory.attached(config), laboratory.data(config)
     directory.start()
-    outcome = fit(net, data.train, data.test, config, record, checkpoints)
+    outcome = fit(net, data.train, data.test, config, record, checkpoints, laboratory.ranks)
+    if not laboratory.ranks.first:
+        return outcome.history, densities(net), outcome.proof, {}
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
              "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
              "normalise": outcome.normalise.record()}
@@ -110,7 +120,7 @@ def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, re
     net, data = laboratory.network(config), laboratory.data(config)
     directory.start()
     start = _subnetwork(laboratory, config, net)
-    history, layers = run_control(net, data, config, start, record, checkpoints)
+    history, layers = run_control(net, data, config, start, record, checkpoints, laboratory.ranks)
     rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
             for before, after in zip(start.sources, layers, strict=True)]
     return history, rows, None, {}

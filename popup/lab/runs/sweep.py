@@ -38,7 +38,7 @@ class Worker:
     def __init__(self, laboratory: Laboratory, machine: Machine, configs: Sequence[Config]) -> None:
         context = multiprocessing.get_context("spawn")
         self.events, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_worker, daemon=True, args=(
+        self.process = context.Process(target=_worker, args=(  # no daemon: it may have processes of its own, that decode
             laboratory.models, machine, laboratory.out, list(configs), theirs, os.getpid()))
         self.process.start()
         theirs.close()
@@ -140,7 +140,7 @@ def run_sweep(laboratory: Laboratory, configs: Sequence[Config], workers: int) -
         cell.forget_failure()
     left = [cell.config for cell in cells if not cell.finished()]
     with Bar(len(cells), len(cells) - len(left)) as bar:
-        if workers == 1:
+        if workers == 1 or laboratory.ranks.count > 1:
             work(laboratory, left, lambda event: bar.show([event]))
         elif left:
             _run_pool(Pool(laboratory, left, min(workers, len(left))), bar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Event:
 def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Event], None],
          keep_on: Callable[[], bool] = lambda: True) -> None:
     """Do cells until all of `configs` are finished or failed, or until `keep_on` says stop (asked between epochs)."""
+    if not laboratory.ranks.first:
+        return _follow(laboratory)
     pending, pause = [Cell(laboratory.out, config) for config in configs], PAUSE
     while pending and keep_on():
         before = len(pending)
@@ -36,6 +39,14 @@ def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Even
         pause = PAUSE if len(pending) < before else min(2 * pause, LONGEST_PAUSE)
         if pending and pause > PAUSE:
             time.sleep(pause)
+    laboratory.ranks.share(None)
+
+
+def _follow(laboratory: Laboratory) -> None:
+    """Take part in the runs that rank 0 has claimed, until it has no more."""
+    while (config := laboratory.ranks.share(None)) is not None:
+        with contextlib.suppress(RunFailed, UsageError):  # which rank 0 meets too, and records
+            laboratory.run(config)
 
 
 def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> bool:
@@ -56,9 +67,12 @@ def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], 
     try:
         if cell.ticket is not None and not cell.ticket.finished():
             raise RunFailed(f"its ticket failed: {cell.ticket.failure()}")
+        laboratory.ranks.share(cell.config)
         laboratory.run(cell.config, lambda metrics: _stop_unless(keep_on))
     except (RunFailed, UsageError, MemoryError, torch.OutOfMemoryError) as error:
         cell.fail(str(error) or type(error).__name__)
+        if laboratory.ranks.count > 1 and isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise RunFailed("out of memory on one rank, so all end") from None
     except RuntimeError as error:  # torch words a failed allocation on the CPU so
         if "alloc" not in str(error):
             raise

@@ -6,22 +6,25 @@ Each epoch has its own streams, so that any epoch can be drawn again without the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 import torch
 
 from popup.errors import UsageError
+from popup.lab.data.moments import mean_and_deviation
+from popup.lab.data.streamed import Images, Streamed, channel_sums, in_parts
+from popup.lab.training.ranks import Ranks
 from popup.source.streams import Stream
 
 TOGETHER = 1 << 18  # pixels prepared at once: enough to make the calls' own cost small, little enough to stay in cache
-COUNTED = 256       # images summed at once
 
 
 class Normalise:
     """uint8 images to float with mean 0 and deviation 1 in each channel of the training set; floats stay as they are."""
 
-    def __init__(self, images: torch.Tensor) -> None:
-        self.identity = images.is_floating_point()
+    def __init__(self, images: Images) -> None:
+        self.identity = images.dtype.is_floating_point
         if not self.identity:
             shape = (-1, *[1] * (images.dim() - 2))
             moments = [mean_and_deviation(*sums) for sums in channel_sums(images)]
@@ -49,54 +52,41 @@ class Normalise:
         return images if self.identity else (images.float() - self.mean) / self.deviation
 
 
-def channel_sums(images: torch.Tensor) -> list[tuple[int, int, int]]:
-    """Of each channel of uint8 images [n, channels, ...]: how many pixels, their sum, the sum of their squares; exact.
-
-    A part at a time: a float copy of all images would be eight times their size.
-    """
-    axes = [axis for axis in range(images.dim()) if axis != 1]
-    sums = torch.zeros(2, images.shape[1], dtype=torch.int64, device=images.device)
-    for part in images.split(COUNTED):
-        pixels = part.int()
-        sums += torch.stack([pixels.sum(axes), (pixels * pixels).sum(axes)])
-    count = images.numel() // images.shape[1]
-    return [(count, *column) for column in sums.T.tolist()]
-
-
-def mean_and_deviation(count: int, total: int, squares: int) -> tuple[float, float]:
-    """Mean and standard deviation (at least 1e-6) from exact sums."""
-    return total / count, max(1e-6, (squares * count - total**2) ** 0.5 / count)
-
-
 class Batches:
-    """The training split on its device, dealt into shuffled batches of one size."""
+    """The training split, on its device or streamed to it, dealt into shuffled batches of one size."""
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, augment: tuple[str, ...],
-                 seed: int) -> None:
+    def __init__(self, images: Images, labels: torch.Tensor, batch_size: int, augment: tuple[str, ...],
+                 seed: int, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         self.images, self.labels, self.seed, self.augment = images, labels, seed, augment
         self.size = min(batch_size, len(images))
         self.steps = len(images) // self.size
+        self.ranks.check_batch(self.size)
         self.normalise = Normalise(images)
         if augment and images.dim() != 4:
             raise UsageError(f"augment is {augment!r} and the data have shape {list(images.shape[1:])}: "
                              "augmentations are for images [channels, height, width]")
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of one epoch, from step `first` on: inputs float [batch, ...], labels [batch]. Several are prepared at
-        a time."""
+        """This rank's part of the batches of one epoch, from step `first` on: inputs float [part, ...], labels [part].
+
+        All ranks' parts together are the batch that one rank would have. Several batches are prepared at a time.
+        """
         count, device = self.steps * self.size, self.images.device
-        order = torch.from_numpy(Stream(self.seed, "order", str(epoch)).permutation(len(self.images))).to(device)
+        place = torch.device("cpu") if isinstance(self.images, Streamed) else device  # where images are looked up
+        order = torch.from_numpy(Stream(self.seed, "order", str(epoch)).permutation(len(self.images))).to(place)
         shifts, flips, centres = self._draw(epoch, count)
-        together = self.size * max(1, TOGETHER // (self.size * self.images[0].numel()))
-        for start in range(first * self.size, count, together):
-            part = slice(start, min(start + together, count))
-            images = self.images[order[part]]
+        mine = torch.arange(count, device=place).view(self.steps, self.size)[:, self.ranks.part(self.size)]  # [steps, part]
+        together = max(1, TOGETHER // (mine.shape[1] * prod(self.images.shape[1:])))
+        parts = [mine[step:step + together].flatten() for step in range(first, self.steps, together)]
+        for part, images in zip(parts, in_parts(self.images, [order[part] for part in parts]), strict=True):
             if {"crop", "flip"} & set(self.augment):
                 images = shift_and_flip(images, shifts[part], flips[part], self._reach())
             inputs = self.normalise(images)
             if "cutout" in self.augment:
                 inputs = cut_out(inputs, centres[part], inputs.shape[-1] // 2)
-            yield from zip(inputs.split(self.size), self.labels[order[part]].split(self.size), strict=True)
+            labels = self.labels[order[part].to(device)]
+            yield from zip(inputs.split(mine.shape[1]), labels.split(mine.shape[1]), strict=True)
 
     def _reach(self) -> int:
         return max(1, self.images.shape[-1] // 8) if "crop" in self.augment else 0

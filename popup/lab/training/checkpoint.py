@@ -43,10 +43,11 @@ class Checkpoints:
 
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
-        if self.path is None or not self.path.exists():
+        there = self.path is not None and self.path.exists()
+        if not state.ranks.share(there):
             return
         try:
-            metadata, tensors = unseal(self.path, KIND, FORMAT)
+            metadata, tensors = state.ranks.share(unseal(self.path, KIND, FORMAT) if state.ranks.first else None)
             if metadata.get("config") != self.config:
                 raise SealedError(f"{self.path} is of a run with another config")
             seconds = metadata.get("seconds")
@@ -61,18 +62,27 @@ class Checkpoints:
         self.before = float(seconds)
 
     def after_step(self, state: TrainingState) -> None:
-        """Write if it is time to; raise Stopped if the run is to end."""
-        self.stop.check()
-        if self.path is not None and self._due():
+        """Write if it is time to; raise Stopped if the run is to end. The ranks agree on both, and write before they end."""
+        if state.ranks.count > 1:
+            number, due = state.ranks.highest(self.stop.number or 0, self._due())
+            self.stop.number = number or None
+            if due or number:
+                state.settle()
+                self.write(state)
+        elif self.path is not None and self._due() and self.stop.number is None:
             self.write(state)
+        self.stop.check()
 
     def _due(self) -> bool:
+        if self.stop.save:
+            self.stop.save = False
+            return True
         wait = max(self.seconds, self._cost / SHARE) if self.seconds else 0.0
         return time.perf_counter() - self._last >= wait
 
     def write(self, state: TrainingState) -> None:
         """Replace the checkpoint by the state of now; one that is not finite is not worth keeping."""
-        if self.path is None or not state.finite():
+        if self.path is None or not state.ranks.first or not state.finite():
             return
         began = time.perf_counter()
         metadata = {**state.record(), "config": self.config, "seconds": self.before + began - self._began}
@@ -86,7 +96,7 @@ class Checkpoints:
         try:
             yield
         except KeyboardInterrupt:
-            if not state.moving:
+            if not state.moving and state.ranks.count == 1:
                 self.write(state)
             raise
 

@@ -10,7 +10,9 @@ from torch import nn
 from popup.lab.precision import Precision
 from popup.lab.training.churn import Churn
 from popup.lab.training.randomness import generator_states, set_generator_states
+from popup.lab.training.ranks import Ranks
 from popup.search.network import is_attached, search_of
+from popup.ticket.hashes import hash_tensor
 from popup.ticket.sealed import Tensors
 
 Metrics = dict[str, Any]
@@ -24,8 +26,11 @@ class TrainingState:
     """
 
     def __init__(self, net: nn.Module, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int,
-                 precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None) -> None:
+                 precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None,
+                 ranks: Ranks | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
+        self.ranks = ranks or Ranks()
+        self.forward = self.ranks.wrap(net)  # what a step of training calls
         self.precision, self.churn, self.frozen = precision, churn, frozen or {}
         self.search = search_of(net) if is_attached(net) else None
         self.device = parameters[0].device
@@ -39,6 +44,15 @@ class TrainingState:
         self.history.append(metrics)
         self.epoch, self.step = self.epoch + 1, 0
         self.losses = torch.zeros_like(self.losses)
+
+    def settle(self) -> None:
+        """Bring the ranks' losses together: what rank 0 then holds is the state of all."""
+        self.losses = self.ranks.mean(self.losses)
+
+    def fingerprint(self) -> str:
+        """A hash of the masks, or of the parameters where there is no search: the same on every rank."""
+        found = self.churn.search.select() if self.churn else [parameter.flatten() for parameter in self.parameters]
+        return hash_tensor(torch.cat(found))
 
     def finite(self) -> bool:
         """Whether this epoch's losses and all parameters are finite."""

@@ -1,12 +1,17 @@
-"""The wish to end a run, told by a signal or by a caller, and heard where the run's state is whole."""
+"""How a run ends before it is done: a failure of its own, or the wish to end it, told by a signal or by a caller and heard
+where the run's state is whole."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class RunFailed(Exception):
+    """A run that cannot go on: the message is one line with the reason."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -14,14 +19,18 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGNALS.get(number, f"stopped by signal {number}"))
-        self.code = 128 + number
+        self.number, self.code = number, 128 + number
 
 
 class Stop:
-    """Whether a run is to end. Within `deferred` it goes on until the end of the block, or until it asks with `check`."""
+    """Whether a run is to end. Within `deferred` it goes on until the end of the block, or until it asks with `check`.
+
+    `save`: whether it is to write a checkpoint and go on.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.save = False
         self._deferred = False
 
     def ask(self, number: int = signal.SIGINT, frame: object = None) -> None:
@@ -30,25 +39,36 @@ class Stop:
         if not self._deferred:
             self.check()
 
+    def ask_checkpoint(self, number: int = signal.SIGTERM, frame: object = None) -> None:
+        """Have a checkpoint written as soon as there can be one; made to be a signal's handler."""
+        self.save = True
+
     def check(self) -> None:
         """Raise Stopped if the run is to end."""
         if self.number is not None:
             raise Stopped(self.number)
 
+    def ignore(self) -> None:
+        """Let what happens now, the end of a command, go on whatever is asked."""
+        self._deferred = True
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Finish the block whatever is asked meanwhile, then end."""
-        self._deferred = True
+        """Finish the block, and the one it lies in, whatever is asked meanwhile; then end."""
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._deferred = False
-        self.check()
+            self._deferred = before
+        if not before:
+            self.check()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Take SIGINT and SIGTERM as the wish to end, for the block, and leave the handlers as they were."""
-        before = {number: signal.signal(number, self.ask) for number in SIGNALS}
+    def listening(self, handlers: Mapping[int, Callable] | None = None) -> Iterator[Stop]:
+        """Take SIGINT and SIGTERM as the wish to end, or let signals have other `handlers`, for the block; then put back
+        those of before."""
+        handlers = dict.fromkeys(SIGNALS, self.ask) if handlers is None else handlers
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield self
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import cos, pi
+from math import cos, pi, prod
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +13,23 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.datasets import Split
+from popup.lab.data.streamed import Images, first_images, in_parts
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
+from popup.lab.training.norms import synchronised
 from popup.lab.training.randomness import seeded
+from popup.lab.training.ranks import Ranks
 from popup.lab.training.source import attach_config
 from popup.lab.training.state import Metrics, TrainingState
+from popup.lab.training.stop import RunFailed
 from popup.search.attach import merge
 from popup.search.network import is_attached, scores, search_of
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
 
-EVALUATION_BATCH = 1024
-
-
-class RunFailed(Exception):
-    """A run that cannot go on: the message is one line with the reason."""
+EVALUATION_BATCH, EVALUATION_PIXELS = 1024, 1 << 24  # at most, at once
 
 
 @dataclass(frozen=True)
@@ -56,35 +56,37 @@ def rate_factor(settings: TrainingSettings, progress: float) -> float:
 
 
 def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
-        on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None) -> Outcome:
+        on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None,
+        ranks: Ranks | None = None) -> Outcome:
     """Search for a ticket in `net`, which is attached by `config` if it is not yet.
 
     `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
     statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
     test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
-    Raises RunFailed when the loss is not finite.
+    `ranks`: this process's place among several that search together. Raises RunFailed when the loss is not finite.
     """
-    config = config or Config()
+    config, ranks = config or Config(), ranks or Ranks()
     if not is_attached(net):
         attach_config(net, config, train)
-    batches, test = load_batches(net, train, test, config)
+    batches, test = load_batches(net, train, test, config, ranks)
     precision = Precision.of(net, config.training.precision)
     before = frozen_hashes(net)
     method, settings = search_of(net).method, config.training
     lr = settings.lr * method.rate
-    state = TrainingState(net, scores(net), sgd(scores(net), settings, lr), batches.steps, precision, Churn(net), before)
+    optimizer = sgd(scores(net), settings, lr)
+    state = TrainingState(net, scores(net), optimizer, batches.steps, precision, Churn(net), before, ranks)
     if not method.learns:
         settings = replace(settings, epochs=1, warmup=0.0)
     history = optimise(state, batches, test, settings, lr, merge, on_epoch, checkpoints or Checkpoints())
-    proof = prove(net, before, batches.normalise(test[0][:EVALUATION_BATCH]))
+    proof = prove(net, before, batches.normalise(first_images(test[0], EVALUATION_BATCH)))
     return Outcome(history, proof, precision.name, batches.normalise)
 
 
-def load_batches(net: nn.Module, train: Split, test: Split, config: Config) -> tuple[Batches, Split]:
+def load_batches(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> tuple[Batches, Split]:
     """The training split as batches, and the test split, both on the device of `net`."""
     device = next(net.parameters()).device
     train, test = _checked(train, "train", device), _checked(test, "test", device)
-    return Batches(*train, config.training.batch_size, config.training.augment, config.source.seed), test
+    return Batches(*train, config.training.batch_size, config.training.augment, config.source.seed, ranks), test
 
 
 def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
@@ -101,7 +103,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
     Goes on from the checkpoint if there is one; `on_epoch` gets the metrics of the epochs before it again. Before the
     last evaluation the running statistics of norms are estimated anew with the final weights.
     """
-    with seeded(batches.seed, "training", state.device):
+    with seeded(batches.seed, "training", state.device), synchronised(state.net, state.ranks):
+        state.ranks.check_equal("the frozen source", str(state.frozen))
         checkpoints.resume(state)
         if state.search:
             done = state.epoch * batches.steps + state.step
@@ -114,8 +117,10 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
                 if state.epoch + 1 == settings.epochs:
                     with seeded(batches.seed, "statistics", state.device):  # the same however often it is begun
                         refresh_statistics(state.net, batches, state.precision)
-                metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision)
+                state.ranks.share_norms(state.net)
+                metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision, state.ranks)
                 with checkpoints.stop.deferred():
+                    state.ranks.check_equal("the mask", state.fingerprint() if state.ranks.count > 1 else "")
                     metrics |= state.churn.measure() if state.churn else {}
                     state.finish_epoch(metrics)
                     on_epoch(metrics)
@@ -134,6 +139,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
             if state.search:
                 state.search.advance((state.epoch * batches.steps + state.step) / steps)
             checkpoints.after_step(state)
+    state.settle()
     _check_finite(state, rates)
     return {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
 
@@ -142,16 +148,25 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     """One step of the optimiser at `rate`."""
     state.moving = True
     state.optimizer.param_groups[0]["lr"] = rate
-    with state.precision.autocast():
-        logits = state.net(state.precision.inputs(inputs))
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-    penalty = state.search.penalty() if state.search else None
     state.optimizer.zero_grad()
-    (loss if penalty is None else loss + penalty).backward()
+    parts = state.ranks.accumulate
+    for place, part in enumerate(zip(inputs.chunk(parts), labels.chunk(parts), strict=True)):
+        with state.ranks.exchange(state.forward, now=place + 1 == parts):
+            state.losses[state.step] += backward(state, *part, smoothing, 1 / parts)
     state.optimizer.step()
-    state.losses[state.step] = loss.detach()
     state.step += 1
     state.moving = False
+
+
+def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, smoothing: float,
+             share: float) -> torch.Tensor:
+    """Add the gradients of a part of a batch to those before; returns its share of the batch's loss."""
+    with state.precision.autocast():
+        logits = state.forward(state.precision.inputs(inputs))
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing) * share
+    penalty = state.search.penalty() if state.search else None
+    (loss if penalty is None else loss + penalty * share).backward()
+    return loss.detach()
 
 
 def _check_finite(state: TrainingState, rates: list[float]) -> None:
@@ -164,7 +179,7 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
 
 @torch.no_grad()
 def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -> None:
-    """Estimate the running statistics of every norm anew, as plain averages over one pass of the training data."""
+    """Estimate the running statistics of every norm anew, as plain averages over one pass of all ranks' training data."""
     norms = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
     if not norms:
         return
@@ -178,20 +193,26 @@ def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -
             net(precision.inputs(inputs))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        norm.running_mean.copy_(batches.ranks.mean(norm.running_mean))
+        norm.running_var.copy_(batches.ranks.mean(norm.running_var))
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalise: Normalise,
-             precision: Precision) -> Metrics:
-    """test_loss (cross-entropy) and test_accuracy (percent) of a plain network."""
+def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: Normalise,
+             precision: Precision, ranks: Ranks | None = None) -> Metrics:
+    """test_loss (cross-entropy) and test_accuracy (percent) of a plain network; of `ranks` each does some of the batches."""
     net.eval()
-    loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
-    for batch, targets in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+    ranks = ranks or Ranks()
+    sums = torch.zeros(2, device=images.device)  # loss, correct
+    size = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // prod(images.shape[1:])))
+    parts = [slice(start, start + size) for start in range(0, len(labels), size)][ranks.rank::ranks.count]
+    for part, batch in zip(parts, in_parts(images, parts), strict=True):
         with precision.autocast():
             logits = net(precision.inputs(normalise(batch))).float()
-        loss += F.cross_entropy(logits, targets, reduction="sum")
-        correct += (logits.argmax(1) == targets).sum()
-    return {"test_loss": float(loss) / len(labels), "test_accuracy": 100 * float(correct) / len(labels)}
+        sums[0] += F.cross_entropy(logits, labels[part], reduction="sum")
+        sums[1] += (logits.argmax(1) == labels[part]).sum()
+    loss, correct = ranks.total(sums).tolist()
+    return {"test_loss": loss / len(labels), "test_accuracy": 100 * correct / len(labels)}
 
 
 def _checked(split: Split, name: str, device: torch.device) -> Split:

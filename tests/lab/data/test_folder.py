@@ -214,13 +214,13 @@ def test_two_processes_that_start_together_decode_once(images):
     """Each prints how often it decoded an image; the second waits for the first and finds its work."""
     script = ("import sys\nfrom pathlib import Path\nfrom popup.lab.data import folder\n"
               "from popup.lab.data.datasets import DataRequest, load_dataset\n"
-              "decode, count = folder.decode_image, []\n"
-              "folder.decode_image = lambda path, side=0: (count.append(path), decode(path, side))[1]\n"
+              "decode, count = folder.decode_as, []\n"
+              "folder.decode_as = lambda path, **how: (count.append(path), decode(path, **how))[1]\n"
               "data = load_dataset(f'folder:{sys.argv[1]}', DataRequest(Path(sys.argv[1]).parent / 'data'))\n"
               "print(len(count), data.fingerprint)")
     both = [subprocess.Popen([sys.executable, "-c", script, str(images)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
             for _ in range(2)]
     printed = [process.communicate()[0].split() for process in both]
-    assert sorted(int(count) for count, _ in printed) == [0, 11]  # ten images, the first of them twice for its size
+    assert sorted(int(count) for count, _ in printed) == [0, 10]
     assert printed[0][1] == printed[1][1]
     assert [path.name[:5] for path in sorted((images.parent / "data" / "decoded").iterdir())] == [".lock", "pets-"]

@@ -1,0 +1,30 @@
+"""How a command ends that does not end well: one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from popup.errors import UsageError
+from popup.lab.training.ranks import may_speak
+from popup.lab.training.stop import RunFailed, Stopped
+
+FAILED, USAGE = 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
+ENDINGS = (UsageError, RunFailed, OSError, Stopped)
+
+
+def say(error: UsageError | RunFailed | OSError | Stopped) -> int:
+    """Print the line of an error, if it is this rank's to print; returns the exit code."""
+    line, code = _last_words(error)
+    if may_speak():
+        print(" ".join(line.split()), file=sys.stderr)
+    return code
+
+
+def _last_words(error: UsageError | RunFailed | OSError | Stopped) -> tuple[str, int]:
+    if isinstance(error, Stopped):
+        return f"popup: {error}; the same command goes on from here", error.code
+    if isinstance(error, UsageError):
+        return f"popup: {error}", USAGE
+    if isinstance(error, RunFailed):
+        return f"popup: the run failed: {error}", FAILED
+    return f"popup: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", FAILED

@@ -1,0 +1,36 @@
+"""One image file to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from popup.errors import UsageError
+
+
+def decode_image(path: Path, side: int = 0) -> np.ndarray:
+    """One image as uint8 [3, height, width]; with `side` its shorter side is resized to that and the middle cut out."""
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        raise UsageError(f"{path} is not an image that can be read ({' '.join(str(error).split())}): remove it") from None
+    if side and pixels.size != (side, side):
+        pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.BILINEAR)
+    return np.asarray(pixels).transpose(2, 0, 1)
+
+
+def decode_as(path: Path, side: int, shape: Sequence[int], first: str = "the first") -> np.ndarray:
+    """The same, or a UsageError unless it has the `shape` of the `first` one."""
+    pixels = decode_image(path, side)
+    if pixels.shape != tuple(shape):
+        raise UsageError(f"{path} is {_size(pixels.shape)} and {first} is {_size(shape)}: give --image-size to resize and "
+                         "crop all to one size")
+    return pixels
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[2]}x{shape[1]} pixels"

@@ -1,0 +1,82 @@
+"""Metrics where people look: TensorBoard and Weights & Biases, beside the JSON lines. Each is imported where it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+
+from popup.errors import UsageError
+from popup.lab.runs.record import RunDirectory
+from popup.lab.training.state import Metrics
+
+Log = Callable[[Metrics], None]
+
+
+@contextlib.contextmanager
+def opened(names: Sequence[str], directory: RunDirectory) -> Iterator[Log]:
+    """Within the block, what is called with an epoch's metrics and tells them to every log of `names` (keys of MAKERS).
+
+    A run that goes on tells the metrics of its first epochs again; each log keeps them once. A UsageError if a package is
+    missing.
+    """
+    with contextlib.ExitStack() as stack:
+        if names and directory.writes:
+            directory.path.mkdir(parents=True, exist_ok=True)
+        logs = [stack.enter_context(MAKERS[name](directory)) for name in names] if directory.writes else []
+        yield lambda metrics: [log(metrics) for log in logs]
+
+
+@contextlib.contextmanager
+def tensorboard(directory: RunDirectory) -> Iterator[Log]:
+    """DIR/<hash>/tensorboard/: a scalar a metric, the epochs as steps. What the run wrote before it was interrupted goes."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(_missing("tensorboard")) from None
+    place = directory.path / "tensorboard"
+    shutil.rmtree(place, ignore_errors=True)
+    with SummaryWriter(str(place)) as writer:
+        def log(metrics: Metrics) -> None:
+            for name, value in _numbers(metrics).items():
+                writer.add_scalar(name, value, metrics["epoch"])
+            writer.flush()
+
+        yield log
+
+
+@contextlib.contextmanager
+def wandb(directory: RunDirectory) -> Iterator[Log]:
+    """One run of the project popup (or WANDB_PROJECT), named by its hash, with the config. Without a key that is known to
+    wandb it is written to DIR/<hash>/wandb/ only, for `wandb sync`."""
+    try:
+        import wandb as service
+    except ImportError:
+        raise UsageError(_missing("wandb")) from None
+    mode = os.environ.get("WANDB_MODE") or ("online" if service.api.api_key else "offline")
+    name = directory.config.hash()
+    run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,
+                       dir=str(directory.path), config=directory.config.flat(), settings=service.Settings(silent=True))
+    first = run.step
+
+    def log(metrics: Metrics) -> None:
+        if metrics["epoch"] >= first:
+            run.log(_numbers(metrics), step=metrics["epoch"])
+
+    try:
+        yield log
+    finally:
+        run.finish()
+
+
+MAKERS: dict[str, Callable[[RunDirectory], contextlib.AbstractContextManager[Log]]] = {
+    "tensorboard": tensorboard, "wandb": wandb}
+
+
+def _numbers(metrics: Metrics) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "epoch" and isinstance(value, (int, float))}
+
+
+def _missing(package: str) -> str:
+    return f"--log {package} needs a package that is not there: python -m pip install {package}"

@@ -1,0 +1,80 @@
+"""Batch norms that see the whole batch of all ranks, as one rank would."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from popup.lab.training.ranks import Ranks
+
+
+class Average(torch.autograd.Function):
+    """The mean of a tensor over all ranks. The gradient of the ranks' summed losses is the mean of theirs."""
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+        return _average(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return _average(gradient)
+
+
+def _average(tensor: torch.Tensor) -> torch.Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+class SynchronisedNorm(_BatchNorm):
+    """Batch norm with the mean and variance over all ranks' images, for the CPU, which torch's SyncBatchNorm leaves out.
+
+    Every rank has as many images as the others.
+    """
+
+    def _check_input_dim(self, inputs: torch.Tensor) -> None:
+        """Any input [n, channels, ...] will do."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(inputs)
+        axes, shape = [axis for axis in range(inputs.dim()) if axis != 1], (1, -1, *[1] * (inputs.dim() - 2))
+        pixels = inputs.float()
+        mean = Average.apply(pixels.mean(axes))                                 # [channels]
+        centred = pixels - mean.view(shape)
+        variance = Average.apply(centred.square().mean(axes))                   # [channels]
+        self._remember(mean.detach(), variance.detach(), inputs.numel() // inputs.shape[1] * dist.get_world_size())
+        outputs = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is not None:
+            outputs = outputs * self.weight.view(shape) + self.bias.view(shape)
+        return outputs.to(inputs.dtype)
+
+    def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        """Move the running statistics: by the momentum, or without one to the plain average so far."""
+        if self.running_mean is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / max(1, count - 1)), share)
+
+
+@contextlib.contextmanager
+def synchronised(net: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Within the block the batch norms of `net` are synchronised over the ranks, if there are several and they are to be."""
+    norms = {module: type(module) for module in net.modules()
+             if isinstance(module, _BatchNorm)} if ranks.count > 1 and ranks.sync_norm else {}
+    for norm in norms:
+        norm.__class__ = nn.SyncBatchNorm if next(net.parameters()).is_cuda else SynchronisedNorm
+        norm.process_group = None  # SyncBatchNorm's word for all ranks
+    try:
+        yield
+    finally:
+        for norm, kind in norms.items():
+            norm.__class__ = kind
+            del norm.process_group

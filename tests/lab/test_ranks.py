@@ -1,0 +1,127 @@
+"""Several processes on one run, by torchrun and gloo: what one process finds, to float noise, and a lost one ends all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import MODELS
+from popup.errors import UsageError
+from popup.lab.commands.command import main
+from popup.lab.training.batches import Batches
+from popup.lab.training.ranks import Ranks, under_torchrun
+from popup.lab.training.stop import Stop, Stopped
+from popup.ticket.ticket import load
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def spread(ranks, out, config, *options):
+    """What each rank of a run by tests/lab/under_torchrun.py has seen."""
+    start = TORCHRUN if ranks > 1 else [sys.executable]
+    command = [*start, str(ROOT / "tests/lab/under_torchrun.py"), str(out), json.dumps(config), *options]
+    done = subprocess.run(command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((out / f"seen{rank}of{ranks}.json").read_text()) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize(("config", "options"), [
+    ({"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"]}, []),
+    ({"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global"}, ["--accumulate", "2"])])
+def test_two_ranks_find_what_one_finds_to_float_noise(config, options, tmp_path):
+    one, *other = spread(2, tmp_path / "two", config, *options)
+    (alone,) = spread(1, tmp_path / "one", config)
+    assert len(one["masks"]) == 2 and one["masks"] == other[0]["masks"], "the same mask on every rank in each epoch"
+    assert one["scores"] == other[0]["scores"], "bit for bit"
+    np.testing.assert_allclose(one["scores"], alone["scores"], atol=2e-5)
+    assert one["loss"] == pytest.approx(alone["loss"], abs=1e-3) and one["holds"] and other[0]["holds"]
+    assert sorted(one["images"] + other[0]["images"]) == sorted(alone["images"]), "each image once, on one rank"
+    assert not set(one["images"]) <= set(other[0]["images"])
+    result = json.loads((next((tmp_path / "two").glob("*/result.json"))).read_text())
+    assert result["ranks"] == 2 and result["accumulate"] == (2 if options else 1)
+    assert len((next((tmp_path / "two").glob("*/metrics.jsonl"))).read_text().splitlines()) == 2, "one rank writes"
+
+
+def test_norms_that_are_not_synchronised_give_another_result_that_is_whole(tmp_path):
+    config = {"model": "normed", "epochs": 1, "batch_size": 64, "role": "dense_trained", "k": 1.0, "er_p": 1.0}
+    one, other = spread(2, tmp_path / "apart", config, "--no-sync-norm")
+    (alone,) = spread(1, tmp_path / "one", config)
+    assert one["masks"] == other["masks"] and one["scores"] == other["scores"] and one["loss"] == other["loss"]
+    assert np.abs(np.subtract(one["scores"], alone["scores"])).max() > 1e-3
+
+
+def ranks_of(launcher):
+    """The processes of torchrun's ranks, by rank, once they are there."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = dict(entry.split("=", 1) for entry in (place / "environ").read_text().split("\0") if "=" in entry)
+        except (OSError, ValueError):
+            continue
+        if parent == launcher and "RANK" in variables:
+            found[int(variables["RANK"])] = int(place.name)
+    return found
+
+
+def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(tmp_path):
+    run = ["--epochs", "24", "--widths", "64", "--batch-size", "64", "--out", str(tmp_path / "runs")]
+    process = subprocess.Popen([*TORCHRUN, "run.py", *run, "--checkpoint-seconds", "0.2"], cwd=ROOT, env=QUIET,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "runs").glob("*/checkpoint.safetensors")):
+        time.sleep(0.02)
+    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
+    printed, error = process.communicate(timeout=100)
+    lines = [line for line in error.splitlines() if line.startswith("popup:")]
+    assert process.returncode == 1 and printed.count("mlp on digits") == 1
+    assert lines == ["popup: the run failed: one of the 2 processes (ranks) of this run has ended, so all end; the same "
+                     "command goes on from the last checkpoint"]
+    (place,) = (tmp_path / "runs").iterdir()
+    assert (place / "checkpoint.safetensors").exists() and not (place / "result.json").exists()
+    assert main(run, MODELS) == 0
+    assert main([*run[:-1], str(tmp_path / "whole")], MODELS) == 0
+    ours, theirs = (load(out / place.name / "ticket.safetensors") for out in (tmp_path / "runs", tmp_path / "whole"))
+    same = [np.mean(one.selected == other.selected) for one, other in zip(ours.layers, theirs.layers, strict=True)]
+    assert min(same) > 0.95, "what one process finds from the start, but for float noise and what follows from it"
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused():
+    images, labels = torch.zeros(40, 1, 2, 2), torch.zeros(40, dtype=torch.int64)
+    with pytest.raises(UsageError, match=r"a batch of 32 images cannot be dealt to 3 ranks .* multiple of 3"):
+        Batches(images, labels, 32, (), 0, Ranks(0, 3))
+    with pytest.raises(UsageError, match="multiple of 5"):
+        Batches(images, labels, 32, (), 0, Ranks(accumulate=5))
+
+
+def test_accumulated_gradients_are_the_batchs_own(tmp_path):
+    run = ["--epochs", "1", "--widths", "32", "--batch-size", "64"]
+    for name, parts in (("whole", "1"), ("parts", "4")):
+        assert main([*run, "--out", str(tmp_path / name), "--accumulate", parts], MODELS) == 0
+    found = [json.loads(next((tmp_path / name).glob("*/result.json")).read_text()) for name in ("whole", "parts")]
+    assert found[0]["hash"] == found[1]["hash"]
+    assert found[0]["train_loss"] == pytest.approx(found[1]["train_loss"], abs=1e-5)
+    assert found[0]["test_loss"] == pytest.approx(found[1]["test_loss"], abs=1e-4)
+
+
+def test_one_process_is_not_under_torchrun():
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    assert not under_torchrun({}) and not under_torchrun(told) and under_torchrun({**told, "WORLD_SIZE": "2"})
+    assert not under_torchrun({"WORLD_SIZE": "4"})
+
+
+def test_nested_deferrals_end_with_the_outer_one():
+    stop = Stop()
+    with pytest.raises(Stopped), stop.deferred():
+        with stop.deferred():
+            stop.ask()
+        reached = True
+    assert reached

@@ -1,0 +1,58 @@
+"""Run by torchrun in the tests: a small run whose masks, images and batches every rank writes down.
+
+    torchrun --nproc-per-node N tests/lab/under_torchrun.py OUT JSON-OF-CONFIG [--accumulate A] [--no-sync-norm]
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from torch import nn
+
+from models import MODELS
+from popup.lab.commands.arguments import parse_groups
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.runs.run import Laboratory
+from popup.lab.training.batches import Batches
+from popup.lab.training.ranks import joined
+from popup.lab.training.state import TrainingState
+from popup.lab.training.stop import Stop
+
+
+def normed(image, classes):
+    """Batch norm between a convolution and a linear layer."""
+    return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, classes))
+
+
+def main(out: Path, config: Config, machine: Machine) -> None:
+    seen = {"masks": [], "images": [], "scores": []}
+    epoch, finish = Batches.epoch, TrainingState.finish_epoch
+
+    def watched(batches, number, first=0):
+        for inputs, labels in epoch(batches, number, first):
+            seen["images"] += [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in inputs]
+            yield inputs, labels
+
+    def note(state, metrics):
+        finish(state, metrics)
+        seen["masks"].append(state.fingerprint())
+        seen["scores"] = torch.cat([parameter.detach().flatten() for parameter in state.parameters]).tolist()
+
+    Batches.epoch, TrainingState.finish_epoch = watched, note
+    with joined(machine) as (ranks, device):
+        laboratory = Laboratory({**MODELS, "normed": normed}, machine, out, Stop(), ranks, device)
+        result = laboratory.run(config)
+        seen |= {"loss": result["test_loss"], "holds": (result["proof"] or {}).get("holds")}
+        (out / f"seen{ranks.rank}of{ranks.count}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    (machine,) = parse_groups([Machine], ["--device", "cpu", *sys.argv[3:]], "under_torchrun")
+    main(Path(sys.argv[1]), Config.from_flat({name: tuple(value) if isinstance(value, list) else value
+                                              for name, value in json.loads(sys.argv[2]).items()}), machine)
