@@ -42,13 +42,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
     allowed.
     """
+    _check_given(er_p, density, mask, masks)
     given, edges = density if isinstance(density, Mapping) else None, None
-    if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
-        raise UsageError(f"mask is {mask!r}, er_p is {er_p!r} and there are {'no ' if masks is None else ''}masks: pass "
-                         "mask='given' with masks and without er_p and density, which are what the masks have")
-    if mask != GIVEN and (er_p is None) == (given is None):
-        raise UsageError(f"er_p is {er_p!r} and density is {density!r}: pass er_p with a density's name, "
-                         "or a mapping from layer name to p_l alone")
     if given is not None:
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
@@ -64,6 +59,16 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     settings = search or plain
     own = _own_weights(net, recipe.searches_biases) if weights == GIVEN else None
     return attach_recipe(net, recipe, settings, given, own, edges)
+
+
+def _check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping | None) -> None:
+    """A UsageError unless densities come from one of: er_p with a density's name, a mapping, masks."""
+    if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
+        raise UsageError(f"mask is {mask!r}, er_p is {er_p!r} and there are {'no ' if masks is None else ''}masks: pass "
+                         "mask='given' with masks and without er_p and density, which are what the masks have")
+    if mask != GIVEN and (er_p is None) != isinstance(density, Mapping):
+        raise UsageError(f"er_p is {er_p!r} and density is {density!r}: pass er_p with a density's name, "
+                         "or a mapping from layer name to p_l alone")
 
 
 def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:

@@ -113,7 +113,7 @@ def test_given_masks_name_the_biases_too():
     net = attach(plain(), mask="given", masks=masks, bias="search")
     assert [row.edges for row in densities(net)] == [162, 5, 432, 224, 7]
     del masks["6.bias"]
-    with pytest.raises(UsageError, match="no mask for '6.bias'"):
+    with pytest.raises(UsageError, match=r"no mask for '6\.bias'"):
         attach(plain(), mask="given", masks=masks, bias="search")
 
 

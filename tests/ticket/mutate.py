@@ -27,6 +27,7 @@ from popup.lab.precision import Precision
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
 from popup.lab.training.churn import Churn
 from popup.lab.training.state import TrainingState
+from popup.source.layers import find_layers
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.sealed import digest
 
@@ -139,11 +140,18 @@ def same_state(one, other):
         one[name].dtype is other[name].dtype and torch.equal(one[name], other[name]) for name in one)
 
 
+def network():
+    return models.resnet18((1, 8, 8), 3, (4, 4, 6, 6))
+
+
 def tickets(directory):
-    """Readers of three kinds of ticket: plain, coded for a small k, with given weights."""
-    for place, (k, options) in enumerate([(0.5, {}), (0.05, {"compress": True}), (0.3, {"embed_weights": True})]):
-        net = attach(models.resnet18((1, 8, 8), 3, (4, 4, 6, 6)), er_p=0.4, k=k, seed=place,
-                     weights="given" if place == 2 else "kaiming_normal", density="erk")
+    """Readers of four kinds of ticket: plain, coded for a small k, with given weights, with a given mask and biases."""
+    drawn = {"er_p": 0.4, "density": "erk", "weights": "kaiming_normal"}
+    own = {"mask": "given", "bias": "search", "masks": {layer.name: torch.rand(layer.shape) < 0.4
+                                                        for layer in find_layers(network(), biases=True)}}
+    for place, (k, source, options) in enumerate([(0.5, drawn, {}), (0.05, drawn, {"compress": True}), (0.4, own, {}),
+                                                  (0.3, drawn | {"weights": "given"}, {"embed_weights": True})]):
+        net = attach(network(), k=k, seed=place, **source)
         net(torch.randn(8, 1, 8, 8))
         path = extract(net, {"task": {"model": "resnet18"}, "test_accuracy": 12.5}).save(directory / "ticket", **options)
         content, state = path.read_bytes(), load(path).state_dict()
