@@ -122,9 +122,16 @@ def _keep(layers: Sequence[Layer], saliencies: Sequence[torch.Tensor], among: Se
                          "keeps one: raise er_p")
     for part in ranked.split(sizes):
         part[part.argmax()] = torch.inf
-    kept = torch.zeros(len(ranked), dtype=torch.bool)
-    kept[ranked.argsort(descending=True, stable=True)[:count]] = True
-    return [mask.view(layer.shape) for layer, mask in zip(layers, kept.split(sizes), strict=True)]
+    return [mask.view(layer.shape) for layer, mask in zip(layers, _highest(ranked, count).split(sizes), strict=True)]
+
+
+def _highest(ranked: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` highest as a bool mask, ties to the lower index. (Sorting all would take ten times as long.)"""
+    values, place = ranked.numpy(), len(ranked) - count
+    threshold = np.partition(values, place)[place]
+    kept = values > threshold
+    kept[np.flatnonzero(values == threshold)[:count - np.count_nonzero(kept)]] = True
+    return torch.from_numpy(kept)
 
 
 def _masks(layers: Sequence[Layer], kept: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:

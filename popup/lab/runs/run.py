@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,9 +24,10 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.diagnostics import diagnose
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.source import attach_config, computed_edges
+from popup.lab.training.source import computed_edges
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import Metrics, fit
+from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
 from popup.source.layers import find_layers
 from popup.source.recipe import draw_source
@@ -44,6 +46,7 @@ class Laboratory:
         self.ranks = ranks or Ranks(accumulate=machine.accumulate)
         self.device = device or machine.torch_device()
         self._data: dict[tuple[str, int, float], Dataset] = {}
+        self._edges: dict[Config, dict[str, np.ndarray] | None] = {}
 
     def data(self, config: Config) -> Dataset:
         """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
@@ -71,7 +74,14 @@ class Laboratory:
     def attached(self, config: Config) -> nn.Module:
         """The source of a config with its first scores, on the device; what can be refused is refused here."""
         find_builder(self.models, config.task.model)  # a name that is wrong is told before data are loaded
-        return attach_config(self.network(config), config, self.data(config).train).to(self.device)
+        net = self.network(config)
+        return attach_recipe(net, config.source, config.search, edges=self.edges(config, net)).to(self.device)
+
+    def edges(self, config: Config, net: nn.Module) -> dict[str, np.ndarray] | None:
+        """The edges of a computed mask in the plain network of `config`; the last are kept, as a run is tried first."""
+        if config not in self._edges:
+            self._edges = {config: computed_edges(net, config, self.data(config).train)}
+        return self._edges[config]
 
     def run(self, config: Config, on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Result:
         """Do the run of a config and leave its directory finished; returns what result.json holds."""
@@ -131,8 +141,7 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
     control = CONTROLS[config.task.role]
     layers = find_layers(net, config.source.searches_biases)
     if not control.needs_ticket:
-        edges = computed_edges(net, config, laboratory.data(config).train)
-        sources = draw_source(config.source, layers, edges=edges)
+        sources = draw_source(config.source, layers, edges=laboratory.edges(config, net))
         return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
     ticket = load(laboratory.directory(config.replace(role=TICKET)).ticket)
     sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]
