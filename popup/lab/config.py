@@ -69,6 +69,8 @@ class TrainingSettings:
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
         "help": "bf16 for large networks on hardware that is fast at it, or one for all", "choices": PRECISIONS})
+    compile: bool = field(default=False, metadata={
+        "help": "steps through torch.compile, as one graph: a minute or more to begin with, and other float noise"})
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
         "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right), "

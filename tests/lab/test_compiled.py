@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from models import MODELS
-from popup import UsageError, attach, scores
+from popup import Config, UsageError, attach, scores
+from popup.lab.machine import Machine
+from popup.lab.runs.run import Laboratory
 from popup.lab.training.compiled import compiled
 
 
@@ -39,6 +41,17 @@ def test_a_compiled_pass_has_the_same_output_gradients_and_statistics():
                 same.copy_(score)
     for one, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"model": "small_conv", "widths": (4, 4), "method": "gates"},
+                                     {"role": "er_trained", "k": 1.0}])
+def test_a_compiled_run_finds_as_good_a_ticket(changes, tmp_path):
+    found = {}
+    for compile in (False, True):
+        wanted = Config.from_flat({"epochs": 2, "widths": (16,), "compile": compile, **changes})
+        found[compile] = Laboratory(MODELS, Machine("cpu"), tmp_path).run(wanted)
+    assert found[True]["hash"] != found[False]["hash"]
+    assert found[True]["train_loss"] == pytest.approx(found[False]["train_loss"], rel=0.02)
 
 
 class Asks(nn.Module):

@@ -7,6 +7,7 @@ where the next run with the same shapes finds them: a sweep compiles once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -29,7 +30,9 @@ def compiled(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
         try:
-            return run(*weights(), inputs)
+            with warnings.catch_warnings():  # torch looks at .grad of the effective weights, and warns of it itself
+                warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+                return run(*weights(), inputs)
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
             reason = next(line for line in str(error).splitlines() if line.strip())
             raise UsageError(f"--compile does not work for {type(net).__name__} here ({reason:.200}): leave it out") from None

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.precision import Precision
 from popup.lab.training.churn import Churn
+from popup.lab.training.compiled import compiled
 from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
 from popup.search.network import is_attached, search_of
@@ -38,6 +40,12 @@ class TrainingState:
         self.losses = torch.zeros(steps, device=self.device)  # of this epoch's steps; 0 for those to come
         self.history: list[Metrics] = []
         self.moving = False  # within a step, where parameters and optimiser may be of different moments
+
+    def compile(self) -> None:
+        """Let the steps go through torch.compile."""
+        if self.ranks.count > 1:
+            raise UsageError(f"--compile is for a run of one process, and torchrun started {self.ranks.count}: leave it out")
+        self.forward = compiled(self.net)
 
     def finish_epoch(self, metrics: Metrics) -> None:
         """Keep the epoch's metrics and go on to the next one."""

@@ -106,6 +106,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
     with seeded(batches.seed, "training", state.device), synchronised(state.net, state.ranks):
         state.ranks.check_equal("the frozen source", str(state.frozen))
         checkpoints.resume(state)
+        if settings.compile:
+            state.compile()
         if state.search:
             done = state.epoch * batches.steps + state.step
             state.search.resume(done, done / (settings.epochs * batches.steps))
