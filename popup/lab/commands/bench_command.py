@@ -13,6 +13,7 @@ from tqdm import tqdm
 from popup.errors import check_count, check_name
 from popup.files import write_atomically
 from popup.lab.bench.bench import Figure, measure, subjects, time_selection
+from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
 from popup.lab.machine import Machine, hardware, versions
 from popup.lab.networks import Models, find_builder
@@ -34,6 +35,7 @@ class BenchOptions:
     side: int = field(default=0, metadata={"help": "height and width of the images; 0: 32, for the MLP 28"})
     rounds: int = field(default=7, metadata={"help": "times every subject is timed, in turn"})
     largest: int = field(default=10_000_000, metadata={"help": "most scores in the plot of the selection; 0: no plot"})
+    subset_sums: bool = field(default=True, metadata={"help": "time the subset sums of `prove` too"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda ..."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: every core"})
     out: str = field(default="bench", metadata={"help": "directory of bench.json and selection.png"})
@@ -67,8 +69,10 @@ def bench(arguments: Sequence[str], models: Models) -> int:
             measured[f"{name} {precision}"] = [asdict(figure) for figure in figures]
             print(f"{name} at {'x'.join(map(str, image))}, {precision}\n{_table(figures)}\n", flush=True)
     selection = _selection(out, options.largest) if options.largest else []
+    sums = _subset_sums() if options.subset_sums else []
     record = {"options": asdict(options), "hardware": hardware(device), "versions": versions(),
-              "threads": torch.get_num_threads(), "measured": measured, "selection": selection}
+              "threads": torch.get_num_threads(), "measured": measured, "selection": selection,
+              "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
     return 0
@@ -90,6 +94,15 @@ def _selection(out: Path, largest: int) -> list[dict[str, float]]:
         + "\n")
     _plot(out / "selection.png", rows)
     return [{"scores": size, "seconds": ours, "sort_seconds": theirs} for size, ours, theirs in rows]
+
+
+def _subset_sums() -> list[SumCost]:
+    """Time the subset sums and print them."""
+    rows = time_subset_sums()
+    print("the best of all subset sums, CPU time on one thread\n" + table(
+        ["candidates", "us a problem", "us by trying all"],
+        [[str(row.candidates), f"{row.meeting:.1f}", f"{row.trying:.1f}" if row.trying else "-"] for row in rows]) + "\n")
+    return rows
 
 
 def _plot(path: Path, rows: Sequence[tuple[int, float, float]]) -> None:

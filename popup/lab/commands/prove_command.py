@@ -14,6 +14,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models, find_builder
+from popup.lab.report.existence_figures import draw_gaps
 from popup.lab.report.tables import table
 from popup.lab.runs.existence import (
     WEIGHTS,
@@ -104,7 +105,8 @@ def prove(arguments: Sequence[str], models: Models) -> int:
         "seconds": trained.seconds}}
     write_atomically(out / "existence.json", (json.dumps(record, indent=1) + "\n").encode())
     missed = [f"p = {row['er_p']:g}: {row['failures']} of {options.seeds}" for row in rows if row["failures"]]
-    print(f"written to {out}/: existence.json and the tickets")
+    write_atomically(out / "existence.png", draw_gaps(rows, options.epsilon))
+    print(f"written to {out}/: existence.json existence.png and the tickets")
     if missed:
         print(f"missed epsilon, so that no ticket was written: {', '.join(missed)}")
     return FAILED if missed else DONE
@@ -172,7 +174,7 @@ def _comparison(trained: Trained, built: Built, found: Found | None, options: Pr
     if found:
         rows.append([f"edge-popup, {options.compare} epochs", f"{found.accuracy:.2f}", f"{entries:,}", f"{edges:,}",
                      f"{_kept(found):,}", f"{_kept(found) / entries:.4f}", f"{found.seconds:.0f}"])
-    return table(["", "accuracy %", "weights", "edges", "kept", "density", "seconds"], rows)
+    return table(["", "accuracy %", "weights", "edges", "kept", "density", "CPU s"], rows)
 
 
 def _kept(found: Found) -> int:

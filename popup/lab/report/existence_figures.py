@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, log
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from popup.theory.measurement import (Representation, Requirement, copies_to_rep
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = "osD^vP*X"
-LEGEND = {True: {}, False: {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}}  # inside the first panel, beside the last
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
 def draw_law(found: Sequence[Requirement], constant: float) -> bytes:
@@ -72,6 +73,28 @@ def draw_representation(found: Sequence[Representation], widths: Sequence[int], 
     return _finish(figure, (left,))
 
 
+def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
+    """Largest and mean |f_T - f_P| of each ticket by p and inputs, under epsilon (left); and the width of the source layers
+    over the target's (right), as PNG. `sources` as existence.json holds them."""
+    figure, (left, right) = _panels(2)
+    for place, name in enumerate(sources[0]["tickets"][0]["gaps"]):
+        for source, ticket in ((source, ticket) for source in sources for ticket in source["tickets"]):
+            x = [source["er_p"] + 0.012 * (place - 1)]
+            gap, first = ticket["gaps"][name], source is sources[0] and ticket is source["tickets"][0]
+            left.plot(x, [gap["largest"]], MARKERS[place], color=COLOURS[place], markersize=5,
+                      label=f"{name}, largest" if first else None)
+            left.plot(x, [gap["mean"]], MARKERS[place], color=COLOURS[place], markersize=4, fillstyle="none",
+                      label=f"{name}, mean" if first else None)
+    left.axhline(epsilon, color="gray", linewidth=0.9, linestyle="--")
+    left.annotate("ε", (1.0, epsilon), xycoords=("axes fraction", "data"), color="gray", ha="right", va="bottom")
+    left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.05))
+    ps = [source["er_p"] for source in sources]
+    for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
+        right.plot(ps, copies, MARKERS[layer] + "-", color=COLOURS[layer], markersize=4.5, linewidth=1, label=f"layer {layer}")
+    right.set(xlabel="ER density p", ylabel="copies of each neuron, q", xlim=(0, 1.05), ylim=(0, None))
+    return _finish(figure, (left, right))
+
+
 def _panels(count: int) -> tuple:
     from matplotlib.figure import Figure  # half a second of import that only pictures need
 
@@ -83,7 +106,7 @@ def _finish(figure, with_legend: Sequence) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in with_legend:
-        axes.legend(frameon=False, fontsize=8, **LEGEND[axes is figure.axes[0]])
+        axes.legend(frameon=False, fontsize=8, **({} if axes is figure.axes[0] else BESIDE))
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

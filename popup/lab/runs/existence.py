@@ -38,7 +38,7 @@ RANDOM_INPUTS = 4096
 
 @dataclass(frozen=True)
 class Trained:
-    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, and seconds."""
+    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, and CPU seconds."""
 
     net: nn.Module
     target: Target
@@ -56,7 +56,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Built:
-    """A ticket that was built: its construction, its accuracy in percent, its gaps by name of the inputs, seconds."""
+    """A ticket that was built: its construction, its accuracy in percent, its gaps by name of the inputs, CPU seconds."""
 
     plan: Plan
     construction: Construction
@@ -75,7 +75,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Found:
-    """The ticket that edge-popup found in the same source."""
+    """The ticket that edge-popup found in the same source, its accuracy in percent, and CPU seconds."""
 
     ticket: Ticket
     accuracy: float
@@ -84,18 +84,18 @@ class Found:
 
 def train_target(laboratory: Laboratory, config: Config) -> Trained:
     """Train the config's dense network (its weights and biases) on its data."""
-    began = time.perf_counter()
+    began = time.process_time()
     net, data = laboratory.network(config), laboratory.data(config)
     layers = find_layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
     start = Subnetwork(config.source, sources, [source.values != 0 for source in sources])
     history, _ = run_control(net, data, config, start, lambda metrics: None)
-    return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.perf_counter() - began)
+    return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began)
 
 
 def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
     """The config's network with the state_dict of a safetensors file; a UsageError if it does not fit."""
-    began = time.perf_counter()
+    began = time.process_time()
     net, data = laboratory.network(config), laboratory.data(config)
     try:
         net.load_state_dict(safetensors.torch.load_file(path))
@@ -107,7 +107,7 @@ def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
     net.requires_grad_(False)
     images, labels = data.test
     found = evaluate(net, images, labels, Normalise(data.train[0]), Precision.of(net, "fp32"))["test_accuracy"]
-    return _trained(laboratory, config, net, found, time.perf_counter() - began)
+    return _trained(laboratory, config, net, found, time.process_time() - began)
 
 
 def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: float, seconds: float) -> Trained:
@@ -146,14 +146,14 @@ def source_config(config: Config, recipe: Recipe, plan: Plan) -> Config:
 def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan: Plan, recipe: Recipe,
                  threads: int) -> Built:
     """Build the ticket, put it together as any ticket, and measure it as `eval` does."""
-    began = time.perf_counter()
+    began = time.process_time()
     own = source_config(config, recipe, plan)
     with torch.device("meta"):
         layers: list[Layer] = find_layers(laboratory.models[SOURCE_MODEL](laboratory.data(own).image,
                                                                           laboratory.data(own).classes, plan.widths))
     found = construct(trained.target, plan, recipe, layers, recipe.densities(layers), threads)
     ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     net = ticket.apply(laboratory.network(own)).eval()
     ticket = replace(ticket, about=_about(laboratory, own, net, found))
     return Built(plan, found, ticket, _gaps(laboratory, own, trained, net, found.multiple), seconds)
@@ -188,7 +188,7 @@ def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: 
 
     The logits of such a source are some thousand, so its loss is taken of logits divided by their deviation at the start.
     """
-    began = time.perf_counter()
+    began = time.process_time()
     own = source_config(config, built.ticket.recipe, built.plan).replace(epochs=epochs)
     net, data = laboratory.network(own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
@@ -197,7 +197,7 @@ def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: 
     hook = net.register_forward_hook(lambda module, inputs, logits: logits / deviation)
     outcome = fit(net, data.train, data.test, own, on_epoch)
     hook.remove()
-    return Found(extract(net), outcome.test_accuracy, time.perf_counter() - began)
+    return Found(extract(net), outcome.test_accuracy, time.process_time() - began)
 
 
 def plan_for(trained: Trained, p: float, epsilon: float, tolerance: float, copies: int, most: int) -> Plan:
