@@ -28,7 +28,8 @@ class AppendOne(nn.Module):
         return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
 
 
-def mlp_constant(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), *, width: float = 1.0) -> nn.Sequential:
+def mlp_constant(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), *,
+                 width: float = 1.0) -> nn.Sequential:
     """The same without biases, on the flattened image and a constant 1: the first layer's biases are weights like others,
     and are masked as those are; later layers can have a constant from neurons that pass it on."""
     sizes = [prod(image) + 1, *scaled(widths, width), classes]

@@ -93,7 +93,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     if settings.method == BUILT:
-        raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use {', '.join(METHODS)}")
+        raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
+                         f"{', '.join(METHODS)}")
     if recipe.weights == GIVEN and METHODS[settings.method].redraws:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")

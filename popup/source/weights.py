@@ -32,7 +32,7 @@ def kaiming_normal(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarra
 
 
 def uniform(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
-    """Uniform in (-sqrt(3), sqrt(3)), one 32-bit word an entry: at scale 'unit' and gain 1/sqrt(3) the U[-1, 1] of theory."""
+    """Uniform in (-sqrt(3), sqrt(3)), a word an entry; the U[-1, 1] of theory at scale 'unit' and gain 1/sqrt(3)."""
     return _by_word(stream, entries, edges, lambda share: (2 * share - 1) * sqrt(3))
 
 

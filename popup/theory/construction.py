@@ -1,4 +1,4 @@
-"""The construction: S_P within S_ER of one fixed source, chosen so that f_P approximates f_T. No weight is redrawn or written.
+"""The construction: S_P within S_ER of one fixed source, chosen so that f_P is near f_T. No weight is redrawn or written.
 
 Layer 0 makes univariate copies of the inputs' branches and of the constant (copies.py). In layer l every neuron stands for
 one target neuron, and each of its parameters w is the sum over a subset of the edges that S_ER left between the neuron and
@@ -77,8 +77,8 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
 
 @dataclass(frozen=True)
 class Stage:
-    """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below, `bounds` [units]
-    the largest |x| of those, `tolerance` of a parameter, `multiple` of the copies, and whether they are outputs."""
+    """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below, `bounds`
+    [units] the largest |x| of those, `tolerance` of a parameter, `multiple` of the copies, and whether they are outputs."""
 
     goals: np.ndarray
     bounds: np.ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log, sqrt
@@ -109,7 +110,7 @@ def measure_representation(widths: Sequence[int], p: float, copies: int, sources
     missing = pairs = whole = 0
     for seed in range(sources):
         lost = 0
-        for place, (below, above) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (below, above) in enumerate(itertools.pairwise(widths)):
             rows = above * (1 if place == len(widths) - 2 else copies)
             recipe = Recipe(er_p=p, k=1.0, seed=seed)
             edges = draw_edges(recipe, Layer(f"{place}.weight", (rows, below * copies)), p)
@@ -125,7 +126,7 @@ def measure_representation(widths: Sequence[int], p: float, copies: int, sources
 def copies_to_represent(widths: Sequence[int], p: float, delta: float) -> float:
     """The theorem's q, the same in all layers: the least with q >= log(L m q / delta) / log(1/(1-p)), m the largest number
     of weights of a layer and the outputs' q_L = 1 not made use of."""
-    most = max(below * above for below, above in zip(widths, widths[1:], strict=False))
+    most = max(below * above for below, above in itertools.pairwise(widths))
     copies = 1
     while copies < log((len(widths) - 1) * most * copies / delta) / -log(1 - p):
         copies += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
@@ -41,7 +42,7 @@ class Plan:
     def entries(self, target: Target) -> int:
         """The weights of the complete source."""
         sizes = [target.widths[0] + 1, *self.widths, target.widths[-1]]
-        return sum(before * after for before, after in zip(sizes, sizes[1:], strict=False))
+        return sum(before * after for before, after in itertools.pairwise(sizes))
 
 
 def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, copies: int = 0) -> Plan:
@@ -91,5 +92,6 @@ def _check_candidates(wanted: Sequence[int], epsilon: float, tolerance: float) -
 def _too_narrow(copies: int, wanted: Sequence[int], needed: Sequence[int], p: float) -> UsageError:
     place = max(range(len(needed)), key=needed.__getitem__)
     share = float(binom.sf(wanted[place] - 1, copies, p))
-    return UsageError(f"width factor {copies} is too small at p = {p:g}: {100 * share:.2g}% of the parameters of layer {place + 1} "
-                      f"would have the {wanted[place]} candidates they need, not {100 * SHARE:g}%; {needed[place]} will do")
+    return UsageError(f"width factor {copies} is too small at p = {p:g}: {100 * share:.2g}% of the parameters of layer "
+                      f"{place + 1} would have the {wanted[place]} candidates they need, not {100 * SHARE:g}%; "
+                      f"{max(needed)} will do")

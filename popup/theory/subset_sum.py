@@ -64,7 +64,7 @@ def _meet(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """The sums of all subsets of each row [rows, n] -> [rows, 2**n]; the bits of a sum's place say which values are in it."""
+    """The sums of all subsets of each row [rows, n] -> [rows, 2**n]; a place's bits say which values are in it."""
     sums = np.zeros((len(values), 1 << values.shape[1]), dtype=values.dtype)
     for place in range(values.shape[1]):
         sums[:, 1 << place:2 << place] = sums[:, :1 << place] + values[:, place:place + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,9 +70,10 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
         raise _no_chain(f"it has {', '.join(others) or 'no linear layer'}")
     layers = tuple(TargetLayer(_array(module.weight), np.zeros(module.out_features) if module.bias is None
                                else _array(module.bias)) for module in linear)
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in itertools.pairwise(layers):
         if before.weight.shape[0] != after.weight.shape[1]:
-            raise _no_chain(f"a layer of {before.weight.shape[0]} outputs is followed by one of {after.weight.shape[1]} inputs")
+            raise _no_chain(f"a layer of {before.weight.shape[0]} outputs is followed by one of {after.weight.shape[1]} "
+                            "inputs")
     target = Target(layers, low, high)
     _compare(net, tuple(image), target)
     return target
@@ -90,7 +92,8 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     draw = torch.Generator().manual_seed(0)
     inputs = torch.rand(CHECKED, *image, generator=draw) * (target.high - target.low) + target.low
     if inputs[0].numel() != target.widths[0]:
-        raise _no_chain(f"its first linear layer has {target.widths[0]} inputs, and an image {list(image)} has {inputs[0].numel()}")
+        raise _no_chain(f"its first linear layer has {target.widths[0]} inputs, and an image {list(image)} has "
+                        f"{inputs[0].numel()}")
     training = net.training
     found = net.eval()(inputs).double().numpy()
     net.train(training)

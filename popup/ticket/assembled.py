@@ -35,7 +35,8 @@ def assemble(recipe: Recipe, sources: Sequence[LayerSource], selected: Sequence[
         masks[place][more] = True
         missing -= len(more)
     if missing:
-        raise UsageError(f"no k keeps just {kept} of the source's edges, and {missing} more cannot be spared: take another seed")
+        raise UsageError(f"no k keeps just {kept} of the source's edges, and {missing} more cannot be spared: take another "
+                         "seed")
     layers = tuple(TicketLayer(source.layer, source.p_l, mask, hash_array(source.edges), hash_array(source.values))
                    for source, mask in zip(sources, masks, strict=True))
     return Ticket(replace(recipe, k=k), SearchSettings(BUILT, "global"), layers, {}, {}, {}, dict(about))

@@ -55,7 +55,8 @@ def test_a_target_from_a_file(out, tmp_path, capsys):
     torch.manual_seed(0)
     net = MODELS["mlp"]((1, 8, 8), 10, (3,))
     safetensors.torch.save_file(net.state_dict(), tmp_path / "t.safetensors")
-    options = ("--target", tmp_path / "t.safetensors", "--compare", 0, "--out", tmp_path / "out", "--weights", "kaiming_normal")
+    options = ("--target", tmp_path / "t.safetensors", "--compare", 0, "--out", tmp_path / "out",
+               "--weights", "kaiming_normal")
     code, text, _ = call(capsys, "prove", *SMALL, *options[:2], "--widths", "3", *options[2:])
     assert code == 0 and "64-3-10" in text and "ok, accuracy" in text and "edge-popup" not in text
     assert load(tmp_path / "out" / "ticket-p0.9-seed0.safetensors").about["built"]["multiple"] < 0.5

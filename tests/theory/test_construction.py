@@ -1,5 +1,6 @@
 """A ticket that is built: bits only, inside one source, near its target; verified and read back as any ticket."""
 
+import itertools
 from math import sqrt
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_the_guaranteed_bound_is_one(built):
 def test_no_edge_is_kept_into_a_neuron_that_nothing_uses(built):
     found, _, _ = built
     masks = [full(source, kept) for source, kept in zip(found.sources, found.selected, strict=True)]
-    for below, above in zip(masks, masks[1:], strict=False):
+    for below, above in itertools.pairwise(masks):
         assert not below[~above.any(0)].any()
     assert (masks[0].sum(1) <= 1).all() and masks[0].any()
     spare = [full(source, mask) for source, mask in zip(found.sources, found.spare, strict=True)]
@@ -174,7 +175,8 @@ def test_the_budget_bounds_what_its_tolerances_do():
     for trial in range(50):
         y = x
         for place, (layer, eps) in enumerate(zip(target.layers, plan_tolerances(target, EPSILON), strict=True)):
-            off = [eps * (np.ones(part.shape) if trial == 0 else draw.choice([-1, 1], part.shape)) for part in (layer.weight, layer.bias)]
+            off = [eps * (np.ones(part.shape) if trial == 0 else draw.choice([-1, 1], part.shape))
+                   for part in (layer.weight, layer.bias)]
             y = y @ (layer.weight + off[0]).T + layer.bias + off[1]
             y = np.maximum(y, 0) if place < 2 else y
         worst = max(worst, float(np.abs(y - target(x)).max()))
@@ -196,7 +198,7 @@ REFUSED = {
     "skip": (Skip, "no chain of linear layers with ReLU between them: its outputs differ by "),
     "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
     "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2)), "it has Conv2d"),
-    "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "a layer of 2 outputs is followed by one of 3"),
+    "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
     "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
     "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),
 }
@@ -246,6 +248,7 @@ def test_counts_are_made_exact_with_spare_edges_or_refused(built):
     recipe = Recipe(er_p=0.7, scale="unit")
     assert 2 * source.kept(least_fraction([source, source], 11)) == 12
     ticket = assemble(recipe, [source, source], [one, more], [spare, spare], {})
-    assert sum(layer.kept for layer in ticket.layers) == 12 and ticket.layers[0].selected[9] and not ticket.layers[0].selected[10]
+    selected = ticket.layers[0].selected
+    assert sum(layer.kept for layer in ticket.layers) == 12 and selected[9] and not selected[10]
     with pytest.raises(UsageError, match="no k keeps just 11"):
         assemble(recipe, [source, source], [one, more], [one, one], {})

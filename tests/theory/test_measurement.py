@@ -9,8 +9,16 @@ from scipy.stats import binom
 from popup.lab.bench.subset_sums import time_subset_sums, try_all
 from popup.lab.commands.command import main
 from popup.theory.law import SHARE, candidates_needed, copies_needed
-from popup.theory.measurement import (Requirement, copies_to_represent, fit_candidates, fit_constant, least_copies,
-                                      measure_representation, measure_requirements, smallest_errors)
+from popup.theory.measurement import (
+    Requirement,
+    copies_to_represent,
+    fit_candidates,
+    fit_constant,
+    least_copies,
+    measure_representation,
+    measure_requirements,
+    smallest_errors,
+)
 
 
 def test_the_least_error_over_growing_candidates():

@@ -15,7 +15,7 @@ MOST_TRIED = 16  # candidates up to which every subset is tried
 
 @dataclass(frozen=True)
 class SumCost:
-    """Microseconds of CPU a problem of so many candidates, medians of interleaved rounds; None where trying all would take long."""
+    """Microseconds of CPU a problem of so many candidates, medians of interleaved rounds; None: trying takes too long."""
 
     candidates: int
     meeting: float
@@ -28,12 +28,12 @@ def time_subset_sums(counts: Sequence[int] = (8, 12, 16, 20, 24), rounds: int = 
     for count in counts:
         problems = max(8, (1 << 20) >> count)
         candidates, targets = draw.uniform(-1, 1, (problems, count)), draw.uniform(-1, 1, problems)
-        few = slice(None, max(1, problems >> 8))
+        few = candidates[:max(1, problems >> 8)], targets[:max(1, problems >> 8)]
         ours, theirs = [], []
         for _ in range(rounds + 1):
-            ours.append(_time(lambda: best_subsets(candidates, targets)) / problems)
+            ours.append(_time(best_subsets, candidates, targets) / problems)
             if count <= MOST_TRIED:
-                theirs.append(_time(lambda: try_all(candidates[few], targets[few])) / len(targets[few]))
+                theirs.append(_time(try_all, *few) / len(few[1]))
         rows.append(SumCost(count, 1e6 * float(np.median(ours[1:])), 1e6 * float(np.median(theirs[1:])) if theirs else None))
     return rows
 
@@ -44,7 +44,7 @@ def try_all(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.array([np.abs(subsets @ row - target).min() for row, target in zip(candidates, targets, strict=True)])
 
 
-def _time(step: Callable[[], object]) -> float:
+def _time(step: Callable[[np.ndarray, np.ndarray], object], candidates: np.ndarray, targets: np.ndarray) -> float:
     began = time.process_time()
-    step()
+    step(candidates, targets)
     return time.process_time() - began

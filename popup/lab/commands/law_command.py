@@ -16,8 +16,16 @@ from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.record import check_writable
 from popup.theory.law import OFFSET, SHARE, SLOPE
-from popup.theory.measurement import (Representation, Requirement, copies_to_represent, fit_candidates, fit_constant,
-                                      least_copies, measure_representation, measure_requirements)
+from popup.theory.measurement import (
+    Representation,
+    Requirement,
+    copies_to_represent,
+    fit_candidates,
+    fit_constant,
+    least_copies,
+    measure_representation,
+    measure_requirements,
+)
 
 WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
 DELTA = 0.05
@@ -102,7 +110,7 @@ def _representations(options: LawOptions) -> list[Representation]:
         rows.append([f"{p:g}", str(enough), f"{least or '-'}", f"{mine[-1].represented:.3f}", f"{bound:.1f}",
                      f"{1 - below.represented:.3f}" if ceil(bound) > 1 else "-", f"{1 - above.represented:.3f}"])
         found += mine
-    print(f"exact copies of a {'-'.join(map(str, WIDTHS))} target (weights free), delta = {DELTA:g}; lower bound for {NODES} nodes\n"
-          + table(["p", "theorem's q", "enough (tried)", "P at the theorem's", "lower bound", "fails below", "fails above"], rows)
-          + "\n", flush=True)
+    header = ["p", "theorem's q", "enough (tried)", "P at the theorem's", "lower bound", "fails below", "above"]
+    print(f"exact copies of a {'-'.join(map(str, WIDTHS))} target (weights free), delta = {DELTA:g}; lower bound for {NODES} "
+          f"nodes\n{table(header, rows)}\n", flush=True)
     return found

@@ -115,8 +115,8 @@ def prove(arguments: Sequence[str], models: Models) -> int:
 def _describe(laboratory: Laboratory, config: Config, trained: Trained) -> None:
     target, data = trained.target, laboratory.data(config)
     branches = "both branches of each" if len(target.branches) == 2 else "of one sign, so one branch of each"
-    print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} parameters, "
-          f"{data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
+    print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} "
+          f"parameters, {data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
           f"inputs in [{target.low:.3g}, {target.high:.3g}] ({branches} is copied)\n", flush=True)
 
 
@@ -166,11 +166,10 @@ def _comparison(trained: Trained, built: Built, found: Found | None, options: Pr
     """The target, the built ticket and the one that edge-popup found in the same source, side by side."""
     layers = built.ticket.layers
     entries, edges = sum(layer.layer.entries for layer in layers), sum(len(layer.selected) for layer in layers)
-    rows = [["target, trained", f"{trained.accuracy:.2f}", f"{trained.target.parameters:,}", "", f"{trained.target.parameters:,}",
-             "1.0000", f"{trained.seconds:.0f}"]]
-    kept = sum(layer.kept for layer in layers)
-    rows.append(["ticket, built", f"{built.accuracy:.2f}", f"{entries:,}", f"{edges:,}", f"{kept:,}", f"{kept / entries:.4f}",
-                 f"{built.seconds:.0f}"])
+    kept, parameters = sum(layer.kept for layer in layers), f"{trained.target.parameters:,}"
+    rows = [["target, trained", f"{trained.accuracy:.2f}", parameters, "", parameters, "1.0000", f"{trained.seconds:.0f}"],
+            ["ticket, built", f"{built.accuracy:.2f}", f"{entries:,}", f"{edges:,}", f"{kept:,}", f"{kept / entries:.4f}",
+             f"{built.seconds:.0f}"]]
     if found:
         rows.append([f"edge-popup, {options.compare} epochs", f"{found.accuracy:.2f}", f"{entries:,}", f"{edges:,}",
                      f"{_kept(found):,}", f"{_kept(found) / entries:.4f}", f"{found.seconds:.0f}"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from popup.theory.law import copies_needed
-from popup.theory.measurement import (Representation, Requirement, copies_to_represent, fit_candidates, least_copies)
+from popup.theory.measurement import Representation, Requirement, copies_to_represent, fit_candidates, least_copies
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = "osD^vP*X"
@@ -64,8 +64,8 @@ def draw_representation(found: Sequence[Representation], widths: Sequence[int], 
         fine = np.linspace(1, max(row.copies for row in mine), 100)
         left.plot(fine, (1 - p) ** fine, "-", color=colour, linewidth=0.9)
         enough = copies_to_represent(widths, p, delta)
-        right.plot([row.copies / enough for row in mine], [row.represented for row in mine], MARKERS[place] + "-", color=colour,
-                   markersize=4.5, linewidth=0.9)
+        right.plot([row.copies / enough for row in mine], [row.represented for row in mine], MARKERS[place] + "-",
+                   color=colour, markersize=4.5, linewidth=0.9)
         right.axvline(least_copies(nodes, p, delta) / enough, color=colour, linewidth=0.6, linestyle=":")
     right.axhline(1 - delta, color="gray", linewidth=0.7, linestyle="--")
     left.set(xlabel="copies q", ylabel="pairs without an edge", yscale="log", xscale="log")
@@ -78,9 +78,9 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
     over the target's (right), as PNG. `sources` as existence.json holds them."""
     figure, (left, right) = _panels(2)
     for place, name in enumerate(sources[0]["tickets"][0]["gaps"]):
-        for source, ticket in ((source, ticket) for source in sources for ticket in source["tickets"]):
-            x = [source["er_p"] + 0.012 * (place - 1)]
-            gap, first = ticket["gaps"][name], source is sources[0] and ticket is source["tickets"][0]
+        for number, (p, gap) in enumerate((source["er_p"], ticket["gaps"][name]) for source in sources
+                                          for ticket in source["tickets"]):
+            x, first = [p + 0.012 * (place - 1)], number == 0
             left.plot(x, [gap["largest"]], MARKERS[place], color=COLOURS[place], markersize=5,
                       label=f"{name}, largest" if first else None)
             left.plot(x, [gap["mean"]], MARKERS[place], color=COLOURS[place], markersize=4, fillstyle="none",
@@ -90,7 +90,8 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
     left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.05))
     ps = [source["er_p"] for source in sources]
     for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
-        right.plot(ps, copies, MARKERS[layer] + "-", color=COLOURS[layer], markersize=4.5, linewidth=1, label=f"layer {layer}")
+        right.plot(ps, copies, MARKERS[layer] + "-", color=COLOURS[layer], markersize=4.5, linewidth=1,
+                   label=f"layer {layer}")
     right.set(xlabel="ER density p", ylabel="copies of each neuron, q", xlim=(0, 1.05), ylim=(0, None))
     return _finish(figure, (left, right))
 

@@ -183,8 +183,8 @@ def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module,
 
 def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: int,
                   on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Found:
-    """Edge-popup in the same source (the same S_ER and weights), keeping as many edges as the built ticket, but in each layer
-    the same share of them: up to an edge a layer.
+    """Edge-popup in the same source (the same S_ER and weights), keeping as many edges as the built ticket (up to one a
+    layer), but the same share of each layer.
 
     The logits of such a source are some thousand, so its loss is taken of logits divided by their deviation at the start.
     """
@@ -205,6 +205,7 @@ def plan_for(trained: Trained, p: float, epsilon: float, tolerance: float, copie
     plan = make_plan(trained.target, p, epsilon, tolerance, copies)
     entries = plan.entries(trained.target)
     if entries > most:
-        raise UsageError(f"the target is too large: at p = {p:g} its source has widths {', '.join(map(str, plan.widths))} and "
-                         f"{entries:,} weights, more than --most-weights {most:,}; raise it, p or epsilon, or take a smaller target")
+        raise UsageError(f"the target is too large: at p = {p:g} its source has widths {', '.join(map(str, plan.widths))} "
+                         f"and {entries:,} weights, more than --most-weights {most:,}; raise it, p or epsilon, or take a "
+                         "smaller target")
     return plan

@@ -1,5 +1,8 @@
 """The search methods, one a file: how scores become S_P. A new one is a file here and a line below."""
 
+from collections import ChainMap
+from collections.abc import Mapping
+
 from popup.search.methods.averaged import Averaged
 from popup.search.methods.biprop import Biprop
 from popup.search.methods.edge_popup import EdgePopup
@@ -16,4 +19,4 @@ METHODS: dict[str, type[Method]] = {
     "gem_miner": GemMiner, "sampled": Sampled, "gates": Gates, "random": Random}
 
 BUILT = "built"  # no search: the ticket's mask was chosen by other means (popup/theory), and there are no scores
-TICKET_METHODS: dict[str, type[Method]] = {**METHODS, BUILT: Method}
+TICKET_METHODS: Mapping[str, type[Method]] = ChainMap({BUILT: Method}, METHODS)  # what is added to METHODS is in it too
