@@ -70,7 +70,7 @@ def law(arguments: Sequence[str], models: Models) -> int:
     record = {"options": asdict(options), "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     if options.sources:
         found = _representations(options)
-        write_atomically(out / "representation.png", draw_representation(found, WIDTHS, NODES, DELTA))
+        write_atomically(out / "representation.png", draw_representation(found, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in found]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources else ""))

@@ -11,7 +11,7 @@ import numpy as np
 
 from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from popup.theory.law import copies_needed
-from popup.theory.measurement import Representation, Requirement, copies_to_represent, fit_candidates, least_copies
+from popup.theory.measurement import Representation, Requirement, copies_to_represent, fit_candidates
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = "osD^vP*X"
@@ -51,7 +51,7 @@ def draw_law(found: Sequence[Requirement], constant: float) -> bytes:
     return _finish(figure, (left, right))
 
 
-def draw_representation(found: Sequence[Representation], widths: Sequence[int], nodes: int, delta: float) -> bytes:
+def draw_representation(found: Sequence[Representation], widths: Sequence[int], delta: float) -> bytes:
     """Left: pairs without an edge against q, with (1-p)^q. Right: P(exact copy) against q over the theorem's q; as PNG."""
     figure, (left, right) = _panels(2)
     ps = sorted({row.p for row in found})
@@ -66,7 +66,6 @@ def draw_representation(found: Sequence[Representation], widths: Sequence[int], 
         enough = copies_to_represent(widths, p, delta)
         right.plot([row.copies / enough for row in mine], [row.represented for row in mine], MARKERS[place] + "-",
                    color=colour, markersize=4.5, linewidth=0.9)
-        right.axvline(least_copies(nodes, p, delta) / enough, color=colour, linewidth=0.6, linestyle=":")
     right.axhline(1 - delta, color="gray", linewidth=0.7, linestyle="--")
     left.set(xlabel="copies q", ylabel="pairs without an edge", yscale="log", xscale="log")
     right.set(xlabel="q / theorem's q", ylabel="sources that hold an exact copy", ylim=(-0.03, 1.03))
@@ -88,6 +87,7 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
     left.axhline(epsilon, color="gray", linewidth=0.9, linestyle="--")
     left.annotate("ε", (1.0, epsilon), xycoords=("axes fraction", "data"), color="gray", ha="right", va="bottom")
     left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.05))
+    left.set_ylim(top=60 * epsilon)  # room for the legend above the line
     ps = [source["er_p"] for source in sources]
     for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
         right.plot(ps, copies, MARKERS[layer] + "-", color=COLOURS[layer], markersize=4.5, linewidth=1,
