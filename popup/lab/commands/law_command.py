@@ -111,6 +111,6 @@ def _representations(options: LawOptions) -> list[Representation]:
                      f"{1 - below.represented:.3f}" if ceil(bound) > 1 else "-", f"{1 - above.represented:.3f}"])
         found += mine
     header = ["p", "theorem's q", "enough (tried)", "P at the theorem's", "lower bound", "fails below", "above"]
-    print(f"exact copies of a {'-'.join(map(str, WIDTHS))} target (weights free), delta = {DELTA:g}; lower bound for {NODES} "
-          f"nodes\n{table(header, rows)}\n", flush=True)
+    print(f"exact copies of a {'-'.join(map(str, WIDTHS))} target (weights free), delta = {DELTA:g}; lower bound for "
+          f"{NODES} nodes\n{table(header, rows)}\n", flush=True)
     return found
