@@ -35,7 +35,7 @@ def running() -> list[str]:
     return tell("squeue", "-h", "-t", "R", "-p", "low", "-o", "%i").split()
 
 
-def main(out: Path, jobs: str = "4") -> None:
+def main(out: Path, jobs: str = "3") -> None:
     printed = tell(*RUN, *GRID, "--cluster", "slurm", "--partition", "low", "--workers", jobs, "--hours", "0.5",
                    "--checkpoint-seconds", "1", "--out", str(out / "slurm"))
     array = re.search(r"jobs: (\d+)_0", printed)[1]
@@ -47,7 +47,7 @@ def main(out: Path, jobs: str = "4") -> None:
     tell("scontrol", "requeue", first)                    # killed by SLURM, and queued again
     tell("scancel", "--signal=USR2", second)              # writes a checkpoint and has itself requeued
     time.sleep(10)
-    tell("sbatch", "-p", "high", "-n", "2", "-o", "/dev/null", "--wrap", "sleep 20")   # takes two cores from the sweep
+    tell("sbatch", "-p", "high", "-n", "4", "-o", "/dev/null", "--wrap", "sleep 20")   # takes every core from the sweep
     while tell("squeue", "-h", "-j", array, "-o", "%i").strip():
         reported += "not over yet" in tell(*RUN, "report", str(out / "slurm"))
         time.sleep(20)
