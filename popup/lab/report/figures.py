@@ -22,7 +22,7 @@ from popup.lab.report.axes import (
     log_density,
     stretch_accuracy,
 )
-from popup.lab.report.comparison import Setting, groups, measured_on, source_contrasts
+from popup.lab.report.comparison import Setting, groups, measured_on, show, source_contrasts
 from popup.lab.report.plots import BLACK, PURPLE
 from popup.lab.runs.controls import CONTROLS
 
@@ -48,6 +48,30 @@ def density_curve(found: Sequence[Setting]) -> Figure | None:
         panel.set(title=group_title(group, ("er_p", "k")))
         stretch_accuracy(panel)
     legend(figure, axes[0], title="ticket from an ER source with")
+    return figure
+
+
+def compared(found: Sequence[Setting]) -> Figure | None:
+    """Accuracy against the final density, a line for each value of what varies beside p and k: the methods, or else the
+    factor with the most values."""
+    varied = {name: len({setting.config.flat()[name] for setting in found}) for name in found[0].factors
+              if name not in ("er_p", "k")}
+    if not varied:
+        return None
+    factor = max(varied, key=lambda name: (name == "method", varied[name]))
+    across = ("k",) if {"er_p", "k"} <= found[0].factors.keys() else ("er_p", "k")
+    panels = groups(found, (factor, *across))[:PANELS]
+    figure, axes = grid(len(panels))
+    for panel, group in zip(axes, panels, strict=True):
+        for index, line in enumerate(lines_by(group, factor)):
+            means = [setting.accuracy for setting in line]
+            panel.errorbar([setting.final_density for setting in line], [mean.value for mean in means],
+                           [mean.half or 0 for mean in means], color=COLOURS[index % 8], capsize=2, linewidth=1.2, markersize=4,
+                           marker=MARKERS[(index + index // 8) % 8], label=show(line[0].config.flat()[factor]))
+        log_density(panel, "final density: kept / all weights (realised)", group)
+        panel.set(title=group_title(group, (factor, *across)))
+        stretch_accuracy(panel)
+    legend(figure, axes[0], title=factor)
     return figure
 
 
@@ -147,6 +171,7 @@ def heat_map(found: Sequence[Setting]) -> Figure | None:
 
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
     "accuracy": ("Accuracy against final density", density_curve),
+    "compared": ("What is compared, against final density", compared),
     "sparse_against_dense": ("ER source against dense source at equal final density", sparse_against_dense),
     "heat_map": ("Accuracy over p and k", heat_map),
     "layers": ("Layerwise densities", layer_densities),
