@@ -6,6 +6,6 @@ from popup.lab.training.training import Outcome, fit
 from popup.search import SearchSettings, advance, attach, densities, detach, merge, penalty, scores
 from popup.ticket import Ticket, TicketError, compare, extract, load, verify
 
-__all__ = ["Config", "Outcome", "SearchSettings", "Ticket", "TicketError", "UsageError", "advance", "attach", "compare", "densities", "detach",
-           "extract", "fit", "load", "merge", "penalty", "scores", "verify"]
+__all__ = ["Config", "Outcome", "SearchSettings", "Ticket", "TicketError", "UsageError", "advance", "attach", "compare",
+           "densities", "detach", "extract", "fit", "load", "merge", "penalty", "scores", "verify"]
 __version__ = "0.1.0"

@@ -16,7 +16,8 @@ def test_two_commands_come_first_and_ci_calls_the_second():
     assert commands[0].endswith("run.py --er-p 0.2 --k 0.5")
     assert "-m pytest" in commands[1]
     assert all(command.startswith("python3 -m venv .venv && .venv/bin/pip install") for command in commands)
-    call = subprocess.run(["bash", "-c", "grep -m1 'python -m pytest' README.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    line = ["bash", "-c", "grep -m1 'python -m pytest' README.md"]
+    call = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert call.stdout.strip() == commands[1]
     assert "grep -m1 'python -m pytest' README.md" in (ROOT / ".ci/run").read_text()
 

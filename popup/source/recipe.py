@@ -41,7 +41,8 @@ class Recipe:
     weights: str = field(default="signed_constant", metadata={
         "axis": True, "help": "distribution of the frozen weights", "choices": tuple(WEIGHTS)})
     scale: str = field(default="final", metadata={
-        "help": "which density scales the weights' standard deviation: p_l*k, p_l, none, or (unit) not even fan_in", "choices": tuple(SCALES)})
+        "help": "which density scales the weights' standard deviation: p_l*k, p_l, none, or (unit) not even fan_in",
+        "choices": tuple(SCALES)})
     gain: float = field(default=sqrt(2), metadata={
         "help": "weights have standard deviation gain / sqrt(fan_in * density)"})
     seed: int = field(default=0, metadata={"help": "the seed of every draw: source, scores, batches, augmentation"})

@@ -15,9 +15,9 @@ from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.report.comparison import density_contrasts, settings, source_contrasts
 from popup.lab.report.results import read_directory
+from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import CONTROLS, control_config
 from popup.lab.runs.plan import plan
-from popup.lab.runs.cell import Cell
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "2", "--widths", "32"]
@@ -73,7 +73,8 @@ def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tm
         assert control_config(Config().replace(**tuned), role) == control_config(Config(), role)
     found = []
     for place, options in (("plain", []), ("tuned", ["--gain", "1.1", "--anneal", "cubic"])):
-        assert main([*QUICK, *options, "--controls", "random_trained", "--workers", "1", "--out", str(tmp_path / place)], MODELS) == 0
+        out = ["--out", str(tmp_path / place)]
+        assert main([*QUICK, *options, "--controls", "random_trained", "--workers", "1", *out], MODELS) == 0
         found.append({row["role"]: row["test_loss"] for row in rows(tmp_path / place)})
     plain, tuned = found
     assert plain["random_trained"] == tuned["random_trained"] and plain["ticket"] != tuned["ticket"]

@@ -30,7 +30,7 @@ def run(digits, **fields):
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_run_learns_and_proves_the_laws(digits, scope):
-    net, outcome = run(digits, scope=scope, epochs=6)
+    _, outcome = run(digits, scope=scope, epochs=6)
     assert outcome.proof.holds
     assert outcome.proof.predictions == 359
     assert outcome.test_accuracy > 75

@@ -127,7 +127,7 @@ def test_a_biprop_ticket_has_two_values_a_layer_and_recomputes_its_scale_from_th
 
 def test_with_signed_constants_biprop_is_edge_popup():
     nets = [one_layer(method) for method in ("biprop", "edge_popup")]
-    (weight, gradient), (other, _) = (pass_through(net, layer) for net, layer, _ in nets)
+    (weight, _), (other, _) = (pass_through(net, layer) for net, layer, _ in nets)
     assert torch.equal(weight, other) and torch.equal(nets[0][2].grad, nets[1][2].grad)
 
 
@@ -196,7 +196,7 @@ def test_gem_miner_clamps_and_freezes_in_a_geometric_course_down_to_exactly_k():
         score.data += torch.randn(len(score), generator=torch.Generator().manual_seed(step)) / 5
         lowest = layer.memory("free").clone()
         advance(net, (step + 1) / 110)
-        assert 0 <= float(score.detach().min()) and float(score.detach().max()) <= 1
+        assert float(score.detach().min()) >= 0 and float(score.detach().max()) <= 1
         now = layer.memory("free")
         assert not (now & ~lowest).any()  # for good
         if int(now.sum()) < int(lowest.sum()):
@@ -224,7 +224,7 @@ def test_sampled_draws_each_edge_with_its_own_probability():
 
 
 def test_the_penalty_of_sampled_is_the_squared_distance_from_the_tickets_density():
-    net, layer, score = one_layer("sampled", k=0.25)
+    net, _, score = one_layer("sampled", k=0.25)
     score.data.zero_()
     assert float(penalty(net).detach()) == pytest.approx(1e-3 * 48 * 0.25**2)
     penalty(net).backward()
@@ -253,7 +253,7 @@ def test_gates_start_where_their_mean_is_k(k):
 
 
 def test_the_penalty_of_gates_is_what_is_open_beyond_the_tickets_edges():
-    net, layer, score = one_layer("gates", k=0.5)
+    net, _, score = one_layer("gates", k=0.5)
     score.data.fill_(0.5)
     assert float(penalty(net).detach()) == pytest.approx(1e-3 * (48 * 0.841344746 - 24), rel=1e-5)  # Phi(1)
     score.data.fill_(-0.5)

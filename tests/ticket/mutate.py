@@ -32,7 +32,8 @@ from popup.ticket.hashes import frozen_hashes
 from popup.ticket.sealed import digest
 
 ROOM = 512 << 20  # bytes of memory that a file may take beyond what the process has
-WEIRD = [0, 1, -1, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, True, None, "", "x", "exact", "given", [], [1, 2], [10**9, 10**9], {}]
+WEIRD = [0, 1, -1, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, True, None, "", "x", "exact", "given", [], [1, 2],
+         [10**9, 10**9], {}]
 
 
 class Trap:
@@ -91,7 +92,8 @@ def replace(content, chance):
     """Another file in its place."""
     return chance.choice([b"", b"\0" * 100, pickle.dumps(Trap()), chance.randbytes(chance.randrange(1, 4096)),
                           b"[" * 100000, struct.pack("<Q", 90000) + b"[" * 90000, struct.pack("<Q", 2**60) + content[8:],
-                          safetensors.torch.save({"a": torch.zeros(3)}, {"popup": chance.choice(["[1]", "[" * 9999, "{}", "1e999"])})])
+                          safetensors.torch.save({"a": torch.zeros(3)},
+                                                 {"popup": chance.choice(["[1]", "[" * 9999, "{}", "1e999"])})])
 
 
 def metadata(content, chance, forged=False):

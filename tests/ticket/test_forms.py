@@ -88,7 +88,7 @@ def test_a_run_on_given_weights_is_proven_even_if_some_are_zero():
 def test_given_weights_must_be_finite():
     net = models.mlp(IMAGE, 4, (32,))
     net[1].weight.data[0, 0] = float("inf")
-    with pytest.raises(UsageError, match="1.weight has weights that are not finite"):
+    with pytest.raises(UsageError, match=r"1\.weight has weights that are not finite"):
         attach(net, er_p=0.5, weights="given")
 
 

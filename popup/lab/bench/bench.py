@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -143,6 +144,14 @@ def _time(step: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
+def _select(values: torch.Tensor, bracket: Bracket) -> torch.Tensor:
+    return top(magnitude_keys(values), len(values) // 2, bracket)
+
+
+def _sort(values: torch.Tensor) -> object:
+    return values.abs().sort()
+
+
 def time_selection(sizes: Sequence[int], rounds: int = 5) -> list[tuple[int, float, float]]:
     """(scores, seconds of popup's selection, seconds of a full sort) for one layer of each size; medians of interleaved
     rounds in which the scores drift as in training."""
@@ -152,7 +161,7 @@ def time_selection(sizes: Sequence[int], rounds: int = 5) -> list[tuple[int, flo
         ours, theirs = [], []
         for turn in range(rounds + 3):
             values.mul_(1.0001)
-            ours.append(_time(lambda: top(magnitude_keys(values), size // 2, bracket)))
-            theirs.append(_time(lambda: values.abs().sort()) if turn >= 3 else 0.0)
+            ours.append(_time(partial(_select, values, bracket)))
+            theirs.append(_time(partial(_sort, values)) if turn >= 3 else 0.0)
         rows.append((size, float(np.median(ours[3:])), float(np.median(theirs[3:]))))
     return rows

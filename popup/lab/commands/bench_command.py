@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def bench(arguments: Sequence[str], models: Models) -> int:
         for precision in options.precision:
             inputs = torch.randn(options.batch, *image, generator=torch.Generator().manual_seed(0)).to(device)
             labels = torch.arange(options.batch, device=device) % 10
-            found = subjects(lambda: builder(image, 10), inputs, labels, precision)
+            found = subjects(partial(builder, image, 10), inputs, labels, precision)
             with tqdm(total=options.rounds + 1, disable=None, leave=False, desc=f"{name} {precision}") as bar:
                 figures = measure(found, options.rounds, bar.update)
             measured[f"{name} {precision}"] = [asdict(figure) for figure in figures]

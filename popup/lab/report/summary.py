@@ -45,7 +45,8 @@ def ticket_table(found: Sequence[Setting]) -> Table:
              *(_text(setting.control(role)) for role in roles), str(setting.accuracy.count)] for setting in found]
     counts = [setting.accuracy.count for setting in found]
     note = "one seed, so no interval" if max(counts) == 1 else "mean ±half of the 95% t interval over seeds"
-    return f"{measured_on(found).capitalize()} accuracy in % at the last epoch ({note}); density: kept / all weights, realised", header, rows
+    measured = measured_on(found).capitalize()
+    return f"{measured} accuracy in % at the last epoch ({note}); density: kept / all weights, realised", header, rows
 
 
 def control_table(found: Sequence[Setting]) -> Table:
