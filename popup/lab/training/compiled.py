@@ -33,7 +33,9 @@ def compiled(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
             with warnings.catch_warnings():  # torch looks at .grad of the effective weights, and warns of it itself
                 warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
                 return run(*weights(), inputs)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # their names change with versions
+                raise
             reason = next(line for line in str(error).splitlines() if line.strip())
             raise UsageError(f"--compile does not work for {type(net).__name__} here ({reason:.200}): leave it out") from None
 
