@@ -98,7 +98,9 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
 def _recipe_named(arguments: Sequence[str]) -> str | None:
     """The value of --recipe, which must be known before the other options have their defaults; None without one."""
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
-    values = [value for word, value in itertools.pairwise(words) if word == "--recipe" and not value.startswith("-")]
+    values = [value for word, value in itertools.pairwise([*words, "-"]) if word == "--recipe"]
+    if any(value.startswith("-") for value in values):
+        raise UsageError(f"--recipe has no name after it: pass one of {', '.join(RECIPES)}")
     return values[-1] if values else None
 
 
