@@ -69,6 +69,11 @@ class TrainingSettings:
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
         "help": "bf16 for large networks on hardware that is fast at it, or one for all", "choices": PRECISIONS})
+    accumulate: int = field(default=1, metadata={
+        "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
+                "its own batch norm statistics and its own draws, where a method draws)"})
+    sync_norm: bool = field(default=True, metadata={
+        "help": "under torchrun, batch norms take the statistics of the whole batch; without, each rank those of its part"})
     compile: bool = field(default=False, metadata={
         "help": "steps through torch.compile, as one graph: a minute or more to begin with, and other float noise"})
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
@@ -80,6 +85,7 @@ class TrainingSettings:
         check_count("epochs", self.epochs)
         check_name("precision", self.precision, PRECISIONS)
         check_count("batch_size", self.batch_size, 2)
+        check_count("accumulate", self.accumulate)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
         check_number("weight_lr", self.weight_lr, 0.0, inf, open_low=True)
         check_number("momentum", self.momentum, 0.0, 0.999999)

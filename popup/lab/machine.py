@@ -41,15 +41,9 @@ class Machine:
     decoders: int = field(default=0, metadata={"help": "processes a run that decode streamed images; 0: one a core"})
     log: tuple[str, ...] = field(default=(), metadata={
         "help": "where metrics are told beside metrics.jsonl: tensorboard, wandb (offline unless you are logged in)"})
-    accumulate: int = field(default=1, metadata={
-        "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
-                "its own batch norm statistics)"})
-    sync_norm: bool = field(default=True, metadata={
-        "help": "under torchrun, batch norms take the statistics of the whole batch; without, each rank those of its part"})
 
     def __post_init__(self) -> None:
         check_count("threads", self.threads, 0)
-        check_count("accumulate", self.accumulate)
         check_count("decoders", self.decoders, 0)
         check_name("streaming", self.streaming, STREAMING)
         for name in self.log:

@@ -98,3 +98,20 @@ def test_a_mount_whose_locks_no_other_machine_sees_is_refused(options, refused, 
             check_locks(tmp_path, mounts)
     else:
         assert check_locks(tmp_path, mounts) == tmp_path
+
+
+def test_runs_of_an_older_version_are_reported_and_its_plans_left_alone(tmp_path, capsys):
+    grid = ["--epochs", "1", "--widths", "16", "--seeds", "2", "--controls", "none", "--out", str(tmp_path)]
+    assert main(grid, MODELS) == 0
+    assert main([*grid, "--k", "0.25", "--plan-only"], MODELS) == 0
+    for path in tmp_path.glob("*/config.json"):  # a version without the last field would have written this
+        record = json.loads(path.read_text())
+        del record["training"]["sync_norm"]
+        path.write_text(json.dumps(record))
+        path.parent.rename(tmp_path / f"0{path.parent.name[1:]}")
+    capsys.readouterr()
+    assert len(rows(tmp_path)) == 2
+    assert "2 unfinished runs were planned by another version of popup" in capsys.readouterr().out
+    assert main(["worker", str(tmp_path)], MODELS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 unfinished runs" in lines[0] and "nothing is left to do" in lines[1] and len(lines) == 2

@@ -1,6 +1,6 @@
 """Run by torchrun in the tests: a small run whose masks, images and batches every rank writes down.
 
-    torchrun --nproc-per-node N tests/lab/under_torchrun.py OUT JSON-OF-CONFIG [--accumulate A] [--no-sync-norm]
+    torchrun --nproc-per-node N tests/lab/under_torchrun.py OUT JSON-OF-CONFIG
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from models import MODELS
-from popup.lab.commands.arguments import parse_groups
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.runs.run import Laboratory
@@ -53,6 +52,5 @@ def main(out: Path, config: Config, machine: Machine) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (machine,) = parse_groups([Machine], ["--device", "cpu", *sys.argv[3:]], "under_torchrun")
     main(Path(sys.argv[1]), Config.from_flat({name: tuple(value) if isinstance(value, list) else value
-                                              for name, value in json.loads(sys.argv[2]).items()}), machine)
+                                              for name, value in json.loads(sys.argv[2]).items()}), Machine("cpu"))

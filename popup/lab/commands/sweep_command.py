@@ -14,7 +14,7 @@ from popup.lab.config import Config
 from popup.lab.report.report import write_report
 from popup.lab.report.results import read_directory, read_runs
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.plan import find_cells, plan, write_plan
+from popup.lab.runs.plan import another_version, find_cells, plan, write_plan
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory, Models
 from popup.lab.runs.sweep import default_workers, run_sweep
@@ -89,14 +89,16 @@ def report(arguments: Sequence[str], models: Models) -> int:
     """python run.py report DIR"""
     options = parse_as(ReportOptions, arguments, "report")
     out = Path(options.directory)
-    cells = find_cells(out)
+    cells, strange = find_cells(out)
     left = sum(not cell.over() for cell in cells)
-    if left == len(cells) and cells:
+    runs = read_directory(out, empty=left > 0)
+    if not runs:
         print(f"none of {left} planned runs is over yet: ask again later")
         return DONE
-    runs = read_directory(out)
     print(write_report(check_writable(out), runs, options.diagnostics))
     if left:
-        print(f"\n{left} of {len(cells)} runs are not over yet")
+        print(f"\n{left} of {len(runs) + left} runs are not over yet")
+    if strange:
+        print(f"\n{another_version(strange)}")
     print(f"\nwritten to {out}/: results.csv report.txt report.html figures/")
     return DONE

@@ -12,7 +12,7 @@ from popup.lab.commands.arguments import parse_groups
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.runs.cell import check_locks
-from popup.lab.runs.plan import find_cells
+from popup.lab.runs.plan import another_version, find_cells
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory
 from popup.lab.runs.worker import Event, work
@@ -39,10 +39,12 @@ def worker(arguments: Sequence[str], models: Models, stop: Stop) -> int:
 
 def join(laboratory: Laboratory) -> int:
     """Be one of the workers on the laboratory's directory; a line for each cell that starts or ends."""
-    find_cells(laboratory.out)  # a directory that is not there is told before anything is written
+    _, strange = find_cells(laboratory.out)  # a directory that is not there is told before anything is written
     check_locks(check_writable(laboratory.out))
+    if strange:
+        print(another_version(strange), flush=True)
     log = WorkerLog()
-    while laboratory.ranks.share(left := [cell.config for cell in find_cells(laboratory.out) if not cell.over()]):
+    while laboratory.ranks.share(left := [cell.config for cell in find_cells(laboratory.out)[0] if not cell.over()]):
         work(laboratory, left, log.tell)  # and look again: more may have been planned
     print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {log.finished} runs, "
           f"{log.failed} failed", flush=True)

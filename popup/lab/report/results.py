@@ -52,14 +52,14 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     return sorted(runs, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
 
 
-def read_directory(out: Path) -> list[Run]:
-    """All finished and failed runs under `out`; a UsageError if there is none."""
+def read_directory(out: Path, empty: bool = False) -> list[Run]:
+    """All finished and failed runs under `out`; a UsageError if there is none, unless it may be `empty`."""
     try:
         paths = sorted(path.parent for path in out.glob("*/config.json"))
     except OSError as error:
         raise UsageError(f"cannot read {str(out)!r} ({error.strerror})") from None
     runs = read_runs(paths)
-    if not runs:
+    if not runs and not empty:
         raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
     return runs
 
@@ -84,7 +84,7 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
         cells = [flat[name] for name in factors] + [result.get(name) for name in MEASURED] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
-        writer.writerow([run.config.hash(), status, *(_cell(cell) for cell in cells), run.failure or ""])
+        writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), run.failure or ""])
     write_atomically(path, text.getvalue().encode())
 
 

@@ -134,7 +134,7 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     if control.trained:
         return _train_weights(net, layers, config, precision, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
-    with seeded(config.source.seed, "statistics", test[0].device), synchronised(net, batches.ranks):
+    with seeded(config.source.seed, "statistics", test[0].device), synchronised(net, batches.ranks, config.training.sync_norm):
         refresh_statistics(net, batches, precision)
     metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision, batches.ranks)}
     on_epoch(metrics)

@@ -32,9 +32,19 @@ def write_plan(out: Path, configs: Sequence[Config]) -> int:
     return sum(not cell.finished() for cell in cells)
 
 
-def find_cells(out: Path) -> list[Cell]:
-    """The cells that were planned or begun under `out`, in the order they are begun; a UsageError if it cannot be read."""
+def find_cells(out: Path) -> tuple[list[Cell], list[Path]]:
+    """What was planned or begun under `out`: cells in the order they are begun, and the unfinished directories that are
+    named by another version's config, which this one cannot do under that name. A UsageError if it cannot be read."""
     if not out.is_dir():
         raise UsageError(f"no directory {str(out)!r}: name the --out directory of a run, a sweep or a plan")
-    configs = [read_config(path) for path in sorted(out.glob("*/config.json"))]
-    return [Cell(out, config) for config in in_order(configs)]
+    found = {path.parent: read_config(path) for path in sorted(out.glob("*/config.json"))}
+    known = [config for path, config in found.items() if path.name == config.hash()]
+    strange = [path for path, config in found.items() if path.name != config.hash()]
+    return ([Cell(out, config) for config in in_order(known)],
+            [path for path in strange if not any((path / name).exists() for name in ("result.json", "failure.json"))])
+
+
+def another_version(paths: Sequence[Path]) -> str:
+    """The line on unfinished runs that `find_cells` calls another version's."""
+    return (f"{len(paths)} unfinished runs were planned by another version of popup ({paths[0]}, ...) and are left as they are: "
+            "plan the grid again, or use that version")

@@ -43,7 +43,7 @@ class Laboratory:
     def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
                  device: torch.device | None = None) -> None:
         self.models, self.machine, self.out, self.stop = models, machine, out, stop or Stop()
-        self.ranks = ranks or Ranks(accumulate=machine.accumulate)
+        self.ranks = ranks or Ranks()
         self.device = device or machine.torch_device()
         self._data: dict[tuple[str, int, float], Dataset] = {}
         self._edges: dict[Config, dict[str, np.ndarray] | None] = {}
@@ -98,8 +98,8 @@ class Laboratory:
             found = search(self, config, directory, record, checkpoints)
         result = {**describe(config, found), **_describe_data(self.data(config)),
                   "seconds": checkpoints.before + time.perf_counter() - began, "peak_memory": memory.peak(),
-                  "threads": torch.get_num_threads(), "ranks": self.ranks.count, "accumulate": self.ranks.accumulate,
-                  "sync_norm": self.ranks.sync_norm, "hardware": hardware(self.device), "versions": versions()}
+                  "threads": torch.get_num_threads(), "ranks": self.ranks.count, "hardware": hardware(self.device),
+                  "versions": versions()}
         directory.finish(result)
         checkpoints.remove()
         return result

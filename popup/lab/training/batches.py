@@ -53,15 +53,16 @@ class Normalise:
 
 
 class Batches:
-    """The training split, on its device or streamed to it, dealt into shuffled batches of one size."""
+    """The training split, on its device or streamed to it, dealt into shuffled batches of one size, which every rank can
+    cut into equal `parts`."""
 
     def __init__(self, images: Images, labels: torch.Tensor, batch_size: int, augment: tuple[str, ...],
-                 seed: int, ranks: Ranks | None = None) -> None:
+                 seed: int, ranks: Ranks | None = None, parts: int = 1) -> None:
         self.ranks = ranks or Ranks()
         self.images, self.labels, self.seed, self.augment = images, labels, seed, augment
         self.size = min(batch_size, len(images))
         self.steps = len(images) // self.size
-        self.ranks.check_batch(self.size)
+        self.ranks.check_batch(self.size, parts)
         self.normalise = Normalise(images)
         if augment and images.dim() != 4:
             raise UsageError(f"augment is {augment!r} and the data have shape {list(images.shape[1:])}: "

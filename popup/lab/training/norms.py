@@ -65,10 +65,10 @@ class SynchronisedNorm(_BatchNorm):
 
 
 @contextlib.contextmanager
-def synchronised(net: nn.Module, ranks: Ranks) -> Iterator[None]:
-    """Within the block the batch norms of `net` are synchronised over the ranks, if there are several and they are to be."""
+def synchronised(net: nn.Module, ranks: Ranks, wanted: bool) -> Iterator[None]:
+    """Within the block the batch norms of `net` are synchronised over the ranks, if there are several and it is `wanted`."""
     norms = {module: type(module) for module in net.modules()
-             if isinstance(module, _BatchNorm)} if ranks.count > 1 and ranks.sync_norm else {}
+             if isinstance(module, _BatchNorm)} if ranks.count > 1 and wanted else {}
     for norm in norms:
         norm.__class__ = nn.SyncBatchNorm if next(net.parameters()).is_cuda else SynchronisedNorm
         norm.process_group = None  # SyncBatchNorm's word for all ranks

@@ -37,8 +37,6 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
-    accumulate: int = 1      # parts of a rank's batch whose gradients are added up before a step
-    sync_norm: bool = True   # batch norms see the statistics of the whole batch, not of this rank's part
     control: dist.ProcessGroup | None = None
 
     @property
@@ -95,11 +93,11 @@ class Ranks:
         each = size // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def check_batch(self, size: int) -> None:
-        """A UsageError unless a batch can be dealt to all ranks in equal parts."""
-        if size % (self.count * self.accumulate):
-            raise UsageError(f"a batch of {size} images cannot be dealt to {self.count} ranks in {self.accumulate} equal "
-                             f"parts each: give a --batch-size that is a multiple of {self.count * self.accumulate}")
+    def check_batch(self, size: int, parts: int) -> None:
+        """A UsageError unless a batch can be dealt to all ranks in `parts` equal parts each."""
+        if size % (self.count * parts):
+            raise UsageError(f"a batch of {size} images cannot be dealt to {self.count} ranks in {parts} equal parts each: give "
+                             f"a --batch-size that is a multiple of {self.count * parts}")
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """What training calls in place of `net`: its backward pass leaves the ranks' mean gradient on every rank."""
@@ -127,14 +125,14 @@ def joined(machine: Machine) -> Iterator[tuple[Ranks, torch.device]]:
     """
     device = machine.torch_device()
     if not under_torchrun():
-        yield Ranks(accumulate=machine.accumulate), device
+        yield Ranks(), device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if device.index is None else device.index)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     control = dist.new_group(backend="gloo", timeout=WAIT)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), machine.accumulate, machine.sync_norm, control)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), control)
     try:
         with silent() if not ranks.first else contextlib.nullcontext():
             yield ranks, device

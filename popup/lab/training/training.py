@@ -86,7 +86,8 @@ def load_batches(net: nn.Module, train: Split, test: Split, config: Config, rank
     """The training split as batches, and the test split, both on the device of `net`."""
     device = next(net.parameters()).device
     train, test = _checked(train, "train", device), _checked(test, "test", device)
-    return Batches(*train, config.training.batch_size, config.training.augment, config.source.seed, ranks), test
+    settings = config.training
+    return Batches(*train, settings.batch_size, settings.augment, config.source.seed, ranks, settings.accumulate), test
 
 
 def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
@@ -103,7 +104,7 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
     Goes on from the checkpoint if there is one; `on_epoch` gets the metrics of the epochs before it again. Before the
     last evaluation the running statistics of norms are estimated anew with the final weights.
     """
-    with seeded(batches.seed, "training", state.device), synchronised(state.net, state.ranks):
+    with seeded(batches.seed, "training", state.device), synchronised(state.net, state.ranks, settings.sync_norm):
         state.ranks.check_equal("the frozen source", str(state.frozen))
         checkpoints.resume(state)
         if settings.compile:
@@ -137,7 +138,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
     state.net.train()
     with checkpoints.stop.deferred():
         for inputs, labels in batches.epoch(state.epoch, state.step):
-            train_step(state, inputs, labels, rates[state.step], settings.label_smoothing)
+            train_step(state, inputs, labels, rates[state.step], settings)
             if state.search:
                 state.search.advance((state.epoch * batches.steps + state.step) / steps)
             checkpoints.after_step(state)
@@ -146,15 +147,16 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
     return {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
 
 
-def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, rate: float, smoothing: float) -> None:
+def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, rate: float,
+               settings: TrainingSettings) -> None:
     """One step of the optimiser at `rate`."""
     state.moving = True
     state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.zero_grad()
-    parts = state.ranks.accumulate
+    parts = settings.accumulate
     for place, part in enumerate(zip(inputs.chunk(parts), labels.chunk(parts), strict=True)):
         with state.ranks.exchange(state.forward, now=place + 1 == parts):
-            state.losses[state.step] += backward(state, *part, smoothing, 1 / parts)
+            state.losses[state.step] += backward(state, *part, settings.label_smoothing, 1 / parts)
     state.optimizer.step()
     state.step += 1
     state.moving = False
