@@ -1,12 +1,56 @@
-"""What all tests share: one thread, and hypothesis without a clock and with the same examples every time."""
+"""What all tests share: one thread, hypothesis without a clock and with the same examples every time, and two helpers."""
 
+import json
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
+import safetensors.torch
 import torch
 from hypothesis import settings
+
+from popup.lab.training.stop import Stop
+from popup.ticket.sealed import digest
 
 torch.set_num_threads(1)
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("popup")
+
+
+class StopAt(Stop):
+    """Asks to end at the n-th look."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def check(self):
+        self.looks -= 1
+        if not self.looks:
+            self.number = signal.SIGINT
+        super().check()
+
+
+@pytest.fixture
+def stop_at():
+    """A Stop that ends a run at the n-th look at it."""
+    return StopAt
+
+
+def write_forged(path, change):
+    """The ticket file again after change(metadata, tensors), with a digest to match."""
+    content = path.read_bytes()
+    header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+    metadata, tensors = json.loads(header["__metadata__"]["popup"]), safetensors.torch.load(content)
+    del metadata["digest"]
+    change(metadata, tensors)
+    sealed = json.dumps({**metadata, "digest": digest(metadata, tensors)})
+    path.write_bytes(safetensors.torch.save(tensors, {"popup": sealed}))
+
+
+@pytest.fixture
+def forge():
+    """A function that changes a ticket file as someone would who can compute its digest."""
+    return write_forged

@@ -55,6 +55,15 @@ class SearchSettings:
         check_count("redraw_every", self.redraw_every)
         check_number("penalty", self.penalty, 0.0, inf)
 
+    def used(self) -> set[str]:
+        """The names of the fields that matter to a search with these settings."""
+        names = {"method", "scope", *METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
+        return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
+
+    def settled(self) -> SearchSettings:
+        """The settings with each field that does not matter at its default: equal searches have equal ones."""
+        return SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+
 
 def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:
     """One float32 score an edge, as the method distributes them, from the layer's own stream."""

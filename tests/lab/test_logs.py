@@ -12,7 +12,7 @@ from popup.lab.config import Config
 from popup.lab.machine import LOGS, Machine
 from popup.lab.runs.logs import MAKERS
 from popup.lab.runs.run import Laboratory
-from popup.lab.training.stop import Stop, Stopped
+from popup.lab.training.stop import Stopped
 
 RUN = ["--epochs", "2", "--widths", "16"]
 
@@ -40,29 +40,15 @@ def test_an_unknown_log_is_refused_by_name(tmp_path, capsys):
     assert "did you mean 'tensorboard'?" in capsys.readouterr().err
 
 
-class StopAt(Stop):
-    """Asks to end at the n-th look."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    def check(self):
-        self.looks -= 1
-        if not self.looks:
-            self.number = 2
-        super().check()
-
-
 @missing("tensorboard")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_has_each_metric_of_each_epoch_once_though_the_run_was_interrupted(tmp_path):
+def test_tensorboard_has_each_metric_of_each_epoch_once_though_the_run_was_interrupted(tmp_path, stop_at):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = Config.from_flat({"epochs": 3, "batch_size": 92, "widths": (16,)})
     machine = Machine("cpu", log=("tensorboard",))
     with pytest.raises(Stopped):
-        Laboratory(MODELS, machine, tmp_path, StopAt(34)).run(config)
+        Laboratory(MODELS, machine, tmp_path, stop_at(34)).run(config)
     Laboratory(MODELS, machine, tmp_path).run(config)
     (files,) = tmp_path.glob("*/tensorboard")
     found = EventAccumulator(str(files))

@@ -27,20 +27,6 @@ ROOT = Path(__file__).parents[2]
 STEPS = 15  # of an epoch of 1,437 or so images at batch size 92
 
 
-class StopAt(Stop):
-    """Asks to end at the n-th look."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    def check(self):
-        self.looks -= 1
-        if not self.looks:
-            self.number = signal.SIGINT
-        super().check()
-
-
 class Shift(nn.Module):
     """A parameter that is no layer's and starts random: the seed must give it again."""
 
@@ -80,13 +66,13 @@ CASES = [{}, {"model": "small_conv", "widths": (4, 4), "scope": "global", "augme
 
 
 @pytest.mark.parametrize("changes", CASES)
-def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path):
+def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path, stop_at):
     wanted = config(**changes)
     laboratory(tmp_path / "whole").run(wanted)
     for looks in (1, STEPS, STEPS + 1, 2 * STEPS + 5, 3 * STEPS + 6):
         out, seen = tmp_path / str(looks), []
         with pytest.raises(Stopped) as stopped:
-            laboratory(out, StopAt(looks)).run(wanted)
+            laboratory(out, stop_at(looks)).run(wanted)
         assert stopped.value.code == 130
         directory = laboratory(out).directory(wanted)
         assert directory.checkpoint.exists() and directory.result() is None
@@ -96,13 +82,13 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_whatever_a_method_remembers_goes_on_to_the_same_bytes(method, tmp_path):
+def test_whatever_a_method_remembers_goes_on_to_the_same_bytes(method, tmp_path, stop_at):
     """Averages, locked edges, redraws, frozen edges, noise, and the course of k, stopped in its middle and near its end."""
     wanted = config(method=method, er_p=0.5, k=0.3, anneal="cubic", anneal_until=0.7, redraw_every=6, epochs=3)
     laboratory(tmp_path / "whole").run(wanted)
     for looks in (STEPS - 2, 3 * STEPS - 4) if METHODS[method].learns else (STEPS - 2,):
         with pytest.raises(Stopped):
-            laboratory(tmp_path / str(looks), StopAt(looks)).run(wanted)
+            laboratory(tmp_path / str(looks), stop_at(looks)).run(wanted)
         laboratory(tmp_path / str(looks)).run(wanted)
         assert left_by(tmp_path / str(looks), wanted) == left_by(tmp_path / "whole", wanted)
 
@@ -130,13 +116,13 @@ def test_a_signal_during_an_evaluation_is_heard_at_once(epoch, tmp_path, monkeyp
     assert left_by(tmp_path / "cut", wanted) == left_by(tmp_path / "whole", wanted)
 
 
-def test_a_run_stopped_again_and_again_goes_on(tmp_path):
+def test_a_run_stopped_again_and_again_goes_on(tmp_path, stop_at):
     wanted = config(model="noisy", widths=())
     laboratory(tmp_path / "whole").run(wanted)
     stops = 0
     for _ in range(20):
         try:
-            laboratory(tmp_path / "often", StopAt(7)).run(wanted)
+            laboratory(tmp_path / "often", stop_at(7)).run(wanted)
             break
         except Stopped:
             stops += 1
@@ -186,10 +172,10 @@ def test_a_signal_ends_a_run_within_a_step_with_a_checkpoint_and_one_line(number
     assert [path.name for path in metrics[0].parent.glob("*.safetensors")] == ["checkpoint.safetensors"]
 
 
-def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path):
+def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path, stop_at):
     for seed in (0, 1):
         with pytest.raises(Stopped):
-            laboratory(tmp_path, StopAt(20)).run(config(seed=seed))
+            laboratory(tmp_path, stop_at(20)).run(config(seed=seed))
     one, other = (laboratory(tmp_path).directory(config(seed=seed)).checkpoint for seed in (0, 1))
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
@@ -203,20 +189,20 @@ def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path):
     laboratory(tmp_path).run(config(seed=0))
 
 
-def test_checkpoints_hold_no_frozen_weight(tmp_path):
+def test_checkpoints_hold_no_frozen_weight(tmp_path, stop_at):
     wanted = config(widths=(256, 256), er_p=0.05)
     with pytest.raises(Stopped):
-        laboratory(tmp_path, StopAt(20)).run(wanted)
+        laboratory(tmp_path, stop_at(20)).run(wanted)
     edges = 0.05 * 84480
     header = 17000  # its config and random states; the weights alone would be 16896
     assert laboratory(tmp_path).directory(wanted).checkpoint.stat().st_size < 2 * 4 * edges + edges / 4 + header
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, monkeypatch, stop_at):
     wanted = config()
     laboratory(tmp_path / "whole").run(wanted)
     with pytest.raises(Stopped):
-        laboratory(tmp_path / "full", StopAt(20)).run(wanted)
+        laboratory(tmp_path / "full", stop_at(20)).run(wanted)
     checkpoint = laboratory(tmp_path / "full").directory(wanted).checkpoint
     before = checkpoint.read_bytes()
 

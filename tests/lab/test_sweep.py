@@ -53,6 +53,12 @@ def test_the_grid_is_the_product_of_the_axes_times_the_seeds():
     assert len(request("--k", "0.5", "0.5").configs) == 1, "a value given twice is one cell"
 
 
+def test_a_setting_that_does_not_matter_to_a_method_makes_no_second_run_of_it():
+    configs = request("--method", "random", "edge_popup", "frozen", "--locked", "0.2", "0.4", "--anneal", "none", "cubic").configs
+    searches = [(config.search.method, config.search.locked, config.search.anneal) for config in configs]
+    assert searches[0] == ("random", 0.5, "none") and len(set(searches)) == len(searches) == 1 + 2 + 4
+
+
 def test_final_density_takes_the_place_of_k_and_impossible_cells_are_told():
     asked = request("--er-p", "0.05", "0.2", "--final-density", "0.1", "0.05")
     assert [(config.source.er_p, config.source.k) for config in asked.configs] == [(0.05, 1.0), (0.2, 0.5), (0.2, 0.25)]

@@ -317,3 +317,32 @@ def test_a_floor_keeps_layers_from_collapsing_under_a_global_scope():
 def test_search_is_not_given_twice():
     with pytest.raises(UsageError, match="beside"):
         attach(nn.Linear(3, 2), er_p=1.0, method="random", search=SearchSettings())
+
+
+CHANGED = {"rank": "value", "score_scale": 2.0, "anneal": "linear", "average_from": 0.0, "locked": 0.1, "redraw_every": 1,
+           "redraw_rate": 0.9, "penalty": 3.0}
+
+
+@pytest.mark.parametrize("setting", CHANGED)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_uses_the_settings_that_it_says(method, setting):
+    """Six steps of training by hand, with the setting at its default and at another value."""
+    def train(**options):
+        torch.manual_seed(0)
+        net, _, score = one_layer(method, k=0.3, weights="kaiming_normal", **options)
+        optimizer, seen = torch.optim.SGD([score], 0.1), []
+        for step in range(6):
+            loss = net(torch.randn(4, 8)).square().mean() + penalty(net)
+            if score.requires_grad and METHODS[method].learns:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            advance(net, (step + 1) / 6)
+            seen += [loss.detach(), search_of(net).select()[0]]
+        assert bool(loss.isfinite())
+        return seen
+
+    often = {"redraw_every": 2}
+    usual, other = train(**often), train(**often | {setting: CHANGED[setting]})
+    same = all(map(torch.equal, usual, other))
+    assert same == (setting not in METHODS[method].uses)

@@ -1,7 +1,6 @@
 """A mask of one's own in place of S_ER: the laws on it, law 5's variant (the edges are the file's, all else the seed's), its
 ticket there and back, and what is refused."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,6 @@ from popup.source import Recipe, draw_layer, find_layers, synflow
 from popup.source.masks import given_edges
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove
-from popup.ticket.sealed import digest
 
 INPUTS = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 P = {"0.weight": 0.6, "3.weight": 0.2, "7.weight": 0.05}
@@ -88,17 +86,6 @@ def test_the_masks_bits_lie_in_the_file_as_its_documentation_says(tmp_path):
         assert stored >> mask.size == 0
 
 
-def forge(path, change):
-    """The file again after change(metadata, tensors), with a digest to match."""
-    content = path.read_bytes()
-    header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-    metadata, tensors = json.loads(header["__metadata__"]["popup"]), safetensors.torch.load(content)
-    del metadata["digest"]
-    change(metadata, tensors)
-    sealed = json.dumps({**metadata, "digest": digest(metadata, tensors)})
-    path.write_bytes(safetensors.torch.save(tensors, {"popup": sealed}))
-
-
 def first(metadata):
     return metadata["layers"][0]
 
@@ -119,7 +106,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_forged_mask_is_refused(case, tmp_path):
+def test_a_forged_mask_is_refused(case, tmp_path, forge):
     change, words = CHANGES[case]
     path = extract(searched()[0]).save(tmp_path / "ticket")
     forge(path, change)
@@ -128,7 +115,7 @@ def test_a_forged_mask_is_refused(case, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_seed_forged_into_the_ticket_is_seen_in_the_weights(tmp_path):
+def test_a_seed_forged_into_the_ticket_is_seen_in_the_weights(tmp_path, forge):
     path = extract(searched()[0]).save(tmp_path / "ticket")
     forge(path, lambda metadata, tensors: metadata["recipe"].update(seed=4))
     assert "0.weight" in verify(load(path)).foreign

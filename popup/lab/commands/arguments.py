@@ -21,6 +21,7 @@ from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.recipes import DEFAULT, RECIPES, recipe
 from popup.lab.runs.controls import CONTROLS
+from popup.search.methods import METHODS
 
 T = typing.TypeVar("T")
 
@@ -92,7 +93,19 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
+    usual = vars(mirror().search)
+    _check_used(configs, {name for name in usual if values[name] != usual[name]})
+    configs = list(dict.fromkeys(dataclasses.replace(config, search=config.search.settled()) for config in configs))
     return Request(configs, impossible, output, machine, _take(Cluster, values), name)
+
+
+def _check_used(configs: Sequence[Config], given: set[str]) -> None:
+    """A UsageError if a search setting was `given` that matters to no config of the grid."""
+    if unused := sorted(given.difference(*(config.search.used() for config in configs))) if configs else []:
+        methods = [name for name, method in METHODS.items() if unused[0] in method.uses]
+        remedy = {"floor": "--scope global", **dict.fromkeys(("k_start", "anneal_until"), "--anneal linear, cubic or geometric")}
+        raise UsageError(f"--{_option(unused[0])} does not matter here: leave it out, or search with "
+                         f"{remedy.get(unused[0]) or '--method ' + ' or '.join(methods)}")
 
 
 def _recipe_named(arguments: Sequence[str]) -> str | None:

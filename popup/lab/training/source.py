@@ -8,7 +8,7 @@ from torch import nn
 
 from popup.lab.config import Config
 from popup.lab.data.datasets import Split
-from popup.lab.data.streamed import first_images
+from popup.lab.data.streamed import in_parts
 from popup.lab.training.batches import Normalise
 from popup.search.attach import attach_recipe
 from popup.source.layers import find_layers
@@ -35,6 +35,6 @@ def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np
         return None
     if source.mask == "synflow":
         return given_edges(find_layers(net), synflow(net, source, images.shape[1:]))
-    chosen = torch.from_numpy(Stream(source.seed, "saliency").permutation(len(images))[:BATCH]).to(images.device)
-    batch = Normalise(images)(first_images(images[chosen], BATCH)), labels[chosen]
+    chosen = torch.from_numpy(Stream(source.seed, "saliency").permutation(len(images))[:BATCH])
+    batch = Normalise(images)(next(in_parts(images, [chosen]))), labels[chosen.to(labels.device)]
     return given_edges(find_layers(net), snip(net, source, *batch))

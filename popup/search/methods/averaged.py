@@ -20,6 +20,8 @@ class Averaged(Method):
     those that are the highest now.
     """
 
+    uses = (*Method.uses, "average_from")
+
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
 

@@ -25,6 +25,8 @@ class Frozen(Method):
     `locked` is relative to the ticket, so that every k is possible; the weights are scaled for the final density.
     """
 
+    uses = (*Method.uses, "locked")
+
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         locked = np.zeros(layer.count, dtype=bool)
         words = Stream(seed, "locked", layer.layer.name).words32(layer.count)

@@ -27,6 +27,7 @@ class Gates(Method):
     """
 
     rate = 100.0
+    uses = ("score_scale", "penalty")
     SIGMA, STRENGTH = 0.5, 1e-3
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:

@@ -27,6 +27,7 @@ class GemMiner(Method):
     """
 
     rate = 10.0
+    uses = ("penalty",)
     FREEZINGS, STRENGTH = 10, 1e-5
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:

@@ -29,6 +29,7 @@ class Iterand(Method):
     """
 
     redraws = True
+    uses = (*Method.uses, "redraw_every", "redraw_rate")
     LAST = 0.9
 
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ class Method:
     learns = True            # whether scores get a gradient at all
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
     redraws = False          # whether edges that are not selected may get new weights from the streams
+    uses: tuple[str, ...] = ("rank", "score_scale", "anneal")  # the settings that matter to it, beside method and scope
     constant_values = True   # whether a selected edge's effective weight is its W, whatever else is selected
 
     def __init__(self, settings: SearchSettings) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from popup.search.methods.method import Method
+from popup.search.select import magnitude_keys
 
 if TYPE_CHECKING:
+    from popup.search.network import Search
     from popup.search.parametrization import EdgeWeight
 
 
@@ -16,6 +18,13 @@ class Random(Method):
     """The first scores are the last: S_P is a uniformly random subset of S_ER of exactly the same size."""
 
     learns = False
+    uses = ()
+
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        return magnitude_keys(scores)
+
+    def gates(self, search: Search) -> list[torch.Tensor]:
+        return search.select()
 
     def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(scores)

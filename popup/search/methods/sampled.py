@@ -25,6 +25,7 @@ class Sampled(Method):
     """
 
     rate = 1000.0
+    uses = ("score_scale", "penalty")
     STRENGTH = 1e-3
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:

@@ -18,7 +18,8 @@ from popup.lab.machine import Machine
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.stop import Stop, Stopped
+from popup.lab.training.source import computed_edges
+from popup.lab.training.stop import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,16 @@ def test_streamed_images_are_the_decoded_ones(images):
     held, other = hold_out(streamed, 0.2), hold_out(decoded, 0.2)
     assert torch.equal(first_images(held.test[0], 100), other.test[0])
     assert channel_sums(held.train[0]) == channel_sums(other.train[0]) != channel_sums(decoded.train[0])
+
+
+@pytest.mark.parametrize("mask", ["snip", "synflow"])
+def test_a_pruning_criterion_finds_the_same_edges(mask, images):
+    config = Config().replace(mask=mask, er_p=0.1, weights="kaiming_normal")
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 2)) for _ in range(2)]
+    found = [computed_edges(net, config, load(images, streaming).train)
+             for net, streaming in zip(nets, ("never", "always"), strict=True)]
+    assert found[0].keys() == found[1].keys() and all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    assert sum(map(len, found[0].values())) == 155
 
 
 @pytest.mark.parametrize("decoders", [1, 3])
@@ -122,21 +133,7 @@ def test_decoders_that_die_are_one_line(images, monkeypatch):
         first_images(load(images, "always").train[0], 4)
 
 
-class StopAt(Stop):
-    """Asks to end at the n-th look."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.looks = looks
-
-    def check(self):
-        self.looks -= 1
-        if not self.looks:
-            self.number = 2
-        super().check()
-
-
-def test_a_streamed_run_stopped_in_an_epoch_leaves_the_ticket_of_the_decoded_one(images, tmp_path):
+def test_a_streamed_run_stopped_in_an_epoch_leaves_the_ticket_of_the_decoded_one(images, tmp_path, stop_at):
     def small(image, classes):
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2),
                              nn.Linear(144, classes))
@@ -150,7 +147,7 @@ def test_a_streamed_run_stopped_in_an_epoch_leaves_the_ticket_of_the_decoded_one
 
     whole = run("decoded", "never")
     with pytest.raises(Stopped):
-        run("streamed", "always", 2, StopAt(8))
+        run("streamed", "always", 2, stop_at(8))
     again = run("streamed", "always", 1)
     tickets = [(tmp_path / out / config.hash() / "ticket.safetensors").read_bytes() for out in ("decoded", "streamed")]
     assert tickets[0] == tickets[1] and again["data_fingerprint"] == whole["data_fingerprint"]
