@@ -23,7 +23,7 @@ MODELS = Models({builder.__name__: builder for builder in (
 
 
 def resolve(name: str) -> Builder:
-    """The builder of a name: one of MODELS, `torchvision:NAME`, `timm:NAME`, or `my_package.my_module:build`.
+    """The builder of a name: one of MODELS, `torchvision:NAME`, `timm:NAME`, `chain:WORDS`, or `my_package.my_module:build`.
 
     Raises KeyError for an unknown plain name, ValueError with one line for anything else that is not there.
     """

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-import torch
 from torch import nn
 
+from models.chain import chain
 from models.widths import scaled
 
 
@@ -21,19 +21,9 @@ def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), 
     return nn.Sequential(*layers[:-1])
 
 
-class AppendOne(nn.Module):
-    """[n, features] -> [n, features + 1]: the constant 1 as a last feature."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-
-
 def mlp_constant(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), *,
                  width: float = 1.0) -> nn.Sequential:
     """The same without biases, on the flattened image and a constant 1: the first layer's biases are weights like others,
     and are masked as those are; later layers can have a constant from neurons that pass it on."""
-    sizes = [prod(image) + 1, *scaled(widths, width), classes]
-    layers: list[nn.Module] = [nn.Flatten(), AppendOne()]
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out, bias=False), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    words = ["flatten", "one", "linear", *["relu", "linear"] * len(widths)]
+    return chain("-".join(words), image, classes, widths, width=width)

@@ -10,6 +10,7 @@ from functools import partial
 
 from torch import nn
 
+from models.chain import chain, parse
 from models.vendor import check_known, from_timm, from_torchvision, timm_library, torchvision_models
 
 Builder = Callable[..., nn.Module]  # (image [channels, height, width], classes[, widths][, width=factor]) -> network
@@ -18,8 +19,8 @@ Builder = Callable[..., nn.Module]  # (image [channels, height, width], classes[
 class Models(Mapping[str, Builder]):
     """The networks of this package by name; `models["a:b"]` finds others too, which are not listed.
 
-    `torchvision:NAME`, `timm:NAME`, or `my_package.my_module:build`. An unknown plain name is a KeyError, an unknown
-    name with a colon a ValueError that says in one line what is missing.
+    `torchvision:NAME`, `timm:NAME`, `chain:WORDS`, or `my_package.my_module:build`. An unknown plain name is a KeyError, an
+    unknown name with a colon a ValueError that says in one line what is missing.
     """
 
     def __init__(self, builders: Mapping[str, Builder]) -> None:
@@ -29,7 +30,8 @@ class Models(Mapping[str, Builder]):
         place, colon, attribute = name.partition(":")
         if not colon:
             return self._builders[name]
-        return {"torchvision": torchvision_builder, "timm": timm_builder}.get(place, partial(own_builder, place))(attribute)
+        known = {"torchvision": torchvision_builder, "timm": timm_builder, "chain": chain_builder}
+        return known.get(place, partial(own_builder, place))(attribute)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._builders)
@@ -49,6 +51,13 @@ def timm_builder(name: str) -> Builder:
     """The builder of timm's network `name`."""
     check_known("timm", name.split(".")[0], timm_library().list_models())
     return partial(from_timm, name)
+
+
+def chain_builder(words: str) -> Builder:
+    """The builder of the chain of layers that `words` name (models/chain.py)."""
+    for word in words.split("-"):
+        parse(word)
+    return partial(chain, words)
 
 
 def own_builder(module: str, attribute: str) -> Builder:

@@ -30,8 +30,9 @@ class TaskSettings:
         "help": "fraction of each class's training images to hold out: accuracy is then measured on these and the test data "
                 "are not used, as whatever selects something must do"})
     model: str = field(default="mlp", metadata={
-        "help": "network, one of those below, torchvision:NAME, timm:NAME, or my_package.my_module:build for a function of "
-                "(image [channels, height, width], classes); known are", "axis": True})
+        "help": "network, one of those below, torchvision:NAME, timm:NAME, chain:WORDS for layers one by one (as in "
+                "conv3p1-relu-max2-flatten-linear, with --widths), or my_package.my_module:build for a function of (image "
+                "[channels, height, width], classes); known are", "axis": True})
     widths: tuple[int, ...] = field(default=(), metadata={
         "help": "hidden widths or channels of the network; none: the network's own (mlp: 256 256)"})
     width: float = field(default=1.0, metadata={

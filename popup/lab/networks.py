@@ -13,7 +13,7 @@ from popup.errors import UsageError, check_name
 from popup.lab.config import Config
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w], classes[, widths][, width=factor])
-OTHERS = ("torchvision:NAME", "timm:NAME", "MODULE:FUNCTION")
+OTHERS = ("torchvision:NAME", "timm:NAME", "chain:WORDS", "MODULE:FUNCTION")
 
 
 def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:

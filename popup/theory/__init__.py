@@ -2,7 +2,8 @@
 
 from popup.theory.construction import Construction, construct
 from popup.theory.plan import Plan, make_plan
+from popup.theory.reading import read_target
 from popup.theory.subset_sum import best_subsets
-from popup.theory.target import Target, read_target
+from popup.theory.target import Target
 
 __all__ = ["Construction", "Plan", "Target", "best_subsets", "construct", "make_plan", "read_target"]

@@ -8,6 +8,9 @@ with N_l = sup of the 1-norm of x_l over the domain. Giving each layer a share e
 
     eps_l = (epsilon / L) / ((1 + N_{l-1}) prod_{k > l} (||W_k||_inf + epsilon / L)).
 
+Of a convolution each output is such a neuron, on the taps of its field: N_{l-1} is a 1-norm over channels and taps, and so
+is ||W_l||_inf. x_l and e_l are bounded over all places of a map; pooling raises neither.
+
 This is the shape of the proof's budget (its constants are recalled, not read). It takes the copies of a neuron as one
 network's neuron; copies have errors of their own, which the weights of a subset (whose absolute values sum to more than
 |w|) may amplify: construction.py bounds that from the edges it has chosen, and it is measured.
@@ -21,11 +24,14 @@ from popup.theory.target import Target
 
 
 def suprema(target: Target) -> list[np.ndarray]:
-    """For l = 0 .. L - 1 an upper bound of |x_l| over the domain, a coordinate each, by interval arithmetic."""
+    """For l = 0 .. L - 1 an upper bound of |x_l| over the domain, for each channel, by interval arithmetic."""
     low, high = np.full(target.widths[0], target.low), np.full(target.widths[0], target.high)
     bounds = [np.maximum(np.abs(low), np.abs(high))]
     for layer in target.layers[:-1]:
-        centre, radius = layer.weight @ (low + high) / 2 + layer.bias, np.abs(layer.weight) @ (high - low) / 2
+        if layer.padded:
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+        weight = layer.weight.reshape(*layer.weight.shape[:1], layer.channels, layer.taps)  # [out, in, taps]
+        centre, radius = weight.sum(2) @ (low + high) / 2 + layer.bias, np.abs(weight).sum(2) @ (high - low) / 2
         low, high = np.maximum(centre - radius, 0), np.maximum(centre + radius, 0)
         bounds.append(high)
     return bounds
@@ -36,4 +42,5 @@ def plan_tolerances(target: Target, epsilon: float) -> list[float]:
     share = epsilon / len(target.layers)
     norms = [float(np.abs(layer.weight).sum(1).max()) + share for layer in target.layers]
     after = [float(np.prod(norms[place + 1:])) for place in range(len(norms))]
-    return [share / ((1 + float(bound.sum())) * later) for bound, later in zip(suprema(target), after, strict=True)]
+    return [share / ((1 + layer.taps * float(bound.sum())) * later)
+            for layer, bound, later in zip(target.layers, suprema(target), after, strict=True)]

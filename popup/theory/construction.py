@@ -4,6 +4,11 @@ Layer 0 makes univariate copies of the inputs' branches and of the constant (cop
 one target neuron, and each of its parameters w is the sum over a subset of the edges that S_ER left between the neuron and
 the copies of the parameter's input: sum(w_j multiple_j) = multiple w, within the tolerance (subset_sum.py). All these sums
 are of different edges, so they are solved independently. The outputs have one copy.
+
+In a convolution the neurons are channels, and each tap of a channel is an input of its own: w[o, i, a, b] is a sum over the
+edges at the tap (a, b) from the copies of channel i, which compute a multiple of it at every place of the map. Weights are
+[out, in * taps] throughout. ReLU, max pooling and average pooling are taken of each copy by itself: they are positively
+homogeneous, and move no copy further from its multiple.
 """
 
 from __future__ import annotations
@@ -56,16 +61,17 @@ class Construction:
 
 def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
               threads: int = 1) -> Construction:
-    """Choose S_P in the source of `recipe`, whose `layers` (l = 0 .. L, weights [out, in]) have the plan's widths."""
+    """Choose S_P in the source of `recipe`, whose `layers` (l = 0 .. L, weights [out, in, *kernel]) have the plan's widths."""
     units = [sqrt(3) * standard_deviation(layer, p, recipe.k, recipe.scale, recipe.gain)  # 1 for weights in [-1, 1]
              for layer, p in zip(layers, p_l, strict=True)]
     sources = [draw_layer(recipe, layers[0], p_l[0])]
-    copies, kept = deal(dense(sources[0]), target.branches)
+    copies, kept = deal(_matrix(sources[0]), target.branches)
     chosen, fits, scale = [kept], [], units[0]
-    for place, stage in enumerate(_stages(target, plan)):
+    for place, stage in enumerate(stages(target, plan)):
         sources.append(draw_layer(recipe, layers[place + 1], p_l[place + 1]))
         scale *= units[place + 1]
-        copies, kept, fit = _build_layer(dense(sources[-1]), copies, stage, scale, threads)
+        below = copies.at_taps(stage.taps, stage.inside, stage.constant // stage.taps)
+        copies, kept, fit = _build_layer(_matrix(sources[-1]), below, stage, scale, threads)
         chosen.append(kept)
         fits.append(fit)
     spare = _clear_unused(chosen)
@@ -77,17 +83,25 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
 
 @dataclass(frozen=True)
 class Stage:
-    """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below, `bounds`
-    [units] the largest |x| of those, `tolerance` of a parameter, `multiple` of the copies, and whether they are outputs."""
+    """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below and tap, the
+    biases last; `bounds` [units] the largest |x| of those, `tolerance` of a parameter, `multiple` of the copies; its taps,
+    the one that is never in the padding, and whether it is the last."""
 
     goals: np.ndarray
     bounds: np.ndarray
     tolerance: float
     multiple: float
+    taps: int
+    inside: int
     outputs: bool
 
+    @property
+    def constant(self) -> int:
+        """The unit of the constant 1."""
+        return self.goals.shape[1] - 1
 
-def _stages(target: Target, plan: Plan) -> Iterator[Stage]:
+
+def stages(target: Target, plan: Plan) -> Iterator[Stage]:
     """The target's layers from the first on; an input's branches are units of their own, w x = w relu(x) - w relu(-x)."""
     last = len(target.layers) - 1
     for place, (layer, bounds) in enumerate(zip(target.layers, suprema(target), strict=True)):
@@ -96,8 +110,8 @@ def _stages(target: Target, plan: Plan) -> Iterator[Stage]:
             weight = np.concatenate([sign * weight for sign in target.branches], axis=1)
             bounds = np.concatenate([np.full(target.widths[0], target.high if sign > 0 else -target.low)
                                      for sign in target.branches])
-        yield Stage(np.concatenate([weight, layer.bias[:, None]], axis=1), np.append(bounds, 1.0), plan.tolerances[place],
-                    plan.multiples[place + 1], place == last)
+        yield Stage(np.concatenate([weight, layer.bias[:, None]], axis=1), np.append(np.repeat(bounds, layer.taps), 1.0),
+                    plan.tolerances[place], plan.multiples[place + 1], layer.taps, layer.inside, place == last)
 
 
 def dense(source: LayerSource) -> np.ndarray:
@@ -107,9 +121,14 @@ def dense(source: LayerSource) -> np.ndarray:
     return weights.reshape(source.layer.shape)
 
 
+def _matrix(source: LayerSource) -> np.ndarray:
+    """W * S_ER as [out, in * taps]."""
+    return dense(source).reshape(source.layer.shape[0], -1)
+
+
 def _build_layer(weights: np.ndarray, below: Copies, stage: Stage, scale: float,
                  threads: int) -> tuple[Copies, np.ndarray, LayerFit]:
-    """The copies of one layer [rows], the edges they keep [rows, neurons below], and how well they fit."""
+    """The copies of one layer [rows], the edges they keep [rows, inputs], and how well they fit."""
     rows, out = len(weights), len(stage.goals)
     unit = np.arange(rows) if stage.outputs else np.arange(rows) % (out + 1)
     multiple = np.full(rows, stage.multiple * scale)
@@ -121,7 +140,7 @@ def _build_layer(weights: np.ndarray, below: Copies, stage: Stage, scale: float,
     for row, row_own in zip(solved, own, strict=True):
         error[row] = row_own + np.abs(weights[row, chosen[row]]) @ below.error[chosen[row]]
     if not stage.outputs:
-        _copy_constant(weights, below, chosen, unit == out, multiple)
+        _copy_constant(weights, below.of(stage.constant), below, chosen, unit == out, multiple)
         unit[multiple == 0] = NONE
         unit[solved] = _leave_out(unit[solved], own, limit * float(stage.bounds.sum()))
     fit = LayerFit(off.size, float(sums.candidates.mean()), float(sums.edges.mean()), float((off <= limit).mean()),
@@ -141,9 +160,9 @@ def _leave_out(unit: np.ndarray, own: np.ndarray, most: float) -> np.ndarray:
     return kept
 
 
-def _copy_constant(weights: np.ndarray, below: Copies, chosen: np.ndarray, rows: np.ndarray, multiple: np.ndarray) -> None:
-    """Let `rows` (bool) copy the constant: writes their edges to `chosen` and their multiples (0 where there is no edge)."""
-    columns = below.of(int(below.unit.max()))
+def _copy_constant(weights: np.ndarray, columns: np.ndarray, below: Copies, chosen: np.ndarray, rows: np.ndarray,
+                   multiple: np.ndarray) -> None:
+    """Let `rows` (bool) copy the constant from `columns`: writes their edges to `chosen`, their multiples (0: no edge)."""
     edges = weights[np.ix_(rows, columns)]
     kept = pass_constant(edges, below.multiple[columns], float(multiple[rows].max(initial=0.0)))
     multiple[rows] = (np.where(kept, edges, 0) * below.multiple[columns]).sum(1)
@@ -200,10 +219,10 @@ def _fit(values: np.ndarray, goals: np.ndarray, tolerance: float) -> Subsets:
 
 def _clear_unused(chosen: list[np.ndarray]) -> list[np.ndarray]:
     """Drop, in place and from the last layer down, the edges into neurons that no kept edge leaves. Returns the places
-    [out, in] of each layer whose edges lead to such neurons."""
+    [out, in * taps] of each layer whose edges lead to such neurons."""
     spare = [np.zeros(mask.shape, dtype=bool) for mask in chosen]
     for place in range(len(chosen) - 2, -1, -1):
-        unused = ~chosen[place + 1].any(0)
+        unused = ~chosen[place + 1].any(0).reshape(len(chosen[place]), -1).any(1)  # [out]: at none of the taps above
         chosen[place][unused] = False
         spare[place][unused] = True
     return spare

@@ -1,4 +1,4 @@
-"""Which unit of the target each neuron of a source layer stands for: its copies."""
+"""Which unit of the target each neuron (or channel) of a source layer stands for: its copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Copies:
-    """The neurons of one source layer [neurons]: neuron j computes multiple[j] * x_unit[j], within error[j] on the domain.
+    """The neurons of one source layer [neurons]: neuron j computes multiple[j] * x_unit[j], within error[j] on the domain,
+    and at every place of a map.
 
     The units are numbered from 0, the constant 1 last; NONE stands for no unit.
     """
@@ -24,6 +25,15 @@ class Copies:
         """The neurons that stand for `unit`, the most exact first."""
         neurons = np.flatnonzero(self.unit == unit)
         return neurons[np.argsort(self.error[neurons] / self.multiple[neurons], kind="stable")]
+
+    def at_taps(self, taps: int, inside: int, constant: int) -> Copies:
+        """The inputs of a layer of that many taps: each tap of a neuron, next to each other, stands for its own unit, unit *
+        taps + tap. A tap that lies in the padding somewhere reads 0 there, so the unit `constant` is one at tap `inside` alone.
+        """
+        tap = np.arange(taps)
+        unit = np.where(self.unit[:, None] == NONE, NONE, self.unit[:, None] * taps + tap)
+        unit[self.unit == constant] = np.where(tap == inside, constant * taps, NONE)
+        return Copies(unit.reshape(-1), np.repeat(self.multiple, taps), np.repeat(self.error, taps))
 
 
 def deal(weights: np.ndarray, branches: list[int]) -> tuple[Copies, np.ndarray]:

@@ -21,7 +21,8 @@ def candidates_needed(tolerance: float) -> int:
 
 
 def copies_needed(candidates: int, p: float) -> int:
-    """q: the copies of a neuron of which at least `candidates` have an edge to another neuron, in SHARE of the cases."""
+    """q: the copies of a neuron of which at least `candidates` have an edge (of probability p) to another neuron, in SHARE of
+    the cases."""
     if p == 1:
         return candidates
     low, high = candidates - 1, candidates  # low is never enough

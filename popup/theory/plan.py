@@ -26,7 +26,8 @@ class Plan:
 
     tolerances: eps_l of the parameters, l = 1 .. L. multiples: a copy in layer l computes multiples[l] times its target
     neuron, in units of the source's weights, l = 0 .. L (the first and the last are 1). candidates: wanted for a parameter,
-    l = 1 .. L. copies: q_l, l = 0 .. L - 1. units: what has copies in layer l, the constant included. widths: n_S,l.
+    l = 1 .. L. copies: q_l, l = 0 .. L - 1. units: what has copies in layer l (neurons,
+    channels), the constant included. reach: the share of layer 0's neurons that have an edge to a unit. widths: n_S,l.
     """
 
     tolerances: tuple[float, ...]
@@ -34,15 +35,18 @@ class Plan:
     candidates: tuple[int, ...]
     copies: tuple[int, ...]
     units: tuple[int, ...]
+    reach: float
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return tuple(copies * units for copies, units in zip(self.copies, self.units, strict=True))
+        neurons = [copies * units for copies, units in zip(self.copies, self.units, strict=True)]
+        return (copies_needed(neurons[0], self.reach), *neurons[1:])
 
     def entries(self, target: Target) -> int:
         """The weights of the complete source."""
         sizes = [target.widths[0] + 1, *self.widths, target.widths[-1]]
-        return sum(before * after for before, after in itertools.pairwise(sizes))
+        taps = [1, *(layer.taps for layer in target.layers)]
+        return sum(before * after * count for (before, after), count in zip(itertools.pairwise(sizes), taps, strict=True))
 
 
 def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, copies: int = 0) -> Plan:
@@ -62,7 +66,16 @@ def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, 
         raise _too_narrow(copies, wanted, needed, p)
     units = [len(target.branches) * target.widths[0] + 1, *(width + 1 for width in target.widths[1:-1])]
     return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple([copies] * len(needed) if copies else needed),
-                tuple(units))
+                tuple(units), _reach(target, p))
+
+
+def _reach(target: Target, p: float) -> float:
+    """The probability that a neuron of layer 0 has an edge to anything that can be copied: of any sign to an input of both,
+    of the right sign to the others and to the constant. With many inputs it is 1, with one channel and p = 0.3 it is 0.4.
+    (Each set of units needs enough neurons that reach one of it, by Hall's theorem; all together need most.)"""
+    inputs = target.widths[0]
+    missing = (1 - p) ** inputs if len(target.branches) == 2 else (1 - p / 2) ** inputs
+    return 1 - missing * (1 - p / 2)
 
 
 def _multiples(target: Target) -> list[float]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models import MODELS
+from models.registry import Models
 from popup import load
 from popup.lab.commands.command import main
 
@@ -64,6 +65,53 @@ def test_a_target_from_a_file(out, tmp_path, capsys):
     assert code == 2 and "no state_dict of mlp with widths [4]" in error and error.count("\n") == 1
 
 
+def conv(image, classes):
+    """A user's own network: functional ReLU, biases, no widths."""
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(image[0], 3, 3, padding=1), nn.Linear(3 * 4, classes)
+
+        def forward(self, x):
+            return self.head(nn.functional.relu(self.conv(x)).unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5)).flatten(1))
+
+    return Own()
+
+
+def test_a_convolutional_target_becomes_an_ordinary_ticket(tmp_path, capsys):
+    options = ("--model", "chain:conv3p1-relu-max4-flatten-linear", "--widths", 3, "--epochs", 3, "--epsilon", 0.5)
+    code, text, _ = call(capsys, "prove", *options, "--er-p", 0.5, "--threads", 1, "--compare", 1, "--out", tmp_path)
+    assert code == 0 and "1-3-10 on digits" in text and "ok, accuracy" in text and "edge-popup, 1 epochs" in text
+    path = tmp_path / "ticket-p0.5-seed0.safetensors"
+    assert call(capsys, "verify", path)[0] == 0
+    code, text, _ = call(capsys, "eval", path, "--threads", 1)
+    assert code == 0 and "repeated exactly" in text and "chain:one-conv1-relu-conv3p1-relu-max4-flatten-linear" in text
+    code, text, _ = call(capsys, "show", path)
+    assert code == 0 and "3.weight" in text
+    (source,) = json.loads((tmp_path / "existence.json").read_text())["sources"]
+    assert all(0 < gap["largest"] <= 0.5 for gap in source["tickets"][0]["gaps"].values())
+
+
+def test_ones_own_convolutional_network_from_a_file(tmp_path, capsys):
+    """Pooling that is no module is refused; with nn.AvgPool2d the same weights are built. Its builder takes no widths."""
+    torch.manual_seed(0)
+    net = conv((1, 8, 8), 10)
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "t.safetensors")
+
+    def pooled(image, classes):
+        own = conv(image, classes)
+        own.pool = nn.AvgPool2d(4)
+        own.forward = lambda x: own.head(own.pool(nn.functional.relu(own.conv(x))).flatten(1))
+        return own
+
+    models = Models({**MODELS, "conv": conv, "pooled": pooled})
+    options = ("--target", tmp_path / "t.safetensors", "--compare", 0, "--epsilon", 0.5, "--er-p", 0.9, "--threads", 1)
+    code, _, error = call(capsys, "prove", "--model", "conv", *options, "--out", tmp_path / "out", models=models)
+    assert code == 2 and "pooling is seen where it is a module" in error and error.count("\n") == 1
+    code, text, _ = call(capsys, "prove", "--model", "pooled", *options, "--out", tmp_path / "out", models=models)
+    assert code == 0 and "pooled 1-3-10" in text and "ok, accuracy" in text
+
+
 def test_a_ticket_that_misses_epsilon_is_not_written(tmp_path, capsys, monkeypatch):
     """A law that asks for too few candidates: the measurement finds it out."""
     monkeypatch.setattr("popup.theory.plan.candidates_needed", lambda tolerance: 3)
@@ -82,6 +130,8 @@ REFUSED = {
     "epsilon": (("--epsilon", "1e-7"), "a parameter would need"),
     "file": (("--target", "nowhere"), "there is no file 'nowhere'"),
     "not ReLU": (("--model", "tanh"), "it has Tanh"),
+    "no chain": (("--model", "chain:conv3-lrelu"), "'lrelu' is no layer: write "),
+    "widths": (("--model", "chain:conv3-relu-conv3-relu-flatten-linear"), "has 3 layers: give 2 widths"),
     "no p": (("--er-p", "2"), "er_p is 2.0"),
     "weights": (("--weights", "normal"), "kaiming_normal"),
 }
@@ -90,7 +140,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_one_line_and_no_ticket(name, tmp_path, capsys):
     options, words = REFUSED[name]
-    models = {**{"mlp": MODELS["mlp"], "mlp_constant": MODELS["mlp_constant"]}, "tanh": tanh}
+    models = Models({"mlp": MODELS["mlp"], "mlp_constant": MODELS["mlp_constant"], "tanh": tanh})
     code, _, error = call(capsys, "prove", *SMALL, "--epochs", "1", *options, "--out", tmp_path, models=models)
     assert code == 2 and words in error and error.count("\n") == 1
     assert not list(tmp_path.glob("*"))

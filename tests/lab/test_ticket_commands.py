@@ -202,6 +202,7 @@ def test_what_is_wrong_is_one_line(arguments, code, words, paths, capsys):
 
 TASKS = {
     "code of its own": ({"model": "os:abort"}, "would run code"),
+    "a chain of its own": ({"model": "chain:os:abort"}, "would run code"),
     "data of its own": ({"dataset": "os:abort"}, "would run code"),
     "a field of later": ({"later": 1}, "later version"), "widths as text": ({"widths": "8"}, "widths"),
     "huge widths": ({"widths": [10**6, 10**6]}, "another architecture"),

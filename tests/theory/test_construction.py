@@ -17,7 +17,7 @@ from popup.theory.budget import plan_tolerances, suprema
 from popup.theory.construction import construct, dense
 from popup.theory.copies import NONE, Copies, deal, pass_constant
 from popup.theory.plan import make_plan
-from popup.theory.target import read_target
+from popup.theory.reading import read_target
 from popup.ticket import load, verify
 from popup.ticket.assembled import assemble, least_fraction
 
@@ -181,43 +181,6 @@ def test_the_budget_bounds_what_its_tolerances_do():
             y = np.maximum(y, 0) if place < 2 else y
         worst = max(worst, float(np.abs(y - target(x)).max()))
     assert 0.02 * EPSILON < worst <= EPSILON
-
-
-class Skip(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
-
-    def forward(self, x):
-        return x.flatten(1) + self.two(torch.relu(self.one(x.flatten(1))))
-
-
-REFUSED = {
-    "no linear layer": (lambda: nn.Flatten(), "no chain .*: it has no linear layer"),
-    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
-    "skip": (Skip, "no chain of linear layers with ReLU between them: its outputs differ by "),
-    "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
-    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2)), "it has Conv2d"),
-    "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
-    "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
-    "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_target_that_is_no_relu_chain_is_refused_in_one_line(name):
-    make, words = REFUSED[name]
-    torch.manual_seed(0)
-    with pytest.raises(UsageError, match=words) as error:
-        read_target(make(), IMAGE, LOW, HIGH)
-    assert "\n" not in str(error.value)
-
-
-def test_a_target_that_is_not_finite_is_refused():
-    net = target_net()
-    net[1].bias.data[0] = torch.nan
-    with pytest.raises(UsageError, match="not finite"):
-        read_target(net, IMAGE, LOW, HIGH)
 
 
 def test_what_the_law_says_cannot_be_is_refused_with_what_would_do():

@@ -33,6 +33,7 @@ from popup.lab.runs.run import Laboratory
 from popup.theory.plan import Plan
 
 DONE, FAILED = 0, 1
+OWN_WIDTHS = {"mlp": (16, 16)}
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class ProveOptions:
     seed: int = field(default=0, metadata={"help": "seed of the target, and of the first source"})
     seeds: int = field(default=1, metadata={"help": "sources at each p, of seeds counted up from --seed"})
     model: str = field(default="mlp", metadata={
-        "help": "target network: linear layers with ReLU between, by name or MODULE:FUNCTION"})
-    widths: tuple[int, ...] = field(default=(16, 16), metadata={
-        "help": "hidden widths of the target; none: the network's own"})
+        "help": "target network: linear and convolutional layers with ReLU between and pooling, by name, MODULE:FUNCTION, or "
+                "chain:WORDS such as chain:conv3p1-relu-max2-flatten-linear (with --widths 8)"})
+    widths: tuple[int, ...] = field(default=(), metadata={
+        "help": "hidden widths or channels of the target; none: the network's own (mlp: 16 16)"})
     dataset: str = field(default="digits", metadata={"help": "data set of the target"})
     target: str = field(default="", metadata={
         "help": "safetensors file with the target's state_dict, for images normalised as runs do; none: it is trained here"})
@@ -92,8 +94,9 @@ def prove(arguments: Sequence[str], models: Models) -> int:
     out = check_writable(Path(options.out))
     laboratory = Laboratory(models, Machine(options.device, options.threads, options.data_dir), out)
     config = Config.from_flat({
-        "model": options.model, "widths": options.widths, "dataset": options.dataset, "seed": options.seed,
-        "epochs": options.epochs, "weight_decay": options.weight_decay, "role": "dense_trained", "er_p": 1.0, "k": 1.0})
+        "model": options.model, "widths": options.widths or OWN_WIDTHS.get(options.model, ()), "dataset": options.dataset,
+        "seed": options.seed, "epochs": options.epochs, "weight_decay": options.weight_decay, "role": "dense_trained",
+        "er_p": 1.0, "k": 1.0})
     path = Path(options.target)
     trained = load_target(laboratory, config, path) if options.target else train_target(laboratory, config)
     plans = {p: plan_for(trained, p, options.epsilon, options.tolerance, options.copies, options.most_weights)
@@ -141,7 +144,7 @@ def _prove_at(laboratory: Laboratory, config: Config, options: ProveOptions, tra
         print(_gap_line(seed, built, holds, options.epsilon), flush=True)
     failures = sum(not holds for _, _, holds in builts)
     first = builts[0][1]
-    found = search_ticket(laboratory, config, first, options.compare) if options.compare else None
+    found = search_ticket(laboratory, config, trained, first, options.compare) if options.compare else None
     print(f"misses of epsilon: {failures} of {options.seeds} sources\n\n{_fit_table(first)}\n\n"
           f"{_comparison(trained, first, found, options)}\n", flush=True)
     return {"er_p": p, "failures": failures, "plan": {**asdict(plan), "widths": plan.widths},

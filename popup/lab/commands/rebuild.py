@@ -18,7 +18,7 @@ from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket
 
-SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+")        # no name that imports a module of the file's choice
+SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+")  # no name that imports a module of the file's choice
 SAFE_DATASET = re.compile(r"\w+|folder:.+")
 LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
 

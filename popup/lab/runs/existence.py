@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
+from math import prod, sqrt
 from pathlib import Path
 
 import safetensors
@@ -27,11 +28,12 @@ from popup.source.recipe import Recipe, draw
 from popup.source.streams import Stream
 from popup.theory.construction import Construction, construct
 from popup.theory.plan import Plan, make_plan
-from popup.theory.target import Target, read_target
+from popup.theory.reading import read_target
+from popup.theory.target import Target
 from popup.ticket.assembled import assemble
 from popup.ticket.ticket import Ticket, extract
 
-SOURCE_MODEL = "mlp_constant"
+MLP = re.compile("flatten-one-linear(-relu-linear)+")
 WEIGHTS = {"uniform": ("unit", 1 / sqrt(3)), "kaiming_normal": ("edges", sqrt(2))}  # scale and gain; uniform: U[-1, 1]
 RANDOM_INPUTS = 4096
 
@@ -125,7 +127,7 @@ def _inputs(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
 
 def random_inputs(target: Target, image: tuple[int, ...], seed: int) -> torch.Tensor:
     """RANDOM_INPUTS images whose every coordinate is uniform in the target's domain."""
-    count = RANDOM_INPUTS * target.widths[0]
+    count = RANDOM_INPUTS * prod(image)
     share = torch.from_numpy(Stream(seed, "random inputs").uniform(count)).float()
     return (share * (target.high - target.low) + target.low).view(RANDOM_INPUTS, *image)
 
@@ -136,10 +138,11 @@ def source_recipe(weights: str, p: float, seed: int) -> Recipe:
     return Recipe(er_p=p, k=1.0, weights=weights, scale=scale, gain=gain, seed=seed)
 
 
-def source_config(config: Config, recipe: Recipe, plan: Plan) -> Config:
-    """The config of the source network: the constant's MLP with the plan's widths, on the target's data."""
+def source_config(config: Config, recipe: Recipe, target: Target, plan: Plan) -> Config:
+    """The config of the source network, on the target's data: its steps with a constant and layer 0, the plan's widths."""
+    model = "mlp_constant" if MLP.fullmatch(target.source) else f"chain:{target.source}"
     task = TaskSettings(dataset=config.task.dataset, image_size=config.task.image_size, validation=config.task.validation,
-                        model=SOURCE_MODEL, widths=plan.widths)
+                        model=model, widths=plan.widths)
     return replace(config, source=recipe, task=task)
 
 
@@ -147,10 +150,10 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
                  threads: int) -> Built:
     """Build the ticket, put it together as any ticket, and measure it as `eval` does."""
     began = time.process_time()
-    own = source_config(config, recipe, plan)
+    own = source_config(config, recipe, trained.target, plan)
     with torch.device("meta"):
-        layers: list[Layer] = find_layers(laboratory.models[SOURCE_MODEL](laboratory.data(own).image,
-                                                                          laboratory.data(own).classes, plan.widths))
+        layers: list[Layer] = find_layers(laboratory.models[own.task.model](laboratory.data(own).image,
+                                                                            laboratory.data(own).classes, plan.widths))
     found = construct(trained.target, plan, recipe, layers, recipe.densities(layers), threads)
     ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
     seconds = time.process_time() - began
@@ -181,7 +184,7 @@ def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module,
     return gaps
 
 
-def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: int,
+def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, built: Built, epochs: int,
                   on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Found:
     """Edge-popup in the same source (the same S_ER and weights), keeping as many edges as the built ticket (up to one a
     layer), but the same share of each layer.
@@ -189,7 +192,7 @@ def search_ticket(laboratory: Laboratory, config: Config, built: Built, epochs: 
     The logits of such a source are some thousand, so its loss is taken of logits divided by their deviation at the start.
     """
     began = time.process_time()
-    own = source_config(config, built.ticket.recipe, built.plan).replace(epochs=epochs)
+    own = source_config(config, built.ticket.recipe, trained.target, built.plan).replace(epochs=epochs)
     net, data = laboratory.network(own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
     with torch.no_grad():

@@ -1,0 +1,175 @@
+"""Reading a target: the chain of layers that a network is, or one line that says why it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.theory.chain import LAYERS, Sides, Step, implied
+from popup.theory.target import Target, TargetLayer
+
+STEPS = (nn.Linear, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+ALLOWED = {*(kind.__name__ for kind in STEPS), "Flatten", "Identity", "Dropout"}
+CHECKED = 64  # random inputs on which a network is compared with the chain that it should be
+
+
+def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -> Target:
+    """The target of a network of Linear and Conv2d layers with ReLU between them and max or average pooling, for inputs
+    [n, *image] in [low, high].
+
+    Modules are read in the order in which they are called. Whatever else the network does shows: it is compared with that
+    chain on random inputs, and refused (UsageError).
+    """
+    others = sorted({type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED)
+    if others:
+        raise _no_chain(f"it has {', '.join(others)}")
+    called, failure = _called(net, tuple(image))
+    if not any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in called):
+        raise _no_chain("it has no linear layer and no convolution")
+    layers, steps = _read(called, tuple(image))
+    if failure:
+        raise _no_chain(f"it cannot take an image {list(image)}: {failure}")
+    target = Target(layers, steps, low, high)
+    _compare(net, tuple(image), target)
+    return target
+
+
+@torch.no_grad()
+def _called(net: nn.Module, image: tuple[int, ...]) -> tuple[list[nn.Module], str]:
+    """The modules of STEPS in the order in which the network calls them, and what made it fail, if it did."""
+    called: list[nn.Module] = []
+    hooks = [module.register_forward_pre_hook(lambda module, inputs: called.append(module))
+             for module in net.modules() if isinstance(module, STEPS)]
+    training, failure = net.training, ""
+    try:
+        net.eval()(torch.zeros(1, *image))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        failure = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    for hook in hooks:
+        hook.remove()
+    net.train(training)
+    return called, failure
+
+
+def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[TargetLayer, ...], tuple[Step, ...]]:
+    """The layers and steps of modules that are called one after the other, on a map whose size is followed."""
+    flat = len(image) != 3
+    channels, sides = (prod(image), (1, 1)) if flat else (image[0], (image[1], image[2]))
+    layers, steps = [], []
+    for module in called:
+        kind = _kind(module)
+        if flat and kind not in ("linear", "relu"):
+            raise _no_chain(f"it has a {type(module).__name__} where there is no map")
+        if kind == "linear" and not layers:  # each pixel is an input of its own
+            channels, sides = channels * prod(sides), (1, 1)
+        step = _step(module, kind, sides)
+        if kind in LAYERS:
+            _check_inputs(module, kind, channels, sides, image if not layers else None)
+            layers.append(_layer(module, step, sides))
+            channels = len(layers[-1].bias)
+        sides = (1, 1) if kind == "linear" else step.sides(sides)
+        flat |= kind == "linear"
+        if min(sides) < 1:
+            raise _no_chain(f"an image {list(image)} is too small for it")
+        steps.append(step)
+    return tuple(layers), tuple(implied(steps))
+
+
+def _kind(module: nn.Module) -> str:
+    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.ReLU: "relu", nn.MaxPool2d: "max"}
+    return next((name for kind, name in kinds.items() if isinstance(module, kind)), "avg")
+
+
+def _step(module: nn.Module, kind: str, sides: Sides) -> Step:
+    """The step of a module on a map of `sides`; a UsageError for the options that are not built."""
+    if kind in ("linear", "relu"):
+        return Step(kind)
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        return _equal_parts(module, sides)
+    _check_options(module, kind)
+    kernel, stride, dilation = (_pair(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
+    if not isinstance(module.padding, str):
+        return Step(kind, kernel, stride, _pair(module.padding), dilation)
+    height, width = (apart * (side - 1) * (module.padding == "same") for side, apart in zip(kernel, dilation, strict=True))
+    if height % 2 or width % 2:
+        raise _no_chain("its Conv2d has padding 'same' with an even kernel, which is more on one side")
+    return Step(kind, kernel, stride, (height // 2, width // 2), dilation)
+
+
+def _equal_parts(module: nn.AdaptiveAvgPool2d, sides: Sides) -> Step:
+    out = [size or side for size, side in zip(_pair(module.output_size), sides, strict=True)]
+    if any(side % size for side, size in zip(sides, out, strict=True)):
+        raise _no_chain(f"its AdaptiveAvgPool2d makes {out} of a map {list(sides)}, which are no equal parts")
+    kernel = (sides[0] // out[0], sides[1] // out[1])
+    return Step("avg", kernel, kernel)
+
+
+def _check_options(module: nn.Module, kind: str) -> None:
+    name = type(module).__name__
+    if getattr(module, "ceil_mode", False) or getattr(module, "divisor_override", None):
+        raise _no_chain(f"its {name} has ceil_mode or divisor_override")
+    if kind == "avg" and any(_pair(module.padding)):
+        raise _no_chain(f"its {name} has padding, so that a constant is another one at the border")
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        raise _no_chain(f"its {name} has padding mode {module.padding_mode!r}, not zeros")
+
+
+def _pair(value: object) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _check_inputs(module: nn.Module, kind: str, channels: int, sides: Sides, image: tuple[int, ...] | None) -> None:
+    """A UsageError unless a layer takes what comes before it: the image (for the first), or the layer before's outputs."""
+    wanted, there = ((module.in_features, channels * prod(sides)) if kind == "linear" else (module.in_channels, channels))
+    what = "inputs" if kind == "linear" else "channels"
+    if wanted != there and image is not None:
+        raise _no_chain(f"its first {'linear layer' if kind == 'linear' else 'convolution'} has {wanted} {what}, and an "
+                        f"image {list(image)} has {there}")
+    if wanted != there:
+        hint = " (pooling is seen where it is a module, such as nn.MaxPool2d)" if prod(sides) > 1 else ""
+        raise _no_chain(f"a layer of {there} outputs is followed by one of {wanted} {what}{hint}")
+
+
+def _layer(module: nn.Module, step: Step, sides: Sides) -> TargetLayer:
+    weight = _array(module.weight)
+    bias = np.zeros(len(weight)) if module.bias is None else _array(module.bias)
+    if step.kind == "linear":
+        return TargetLayer(weight, bias, prod(sides))
+    inside = step.inside(sides) if min(step.sides(sides)) > 0 else 0
+    if inside is None:
+        raise _no_chain(f"its {step.word} has no tap that lies nowhere in the padding, which a bias needs")
+    group, size = len(weight) // module.groups, weight.shape[1]
+    whole = np.zeros((len(weight), module.in_channels, *weight.shape[2:]))  # channels of other groups: 0
+    for place in range(module.groups):
+        whole[place * group:(place + 1) * group, place * size:(place + 1) * size] = weight[place * group:(place + 1) * group]
+    return TargetLayer(whole.reshape(len(whole), -1), bias, prod(step.kernel), inside, any(step.padding))
+
+
+def _array(parameter: torch.Tensor) -> np.ndarray:
+    array = parameter.detach().double().cpu().numpy()
+    if not np.isfinite(array).all():
+        raise UsageError("the target has parameters that are not finite: train it again")
+    return array
+
+
+@torch.no_grad()
+def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
+    """A UsageError if `net` is not the chain that was read from it."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.rand(CHECKED, *image, generator=draw) * (target.high - target.low) + target.low
+    training = net.training
+    found = net.eval()(inputs).double().numpy()
+    net.train(training)
+    wanted = target(inputs.double().numpy())
+    difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
+    if not difference <= 1e-3 * max(1.0, float(np.abs(wanted).max())):
+        raise _no_chain(f"its outputs differ by {difference:.3g} from that chain's")
+
+
+def _no_chain(why: str) -> UsageError:
+    return UsageError(f"the target is no chain of Linear and Conv2d layers with ReLU between them: {why}; give one that is")

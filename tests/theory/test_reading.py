@@ -1,0 +1,152 @@
+"""Targets: a network is read as the chain of layers that it is, or refused in one line."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from popup.errors import UsageError
+from popup.theory.chain import Step
+from popup.theory.reading import read_target
+
+LOW, HIGH = -1.0, 2.0
+FLAT, MAPS = (1, 1, 3), (2, 6, 7)
+
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x.flatten(1) + self.two(torch.relu(self.one(x.flatten(1))))
+
+
+class Functional(nn.Module):
+    """As networks are often written: ReLU and flatten are functions, and one pool is used twice."""
+
+    def __init__(self, twice):
+        super().__init__()
+        self.head, self.pool = nn.Linear(4, 2), nn.MaxPool2d(2)  # not in the order of the calls
+        self.one, self.two, self.twice = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1), twice
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.one(x)))
+        x = F.relu(self.two(x))
+        x = self.pool(x) if self.twice else F.max_pool2d(x, 2)
+        return self.head(torch.flatten(x, 1))
+
+
+def chained(*layers, outputs=None):
+    """A function that makes nn.Sequential of the layers; with `outputs` a linear layer of so many inputs ends it."""
+    return lambda: nn.Sequential(*layers, *([nn.Flatten(), nn.Linear(outputs, 2)] if outputs else []))
+
+
+READ = {  # network and the words of its source
+    "mlp": (chained(nn.Flatten(), nn.Linear(84, 3), nn.ReLU(), nn.Linear(3, 2)), "flatten-one-linear-relu-linear-relu-linear"),
+    "pooling first": (chained(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 3), nn.ReLU(), nn.Linear(3, 2)),
+                      "avg2-flatten-one-linear-relu-linear-relu-linear"),
+    "ReLU around": (chained(nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten()),
+                    "max2-relu-one-conv1-relu-conv3-relu-flatten"),
+    "functional": (lambda: Functional(True),
+                   "one-conv1-relu-conv3p1-relu-max2-conv3p1-relu-max2-flatten-linear"),
+    "pooling before ReLU": (chained(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2), nn.ReLU(), outputs=12),
+                            "one-conv1-relu-conv3-avg2-relu-flatten-linear"),
+    "options": (chained(nn.Conv2d(2, 4, (3, 2), 2, (2, 1), (2, 1), groups=2, bias=False), nn.ReLU(), nn.MaxPool2d(3, 1, 1),
+                        nn.Conv2d(4, 3, 3, padding="same"), nn.ReLU(), nn.AdaptiveAvgPool2d((1, None)), outputs=12),
+                "one-conv1-relu-conv3x2s2p2x1d2x1-relu-max3s1p1-conv3p1-relu-avg3x1-flatten-linear"),
+    "no linear layer": (chained(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+                        "one-conv1-relu-conv3-relu-conv1-avg4x5-flatten"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_chain_is_read_as_it_is_called(name):
+    make, words = READ[name]
+    torch.manual_seed(0)
+    net = make()
+    target = read_target(net, MAPS, LOW, HIGH)
+    assert target.source == words and net.training
+    x = torch.randn(9, *MAPS)
+    with torch.no_grad():
+        np.testing.assert_allclose(target(x.double().numpy()), net(x).numpy(), atol=1e-5)
+
+
+def test_layers_are_matrices_over_channels_and_taps():
+    net = READ["options"][0]()
+    target = read_target(net, MAPS, LOW, HIGH)
+    assert [(layer.weight.shape, layer.taps, layer.channels, layer.padded) for layer in target.layers] == [
+        ((4, 12), 6, 2, True), ((3, 36), 9, 4, True), ((2, 12), 4, 3, False)]
+    first = target.layers[0].weight.reshape(4, 2, 3, 2)
+    np.testing.assert_array_equal(first[[0, 2], [0, 1]], net[0].weight.detach()[[0, 2], 0].double())
+    assert not first[:2, 1].any() and not first[2:, 0].any() and target.widths == [2, 4, 3, 2]
+
+
+CASES = [(kernel, stride, padding, dilation, side) for kernel, stride, padding, dilation, side in
+         product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2), (3, 4, 7)) if side + 2 * padding > dilation * (kernel - 1)]
+
+
+def test_the_tap_of_the_biases_is_never_in_the_padding():
+    """Against convolutions of a map of ones with one tap: 1 everywhere if and only if the tap is always inside."""
+    found = []
+    for kernel, stride, padding, dilation, side in CASES:
+        step = Step("conv", *((value, value) for value in (kernel, stride, padding, dilation)))
+        taps = torch.eye(kernel * kernel).view(-1, 1, kernel, kernel)
+        maps = F.conv2d(torch.ones(1, 1, side, side), taps, None, stride, padding, dilation)[0]
+        assert step.sides((side, side)) == tuple(maps.shape[1:])
+        always = [tap for tap in range(kernel * kernel) if bool((maps[tap] == 1).all())]
+        inside = step.inside((side, side))
+        assert (inside is None and not always) or inside in always
+        found.append(inside)
+    assert None in found and Step("conv", (3, 3), padding=(1, 1)).inside((8, 8)) == 4
+
+
+FLAT_REFUSED = {
+    "no linear layer": (lambda: nn.Flatten(), "no chain .*: it has no linear layer"),
+    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
+    "skip": (Skip, "no chain of Linear and Conv2d layers with ReLU between them: its outputs differ by "),
+    "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
+    "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
+    "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
+    "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),
+    "convolution of numbers": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Conv2d(4, 2, 1)),
+                               "it has a Conv2d where there is no map"),
+}
+MAPS_REFUSED = {
+    "functional pooling": (lambda: Functional(False), r"36 outputs is followed by one of 4 inputs \(pooling is seen"),
+    "other channels": (chained(nn.Conv2d(3, 2, 1), nn.ReLU(), outputs=2), r"first convolution has 3 channels, .* has 2"),
+    "too small": (chained(nn.Conv2d(2, 2, 8), nn.ReLU(), outputs=2), r"an image \[2, 6, 7\] is too small for it"),
+    "reflected": (chained(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU(), outputs=84), "mode 'reflect'"),
+    "even same": (chained(nn.Conv2d(2, 2, 2, padding="same"), nn.ReLU(), outputs=84), "padding 'same' with an even kernel"),
+    "no tap": (chained(nn.Conv2d(2, 2, 1, padding=1), nn.ReLU(), outputs=144), "conv1p1 has no tap that lies nowhere in the"),
+    "padded average": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), outputs=84), "AvgPool2d has padding"),
+    "ceil mode": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True), outputs=24), "has ceil_mode"),
+    "indices": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d(2, return_indices=True), nn.ReLU(), outputs=18),
+                r"it cannot take an image \[2, 6, 7\]: "),
+    "unequal parts": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), outputs=32), "are no equal parts"),
+    "norm": (chained(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), outputs=84), "it has BatchNorm2d"),
+    "no ReLU": (chained(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), outputs=18), "its outputs differ by "),
+    "unflattened": (chained(nn.Conv2d(2, 2, 1)), "its outputs differ by inf"),
+    "another image": (chained(nn.Conv2d(2, 2, 3), nn.ReLU(), outputs=5), "40 outputs is followed by one of 5 inputs"),
+}
+REFUSED = [(make, words, image) for cases, image in ((FLAT_REFUSED, FLAT), (MAPS_REFUSED, MAPS))
+           for make, words in cases.values()]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize(("make", "words", "image"), REFUSED, ids=[*FLAT_REFUSED, *(f"maps, {name}" for name in MAPS_REFUSED)])
+def test_a_target_that_is_no_relu_chain_is_refused_in_one_line(make, words, image):
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match=words) as error:
+        read_target(make(), image, LOW, HIGH)
+    assert "\n" not in str(error.value)
+
+
+def test_a_target_that_is_not_finite_is_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    net[1].bias.data[0] = torch.nan
+    with pytest.raises(UsageError, match="not finite"):
+        read_target(net, FLAT, LOW, HIGH)
