@@ -14,7 +14,10 @@ from models import MODELS
 from popup.errors import UsageError
 from popup.lab.commands.command import main
 from popup.lab.config import Config
+from popup.lab.machine import Machine
 from popup.lab.runs.cell import Cell, check_locks
+from popup.lab.runs.run import Laboratory
+from popup.lab.runs.worker import work
 
 ROOT = Path(__file__).parents[2]
 GRID = ["--epochs", "8", "--widths", "64", "--er-p", "0.3", "1", "--k", "0.3", "0.5", "--seeds", "2", "--controls", "random"]
@@ -115,3 +118,24 @@ def test_runs_of_an_older_version_are_reported_and_its_plans_left_alone(tmp_path
     assert main(["worker", str(tmp_path)], MODELS) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "2 unfinished runs" in lines[0] and "nothing is left to do" in lines[1] and len(lines) == 2
+
+
+def test_a_cell_that_kills_its_workers_is_called_failed(tmp_path, monkeypatch):
+    """A worker a process, as by hand; each is gone in the middle of the run, as if for want of memory."""
+    def worker():
+        process = os.fork()
+        if process:
+            return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        monkeypatch.setattr(Laboratory, "run", lambda *arguments: os._exit(99))
+        work(Laboratory(MODELS, Machine("cpu"), tmp_path), [Config()], lambda event: None)
+        os._exit(0)
+
+    cell = Cell(tmp_path, Config())
+    cell.write_config()
+    assert [worker() for _ in range(3)] == [99] * 3 and not cell.over()
+    (cell.path / "checkpoint.safetensors").write_bytes(b"the third came further than the others")
+    assert [worker() for _ in range(3)] == [99] * 3 and not cell.over()
+    assert worker() == 0 and "3 workers in a row were killed" in cell.failure()
+    assert worker() == 0, "it is over"
+    cell.forget_failure()
+    assert worker() == 99, "and a new plan tries it again"

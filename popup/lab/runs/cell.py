@@ -22,6 +22,7 @@ from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.record import RunDirectory
 
 HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
+BEGUN = ".begun"  # the note of a process that does a cell
 LOCAL_ONLY = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # mount options of NFS and Lustre
 
 
@@ -71,7 +72,25 @@ class Cell:
 
     def forget_failure(self) -> None:
         """Let the cell be tried again."""
-        (self.path / "failure.json").unlink(missing_ok=True)
+        for name in ("failure.json", BEGUN):
+            (self.path / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def counting_deaths(self) -> Iterator[int]:
+        """Leave a note in the directory for the block, which stays there only if the process ends without a word (killed,
+        often for want of memory). Gives how many such ends there were in a row, with no checkpoint between them."""
+        note, checkpoint = self.path / BEGUN, RunDirectory(self.path.parent, self.config).checkpoint
+        progress = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        try:
+            found = json.loads(note.read_text(encoding="ascii"))
+            deaths = found["times"] if found["progress"] == progress else 0
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            deaths = 0
+        write_atomically(note, json.dumps({"times": deaths + 1, "progress": progress}).encode())
+        try:
+            yield deaths
+        finally:
+            note.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[bool]:

@@ -15,6 +15,7 @@ from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.training import RunFailed
 
+MOST_DEATHS = 3  # processes that may be killed on one cell, without a checkpoint between them, before it is called failed
 PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that others are doing, doubled from look to look
 
 
@@ -64,6 +65,15 @@ def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None],
 def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> None:
     """Run the cell; a failure that is the cell's own is recorded and the worker goes on."""
     tell(Event("started", cell.name, cell.label))
+    with cell.counting_deaths() as deaths:
+        if deaths < MOST_DEATHS:
+            _run_cell(laboratory, cell, keep_on)
+        else:
+            cell.fail(f"{deaths} workers in a row were killed while they did it, often for want of memory")
+    tell(Event("failed" if cell.failure() else "finished", cell.name, cell.label))
+
+
+def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -> None:
     try:
         if cell.ticket is not None and not cell.ticket.finished():
             raise RunFailed(f"its ticket failed: {cell.ticket.failure()}")
@@ -77,7 +87,6 @@ def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], 
         if "alloc" not in str(error):
             raise
         cell.fail(f"out of memory: {error}")
-    tell(Event("failed" if cell.failure() else "finished", cell.name, cell.label))
 
 
 def _stop_unless(keep_on: Callable[[], bool]) -> None:
