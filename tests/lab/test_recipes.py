@@ -10,6 +10,7 @@ from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
 from popup.lab.recipes import DEFAULT, RECIPES
+from popup.search.settings import SearchSettings
 
 CONV4 = "edge_popup_conv4_cifar10"
 
@@ -33,6 +34,12 @@ def test_a_recipe_may_be_swept():
     found = parse(["--recipe", CONV4, "--er-p", "0.2", "1", "--model", "conv2", "conv4", "--seeds", "2"], "", {}).configs
     assert found == [RECIPES[CONV4].config().replace(model=model, er_p=p, seed=seed)
                      for p in (0.2, 1.0) for model in ("conv2", "conv4") for seed in (0, 1)]
+
+
+def test_what_a_recipe_says_of_the_search_and_another_method_does_not_use_is_no_error():
+    found = config("--recipe", "conv4_cifar10", "--method", "gates")
+    assert found == config("--recipe", "conv4_cifar10", "--method", "gates", "--anneal", "none")
+    assert RECIPES["conv4_cifar10"].config().search.anneal == "cubic" and found.search == SearchSettings("gates")
 
 
 @pytest.mark.parametrize("name", RECIPES)

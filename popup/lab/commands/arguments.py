@@ -93,8 +93,8 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
-    usual = vars(mirror().search)
-    _check_used(configs, {name for name in usual if values[name] != usual[name]})
+    usual, plain = vars(mirror().search), vars(_mirror(groups, choices, {})().search)
+    _check_used(configs, {name for name in usual if values[name] not in (usual[name], plain[name])})
     configs = list(dict.fromkeys(dataclasses.replace(config, search=config.search.settled()) for config in configs))
     return Request(configs, impossible, output, machine, _take(Cluster, values), name)
 
