@@ -5,6 +5,7 @@ import torch
 
 import models
 import popup
+from popup.lab.commands.command import main
 from popup.lab.config import TrainingSettings
 from popup.lab.training.training import sgd
 from popup.search.network import search_of
@@ -52,3 +53,8 @@ def test_a_step_never_waits_for_the_device(scope):
         torch.cuda.set_sync_debug_mode("default")
     mine = [(weight != 0).sum() for weight in popup.merge(net).state_dict().values() if weight.dim() > 1]
     assert [int(count) for count in mine] == [row.kept for row in popup.densities(net)]
+
+
+def test_a_ticket_is_built_and_measured_on_the_device(tmp_path):
+    options = ["--widths", "4", "--epochs", "6", "--epsilon", "2", "--er-p", "0.9", "--threads", "1", "--compare", "1"]
+    assert main(["prove", *options, "--device", "cuda", "--out", str(tmp_path)], models.MODELS) == 0

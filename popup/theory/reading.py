@@ -47,7 +47,7 @@ def _called(net: nn.Module, image: tuple[int, ...]) -> tuple[list[nn.Module], st
              for module in net.modules() if isinstance(module, STEPS)]
     training, failure = net.training, ""
     try:
-        net.eval()(torch.zeros(1, *image))
+        net.eval()(torch.zeros(1, *image, device=_device(net)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         failure = (str(error).splitlines() or [type(error).__name__])[0][:200]
     for hook in hooks:
@@ -163,12 +163,16 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     draw = torch.Generator().manual_seed(0)
     inputs = torch.rand(CHECKED, *image, generator=draw) * (target.high - target.low) + target.low
     training = net.training
-    found = net.eval()(inputs).double().numpy()
+    found = net.eval()(inputs.to(_device(net))).double().cpu().numpy()
     net.train(training)
     wanted = target(inputs.double().numpy())
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     if not difference <= 1e-3 * max(1.0, float(np.abs(wanted).max())):
         raise _no_chain(f"its outputs differ by {difference:.3g} from that chain's")
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters(), torch.empty(0)).device
 
 
 def _no_chain(why: str) -> UsageError:

@@ -238,8 +238,10 @@ def test_gates_are_clipped_noise_with_a_gradient_where_they_are_open():
     gate = (score.detach() + 0.5 * noise).clamp(0, 1)
     torch.manual_seed(0)
     weight, gradient = pass_through(net, layer)
-    assert torch.equal(weight, layer.values * gate)
-    assert torch.equal(score.grad, gradient * layer.values * ((gate > 0) & (gate < 1)))
+    scale = (layer.kept / (gate**2).sum()).sqrt()
+    assert weight.numpy() == pytest.approx((layer.values * gate * scale).numpy())
+    assert score.grad.numpy() == pytest.approx((gradient * layer.values * ((gate > 0) & (gate < 1)) * scale).numpy())
+    assert float((weight**2).sum()) == pytest.approx(float((layer.values**2).sum()) * layer.kept / layer.count), "the ticket's"
     assert 0.1 < float((gate == 0).float().mean()) < 0.4  # P(e < -1/2) is 0.16 at s = 1/2
 
 

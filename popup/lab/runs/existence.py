@@ -16,6 +16,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
+from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
 from popup.lab.runs.controls import Subnetwork, run_control
 from popup.lab.runs.run import Laboratory
@@ -107,9 +108,15 @@ def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
         raise UsageError(f"{path} is no state_dict of {config.task.model} with widths {list(config.task.widths)}: "
                          f"{' '.join(str(error).split())[:200]}") from None
     net.requires_grad_(False)
-    images, labels = data.test
-    found = evaluate(net, images, labels, Normalise(data.train[0]), Precision.of(net, "fp32"))["test_accuracy"]
+    found = _accuracy(laboratory, data, net)
     return _trained(laboratory, config, net, found, time.process_time() - began)
+
+
+def _accuracy(laboratory: Laboratory, data: Dataset, net: nn.Module) -> float:
+    """Percent of the test images, as `eval` measures it."""
+    images, labels = (part.to(laboratory.device) for part in data.test)
+    normalise = Normalise(data.train[0].to(laboratory.device))
+    return evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
 
 
 def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: float, seconds: float) -> Trained:
@@ -165,11 +172,9 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
 def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction) -> dict[str, object]:
     """What a run records, with the accuracy as `eval` measures it; and what the ticket computes a multiple of."""
     data = laboratory.data(own)
-    normalise, (images, labels) = Normalise(data.train[0]), data.test
-    accuracy = evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
-    return {"task": asdict(own.task), "test_accuracy": accuracy, "data": data.title, "precision": "fp32",
+    return {"task": asdict(own.task), "test_accuracy": _accuracy(laboratory, data, net), "data": data.title, "precision": "fp32",
             "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
-            "normalise": normalise.record(), "built": {"multiple": found.multiple, "guaranteed": found.guaranteed}}
+            "normalise": Normalise(data.train[0]).record(), "built": {"multiple": found.multiple, "guaranteed": found.guaranteed}}
 
 
 @torch.no_grad()
@@ -179,7 +184,8 @@ def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module,
     inputs["random"] = random_inputs(trained.target, laboratory.data(own).image, own.source.seed)
     gaps = {}
     for name, images in inputs.items():
-        off = torch.cat([(net(part) / multiple - trained.net(part)).abs() for part in images.split(EVALUATION_BATCH)])
+        parts = (part.to(laboratory.device) for part in images.split(EVALUATION_BATCH))
+        off = torch.cat([(net(part) / multiple - trained.net(part)).abs() for part in parts])
         gaps[name] = Gap(float(off.max()), float(off.mean()))
     return gaps
 
@@ -196,7 +202,8 @@ def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, buil
     net, data = laboratory.network(own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
     with torch.no_grad():
-        deviation = float(net(Normalise(data.train[0])(data.train[0][:EVALUATION_BATCH])).std()) or 1.0
+        images = Normalise(data.train[0])(data.train[0][:EVALUATION_BATCH]).to(laboratory.device)
+        deviation = float(net(images).std()) or 1.0
     hook = net.register_forward_hook(lambda module, inputs, logits: logits / deviation)
     outcome = fit(net, data.train, data.test, own, on_epoch)
     hook.remove()

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 class Gates(Method):
-    """Continuous gates instead of a selection: W_eff = W * z, z = min(1, max(0, s + e)), e ~ N(0, SIGMA^2).
+    """Continuous gates instead of a selection: W_eff = c_l * W * z, z = min(1, max(0, s + e)), e ~ N(0, SIGMA^2).
 
-    ds = dL/dW_eff * W where 0 < z < 1, else 0: no estimator. The expected number of open gates, sum Phi(s / SIGMA), is
+    ds = c_l * dL/dW_eff * W where 0 < z < 1, else 0: no estimator. The expected number of open gates, sum Phi(s / SIGMA), is
     the penalty. Differences: the paper sets the density by the penalty's strength alone; here the ticket keeps exactly the
     n_l highest s, the penalty is STRENGTH times what a layer has open beyond n_l, and scores start where the mean gate is k.
+    c_l = sqrt(n_l / sum z^2), a constant to the gradient, gives activations the size that the ticket's have: without it a
+    network that has no norms fades from layer to layer and learns nothing. The ticket has no c_l.
     """
 
     rate = 100.0
@@ -34,15 +36,23 @@ class Gates(Method):
         start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
         return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
 
+    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        return {"scale": torch.ones(())}
+
     def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
         return signed_keys(scores)
 
     def gates(self, search: Search) -> list[torch.Tensor]:
-        return [(scores + self.SIGMA * torch.randn_like(scores)).clamp_(0.0, 1.0)
-                for scores in map(torch.Tensor.detach, search.scores())]
+        return [self._gate(layer, scores.detach()) for layer, scores in search.pairs()]
+
+    def _gate(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+        opened = (scores + self.SIGMA * torch.randn_like(scores)).clamp_(0.0, 1.0)
+        scale = layer.memory("scale").copy_((layer.kept / opened.square().sum().clamp(min=1e-6)).sqrt())
+        return opened.mul_(scale)
 
     def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        return ((gate > 0) & (gate < 1)).to(scores.dtype)
+        scale = layer.memory("scale")
+        return ((gate > 0) & (gate < scale)) * scale
 
     def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
         opened = 0.5 * (1 + torch.erf(scores / (self.SIGMA * sqrt(2)))).sum()
