@@ -15,6 +15,9 @@ import torch
 from models import MODELS
 from popup.errors import UsageError
 from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.runs.run import Laboratory
 from popup.lab.training.batches import Batches
 from popup.lab.training.ranks import Ranks, under_torchrun
 from popup.lab.training.stop import Stop, Stopped
@@ -101,6 +104,13 @@ def test_a_batch_that_cannot_be_dealt_is_refused():
         Batches(images, labels, 32, (), 0, Ranks(0, 3))
     with pytest.raises(UsageError, match="multiple of 5"):
         Batches(images, labels, 32, (), 0, Ranks(), 5)
+
+
+def test_a_compiled_run_of_several_ranks_is_refused_before_it_begins(tmp_path):
+    laboratory = Laboratory(MODELS, Machine("cpu"), tmp_path, ranks=Ranks(0, 2))
+    with pytest.raises(UsageError, match="--compile is for a run of one process, and torchrun started 2"):
+        laboratory.attached(Config.from_flat({"compile": True}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_accumulated_gradients_are_the_batchs_own(tmp_path):

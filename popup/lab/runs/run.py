@@ -73,6 +73,8 @@ class Laboratory:
 
     def attached(self, config: Config) -> nn.Module:
         """The source of a config with its first scores, on the device; what can be refused is refused here."""
+        if config.training.compile:
+            self.ranks.check_alone("--compile")
         find_builder(self.models, config.task.model)  # a name that is wrong is told before data are loaded
         net = self.network(config)
         return attach_recipe(net, config.source, config.search, edges=self.edges(config, net)).to(self.device)

@@ -99,6 +99,11 @@ class Ranks:
             raise UsageError(f"a batch of {size} images cannot be dealt to {self.count} ranks in {parts} equal parts each: give "
                              f"a --batch-size that is a multiple of {self.count * parts}")
 
+    def check_alone(self, option: str) -> None:
+        """A UsageError if there are several ranks, which `option` is not for."""
+        if self.count > 1:
+            raise UsageError(f"{option} is for a run of one process, and torchrun started {self.count}: leave it out")
+
     def wrap(self, net: nn.Module) -> nn.Module:
         """What training calls in place of `net`: its backward pass leaves the ranks' mean gradient on every rank."""
         if self.count == 1:

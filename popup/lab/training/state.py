@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.errors import UsageError
 from popup.lab.precision import Precision
 from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
@@ -43,8 +42,7 @@ class TrainingState:
 
     def compile(self) -> None:
         """Let the steps go through torch.compile."""
-        if self.ranks.count > 1:
-            raise UsageError(f"--compile is for a run of one process, and torchrun started {self.ranks.count}: leave it out")
+        self.ranks.check_alone("--compile")
         self.forward = compiled(self.net)
 
     def finish_epoch(self, metrics: Metrics) -> None:
