@@ -13,7 +13,7 @@ from popup.lab.precision import PRECISIONS
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
-AUGMENTATIONS = ("crop", "flip", "cutout")
+AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class TrainingSettings:
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
         "help": "augmentations, any of: crop (shift by up to an eighth of the side), flip (left-right), "
+                "resized_crop (8% to 100% of the area, resized to the whole side, as is usual for ImageNet), "
                 "cutout (a square of half the side at a random place becomes the mean)"})
 
     def __post_init__(self) -> None:

@@ -1,11 +1,14 @@
 """Batches: every image once an epoch, exact normalisation, and augmentations that do what their papers say."""
 
+import numpy as np
 import pytest
 import torch
 
 from popup.errors import UsageError
 from popup.lab.config import AUGMENTATIONS
-from popup.lab.training.batches import Batches, Normalise, cut_out, shift_and_flip
+from popup.lab.training.augmentation import cut_out, draw_boxes, resize_boxes, shift_and_flip
+from popup.lab.training.batches import Batches, Normalise
+from popup.source.streams import Stream
 
 
 def images(count=40, channels=3, side=8):
@@ -97,6 +100,36 @@ def test_cutout_is_drawn_per_image_and_half_the_side_wide():
     assert torch.equal(inputs[changed], torch.zeros(int(changed.sum())))
     sizes = changed[:, 0].sum((1, 2))
     assert sizes.max() <= 81 and sizes.max() >= 60 and sizes.min() >= 12 and len(set(sizes.tolist())) > 5
+
+
+def test_a_box_is_resized_to_the_whole_image_bilinearly():
+    pictures = torch.randn(3, 2, 8, 12)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.25], [0.0, 0.75, 1.0, 0.25]])
+    made = resize_boxes(pictures, boxes)
+    assert made[0].numpy() == pytest.approx(pictures[0].numpy(), abs=1e-5)
+    for number, (rows, columns) in enumerate([(slice(2, 6), slice(6, 9)), (slice(0, 8), slice(9, 12))], 1):
+        wanted = torch.nn.functional.interpolate(pictures[number:number + 1, :, rows, columns], (8, 12), mode="bilinear")
+        inner = (slice(None), slice(1, -1) if rows.start else slice(None), slice(2, -2))  # its border sees beyond the box
+        assert made[number][inner].numpy() == pytest.approx(wanted[0][inner].numpy(), abs=1e-5)
+
+
+def test_boxes_lie_in_the_image_with_the_areas_and_ratios_of_the_paper():
+    row, column, height, width = draw_boxes(Stream(0, "boxes").uniform(80_000)).T.astype(float)
+    assert min(row.min(), column.min()) >= 0 and max((row + height).max(), (column + width).max()) <= 1 + 1e-6
+    area, ratio, whole = height * width, width / height, np.maximum(height, width) >= 1
+    assert 0.08 <= area.min() < 0.09 and 3 / 4 - 1e-6 <= ratio.min() < 0.76 and 1.32 < ratio.max() <= 4 / 3 + 1e-6
+    assert area[~whole].max() > 0.9 and np.log(ratio).mean() == pytest.approx(0, abs=0.005)
+    assert np.mean(area < 0.54) == pytest.approx(0.5, abs=0.01), "areas are uniform where no side is clipped"
+    places = np.stack([row / (1 - height + 1e-9), column / (1 - width + 1e-9)])[:, ~whole]
+    assert places.mean(1) == pytest.approx(0.5, abs=0.01) and np.corrcoef(places)[0, 1] == pytest.approx(0, abs=0.02)
+
+
+def test_resized_crops_are_drawn_per_image_and_epoch():
+    deal = batches(("resized_crop",), size=40)
+    (inputs, labels), = deal.epoch(0)
+    boxes = torch.from_numpy(draw_boxes(Stream(0, "resized crop", "0").uniform(160)))
+    assert torch.equal(inputs, resize_boxes(deal.normalise(deal.images[labels]), boxes))
+    assert len({tuple(box) for box in boxes.tolist()}) == 40
 
 
 def test_augmentation_needs_images():

@@ -11,7 +11,8 @@ import popup
 from models import MODELS
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.datasets import DATASETS
-from popup.lab.training.batches import Batches, Normalise, shift_and_flip
+from popup.lab.training.augmentation import shift_and_flip
+from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.training import RunFailed, rate_factor
 
 QUICK = {"epochs": 3, "widths": (64,), "er_p": 0.5}

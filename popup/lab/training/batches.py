@@ -1,4 +1,4 @@
-"""Batches from tensors that live on the device: order, crop, flip and cutout are drawn per image and done a batch at a time.
+"""Batches from tensors that live on the device: order and augmentation are drawn per image and done a batch at a time.
 
 Each epoch has its own streams, so that any epoch can be drawn again without the ones before it.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-import numpy as np
 import torch
 
 from popup.errors import UsageError
 from popup.lab.data.moments import mean_and_deviation
 from popup.lab.data.streamed import Images, Streamed, channel_sums, in_parts
+from popup.lab.training.augmentation import Augmentation
 from popup.lab.training.ranks import Ranks
 from popup.source.streams import Stream
 
@@ -59,7 +59,7 @@ class Batches:
     def __init__(self, images: Images, labels: torch.Tensor, batch_size: int, augment: tuple[str, ...],
                  seed: int, ranks: Ranks | None = None, parts: int = 1) -> None:
         self.ranks = ranks or Ranks()
-        self.images, self.labels, self.seed, self.augment = images, labels, seed, augment
+        self.images, self.labels, self.seed = images, labels, seed
         self.size = min(batch_size, len(images))
         self.steps = len(images) // self.size
         self.ranks.check_batch(self.size, parts)
@@ -67,6 +67,7 @@ class Batches:
         if augment and images.dim() != 4:
             raise UsageError(f"augment is {augment!r} and the data have shape {list(images.shape[1:])}: "
                              "augmentations are for images [channels, height, width]")
+        self.augmentation = Augmentation(augment, images.shape[-2:], seed)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's part of the batches of one epoch, from step `first` on: inputs float [part, ...], labels [part].
@@ -76,53 +77,11 @@ class Batches:
         count, device = self.steps * self.size, self.images.device
         place = torch.device("cpu") if isinstance(self.images, Streamed) else device  # where images are looked up
         order = torch.from_numpy(Stream(self.seed, "order", str(epoch)).permutation(len(self.images))).to(place)
-        shifts, flips, centres = self._draw(epoch, count)
+        draws = self.augmentation.draw(epoch, count, device)
         mine = torch.arange(count, device=place).view(self.steps, self.size)[:, self.ranks.part(self.size)]  # [steps, part]
         together = max(1, TOGETHER // (mine.shape[1] * prod(self.images.shape[1:])))
         parts = [mine[step:step + together].flatten() for step in range(first, self.steps, together)]
         for part, images in zip(parts, in_parts(self.images, [order[part] for part in parts]), strict=True):
-            if {"crop", "flip"} & set(self.augment):
-                images = shift_and_flip(images, shifts[part], flips[part], self._reach())
-            inputs = self.normalise(images)
-            if "cutout" in self.augment:
-                inputs = cut_out(inputs, centres[part], inputs.shape[-1] // 2)
+            inputs = self.augmentation(images, draws[part.to(device)], self.normalise)
             labels = self.labels[order[part].to(device)]
             yield from zip(inputs.split(mine.shape[1]), labels.split(mine.shape[1]), strict=True)
-
-    def _reach(self) -> int:
-        return max(1, self.images.shape[-1] // 8) if "crop" in self.augment else 0
-
-    def _draw(self, epoch: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """For each image of the epoch its shift [count, 2], 0..2*reach, whether it is flipped [count], and the row and
-        column that its cutout is centred on [count, 2]."""
-        shifts, centres = (torch.zeros(count, 2, dtype=torch.int64) for _ in range(2))
-        flips = torch.zeros(count, dtype=torch.bool)
-        if "crop" in self.augment:
-            draws = Stream(self.seed, "crop", str(epoch)).integers(2 * self._reach() + 1, 2 * count)
-            shifts = torch.from_numpy(draws).view(count, 2)
-        if "flip" in self.augment:
-            flips = torch.from_numpy(Stream(self.seed, "flip", str(epoch)).bits(count).copy())
-        if "cutout" in self.augment:
-            stream = Stream(self.seed, "cutout", str(epoch))
-            centres = torch.from_numpy(np.stack([stream.integers(side, count) for side in self.images.shape[-2:]], axis=1))
-        return tuple(draw.to(self.images.device) for draw in (shifts, flips, centres))
-
-
-def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: int) -> torch.Tensor:
-    """Each image [n, c, h, w] padded with `reach` zeros a side, cut out again at its shift [n, 2], mirrored if flips [n]."""
-    n, channels, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (reach,) * 4)
-    rows = shifts[:, :1] + torch.arange(height, device=images.device)   # [n, h]
-    columns = torch.arange(width, device=images.device).expand(n, width)
-    columns = shifts[:, 1:] + torch.where(flips[:, None], width - 1 - columns, columns)  # [n, w]
-    picture = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def cut_out(images: torch.Tensor, centres: torch.Tensor, side: int) -> torch.Tensor:
-    """Each image [n, c, h, w] with a square of `side` pixels set to 0 around its centre [n, 2] (DeVries and Taylor, arXiv
-    1708.04552: the part of the square that lies outside is lost). Normalised images have mean 0 there."""
-    rows, columns = (((torch.arange(size, device=images.device) - centre[:, None] + side // 2) // max(1, side)) == 0
-                     for size, centre in zip(images.shape[-2:], centres.T, strict=True))  # [n, h], [n, w]
-    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)

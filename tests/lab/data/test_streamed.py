@@ -41,7 +41,7 @@ def load(images, streaming, decoders=1, memory=1e9):
 
 
 def all_of(data, **options):
-    batches = Batches(*data.train, 8, ("crop", "flip", "cutout"), 3, **options)
+    batches = Batches(*data.train, 8, ("crop", "flip", "resized_crop", "cutout"), 3, **options)
     return [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
 
 

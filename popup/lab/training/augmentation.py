@@ -1,0 +1,105 @@
+"""Augmentation of training images, each by its own draw, many images in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from popup.source.streams import Stream
+
+SMALLEST, WIDEST = 0.08, 4 / 3  # of a resized crop: the least part of the area, the most that it is wider or higher
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is done to each image of an epoch: its shift [n, 2], 0..2*reach, whether it is flipped [n], the box that it is
+    resized from [n, 4] (see `resize_boxes`), and the row and column that its cutout is centred on [n, 2]."""
+
+    shifts: torch.Tensor
+    flips: torch.Tensor
+    boxes: torch.Tensor
+    centres: torch.Tensor
+
+    def __getitem__(self, part: torch.Tensor) -> Draws:
+        return Draws(*(draws[part] for draws in vars(self).values()))
+
+
+class Augmentation:
+    """The augmentations `names` of images of `sides` (height, width), drawn from streams of their own."""
+
+    def __init__(self, names: Sequence[str], sides: Sequence[int], seed: int) -> None:
+        self.names, self.sides, self.seed = set(names), tuple(sides), seed
+        self.reach = max(1, self.sides[-1] // 8) if "crop" in self.names else 0
+
+    def draw(self, epoch: int, count: int, device: torch.device) -> Draws:
+        """The draws of `count` images."""
+        shifts, centres = (torch.zeros(count, 2, dtype=torch.int64) for _ in range(2))
+        flips, boxes = torch.zeros(count, dtype=torch.bool), torch.zeros(count, 0)
+        if "crop" in self.names:
+            draws = Stream(self.seed, "crop", str(epoch)).integers(2 * self.reach + 1, 2 * count)
+            shifts = torch.from_numpy(draws).view(count, 2)
+        if "flip" in self.names:
+            flips = torch.from_numpy(Stream(self.seed, "flip", str(epoch)).bits(count).copy())
+        if "resized_crop" in self.names:
+            boxes = torch.from_numpy(draw_boxes(Stream(self.seed, "resized crop", str(epoch)).uniform(4 * count)))
+        if "cutout" in self.names:
+            stream = Stream(self.seed, "cutout", str(epoch))
+            centres = torch.from_numpy(np.stack([stream.integers(side, count) for side in self.sides], axis=1))
+        return Draws(*(draw.to(device) for draw in (shifts, flips, boxes, centres)))
+
+    def __call__(self, images: torch.Tensor, draws: Draws,
+                 normalise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """`images` [n, c, h, w] augmented by their `draws`, and normalised."""
+        if {"crop", "flip"} & self.names:
+            images = shift_and_flip(images, draws.shifts, draws.flips, self.reach)
+        inputs = normalise(images)
+        if "resized_crop" in self.names:
+            inputs = resize_boxes(inputs, draws.boxes)
+        return cut_out(inputs, draws.centres, self.sides[-1] // 2) if "cutout" in self.names else inputs
+
+
+def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: int) -> torch.Tensor:
+    """Each image [n, c, h, w] padded with `reach` zeros a side, cut out again at its shift [n, 2], mirrored if flips [n]."""
+    n, channels, height, width = images.shape
+    padded = F.pad(images, (reach,) * 4)
+    rows = shifts[:, :1] + torch.arange(height, device=images.device)   # [n, h]
+    columns = torch.arange(width, device=images.device).expand(n, width)
+    columns = shifts[:, 1:] + torch.where(flips[:, None], width - 1 - columns, columns)  # [n, w]
+    picture = torch.arange(n, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def draw_boxes(uniform: np.ndarray) -> np.ndarray:
+    """Boxes for `resize_boxes` [n, 4], float32, from `uniform` [4 n] in (0, 1): of SMALLEST to all of the area, one side up to
+    WIDEST times as long as the other, anywhere in the image (Szegedy et al., CVPR 2015, arXiv 1409.4842, section 6).
+
+    Areas are uniform, ratios of the sides log-uniform. A side that would be longer than the image's is as long as it.
+    """
+    area, ratio, row, column = uniform.reshape(4, -1)
+    area, stretch = SMALLEST + (1 - SMALLEST) * area, np.exp((ratio - 0.5) * log(WIDEST))  # the root of the ratio
+    height, width = np.minimum(1, np.sqrt(area) / stretch), np.minimum(1, np.sqrt(area) * stretch)
+    return np.stack([row * (1 - height), column * (1 - width), height, width], axis=1).astype(np.float32)
+
+
+def resize_boxes(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """The box of each image [n, c, h, w], bilinearly resized to its whole size. boxes [n, 4]: row and column of the corner,
+    height, width, in parts of the image's height and width."""
+    row, column, height, width = boxes.unbind(1)
+    zero = torch.zeros_like(row)
+    across, down = torch.stack([width, zero, 2 * column + width - 1], 1), torch.stack([zero, height, 2 * row + height - 1], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)  # [n, h, w, 2]
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def cut_out(images: torch.Tensor, centres: torch.Tensor, side: int) -> torch.Tensor:
+    """Each image [n, c, h, w] with a square of `side` pixels set to 0 around its centre [n, 2] (DeVries and Taylor, arXiv
+    1708.04552: the part of the square that lies outside is lost). Normalised images have mean 0 there."""
+    rows, columns = (((torch.arange(size, device=images.device) - centre[:, None] + side // 2) // max(1, side)) == 0
+                     for size, centre in zip(images.shape[-2:], centres.T, strict=True))  # [n, h], [n, w]
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
