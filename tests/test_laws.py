@@ -137,7 +137,11 @@ def slope(net, place, score, weight, values):
     if method == "sampled":
         return score.sigmoid() * (1 - score.sigmoid())
     if method == "gates":
-        return ((weight != 0) & (weight != values)).float()
+        layer = search_of(net).layers[place]
+        scale = layer.memory("scale")
+        size = float((weight / values).square().sum())  # as large as the ticket's, unless hardly a gate is open
+        assert size == pytest.approx(layer.kept, rel=1e-4) or (float(scale) == 10 and size < layer.kept)
+        return ((weight != 0) & (weight != values * scale)) * scale
     if method == "gem_miner":
         return layer.memory("free").float()
     assert method == "random"

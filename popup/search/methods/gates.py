@@ -24,13 +24,13 @@ class Gates(Method):
     ds = c_l * dL/dW_eff * W where 0 < z < 1, else 0: no estimator. The expected number of open gates, sum Phi(s / SIGMA), is
     the penalty. Differences: the paper sets the density by the penalty's strength alone; here the ticket keeps exactly the
     n_l highest s, the penalty is STRENGTH times what a layer has open beyond n_l, and scores start where the mean gate is k.
-    c_l = sqrt(n_l / sum z^2), a constant to the gradient, gives activations the size that the ticket's have: without it a
-    network that has no norms fades from layer to layer and learns nothing. The ticket has no c_l.
+    c_l = sqrt(n_l / sum z^2), at most MOST and a constant to the gradient, gives activations the size that the ticket's have:
+    without it a network that has no norms fades from layer to layer and learns nothing. The ticket has no c_l.
     """
 
     rate = 100.0
     uses = ("score_scale", "penalty")
-    SIGMA, STRENGTH = 0.5, 1e-3
+    SIGMA, STRENGTH, MOST = 0.5, 1e-3, 10.0
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
         start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
@@ -47,8 +47,8 @@ class Gates(Method):
 
     def _gate(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
         opened = (scores + self.SIGMA * torch.randn_like(scores)).clamp_(0.0, 1.0)
-        scale = layer.memory("scale").copy_((layer.kept / opened.square().sum().clamp(min=1e-6)).sqrt())
-        return opened.mul_(scale)
+        total = opened.square().sum().clamp(min=max(1, layer.kept) / self.MOST**2)
+        return opened.mul_(layer.memory("scale").copy_((layer.kept / total).sqrt()))
 
     def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         scale = layer.memory("scale")
