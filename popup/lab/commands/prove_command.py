@@ -117,10 +117,10 @@ def prove(arguments: Sequence[str], models: Models) -> int:
 
 def _describe(laboratory: Laboratory, config: Config, trained: Trained) -> None:
     target, data = trained.target, laboratory.data(config)
-    branches = "both branches of each" if len(target.branches) == 2 else "of one sign, so one branch of each"
+    branches = "both branches of each are" if len(target.branches) == 2 else "of one sign, so one branch of each is"
     print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} "
           f"parameters, {data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
-          f"inputs in [{target.low:.3g}, {target.high:.3g}] ({branches} is copied)\n", flush=True)
+          f"inputs in [{target.low:.3g}, {target.high:.3g}] ({branches} copied)\n", flush=True)
 
 
 def _prove_at(laboratory: Laboratory, config: Config, options: ProveOptions, trained: Trained, p: float,
@@ -174,7 +174,8 @@ def _comparison(trained: Trained, built: Built, found: Found | None, options: Pr
             ["ticket, built", f"{built.accuracy:.2f}", f"{entries:,}", f"{edges:,}", f"{kept:,}", f"{kept / entries:.4f}",
              f"{built.seconds:.0f}"]]
     if found:
-        rows.append([f"edge-popup, {options.compare} epochs", f"{found.accuracy:.2f}", f"{entries:,}", f"{edges:,}",
+        name = f"edge-popup, {options.compare} epoch{'s' * (options.compare > 1)}"
+        rows.append([name, f"{found.accuracy:.2f}", f"{entries:,}", f"{edges:,}",
                      f"{_kept(found):,}", f"{_kept(found) / entries:.4f}", f"{found.seconds:.0f}"])
     return table(["", "accuracy %", "weights", "edges", "kept", "density", "CPU s"], rows)
 
