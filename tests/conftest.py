@@ -1,4 +1,4 @@
-"""What all tests share: one thread, hypothesis without a clock and with the same examples every time, and two helpers."""
+"""What all tests share: one thread, the same random networks and examples every time, and two helpers."""
 
 import json
 import os
@@ -17,6 +17,12 @@ from popup.ticket.sealed import digest
 torch.set_num_threads(1)
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("popup")
+
+
+@pytest.fixture(autouse=True)
+def the_same_networks():
+    """Networks that a test makes without a seed of its own are the same every time."""
+    torch.manual_seed(0)
 
 
 class StopAt(Stop):

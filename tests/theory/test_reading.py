@@ -41,8 +41,15 @@ class Functional(nn.Module):
 
 
 def chained(*layers, outputs=None):
-    """A function that makes nn.Sequential of the layers; with `outputs` a linear layer of so many inputs ends it."""
-    return lambda: nn.Sequential(*layers, *([nn.Flatten(), nn.Linear(outputs, 2)] if outputs else []))
+    """A function that makes nn.Sequential of the layers; with `outputs` a linear layer of so many inputs ends it. Its weights
+    are drawn when it is called: the layers themselves are older than a test's seed."""
+    def make():
+        for layer in layers:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        return nn.Sequential(*layers, *([nn.Flatten(), nn.Linear(outputs, 2)] if outputs else []))
+
+    return make
 
 
 READ = {  # network and the words of its source
