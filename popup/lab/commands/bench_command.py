@@ -16,7 +16,7 @@ from popup.files import write_atomically
 from popup.lab.bench.bench import Figure, measure, subjects, time_selection
 from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
-from popup.lab.machine import Machine, hardware, versions
+from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models, find_builder
 from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
@@ -53,6 +53,7 @@ def bench(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(BenchOptions, arguments, "bench")
     builders = {name: find_builder(models, name) for name in options.model}
     out, device = check_writable(Path(options.out)), Machine(options.device).torch_device()
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     print(f"{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch}; "

@@ -15,7 +15,7 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
-from popup.lab.machine import Machine, PeakMemory, hardware, versions
+from popup.lab.machine import Machine, PeakMemory, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models, build_network, find_builder
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.runs.logs import opened
@@ -58,6 +58,7 @@ class Laboratory:
                                   machine.data_memory(self.device), machine.decoders or machine.cores)
             data = load_dataset(task.dataset, request)
             self._data[wanted] = hold_out(data, task.validation) if task.validation else data
+        keep_freed_memory()
         torch.set_num_threads(self.machine.threads_for(self._data[wanted].train[0].nbytes))
         return self._data[wanted]
 
