@@ -7,7 +7,7 @@ import models
 import popup
 from popup.lab.commands.command import main
 from popup.lab.config import TrainingSettings
-from popup.lab.training.training import sgd
+from popup.lab.training.optimizers import sgd
 from popup.search.network import search_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -13,6 +13,8 @@ from popup.lab.precision import PRECISIONS
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
+LATER = "later"  # marks a field that a version added after runs had been made, its default being what they did
+OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
 
 
@@ -56,7 +58,7 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the scores are learned: SGD with momentum, a linear warm-up, then a cosine down to 0."""
+    """How the scores are learned: by an optimiser with momentum, a linear warm-up, then a cosine down to 0."""
 
     epochs: int = field(default=30, metadata={"help": "passes over the training data"})
     batch_size: int = field(default=32, metadata={"help": "images a step; what is left over in an epoch is not used"})
@@ -65,7 +67,10 @@ class TrainingSettings:
                 "larger"})
     weight_lr: float = field(default=0.05, metadata={
         "help": "highest learning rate of the weights in controls that train them"})
-    momentum: float = field(default=0.9, metadata={"help": "momentum of SGD, in [0, 1)"})
+    optimizer: str = field(default="sgd", metadata={
+        "help": "of the scores: sgd, adam (with decoupled weight decay) or sign (of the momentum); the last two want another "
+                "--lr, of 0.001 or less. Controls train weights by sgd", "choices": OPTIMIZERS, LATER: True})
+    momentum: float = field(default=0.9, metadata={"help": "momentum of the optimiser (of adam its first beta), in [0, 1)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
@@ -86,6 +91,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
         check_name("precision", self.precision, PRECISIONS)
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
         check_count("batch_size", self.batch_size, 2)
         check_count("accumulate", self.accumulate)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
@@ -113,8 +119,16 @@ class Config:
         return asdict(self)
 
     def hash(self) -> str:
-        """The name of the run's directory: 12 hex digits of the SHA-256 of the record."""
-        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:12]
+        """The name of the run's directory: 12 hex digits of the SHA-256 of the record, without the fields that came later
+        and have their defaults, so that a run of before them keeps its name."""
+        named = {group: {name: value for name, value in values.items() if name not in self._later()}
+                 for group, values in self.record().items()}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _later(self) -> list[str]:
+        """The fields that are no part of the hash."""
+        return [part.name for group in vars(self).values() for part in fields(group)
+                if part.metadata.get(LATER) and getattr(group, part.name) == part.default]
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""

@@ -20,7 +20,7 @@ from popup.lab.bench.published import attach_published
 from popup.lab.config import TrainingSettings
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches
-from popup.lab.training.training import sgd
+from popup.lab.training.optimizers import sgd
 from popup.search.attach import attach
 from popup.search.network import Search, scores, search_of
 from popup.search.select import Bracket, magnitude_keys, top

@@ -20,10 +20,11 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.norms import synchronised
+from popup.lab.training.optimizers import sgd
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
-from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics, sgd
+from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.search.settings import SearchSettings
 from popup.source.layers import freeze, owner
 from popup.source.masks import COMPUTED
@@ -97,7 +98,7 @@ def whole_source(start: Subnetwork) -> list[LayerSource]:
 
 TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search
 SEARCH_ONLY = (*((part.name, part.default) for part in fields(SearchSettings)), ("k", 1.0), ("weights", "kaiming_normal"),
-               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1))
+               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"))
 SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"), ("bias", "zero"))
 
 CONTROLS: dict[str, Control] = {

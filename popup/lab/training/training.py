@@ -19,6 +19,7 @@ from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
 from popup.lab.training.norms import synchronised
+from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.source import attach_config
@@ -73,7 +74,7 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     before = frozen_hashes(net)
     method, settings = search_of(net).method, config.training
     lr = settings.lr * method.rate
-    optimizer = sgd(scores(net), settings, lr)
+    optimizer = optimizer_of(scores(net), settings, lr)
     state = TrainingState(net, scores(net), optimizer, batches.steps, precision, Churn(net), before, ranks)
     if not method.learns:
         settings = replace(settings, epochs=1, warmup=0.0)
@@ -88,12 +89,6 @@ def load_batches(net: nn.Module, train: Split, test: Split, config: Config, rank
     train, test = _checked(train, "train", device), _checked(test, "test", device)
     settings = config.training
     return Batches(*train, settings.batch_size, settings.augment, config.source.seed, ranks, settings.accumulate), test
-
-
-def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of scores and of controls' weights."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
-                           fused=True if parameters[0].device.type in ("cpu", "cuda") else None)
 
 
 def optimise(state: TrainingState, batches: Batches, test: Split, settings: TrainingSettings, lr: float,

@@ -1,0 +1,59 @@
+"""What moves the scores: torch's own optimisers, and steps by the sign of the momentum. A new one is a line of OPTIMIZERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from popup.lab.config import TrainingSettings
+
+
+class SignMomentum(torch.optim.Optimizer):
+    """Every parameter moves by lr against the sign of the running mean of its gradients (Signum of Bernstein et al., ICML
+    2018, arXiv 1802.04434, alg. 2): m <- b m + (1 - b) g, x <- x - lr (sign(m) + w x), with the weight decay w."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One step of all parameters that have a gradient."""
+        for group in self.param_groups:
+            for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(mean.sign(), alpha=group["lr"])
+
+
+def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+    """SGD with momentum; of controls' weights too."""
+    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
+                           fused=_fused(parameters))
+
+
+def adam(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+    """Adam with the momentum as its first beta and a decoupled weight decay (AdamW)."""
+    return torch.optim.AdamW(parameters, lr=lr, betas=(settings.momentum, 0.999), weight_decay=settings.weight_decay,
+                             fused=_fused(parameters))
+
+
+def sign(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+    """The sign of the momentum."""
+    return SignMomentum(parameters, lr, settings.momentum, settings.weight_decay)
+
+
+def _fused(parameters: list[nn.Parameter]) -> bool | None:
+    return True if parameters[0].device.type in ("cpu", "cuda") else None
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], TrainingSettings, float], torch.optim.Optimizer]] = {
+    "sgd": sgd, "adam": adam, "sign": sign}
+
+
+def optimizer_of(scores: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+    """The optimiser of the scores that the settings name, at the rate `lr`."""
+    return OPTIMIZERS[settings.optimizer](scores, settings, lr)
