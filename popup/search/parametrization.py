@@ -88,8 +88,8 @@ class EdgeWeight(nn.Module):
         self.shown = None
 
     def places(self) -> torch.Tensor | None:
-        """The edges' flat indices [edges], int64; None if every entry is an edge."""
-        return None if self.count == self.layer.entries else edges.decode(self.gaps)
+        """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
+        return None if self.count == self.layer.entries else edges.decode(self.gaps, self.layer.entries)
 
     def dense(self, selected: torch.Tensor) -> torch.Tensor:
         """The selected edges' values as a new weight of the layer's shape and dtype, 0 elsewhere."""
@@ -134,7 +134,7 @@ class EdgeWeight(nn.Module):
         else:
             # on the CPU scatter_ into bf16 takes half a millisecond however few the places are
             write = weight.index_copy_ if weight.device.type == "cpu" else weight.scatter_
-            write(0, places, values.to(weight.dtype))
+            write(0, places.long(), values.to(weight.dtype))
 
     def __getstate__(self) -> dict:
         """A copy or a pickle makes its own kept weight."""
@@ -148,7 +148,7 @@ class EdgeWeight(nn.Module):
     def flat_edges(self) -> torch.Tensor:
         """The flat indices of the edges, ascending, int64."""
         places = self.places()
-        return torch.arange(self.count, device=self.values.device) if places is None else places
+        return torch.arange(self.count, device=self.values.device) if places is None else places.long()
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         return SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())

@@ -13,13 +13,13 @@ from popup.source import edges
 def test_decode_undoes_encode_and_restrict_undoes_expand(places, entries):
     flat = np.array(sorted(places), dtype=np.int64)
     gaps = edges.encode(flat, entries)
-    assert edges.decode(gaps).tolist() == flat.tolist()
+    assert edges.decode(gaps, entries).tolist() == flat.tolist()
     values = torch.arange(1.0, len(flat) + 1)
-    dense = edges.expand(values, edges.decode(gaps), entries)
+    dense = edges.expand(values, edges.decode(gaps, entries), entries)
     expected = torch.zeros(entries)
     expected[torch.from_numpy(flat)] = values
     assert torch.equal(dense, expected)
-    assert torch.equal(edges.restrict(dense, edges.decode(gaps)), values)
+    assert torch.equal(edges.restrict(dense, edges.decode(gaps, entries)), values)
 
 
 @pytest.mark.parametrize(("last", "dtype"), [
@@ -28,7 +28,12 @@ def test_decode_undoes_encode_and_restrict_undoes_expand(places, entries):
 def test_gaps_take_the_smallest_type_that_holds_them(last, dtype):
     gaps = edges.encode(np.array([last, last + 1]), 2**40)
     assert gaps.dtype is dtype
-    assert edges.decode(gaps).tolist() == [last, last + 1]
+    assert edges.decode(gaps, 2**40).tolist() == [last, last + 1]
+
+
+@pytest.mark.parametrize(("entries", "dtype"), [(2**31 - 1, torch.int32), (2**31, torch.int64)])
+def test_indices_are_short_where_the_layer_allows_it(entries, dtype):
+    assert edges.decode(edges.encode(np.array([3, 7]), entries), entries).dtype is dtype
 
 
 def test_a_layer_of_edges_alone_needs_no_index():
@@ -40,4 +45,4 @@ def test_a_layer_of_edges_alone_needs_no_index():
 
 def test_restrict_reads_a_tensor_in_its_own_order_whatever_its_strides():
     dense = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
-    assert edges.restrict(dense, edges.decode(edges.encode(np.array([1, 5, 23]), 24))).tolist() == [1, 5, 23]
+    assert edges.restrict(dense, edges.decode(edges.encode(np.array([1, 5, 23]), 24), 24)).tolist() == [1, 5, 23]
