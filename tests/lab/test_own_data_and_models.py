@@ -73,6 +73,24 @@ def test_with_a_validation_part_the_test_images_change_nothing_but_the_fingerpri
     assert "validation accuracy" in printed and "test accuracy" not in printed and "no test data used" in printed
 
 
+@pytest.mark.parametrize("grid", [["0.5"], ["0.5", "1"]])
+def test_a_finished_run_on_other_images_is_not_passed_off_as_this_one(grid, tmp_path, capsys):
+    root = folder(tmp_path / "light", 1)
+    arguments = ["--dataset", f"folder:{root}", "--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / "runs"),
+                 "--epochs", "1", "--batch-size", "8", "--widths", "4", "--controls", "none", "--workers", "1"]
+    assert main([*arguments, "--er-p", "0.5"], MODELS) == 0
+    assert main([*arguments, "--er-p", *grid], MODELS) == 0
+    Image.new("RGB", (8, 8)).save(root / "train" / "dark" / "0.png")
+    capsys.readouterr()
+    assert main([*arguments, "--er-p", *grid], MODELS) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert f"{len(grid)} finished run" in line and "other images" in line and "--out" in line
+    assert main([*arguments, "--er-p", "0.2"], MODELS) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "runs")], MODELS) == 0
+    assert f"not of the same images: runs on folder:{root}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_own_data_and_networks_from_the_directory_one_is_in(workers, tmp_path):
     (tmp_path / "own.py").write_text(OWN)

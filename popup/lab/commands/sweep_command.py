@@ -68,7 +68,9 @@ def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequ
     if not configs:
         raise UsageError("every cell of the grid is impossible: give a final density of at most p")
     laboratory.attached(configs[0])
-    return plan(configs, roles)
+    cells = plan(configs, roles)
+    laboratory.check_images(cells)
+    return cells
 
 
 def _counts(cells: Sequence[Config]) -> str:

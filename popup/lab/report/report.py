@@ -12,17 +12,18 @@ from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.page import render
 from popup.lab.report.results import Run, write_csv
-from popup.lab.report.summary import failure_lines, summarise, tables, verdicts
+from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables, verdicts
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> str:
     """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report."""
     found = settings(runs)
     write_csv(out / "results.csv", runs)
-    text = "\n\n".join(part for part in (summarise(runs, found), "\n".join(verdicts(found))) if part)
+    sentences = mixed_lines(runs) + verdicts(found)
+    text = "\n\n".join(part for part in (summarise(runs, found), "\n".join(sentences)) if part)
     write_atomically(out / "report.txt", (text + "\n").encode())
     pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
-    page = render(tables(found), pictures, verdicts(found), failure_lines(runs), len(runs))
+    page = render(tables(found), pictures, sentences, failure_lines(runs), len(runs))
     write_atomically(out / "report.html", page.encode())
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -112,6 +113,16 @@ def failure_lines(runs: Sequence[Run]) -> list[str]:
     failed = [run for run in runs if run.failure]
     return [f"{len(failed)} failed:\n" + "\n".join(f"  {run.config.hash()}: {run.failure}"[:WIDTH] for run in failed)] \
         if failed else []
+
+
+def mixed_lines(runs: Sequence[Run]) -> list[str]:
+    """A warning for each data set whose runs saw different images under one name."""
+    seen: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        if run.result:
+            seen[run.config.task.dataset, run.config.task.image_size][run.result.get("data_fingerprint", "")] += 1
+    return [f"WARNING, not of the same images: runs on {name} saw {len(counts)} different versions of it "
+            f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in seen.items() if len(counts) > 1]
 
 
 def _names(found: Sequence[Setting]) -> list[str]:

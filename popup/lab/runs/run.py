@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
@@ -65,6 +66,15 @@ class Laboratory:
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""
         return RunDirectory(self.out, config, self.ranks.first)
+
+    def check_images(self, configs: Sequence[Config]) -> None:
+        """A UsageError if some of `configs`, of one data set, were finished on other images than it has now."""
+        now = self.data(configs[0]).fingerprint
+        results = [result for config in configs if now and (result := self.directory(config).result())]
+        other = [result for result in results if result["data_fingerprint"] != now]
+        if other:
+            raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {self.out} ({other[0]['hash']}, ...) saw "
+                             f"other images than {configs[0].task.dataset} has now: name another --out, or remove what is there")
 
     def network(self, config: Config) -> nn.Module:
         """The plain network of a config, on the device."""
