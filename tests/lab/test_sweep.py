@@ -13,7 +13,7 @@ from models import MODELS
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
 from popup.lab.config import Config
-from popup.lab.report.comparison import density_contrasts, settings, source_contrasts
+from popup.lab.report.comparison import best_contrasts, settings, source_contrasts
 from popup.lab.report.results import read_directory
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import CONTROLS, control_config
@@ -138,7 +138,7 @@ def test_a_second_call_runs_nothing_again_and_grids_share_cells(swept, capsys):
 
 def test_contrasts_pair_what_differs_in_one_thing_only(swept):
     found = settings(read_directory(swept))
-    contrasts = density_contrasts(found)
+    contrasts = best_contrasts(found, "density")
     assert len(contrasts) == 4, "two densities at each of two p and two k"
     for contrast in contrasts:
         first, second = contrast.first.config, contrast.second.config

@@ -15,6 +15,7 @@ from popup.lab.report.results import Run
 from popup.lab.report.statistics import Difference, Mean, holm, mean, paired
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 
+COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
 
 
@@ -115,14 +116,17 @@ def _contrasts(pairs: Iterator[tuple[Setting, Setting]]) -> list[Contrast]:
             for first, second, difference in found]
 
 
-def density_contrasts(found: Sequence[Setting]) -> list[Contrast]:
-    """Where everything but the layerwise density is equal: the best mean against each of the others."""
-    def pairs() -> Iterator[tuple[Setting, Setting]]:
-        for group in groups(found, ("density",)):
-            best = max(group, key=lambda setting: setting.accuracy.value)
-            yield from ((best, other) for other in group if other is not best)
+def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
+    """Where everything but the `factor` is equal: the best mean against each of the others.
 
-    return _contrasts(pairs()) if found and "density" in found[0].factors else []
+    Which one is best is seen in the same data, so Holm's adjustment counts all pairs of a group, not these alone.
+    """
+    if not found or factor not in found[0].factors:
+        return []
+    ranked = [sorted(group, key=lambda setting: -setting.accuracy.value) for group in groups(found, (factor,))]
+    contrasts = _contrasts(pair for group in ranked for pair in combinations(group, 2))
+    best = {id(group[0]) for group in ranked}
+    return [contrast for contrast in contrasts if id(contrast.first) in best]
 
 
 def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:

@@ -6,7 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
-from popup.lab.report.comparison import Contrast, Setting, density_contrasts, measured_on, show, source_contrasts
+from popup.lab.report.comparison import (
+    COMPARED,
+    Contrast,
+    Setting,
+    best_contrasts,
+    measured_on,
+    show,
+    source_contrasts,
+)
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean
 from popup.lab.report.tables import WIDTH, table
@@ -30,8 +38,8 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     if not found:
         return []
     made = [ticket_table(found), control_table(found),
-            contrast_table("Layerwise densities: the best mean against the others (paired over seeds)",
-                           density_contrasts(found), ("density",)),
+            *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
+                             best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal final density (paired over seeds)",
                            source_contrasts(found), ("er_p", "k", "density"))]
     return [part for part in made if part[2]]
@@ -66,8 +74,9 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
     rows = []
     for contrast in contrasts:
         difference = contrast.difference
-        sides = [", ".join(f"{SHORT.get(name, name)} {show(setting.config.flat()[name])}" if name != "density" else
-                           setting.config.source.density for name in names) for setting in (contrast.first, contrast.second)]
+        sides = [", ".join(show(value) if name in COMPARED else f"{SHORT.get(name, name)} {show(value)}"
+                           for name in names for value in [setting.config.flat()[name]])
+                 for setting in (contrast.first, contrast.second)]
         elsewhere = contrast.first.label(names).replace("er_p", "p")
         rows.append([*sides, elsewhere or "-", Mean(difference.value, difference.half, difference.count).text(2),
                      _p(difference.p_value), _p(contrast.adjusted), str(difference.count)])
@@ -76,7 +85,7 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
 
 def verdicts(found: Sequence[Setting]) -> list[str]:
     """What the contrasts say, a sentence each."""
-    sentences = _density_verdicts(density_contrasts(found))
+    sentences = [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
     costs = [contrast for contrast in source_contrasts(found) if contrast.adjusted is not None]
     worse = sum(contrast.adjusted < CLEAR and contrast.difference.value < 0 for contrast in costs)
     if costs:
@@ -85,26 +94,25 @@ def verdicts(found: Sequence[Setting]) -> list[str]:
     return sentences
 
 
-def _density_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
-    """Which layerwise density wins where, and which others it cannot be told from."""
+def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
+    """Which value of the factor wins where, and which others it cannot be told from."""
     sentences, unclear = [], 0
     for _, group in groupby(contrasts, key=lambda contrast: id(contrast.first)):
         mine = list(group)
-        best = mine[0].first
-        clear = [contrast.second.config.source.density for contrast in mine
+        best, values = mine[0].first, [contrast.second.factors[factor] for contrast in mine]
+        clear = [value for value, contrast in zip(values, mine, strict=True)
                  if contrast.adjusted is not None and contrast.adjusted < CLEAR]
-        rest = [contrast.second.config.source.density for contrast in mine
-                if contrast.second.config.source.density not in clear]
+        rest = [value for value in values if value not in clear]
         if not clear:
             unclear += 1
             continue
-        where = best.label(("density",)).replace("er_p", "p") or "here"
+        where = best.label((factor,)).replace("er_p", "p") or "here"
         close = f", not to be told from {', '.join(rest)}" if rest else ""
-        sentences.append(f"At {where} {best.config.source.density} is best: clearly above {', '.join(clear)} "
+        sentences.append(f"At {where} {best.factors[factor]} is best: clearly above {', '.join(clear)} "
                          f"(Holm p < {CLEAR:g}){close}.")
     if unclear:
         total = unclear + len(sentences)
-        sentences.append(f"In {unclear} of {total} settings no layerwise density is clearly below the best.")
+        sentences.append(f"In {unclear} of {total} settings no {COMPARED[factor]} is clearly below the best.")
     return sentences
 
 
