@@ -7,10 +7,12 @@ import pytest
 from scipy.stats import ttest_rel
 
 from popup.lab.config import Config
-from popup.lab.report.comparison import best_contrasts, settings
+from popup.lab.report.axes import _ticks
+from popup.lab.report.comparison import best_contrasts, change_contrasts, settings
+from popup.lab.report.figures import FIGURES
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import holm
-from popup.lab.report.summary import tables, verdicts
+from popup.lab.report.summary import summarise, tables, verdicts
 
 ACCURACIES = {"edge_popup": [90.0, 91.0, 90.5, 91.5, 90.2], "averaged": [90.1, 90.7, 90.6, 91.2, 90.4],
               "sampled": [80.0, 81.3, 79.9, 82.0, 80.4], "random": [10.0, 9.0, 11.2, 10.5, 9.9]}
@@ -47,3 +49,52 @@ def test_methods_are_compared_where_all_else_is_equal():
 
 def test_nothing_is_said_of_a_factor_that_does_not_vary():
     assert best_contrasts(settings(made_up({"random": [9.0, 10.0]})), "method") == []
+
+
+USUAL = [70.0, 71.0, 72.0]
+CHANGES = {"lr 0.4": {"lr": 0.4}, "gain 1": {"gain": 1.0}, "rank value": {"rank": "value"},
+           "method averaged": {"method": "averaged"}, "lr 0.01, optimizer adam": {"lr": 0.01, "optimizer": "adam"}, "nothing": {}}
+
+
+def one_change_at_a_time():
+    return [Run(Path("nowhere"), Config().replace(seed=seed, er_p=p, **fields),
+                {"test_accuracy": value + 10 * p + (0.5 * seed - place if fields else 0), "final_density": 0.5 * p,
+                 "layers": [{"entries": 10, "edges": 5, "density": 0.25}]}, None)
+            for place, fields in enumerate(CHANGES.values()) for p in (1.0, 0.5) for seed, value in enumerate(USUAL)]
+
+
+def test_one_change_at_a_time_is_told_by_what_was_changed_and_measured_against_the_usual():
+    found = settings(one_change_at_a_time())
+    assert {setting.columns["changed"] for setting in found} == set(CHANGES)
+    contrasts = change_contrasts(found)
+    assert len(contrasts) == 2 * (len(CHANGES) - 1)
+    for contrast in contrasts:
+        place = list(CHANGES).index(contrast.first.changed)
+        assert contrast.difference.value == pytest.approx(0.5 - place) and contrast.second.changed == ""
+        assert contrast.first.config.source.er_p == contrast.second.config.source.er_p
+    text = summarise([], found)
+    assert "rank value" in text and "±" in text and "±.." not in text
+    assert verdicts(found)[0] == ("Usual, where no change is told: gain 1.41421, rank magnitude, lr 0.1, optimizer sgd, "
+                                  "method edge_popup.")
+
+
+def test_a_full_grid_keeps_a_column_a_factor():
+    runs = [run for method in ("edge_popup", "averaged") for rank in ("magnitude", "value")
+            for run in made_up({method: USUAL}, rank=rank)]
+    found = settings(runs)
+    assert [list(setting.columns) for setting in found] == [["rank", "method"]] * 4 and change_contrasts(found) == []
+
+
+def test_the_pictures_of_a_sparse_grid_are_drawn():
+    found = settings(one_change_at_a_time())
+    drawn = {name: draw(found) for name, (_, draw) in FIGURES.items() if name != "training"}
+    assert drawn["changes"] is not None and drawn["compared"] is None
+    labels = [tick.get_text() for tick in drawn["changes"].axes[0].get_yticklabels()]
+    assert labels == list(CHANGES)[:-1], "sorted by what they add"
+    assert [panel.get_title() for panel in drawn["accuracy"].axes] == ["nothing changed"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(8, 100), (50, 54), (97.9, 98.9), (30, 70), (49.7, 50.9)])
+def test_an_axis_of_accuracies_has_some_round_ticks(low, high):
+    ticks = _ticks(low, high)
+    assert 4 <= len(ticks) <= 12 and all(low <= tick <= high and round(tick, 1) == pytest.approx(tick) for tick in ticks)

@@ -51,6 +51,8 @@ def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: 
     """Means with the band of their 95% intervals."""
     x, means = [setting.final_density for setting in line], [setting.accuracy for setting in line]
     y, half = np.array([value.value for value in means]), np.array([value.half or 0 for value in means])
+    if len(x) == 1:
+        panel.errorbar(x, y, half, color=colour, capsize=2, linewidth=1)
     panel.fill_between(x, y - half, np.minimum(100, y + half), color=colour, alpha=0.18, linewidth=0)
     panel.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
 
@@ -77,18 +79,29 @@ def stretch_accuracy(panel: Axes) -> None:
         return 100 + spare - np.exp(-np.asarray(place, dtype=float))
 
     panel.set_yscale("function", functions=(forward, inverse))
-    steps = (0, 10, 20, 40, 60, 70, 80, 90, 95, 98, 99, 99.5, 100)
-    ticks = [tick for tick in steps if low - 5 <= tick <= min(100, high + 0.6)]
+    ticks = _ticks(low - 3, min(100, high + 0.6))
     apart = 0.045 * (forward(high) - forward(low - 3))
     clear = [tick for place, tick in enumerate(ticks) if not place or forward(tick) - forward(ticks[place - 1]) > apart]
     panel.set_yticks(clear, [f"{tick:g}" for tick in clear])
-    panel.set_ylim(max(0, low - 3), min(100 + spare / 2, high + spare / 2))
+    panel.set_ylim(max(0, low - 3), min(100 + spare / 2, high + min(spare / 2, max(0.3, (high - low) / 5))))
     panel.set_ylabel("accuracy (%), log scale of the errors")
     panel.yaxis.label.set_fontsize(8.5)
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Round accuracies between two: at least four, from steps that are as coarse as that allows."""
+    fine = (98, 99, 99.5, 100)
+    sets = [(0, 10, 20, 40, 60, 70, 80, 90, 95, *fine),
+            *(sorted({*np.arange(0, 100, step).round(1), *fine}) for step in (5, 2, 1, 0.5, 0.2))]
+    found = [[float(tick) for tick in ticks if low <= tick <= high] for ticks in sets]
+    return next((ticks for ticks in found if len(ticks) >= 4), found[-1])
+
+
 def group_title(group: Sequence[Setting], without: Sequence[str]) -> str:
-    return ", ".join(show(value) for name, value in group[0].factors.items() if name not in without)
+    first = group[0]
+    if first.usual:
+        return first.label(without) or "nothing changed"
+    return ", ".join(show(value) for name, value in first.factors.items() if name not in without)
 
 
 def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "linear") -> Figure | None:
@@ -100,6 +113,7 @@ def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "line
         panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2,
                    label=setting.label().replace("er_p", "p") or "all")
     panel.set(xlabel="epoch", ylabel=name, yscale=yscale)
+    panel.xaxis.get_major_locator().set_params(integer=True)
     if column == "test_accuracy":
         stretch_accuracy(panel)
     legend(figure, panel)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import isclose
+from math import isclose, prod
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,22 @@ from popup.lab.report.statistics import Difference, Mean, holm, mean, paired
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 
 COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
+AXES = ("er_p", "k")  # what accuracy is drawn over
+SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in their seed only: the ticket's, and by role those of its controls."""
+    """Runs that differ in their seed only: the ticket's, and by role those of its controls.
+
+    `usual`: where a few things were changed at a time, the value of each factor, but p and k, that most settings have. Then
+    only what is changed is worth telling. Empty for a full grid.
+    """
 
     config: Config                        # of its first seed
     factors: dict[str, Any]               # the config's fields that vary in this comparison
+    usual: dict[str, Any]
     runs: tuple[Run, ...]
     controls: dict[str, tuple[Run, ...]]
 
@@ -47,9 +55,21 @@ class Setting:
         """Realised, mean over seeds."""
         return float(np.mean([run.result["final_density"] for run in self.runs]))
 
+    @property
+    def changed(self) -> str:
+        """What is not as usual, in words; '' if all is."""
+        return _words({name: self.factors[name] for name, value in self.usual.items() if self.factors[name] != value})
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What tells it from the others, by the heading of its column."""
+        told = {name: show(value) for name, value in self.factors.items() if name not in self.usual}
+        return {"changed": self.changed or "nothing", **told} if self.usual else told
+
     def label(self, without: Sequence[str] = ()) -> str:
-        """The factors in words."""
-        return ", ".join(f"{name} {show(value)}" for name, value in self.factors.items() if name not in without)
+        """The factors in words, but for those that are as usual."""
+        return _words({name: value for name, value in self.factors.items()
+                       if name not in without and (name not in self.usual or value != self.usual[name])})
 
 
 def measured_on(found: Sequence[Setting]) -> str:
@@ -74,6 +94,10 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _words(factors: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {show(value)}" for name, value in factors.items())
+
+
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """The settings among finished runs, sorted by their factors."""
     finished = {run.config.hash(): run for run in runs if run.result is not None}
@@ -81,9 +105,12 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     for run in finished.values():
         if run.config.task.role == TICKET:
             tickets.setdefault(run.config.replace(seed=0).hash(), []).append(run)
-    varying = _varying([group[0].config for group in tickets.values()])
-    found = [_setting(sorted(group, key=lambda run: run.seed), varying, finished) for group in tickets.values()]
-    return sorted(found, key=lambda setting: [(str(type(value)), value) for value in setting.factors.values()])
+    configs = [group[0].config for group in tickets.values()]
+    varying = _varying(configs)
+    usual = _usual(configs, [name for name in varying if name not in AXES])
+    found = [_setting(sorted(group, key=lambda run: run.seed), varying, usual, finished) for group in tickets.values()]
+    return sorted(found, key=lambda setting: (setting.changed, [(str(type(value)), value)
+                                                                for value in setting.factors.values()]))
 
 
 def _varying(configs: Sequence[Config]) -> list[str]:
@@ -93,13 +120,22 @@ def _varying(configs: Sequence[Config]) -> list[str]:
     return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else -1)
 
 
-def _setting(group: list[Run], varying: Sequence[str], finished: dict[str, Run]) -> Setting:
+def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
+    """The commonest value of each factor if the settings are a sparse part of the grid that all values would make, else {}."""
+    rows = {tuple(config.flat()[name] for name in names) for config in configs}
+    counts = [Counter(column) for column in zip(*rows, strict=True)]
+    if prod(map(len, counts)) < SPARSE * len(rows):
+        return {}
+    return {name: count.most_common(1)[0][0] for name, count in zip(names, counts, strict=True)}
+
+
+def _setting(group: list[Run], varying: Sequence[str], usual: dict[str, Any], finished: dict[str, Run]) -> Setting:
     flat = group[0].config.flat()
     controls = {}
     for role in CONTROLS:
         found = [finished.get(control_config(run.config, role).hash()) for run in group]
         controls[role] = tuple(run for run in found if run is not None)
-    return Setting(group[0].config, {name: flat[name] for name in varying}, tuple(group), controls)
+    return Setting(group[0].config, {name: flat[name] for name in varying}, usual, tuple(group), controls)
 
 
 def _same_but(first: Setting, second: Setting, names: Sequence[str]) -> bool:
@@ -127,6 +163,16 @@ def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
     contrasts = _contrasts(pair for group in ranked for pair in combinations(group, 2))
     best = {id(group[0]) for group in ranked}
     return [contrast for contrast in contrasts if id(contrast.first) in best]
+
+
+def change_contrasts(found: Sequence[Setting]) -> list[Contrast]:
+    """Where a few things were changed at a time: each change against the usual setting at the same p and k."""
+    def pairs() -> Iterator[tuple[Setting, Setting]]:
+        for other in found:
+            yield from ((other, usual) for usual in found if other.changed and not usual.changed
+                        and all(other.factors[name] == usual.factors[name] for name in AXES if name in usual.factors))
+
+    return _contrasts(pairs()) if found and found[0].usual else []
 
 
 def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:

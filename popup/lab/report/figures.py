@@ -5,6 +5,7 @@ Every function takes the settings and returns None where they have nothing to sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from popup.lab.report.axes import (
     log_density,
     stretch_accuracy,
 )
-from popup.lab.report.comparison import Setting, groups, measured_on, show, source_contrasts
+from popup.lab.report.comparison import Setting, change_contrasts, groups, measured_on, show, source_contrasts
 from popup.lab.report.plots import BLACK, PURPLE
 from popup.lab.runs.controls import CONTROLS
 
@@ -36,8 +37,8 @@ REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn"
 
 def density_curve(found: Sequence[Setting]) -> Figure | None:
     """Accuracy against the final density, a line and band for each p, controls as reference lines."""
-    panels = groups(found, ("er_p", "k"))[:PANELS]
-    if len(found) < 2:
+    panels = groups([setting for setting in found if not setting.changed], ("er_p", "k"))[:PANELS]
+    if len(found) < 2 or not panels:
         return None
     figure, axes = grid(len(panels))
     for place, (panel, group) in enumerate(zip(axes, panels, strict=True)):
@@ -56,7 +57,7 @@ def compared(found: Sequence[Setting]) -> Figure | None:
     factor with the most values."""
     varied = {name: len({setting.config.flat()[name] for setting in found}) for name in found[0].factors
               if name not in ("er_p", "k")}
-    if not varied:
+    if not varied or found[0].usual:
         return None
     factor = max(varied, key=lambda name: (name == "method", varied[name]))
     across = ("k",) if {"er_p", "k"} <= found[0].factors.keys() else ("er_p", "k")
@@ -72,6 +73,37 @@ def compared(found: Sequence[Setting]) -> Figure | None:
         panel.set(title=group_title(group, (factor, *across)))
         stretch_accuracy(panel)
     legend(figure, axes[0], title=factor)
+    return figure
+
+
+def changes(found: Sequence[Setting]) -> Figure | None:
+    """Where a few things were changed at a time: what each change adds to the usual setting, for each p."""
+    contrasts = change_contrasts(found)
+    if not contrasts:
+        return None
+    gains: dict[str, list[float]] = {}
+    for contrast in contrasts:
+        gains.setdefault(contrast.first.changed, []).append(contrast.difference.value)
+    names = sorted(gains, key=lambda name: -np.mean(gains[name]))
+    reach = 2 * max(abs(value) for values in gains.values() for value in values) or 1.0  # two seeds' intervals go beyond
+    figure, (panel,) = grid(1)
+    figure.set_size_inches(8, 1.2 + 0.28 * len(names))
+    lines = lines_by([contrast.first for contrast in contrasts], "er_p")
+    by_setting = {id(contrast.first): contrast.difference for contrast in contrasts}
+    for index, line in enumerate(lines):
+        shift = 0.2 * (index - (len(lines) - 1) / 2)
+        differences = [by_setting[id(setting)] for setting in line]
+        panel.errorbar([difference.value for difference in differences],
+                       [names.index(setting.changed) + shift for setting in line],
+                       xerr=[difference.half or 0 for difference in differences], linestyle="none", capsize=2, markersize=4,
+                       color=COLOURS[index % 8], marker=MARKERS[index % 8], label=f"p = {line[0].config.source.er_p:g}")
+    panel.axvline(0, color=BLACK, linewidth=0.8)
+    panel.set_yticks(range(len(names)), names)
+    panel.invert_yaxis()
+    low, high = panel.get_xlim()
+    panel.set(xlabel="difference to the usual setting (percentage points, paired over seeds)", xlim=(max(low, -reach),
+                                                                                                     min(high, reach)))
+    legend(figure, panel)
     return figure
 
 
@@ -124,7 +156,8 @@ def layer_densities(found: Sequence[Setting]) -> Figure | None:
     middle = found[len(found) // 2].config.source
     chosen = [setting for setting in found if setting.config.source.er_p == middle.er_p and setting.config.source.k == middle.k]
     figure, (left, right) = grid(2)
-    for index, setting in enumerate(chosen[:8]):
+    unlike = {json.dumps(setting.runs[0].result["layers"]): setting for setting in reversed(chosen)}  # first of equal ones
+    for index, setting in enumerate([setting for setting in chosen if setting in unlike.values()][:8]):
         layers = setting.runs[0].result["layers"]
         label = setting.label(("er_p", "k")) or setting.config.source.density
         for panel, values in ((left, [row["edges"] / row["entries"] for row in layers]),
@@ -172,6 +205,7 @@ def heat_map(found: Sequence[Setting]) -> Figure | None:
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
     "accuracy": ("Accuracy against final density", density_curve),
     "compared": ("What is compared, against final density", compared),
+    "changes": ("What a change does to the usual setting", changes),
     "sparse_against_dense": ("ER source against dense source at equal final density", sparse_against_dense),
     "heat_map": ("Accuracy over p and k", heat_map),
     "layers": ("Layerwise densities", layer_densities),

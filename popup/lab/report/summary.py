@@ -11,6 +11,7 @@ from popup.lab.report.comparison import (
     Contrast,
     Setting,
     best_contrasts,
+    change_contrasts,
     measured_on,
     show,
     source_contrasts,
@@ -37,7 +38,7 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     """All tables: tickets, controls, contrasts; empty ones left out."""
     if not found:
         return []
-    made = [ticket_table(found), control_table(found),
+    made = [ticket_table(found), control_table(found), change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
                              best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal final density (paired over seeds)",
@@ -68,24 +69,38 @@ def control_table(found: Sequence[Setting]) -> Table:
     return "Controls with frozen weights, same counts in each layer (source: all edges)", header, rows
 
 
+def change_table(found: Sequence[Setting]) -> Table:
+    """One row a change: its accuracy, the usual setting's, the difference with its interval and p values."""
+    contrasts = change_contrasts(found)
+    header = [*_names(found), "ticket %", "usual %", "difference", "p", "p (Holm)", "seeds"]
+    rows = [[*_values(contrast.first), contrast.first.accuracy.text(), contrast.second.accuracy.text(),
+             *_difference(contrast)] for contrast in contrasts]
+    return "What a change does to the usual setting (paired over seeds)", header, rows
+
+
+def _difference(contrast: Contrast) -> list[str]:
+    difference = contrast.difference
+    return [Mean(difference.value, difference.half, difference.count).text(2), _p(difference.p_value), _p(contrast.adjusted),
+            str(difference.count)]
+
+
 def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[str]) -> Table:
     """One row a contrast: both sides, the difference with its interval, p value, Holm's p value."""
     header = ["first", "second", "elsewhere equal", "difference", "p", "p (Holm)", "seeds"]
     rows = []
     for contrast in contrasts:
-        difference = contrast.difference
         sides = [", ".join(show(value) if name in COMPARED else f"{SHORT.get(name, name)} {show(value)}"
                            for name in names for value in [setting.config.flat()[name]])
                  for setting in (contrast.first, contrast.second)]
         elsewhere = contrast.first.label(names).replace("er_p", "p")
-        rows.append([*sides, elsewhere or "-", Mean(difference.value, difference.half, difference.count).text(2),
-                     _p(difference.p_value), _p(contrast.adjusted), str(difference.count)])
+        rows.append([*sides, elsewhere or "-", *_difference(contrast)])
     return title, header, rows
 
 
 def verdicts(found: Sequence[Setting]) -> list[str]:
     """What the contrasts say, a sentence each."""
-    sentences = [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
+    sentences = [f"Usual, where no change is told: {_usual(found)}."] if found and found[0].usual else []
+    sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
     costs = [contrast for contrast in source_contrasts(found) if contrast.adjusted is not None]
     worse = sum(contrast.adjusted < CLEAR and contrast.difference.value < 0 for contrast in costs)
     if costs:
@@ -133,12 +148,16 @@ def mixed_lines(runs: Sequence[Run]) -> list[str]:
             f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in seen.items() if len(counts) > 1]
 
 
+def _usual(found: Sequence[Setting]) -> str:
+    return ", ".join(f"{name} {show(value)}" for name, value in found[0].usual.items())
+
+
 def _names(found: Sequence[Setting]) -> list[str]:
-    return [SHORT.get(name, name) for name in found[0].factors]
+    return [SHORT.get(name, name) for name in found[0].columns]
 
 
 def _values(setting: Setting) -> list[str]:
-    return [show(value) for value in setting.factors.values()]
+    return list(setting.columns.values())
 
 
 def _text(value: Mean | None) -> str:
@@ -160,4 +179,4 @@ def _fit(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def _cut(cell: str, limit: int) -> str:
-    return cell if len(cell) <= limit else cell[:limit - 2] + ".."
+    return cell if len(cell) <= limit or "±" in cell else cell[:limit - 2] + ".."
