@@ -2,6 +2,7 @@
 
 import platform
 import resource
+from statistics import median
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def new_pages():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told what to keep")
 def test_memory_that_a_step_frees_is_there_for_the_next():
     keep_freed_memory()
-    assert [new_pages() for _ in range(4)][-1] < PAGES / 16  # the second may still find the first's place a few bytes short
+    assert median(new_pages() for _ in range(9)) < PAGES / 16  # the first few may find a place a few bytes short
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
