@@ -72,6 +72,9 @@ def test_one_change_at_a_time_is_told_by_what_was_changed_and_measured_against_t
         place = list(CHANGES).index(contrast.first.changed)
         assert contrast.difference.value == pytest.approx(0.5 - place) and contrast.second.changed == ""
         assert contrast.first.config.source.er_p == contrast.second.config.source.er_p
+    _, _, rows = next(part for part in tables(found) if part[0].startswith("What a change does"))
+    assert [row[1:5] + row[6:] for row in rows if row[0] == "gain 1" and row[1] == "all"] == [
+        ["all", "", "", "-0.50 ±1.24", "-", "3"]]
     text = summarise([], found)
     assert "rank value" in text and "±" in text and "±.." not in text
     assert verdicts(found)[0] == ("Usual, where no change is told: gain 1.41421, rank magnitude, lr 0.1, optimizer sgd, "

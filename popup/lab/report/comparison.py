@@ -175,6 +175,14 @@ def change_contrasts(found: Sequence[Setting]) -> list[Contrast]:
     return _contrasts(pairs()) if found and found[0].usual else []
 
 
+def pooled(contrasts: Sequence[Contrast]) -> Difference | None:
+    """One difference of several contrasts: for each seed that all have, the mean of its accuracies on either side."""
+    seeds = set.intersection(*(contrast.first.accuracies.keys() & contrast.second.accuracies.keys() for contrast in contrasts))
+    first, second = ({seed: float(np.mean([side.accuracies[seed] for side in sides])) for seed in seeds}
+                     for sides in zip(*((contrast.first, contrast.second) for contrast in contrasts), strict=True))
+    return paired(first, second)
+
+
 def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:
     """An ER source against the dense one (p = 1) at equal requested final density p k, all else equal."""
     def equal(first: Setting, second: Setting) -> bool:

@@ -13,11 +13,12 @@ from popup.lab.report.comparison import (
     best_contrasts,
     change_contrasts,
     measured_on,
+    pooled,
     show,
     source_contrasts,
 )
 from popup.lab.report.results import Run
-from popup.lab.report.statistics import Mean
+from popup.lab.report.statistics import Difference, Mean
 from popup.lab.report.tables import WIDTH, table
 from popup.lab.runs.controls import CONTROLS
 
@@ -71,16 +72,19 @@ def control_table(found: Sequence[Setting]) -> Table:
 
 def change_table(found: Sequence[Setting]) -> Table:
     """One row a change: its accuracy, the usual setting's, the difference with its interval and p values."""
-    contrasts = change_contrasts(found)
     header = [*_names(found), "ticket %", "usual %", "difference", "p", "p (Holm)", "seeds"]
-    rows = [[*_values(contrast.first), contrast.first.accuracy.text(), contrast.second.accuracy.text(),
-             *_difference(contrast)] for contrast in contrasts]
-    return "What a change does to the usual setting (paired over seeds)", header, rows
+    rows = []
+    for changed, group in groupby(change_contrasts(found), key=lambda contrast: contrast.first.changed):
+        mine = list(group)
+        rows += [[*_values(contrast.first), contrast.first.accuracy.text(), contrast.second.accuracy.text(),
+                  *_difference(contrast.difference, contrast.adjusted)] for contrast in mine]
+        if len(mine) > 1 and (over_all := pooled(mine)):
+            rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *_difference(over_all, None)])
+    return "What a change does to the usual setting (paired over seeds; all: the mean of the rows above)", header, rows
 
 
-def _difference(contrast: Contrast) -> list[str]:
-    difference = contrast.difference
-    return [Mean(difference.value, difference.half, difference.count).text(2), _p(difference.p_value), _p(contrast.adjusted),
+def _difference(difference: Difference, adjusted: float | None) -> list[str]:
+    return [Mean(difference.value, difference.half, difference.count).text(2), _p(difference.p_value), _p(adjusted),
             str(difference.count)]
 
 
@@ -93,7 +97,7 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
                            for name in names for value in [setting.config.flat()[name]])
                  for setting in (contrast.first, contrast.second)]
         elsewhere = contrast.first.label(names).replace("er_p", "p")
-        rows.append([*sides, elsewhere or "-", *_difference(contrast)])
+        rows.append([*sides, elsewhere or "-", *_difference(contrast.difference, contrast.adjusted)])
     return title, header, rows
 
 
