@@ -68,8 +68,8 @@ class TrainingSettings:
     weight_lr: float = field(default=0.05, metadata={
         "help": "highest learning rate of the weights in controls that train them"})
     optimizer: str = field(default="sgd", metadata={
-        "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, of 0.001 "
-                "or less; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: True})
+        "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, some "
+                "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: True})
     momentum: float = field(default=0.9, metadata={"help": "momentum of the optimiser (of adam its first beta), in [0, 1)"})
     weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})

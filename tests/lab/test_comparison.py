@@ -1,5 +1,6 @@
 """What a report says is best, on made-up accuracies: who is compared, and how Holm's adjustment counts."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from popup.lab.report.comparison import best_contrasts, change_contrasts, settin
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import holm
-from popup.lab.report.summary import summarise, tables, verdicts
+from popup.lab.report.summary import mixed_lines, summarise, tables, verdicts
 
 ACCURACIES = {"edge_popup": [90.0, 91.0, 90.5, 91.5, 90.2], "averaged": [90.1, 90.7, 90.6, 91.2, 90.4],
               "sampled": [80.0, 81.3, 79.9, 82.0, 80.4], "random": [10.0, 9.0, 11.2, 10.5, 9.9]}
@@ -45,6 +46,15 @@ def test_methods_are_compared_where_all_else_is_equal():
     assert title.startswith("Method: the best mean") and [row[:3] for row in rows] == [
         ["edge_popup", "averaged", "p 0.5"], ["edge_popup", "sampled", "p 0.5"], ["edge_popup", "random", "p 0.5"],
         ["averaged", "random", "p 1"]]
+
+
+def test_results_without_a_fingerprint_are_not_taken_for_other_images():
+    """Embedded data have an empty one, and results of an early popup none."""
+    runs = [replace(run, result={**run.result, **fingerprint}) for run, fingerprint in zip(
+        made_up({"random": [9.0, 10.0, 11.0]}), [{}, {"data_fingerprint": ""}, {"data_fingerprint": "a"}], strict=True)]
+    assert mixed_lines(runs) == []
+    other = replace(runs[0], result={**runs[0].result, "data_fingerprint": "b"})
+    assert len(mixed_lines([*runs, other])) == 1
 
 
 def test_nothing_is_said_of_a_factor_that_does_not_vary():

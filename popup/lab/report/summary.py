@@ -146,8 +146,8 @@ def mixed_lines(runs: Sequence[Run]) -> list[str]:
     """A warning for each data set whose runs saw different images under one name."""
     seen: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     for run in runs:
-        if run.result:
-            seen[run.config.task.dataset, run.config.task.image_size][run.result.get("data_fingerprint", "")] += 1
+        if fingerprint := (run.result or {}).get("data_fingerprint"):
+            seen[run.config.task.dataset, run.config.task.image_size][fingerprint] += 1
     return [f"WARNING, not of the same images: runs on {name} saw {len(counts)} different versions of it "
             f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in seen.items() if len(counts) > 1]
 

@@ -71,7 +71,7 @@ class Laboratory:
         """A UsageError if some of `configs`, of one data set, were finished on other images than it has now."""
         now = self.data(configs[0]).fingerprint
         results = [result for config in configs if now and (result := self.directory(config).result())]
-        other = [result for result in results if result["data_fingerprint"] != now]
+        other = [result for result in results if result.get("data_fingerprint", now) != now]
         if other:
             raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {self.out} ({other[0]['hash']}, ...) saw "
                              f"other images than {configs[0].task.dataset} has now: name another --out, or remove what is there")
