@@ -151,7 +151,7 @@ def slope(net, place, score, weight, values):
 def assert_gradient_law(net, seen, source):
     """Laws 2 and 4 in a training pass: no weight off the edges, and the scores' gradient from that of the weights of a plain
     network with the very weights that the pass used."""
-    plain, (inputs, labels), method = merge(net), batch(), search_of(net).settings.method
+    plain, (inputs, labels) = merge(net), batch()
     loss = F.cross_entropy(net.train()(inputs), labels)
     for name, weight in seen.items():
         plain.get_parameter(name).requires_grad_().data.copy_(weight)
@@ -160,8 +160,7 @@ def assert_gradient_law(net, seen, source):
     for place, ((layer, edges, dense), score) in enumerate(zip(source, scores(net), strict=True)):
         weight, gradient = seen[layer.name].flatten(), plain.get_parameter(layer.name).grad.flatten()
         assert weight.count_nonzero() == weight[edges].count_nonzero()
-        values = effective(method, dense, weight != 0)
-        expected = (gradient * values)[edges] * slope(net, place, score.detach(), weight[edges], dense[edges])
+        expected = (gradient * dense)[edges] * slope(net, place, score.detach(), weight[edges], dense[edges])
         assert torch.equal(score.grad, expected), layer.name
 
 

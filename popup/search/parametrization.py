@@ -31,10 +31,10 @@ class SelectEdges(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         scores, places, gate = ctx.saved_tensors
-        layer, method = ctx.layer, ctx.layer.search.method
+        layer = ctx.layer
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
-        owned.mul_(method.values(layer.values, gate)).mul_(method.slope(layer, scores, gate))
+        owned.mul_(layer.values).mul_(layer.search.method.slope(layer, scores, gate))
         return owned, None, None, None
 
 

@@ -10,9 +10,10 @@ from popup.search.methods.method import Method
 class Biprop(Method):
     """Binary weights: W_eff = alpha_l * sign(W) * S_P with one scale a layer, alpha_l = |W * S_P|_1 / |S_P|_1,
 
-    recomputed from the edges that are kept now. ds = (dL/dW_eff * alpha_l * sign(W)) * sign(s), straight through the
-    selection and with alpha_l as a constant. With signed_constant weights it is edge_popup. Differences: the published
-    code leaves alpha_l out of the gradient, a constant factor of the layer's rate; activations are not binarised.
+    recomputed from the edges that are kept now. ds = (dL/dW_eff * W) * sign(s), straight through the selection and the
+    binarisation, as in the authors' code (github.com/chrundle/biprop, utils/conv_type.py): by each edge's own W, not by
+    the alpha_l * sign(W) of the forward pass. With signed_constant weights it is edge_popup. Difference: activations are
+    not binarised.
     """
 
     constant_values = False

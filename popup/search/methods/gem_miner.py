@@ -22,8 +22,10 @@ class GemMiner(Method):
     The gradient passes the rounding straight through, ds = dL/dW_eff * W * q; after each step s is clamped to [0, 1]; the
     loss gets STRENGTH times the sum of s^2. In FREEZINGS rounds, evenly over the search, the edges with the lowest
     scores leave q for good, in a geometric course from all edges to the n_l that are kept; the ticket keeps the highest
-    scores of q. Differences: a layer's own share is frozen (the paper ranks the whole network: scope='global' does so for
-    the ticket), and the number kept is exact. During the search the number of ones is not that of the ticket.
+    scores of q. Differences from the authors' code (github.com/ksreenivasan/pruning_is_enough, `hc_iter`): a layer's own
+    share is frozen (there the whole network is ranked: scope='global' does so for the ticket), there every 5 of 150 epochs;
+    the number kept is exact, where theirs are the scores of q above 1/2, so at most that many; their penalty is 3e-6 to
+    1e-4, more for sparser tickets. During the search the number of ones is not that of the ticket.
     """
 
     rate = 10.0

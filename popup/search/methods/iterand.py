@@ -24,8 +24,9 @@ class Iterand(Method):
 
     The t-th redraw of a layer takes its new weights, and which edges get one, from streams of their own. So the weights
     change, but only of unselected edges and only to what the seed says: a ticket records t for each kept edge (0: never
-    redrawn) and is drawn again from that. Difference: nothing is redrawn in the last tenth of the search, where a new
-    weight could no longer be judged.
+    redrawn) and is drawn again from that. The authors' code (github.com/dchiji-ntt/iterand) redraws every 300 steps with
+    r = 0.1 on CIFAR-10 and every 1000 on ImageNet. Differences: nothing is redrawn in the last tenth of the search, where
+    a new weight could no longer be judged; their code ranks s itself, which is `rank` value here.
     """
 
     redraws = True

@@ -68,7 +68,8 @@ class Method:
         return slope if gate.dtype is torch.bool else slope.mul_(layer.search.scale_now())
 
     def values(self, values: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """What the `gate` multiplies [edges], from the edges' W; where the gate is 0 it does not matter."""
+        """What the `gate` multiplies in the forward pass [edges], from the edges' W, which is also what the backward pass
+        multiplies with; where the gate is 0 it does not matter."""
         return values
 
     def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor | None:
