@@ -143,7 +143,8 @@ class EdgeWeight(nn.Module):
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""
         device = self.values.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
+        known = torch.amp.is_autocast_available(device)  # not for tensors without data, on the device "meta"
+        return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else self.dtype
 
     def flat_edges(self) -> torch.Tensor:
         """The flat indices of the edges, ascending, int64."""

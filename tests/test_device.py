@@ -1,0 +1,98 @@
+"""A step on any device but the CPU: its tensors stay together, and the host never waits for a value. No GPU is needed.
+
+The device is torch's "meta", whose tensors have no data: whatever would bring one to the host raises. Fake tensors on it also
+raise where an operation mixes devices, as a GPU would.
+"""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import popup
+from popup.lab.config import TrainingSettings
+from popup.lab.precision import Precision
+from popup.lab.training.augmentation import Augmentation
+from popup.lab.training.batches import Normalise
+from popup.lab.training.optimizers import OPTIMIZERS, optimizer_of
+from popup.lab.training.state import TrainingState
+from popup.lab.training.training import train_step
+from popup.search.methods import METHODS
+from popup.search.network import search_of
+from popup.search.select import top
+from popup.search.settings import SearchSettings
+
+META = torch.device("meta")
+MODES = {"meta": contextlib.nullcontext, "fake": FakeTensorMode}
+CASES = [(method, scope, p, "sgd") for method in METHODS for scope, p in (("layer", 0.3), ("layer", 1.0), ("global", 0.3))]
+CASES += [("edge_popup", "layer", 0.3, optimizer) for optimizer in OPTIMIZERS if optimizer != "sgd"]
+
+
+def without_data(tensor):
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+
+
+def moved(net):
+    """`net` with tensors on META, of the mode that is on, in the place of its own."""
+    for module in net.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(without_data(parameter), parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = without_data(buffer)
+    return net
+
+
+def attached(method="edge_popup", scope="layer", p=0.3):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    return popup.attach(net, er_p=p, k=0.4, search=SearchSettings(method, scope=scope), seed=3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("method", "scope", "p", "optimizer"), CASES)
+def test_steps_and_evaluation_never_bring_a_value_to_the_host(method, scope, p, optimizer, mode):
+    net, settings = attached(method, scope, p), TrainingSettings(optimizer=optimizer)
+    with MODES[mode]():
+        moved(net)
+        state = TrainingState(net, popup.scores(net), optimizer_of(popup.scores(net), settings, 0.1), 4,
+                              Precision(META, False, True))
+        inputs, labels = torch.empty(6, 3, 8, 8, device=META), torch.empty(6, dtype=torch.int64, device=META)
+        net.train()
+        for step in range(3):
+            if METHODS[method].learns:
+                train_step(state, inputs, labels, 0.1, settings)
+            state.search.advance((step + 1) / 12)
+        with torch.no_grad():
+            assert net.eval()(inputs).device == META
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_weights_in_bf16_are_kept_on_the_device(p, mode):
+    net = attached(p=p)
+    with MODES[mode]():
+        for layer in search_of(moved(net)).layers:
+            for _ in range(2):  # made, then written to
+                gate = torch.empty(layer.count, dtype=torch.bool, device=META)
+                weight = layer.weight(gate, layer.places(), torch.bfloat16)
+                assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.layer.shape)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_is_augmented_on_the_device(mode):
+    augmentation = Augmentation(("crop", "flip", "resized_crop", "cutout"), (8, 8), seed=1)
+    with contextlib.nullcontext() if mode == "meta" else FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(6, 3, 8, 8, dtype=torch.uint8, device=META)
+        normalise = Normalise.from_record({"mean": [0.0] * 3, "deviation": [1.0] * 3}, images)
+        assert augmentation(images, augmentation.draw(0, 6, META), normalise).shape == images.shape
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_gpu_would_not_do_raises_here(mode):
+    with MODES[mode](), pytest.raises((RuntimeError, NotImplementedError)):  # the device is worth testing on
+        keys = torch.empty(9, dtype=torch.int32, device=META)
+        int(top(keys, 4).sum())
+    with FakeTensorMode(), pytest.raises(RuntimeError):
+        torch.empty(9, device=META) * torch.empty(9)
