@@ -25,17 +25,24 @@ class SelectEdges(torch.autograd.Function):
     def forward(ctx, scores: torch.Tensor, gate: torch.Tensor, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
         places = layer.places()
         ctx.save_for_backward(scores, places, gate)
-        ctx.layer = layer
-        return layer.weight(gate, places, dtype)
+        weight = layer.weight(gate, places, dtype)
+        ctx.layer, ctx.made, ctx.scale = layer, layer.made, layer.search.method.scale(layer)
+        return weight
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         scores, places, gate = ctx.saved_tensors
         layer = ctx.layer
+        layer.close(ctx.made)
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
-        owned.mul_(layer.values).mul_(layer.search.method.slope(layer, scores, gate))
+        owned.mul_(layer.values).mul_(layer.search.method.slope(layer, scores, gate, ctx.scale))
         return owned, None, None, None
+
+
+def versions(*tensors: torch.Tensor) -> tuple[int, ...]:
+    """How often torch has written to each; those of inference mode do not count."""
+    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 class EdgeWeight(nn.Module):
@@ -62,7 +69,10 @@ class EdgeWeight(nn.Module):
         self.register_buffer("values", torch.from_numpy(source.values).to(weight.device), persistent=False)
         self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
-        self._weight: torch.Tensor | None = None    # [entries]
+        self._weight: torch.Tensor | None = None    # [entries], kept from pass to pass
+        self._versions = (0, 0)                     # its own and those of the values, when it was written to last
+        self.made = 0                               # how often it has been made anew
+        self._open = 0                              # passes that use it and still wait for their backward pass
         self.shown: torch.Tensor | None = None      # [edges], what _weight shows
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
@@ -99,13 +109,17 @@ class EdgeWeight(nn.Module):
     def weight(self, gate: torch.Tensor, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """W * gate [the layer's shape]. A selection's is kept from step to step: only the edges that have changed are written.
 
-        Writing to it is what an optimiser does to an ordinary weight: two forward passes with the same scores share it
-        unharmed, and a backward pass after the scores have changed is refused by autograd, as it is there.
+        It is made anew where that could be seen: while a pass that used it waits for its backward pass, in inference mode,
+        and after somebody else has written to it (but for a write through `.data`, which leaves no trace).
         """
         weight, last = self._weight, self.shown
         fits = weight is not None and weight.dtype == dtype and weight.device == self.values.device
+        fits = fits and self._versions == versions(weight, self.values)
         if not fits or not (last is gate or self._differs_little(gate, last)):
             weight = edges.expand(self.gated(gate).to(dtype), places, self.layer.entries)
+            if torch.is_inference_mode_enabled():  # what is made there is of no use to a training pass
+                return weight.view(self.layer.shape)
+            self.made, self._open = self.made + 1, 0
         elif last is not gate and gate.device.type != "cpu":
             self._write(weight, self.gated(gate), places)
         elif last is not gate:
@@ -113,7 +127,7 @@ class EdgeWeight(nn.Module):
             if len(changed):
                 values = torch.where(gate[changed], self.values[changed], self.zero)
                 self._write(weight, values, changed if places is None else places[changed])
-        self._weight, self.shown = weight, gate
+        self._weight, self.shown, self._versions = weight, gate, versions(weight, self.values)
         return weight.view(self.layer.shape)
 
     def gated(self, gate: torch.Tensor) -> torch.Tensor:
@@ -122,9 +136,10 @@ class EdgeWeight(nn.Module):
         return torch.where(gate, values, self.zero) if gate.dtype is torch.bool else values * gate
 
     def _differs_little(self, gate: torch.Tensor, last: torch.Tensor | None) -> bool:
-        """Whether only the edges that one selection has and the other has not can have another weight."""
+        """Whether the weight may be written to, and only the edges that one selection has and the other has not need it."""
         selections = last is not None and gate.dtype is torch.bool and last.dtype is torch.bool
-        return selections and self.search.method.constant_values
+        free = not self._open and not torch.is_inference_mode_enabled()
+        return free and selections and self.search.method.constant_values
 
     @staticmethod
     def _write(weight: torch.Tensor, values: torch.Tensor, places: torch.Tensor | None) -> None:
@@ -138,7 +153,12 @@ class EdgeWeight(nn.Module):
 
     def __getstate__(self) -> dict:
         """A copy or a pickle makes its own kept weight."""
-        return {**super().__getstate__(), "_weight": None, "shown": None}
+        return {**super().__getstate__(), "_weight": None, "shown": None, "_open": 0}
+
+    def close(self, made: int) -> None:
+        """A pass has had its backward pass, and used the weight that was the `made`-th."""
+        if made == self.made and self._open:
+            self._open -= 1
 
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""
@@ -152,4 +172,6 @@ class EdgeWeight(nn.Module):
         return torch.arange(self.count, device=self.values.device) if places is None else places.long()
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
+        weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
+        self._open += weight.requires_grad
+        return weight

@@ -36,5 +36,5 @@ class Frozen(Method):
     def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
         return self.rank(scores).clamp_(max=HIGHEST - 1).masked_fill_(layer.memory("locked"), HIGHEST)
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        return super().slope(layer, scores, gate).masked_fill_(layer.memory("locked"), 0.0)
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+        return super().slope(layer, scores, gate, scale).masked_fill_(layer.memory("locked"), 0.0)

@@ -50,8 +50,10 @@ class Gates(Method):
         total = opened.square().sum().clamp(min=max(1, layer.kept) / self.MOST**2)
         return opened.mul_(layer.memory("scale").copy_((layer.kept / total).sqrt()))
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        scale = layer.memory("scale")
+    def scale(self, layer: EdgeWeight) -> torch.Tensor:
+        return layer.memory("scale").clone()
+
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         return ((gate > 0) & (gate < scale)) * scale
 
     def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:

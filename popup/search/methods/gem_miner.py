@@ -44,7 +44,7 @@ class GemMiner(Method):
     def gates(self, search: Search) -> list[torch.Tensor]:
         return [(scores.detach() >= 0.5) & layer.memory("free") for layer, scores in search.pairs()]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         return layer.memory("free").to(scores.dtype)
 
     def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:

@@ -61,11 +61,15 @@ class Method:
         selected = search.top([self.training_keys(*pair) for pair in search.pairs()], search.k_now())
         return selected if search.scale_now() == 1 else [mask * search.scale_now() for mask in selected]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def scale(self, layer: EdgeWeight) -> float | torch.Tensor:
+        """What the gates of this pass are multiplied by, kept for its backward pass."""
+        return layer.search.scale_now()
+
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         """d gate / d score [edges], which the score's gradient dL/dW_eff * W is multiplied by; here straight through the
         selection, so that only d rank / d score is left (and the scale, where the selection is scaled)."""
         slope = RANKS[self.settings.rank].slope(scores)
-        return slope if gate.dtype is torch.bool else slope.mul_(layer.search.scale_now())
+        return slope if gate.dtype is torch.bool else slope.mul_(scale)
 
     def values(self, values: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """What the `gate` multiplies in the forward pass [edges], from the edges' W, which is also what the backward pass

@@ -26,5 +26,5 @@ class Random(Method):
     def gates(self, search: Search) -> list[torch.Tensor]:
         return search.select()
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(scores)

@@ -38,7 +38,7 @@ class Sampled(Method):
     def gates(self, search: Search) -> list[torch.Tensor]:
         return [torch.rand_like(scores.detach()) < scores.detach().sigmoid() for scores in search.scores()]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         chance = scores.sigmoid()
         return chance * (1 - chance)
 

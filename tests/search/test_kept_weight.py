@@ -1,0 +1,137 @@
+"""The effective weight that is kept from pass to pass is never seen to be: every use gives what weights made anew give."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from popup import SearchSettings, attach, merge, scores
+from popup.search.methods import METHODS
+from popup.search.network import advance, search_of
+from popup.search.parametrization import EdgeWeight
+
+SETTINGS = {method: SearchSettings(method) for method in METHODS} | {"annealed": SearchSettings(anneal="linear")}
+INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+
+
+def attached(settings):
+    net = attach(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)), er_p=0.7, k=0.5, seed=2, search=settings)
+    torch.manual_seed(0)
+    return net
+
+
+def loss(net, factor=1.0):
+    return net(factor * INPUTS).square().sum()
+
+
+def gradients(net, total):
+    for score in scores(net):
+        score.grad = None
+    total.backward()
+    return [score.grad.clone() for score in scores(net)]
+
+
+def step(net, progress):
+    for score in scores(net):
+        score.data.add_(torch.randn(len(score)), alpha=0.5)
+    advance(net, progress)
+
+
+def two_passes_and_one_backward(net):
+    return gradients(net, loss(net) + loss(net, 2.0))
+
+
+def evaluation_before_the_backward_pass(net):
+    total = loss(net)
+    with torch.no_grad():
+        loss(net.eval())
+    net.train()
+    return gradients(net, total)
+
+
+def evaluation_in_inference_mode_and_training(net):
+    found = []
+    for turn in range(3):
+        with torch.inference_mode():
+            found.append(loss(net.eval()).clone())
+        found += gradients(net.train(), loss(net))
+        step(net, (turn + 1) / 3)
+    with torch.inference_mode():
+        found.append(loss(net.eval()).clone())
+    points = INPUTS.clone().requires_grad_()
+    net(points).sum().backward()
+    return [*found, points.grad]
+
+
+def an_advance_before_the_backward_pass(net):
+    total = loss(net)
+    advance(net, 0.5)
+    return gradients(net, total)
+
+
+def passes_without_a_backward_pass(net):
+    found = []
+    for turn in range(4):
+        found.append(loss(net).detach())
+        step(net, turn / 4)
+    return [*found, *gradients(net, loss(net))]
+
+
+USES = [two_passes_and_one_backward, evaluation_before_the_backward_pass, evaluation_in_inference_mode_and_training,
+        passes_without_a_backward_pass]
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_use_is_as_with_weights_made_anew(settings, use, monkeypatch):
+    found = use(attached(settings))
+    plain = EdgeWeight.weight
+
+    def anew(layer, *arguments):
+        layer._weight, layer.shown = None, None
+        return plain(layer, *arguments)
+
+    monkeypatch.setattr(EdgeWeight, "weight", anew)
+    assert all(map(torch.equal, found, use(attached(settings))))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_the_gradient_of_two_passes_is_the_sum_of_theirs(settings):
+    joint = two_passes_and_one_backward(attached(settings))
+    net = attached(settings)
+    first, second = gradients(net, loss(net)), gradients(net, loss(net, 2.0))
+    for together, one, other in zip(joint, first, second, strict=True):
+        torch.testing.assert_close(together, one + other)
+
+
+def test_an_advance_before_the_backward_pass_changes_no_gradient():
+    net = attached(SETTINGS["annealed"])
+    assert all(map(torch.equal, an_advance_before_the_backward_pass(net),
+                   (lambda other: gradients(other, loss(other)))(attached(SETTINGS["annealed"]))))
+
+
+def test_a_weight_that_somebody_has_written_to_is_made_anew():
+    net = attached(SearchSettings())
+    expected = [net(INPUTS), *(net[place].weight.clone() for place in (0, 2))]
+    for place in (0, 2):
+        nn.init.kaiming_normal_(net[place].weight)
+    assert all(map(torch.equal, [net(INPUTS), net[0].weight, net[2].weight], expected))
+    assert torch.equal(net(INPUTS), merge(copy.deepcopy(net))(INPUTS))
+
+
+def test_a_weight_follows_values_that_somebody_has_changed():
+    net = attached(SearchSettings())
+    before = net[0].weight.clone()
+    search_of(net).layers[0].values.mul_(-1)
+    assert torch.equal(net[0].weight, -before)
+
+
+def test_in_a_plain_loop_the_weight_is_written_to_and_not_made_anew():
+    net = attached(SearchSettings())
+    seen = set()
+    for turn in range(5):
+        gradients(net, loss(net))
+        seen.add(search_of(net).layers[0]._weight.data_ptr())
+        step(net, turn / 5)
+    assert len(seen) == 1
