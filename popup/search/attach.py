@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from math import sqrt
 
@@ -21,9 +22,11 @@ from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
 from popup.source.densities import total_density
-from popup.source.layers import find_layers, freeze, owner
+from popup.source.layers import Layer, find_layers, freeze, left_out, owner
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, SEARCH, LayerSource, Recipe, draw_source
+
+UNTOLD = 0.01  # of the weights: as many may have no scores without a warning (class tokens, places)
 
 
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
@@ -100,6 +103,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)
     source = draw_source(recipe, layers, given, weights, edges)
+    _tell_left_out(net, layers)
     search = Search(recipe, settings)
     freeze(net)
     for layer in source:
@@ -108,6 +112,15 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                     net.register_forward_hook(search.end, always_call=True)]
     setattr(net, ATTRIBUTE, search)
     return net
+
+
+def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
+    """A warning if a part of the network that counts has no scores."""
+    others = left_out(net, layers)
+    if sum(others.values()) > UNTOLD * (sum(others.values()) + sum(layer.entries for layer in layers)):
+        names = ", ".join(f"{name} ({count:,} weights)" for name, count in others.items())
+        warnings.warn(f"only weights of Linear and Conv1d/2d/3d are masked; these stay dense, as they are now, and count in no "
+                      f"density: {names}", stacklevel=4)
 
 
 def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
@@ -148,5 +161,7 @@ def _restore_class(module: nn.Module) -> None:
 
 
 def merge(net: nn.Module) -> nn.Module:
-    """A plain copy of an attached network that computes the same; `net` stays attached."""
-    return detach(copy.deepcopy(net))
+    """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
+    attributes are copied without their graph, with which torch copies none."""
+    kept = (value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
+    return detach(copy.deepcopy(net, {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}))

@@ -93,12 +93,14 @@ class Search:
         gates = self._pass if self._pass is not None else self.select()
         return gates[next(place for place, other in enumerate(self.layers) if other is layer)]
 
+    @torch._disable_dynamo
     def begin(self, module: nn.Module, inputs: tuple) -> None:
         """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
         gates; evaluation, and whatever runs without gradients, the ticket."""
         training = module.training and torch.is_grad_enabled()
         self._pass = self.method.gates(self) if training else self.select()
 
+    @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the masks are good for one pass only."""
         self._pass = None

@@ -171,6 +171,7 @@ class EdgeWeight(nn.Module):
         places = self.places()
         return torch.arange(self.count, device=self.values.device) if places is None else places.long()
 
+    @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
         self._open += weight.requires_grad

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError
 
 MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias
 
@@ -124,8 +125,12 @@ def _refuse_lazy(net: nn.Module) -> None:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether `module` normalises: its class says so in its name, in torch as in timm and torchvision."""
-    return "norm" in type(module).__name__.lower() and not isinstance(module, MASKABLE)
+    """Whether `module` normalises: by its class, or the class's name, in torch as in timm and torchvision, unless it holds
+    layers (a block with a norm in it) or a parameter that is no vector (a linear layer that normalises)."""
+    if isinstance(module, NORMS):
+        return True
+    named = "norm" in type(module).__name__.lower() and not any(isinstance(part, MASKABLE) for part in module.modules())
+    return named and all(sum(side > 1 for side in parameter.shape) <= 1 for parameter in module.parameters())
 
 
 def is_gain(name: str) -> bool:
@@ -134,6 +139,14 @@ def is_gain(name: str) -> bool:
     Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
     """
     return any(word in name.lower() for word in ("layer_scale", "gamma", "gain"))
+
+
+def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
+    """The parameters of `net` that are matrices or more and none of its `layers` (of transposed convolutions, embeddings,
+    recurrent layers, ...), each with its number of weights."""
+    names = {layer.name for layer in layers}
+    return {name: parameter.numel() for name, parameter in net.named_parameters()
+            if name not in names and sum(side > 1 for side in parameter.shape) > 1}
 
 
 def freeze(net: nn.Module) -> None:

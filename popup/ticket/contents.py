@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from math import prod, sqrt
 from typing import Any, get_type_hints
 
@@ -15,6 +16,8 @@ from popup.ticket.sealed import finite
 
 MOST_ENTRIES = 1 << 33     # of one layer; the largest known have 2**30
 MOST_CONSTANTS = 1 << 24   # biases and norm affines, beyond one for each entry of the layers
+FIRST = {"er_p", "k", "density", "redistribute", "mask", "weights", "scale", "gain", "seed",  # what every file says
+         "method", "scope", "score_scale"}
 LAYER_FIELDS = {"name": str, "shape": list, "p_l": float, "edges": int, "kept": int, "coded": bool,
                 "edges_hash": str, "weights_hash": str, "mask_hash": str}
 
@@ -35,12 +38,18 @@ def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, 
 
 def recipe(value: Any) -> Recipe:
     """The recipe of a file's record."""
-    return Recipe(**check_fields("recipe", value, get_type_hints(Recipe)))
+    return Recipe(**check_fields("recipe", _with_later(Recipe, value), get_type_hints(Recipe)))
 
 
 def settings(value: Any) -> SearchSettings:
     """The search settings of a file's record."""
-    return SearchSettings(**check_fields("settings", value, get_type_hints(SearchSettings)))
+    return SearchSettings(**check_fields("settings", _with_later(SearchSettings, value), get_type_hints(SearchSettings)))
+
+
+def _with_later(kind: type, value: Any) -> Any:
+    """A record of before some fields were there has their defaults, which are what was done then."""
+    later = {field.name: field.default for field in fields(kind) if field.name not in FIRST}
+    return {**later, **value} if isinstance(value, dict) else value
 
 
 def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict[str, Any]]:

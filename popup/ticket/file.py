@@ -17,7 +17,8 @@ and these metadata, an object with sorted keys:
     kind, format     "ticket", 1; and `digest`, which seals the file
     recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, bias, weights, scale,
                      gain
-    settings         the fields of popup.search.SearchSettings: method, scope, score_scale
+    settings         the fields of popup.search.SearchSettings: method, scope, score_scale and what single methods use
+                     (fields that came after the first files, as bias and those, may be missing: their defaults hold)
     layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, and as SHA-256 of
                      little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME);
                      where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]

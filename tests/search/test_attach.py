@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 from math import inf, nan
 
 import pytest
@@ -365,3 +366,22 @@ def test_a_layer_in_which_no_edge_was_drawn(mask, scope):
     assert (row.edges, row.kept, row.density) == (0, 0, 0.0) and scores(net)[1].shape == (0,)
     assert densities(net)[0].kept >= 1 and (net[2].weight == 0).all()
     assert torch.equal(merge(net)(torch.ones(1, 200)), net(torch.ones(1, 200)))
+
+
+def test_a_network_that_keeps_an_activation_can_be_merged():
+    class Keeping(nn.Sequential):
+        def forward(self, inputs):
+            self.features = torch.relu(self[0](inputs))
+            return self[1](self.features)
+
+    net = attach(Keeping(nn.Linear(4, 8), nn.Linear(8, 2)), er_p=0.7)
+    found = net(torch.ones(3, 4))
+    assert torch.equal(merge(net)(torch.ones(3, 4)), found) and net.features.grad_fn is not None
+
+
+def test_large_weights_that_have_no_scores_are_named():
+    with pytest.warns(UserWarning, match=r"1\.weight \(288 weights\), 2\.weight"):
+        attach(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 3), nn.Embedding(9, 4)), er_p=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(nn.Sequential(nn.Linear(40, 40), nn.BatchNorm1d(40), nn.Embedding(2, 3)), er_p=0.5)

@@ -165,3 +165,17 @@ def test_autocast_and_inference_mode_keep_the_same_edges():
     with torch.inference_mode():
         assert torch.equal(net(torch.ones(1, 6)), merge(net)(torch.ones(1, 6)))
     assert all(torch.equal(net[place].weight != 0, mask) for place, mask in zip((0, 2), expected, strict=True))
+
+
+def test_torch_compile_of_an_attached_network_searches_as_ever():
+    found = []
+    for compiled in (False, True):
+        net = two_layers(er_p=0.6, k=0.5)
+        run = torch.compile(net, backend="eager") if compiled else net
+        for turn in range(3):
+            torch.manual_seed(turn)
+            run(torch.randn(3, 6)).square().sum().backward()
+            for score in scores(net):
+                score.data -= 0.1 * score.grad
+        found.append([score.detach().clone() for score in scores(net)])
+    assert all(map(torch.equal, *found))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, is_gain, is_norm, owner
+from popup.source.layers import Layer, find_layers, freeze, is_gain, is_norm, owner
 
 
 class Tied(nn.Module):
@@ -137,3 +137,38 @@ def test_a_norm_is_known_by_its_name():
 def test_a_blocks_gain_is_known_by_its_name():
     assert all(map(is_gain, ("layer_scale", "gamma", "gamma_1", "skipinit_gain", "gain", "layer_scale_1")))
     assert not any(map(is_gain, ("weight", "class_token", "logit_scale", "pos_embedding", "in_proj_weight")))
+
+
+class PreNorm(nn.Sequential):
+    """A block with a norm in its name and in it."""
+
+
+class NormalizedLinear(nn.Module):
+    """A cosine classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6))
+
+
+class ChannelNorm(nn.Module):
+    """A norm of somebody's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, 6, 1, 1), 3.0))
+
+
+class BN(nn.BatchNorm2d):
+    """A norm by another name."""
+
+
+def test_norms_are_known_by_class_or_name_and_are_not_what_holds_weights():
+    block = PreNorm(nn.LayerNorm(6), nn.Linear(6, 6))
+    assert [is_norm(module) for module in (block, *block)] == [False, True, False]
+    assert not is_norm(NormalizedLinear()) and is_norm(ChannelNorm()) and is_norm(BN(6)) and is_norm(nn.RMSNorm((4, 5)))
+    net = nn.ModuleList([block, NormalizedLinear(), ChannelNorm(), BN(6)])
+    net[3].weight.data.fill_(3.0)
+    before = net[1].weight.clone()
+    freeze(net)
+    assert torch.equal(net[1].weight, before) and (net[2].weight == 1).all() and (net[3].weight == 1).all()

@@ -143,3 +143,15 @@ def test_a_part_of_the_network_that_is_not_used_has_no_saliency():
 
     masks = snip(Spare(), RECIPE, *batch())
     assert int(masks["used.weight"].sum()) == 8 and np.flatnonzero(masks["spare.weight"]).tolist() == [0]
+
+
+def test_synflow_looks_through_norms_and_not_through_blocks_with_norm_in_their_name():
+    class MixNorm(nn.Sequential):
+        pass
+
+    found = []
+    for kind in (nn.Sequential, MixNorm):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 9), nn.ReLU(), kind(nn.LayerNorm(9), nn.Linear(9, 7)), nn.Linear(7, 3))
+        found.append(synflow(net, RECIPE, (5,)))
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])

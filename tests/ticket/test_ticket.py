@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import models
-from popup import TicketError, UsageError, attach, densities, extract, load, merge, scores
+from popup import SearchSettings, TicketError, UsageError, attach, densities, extract, load, merge, scores
+from popup.source import Recipe
+from popup.ticket import contents
 
 IMAGE = (3, 8, 8)
 
@@ -177,3 +179,13 @@ def test_a_recipe_that_draws_another_source_is_refused(change):
 
 def test_ticket_errors_are_value_errors():
     assert issubclass(TicketError, UsageError) and issubclass(TicketError, ValueError)
+
+
+def test_records_of_before_some_fields_were_there_have_their_defaults():
+    recipe, settings = vars(Recipe(seed=4)), vars(SearchSettings("frozen"))
+    first = {name: recipe[name] for name in recipe.keys() - {"bias"}}
+    assert contents.recipe(first) == Recipe(seed=4)
+    old = {"method": "frozen", "scope": "layer", "score_scale": 1.0}
+    assert contents.settings(old) == SearchSettings("frozen") == contents.settings(settings)
+    with pytest.raises(ValueError, match="lacks the field 'er_p'"):
+        contents.recipe({name: recipe[name] for name in recipe.keys() - {"er_p"}})

@@ -42,6 +42,8 @@ class Sampled(Method):
         chance = scores.sigmoid()
         return chance * (1 - chance)
 
-    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
-        distance = scores.sigmoid().mean() - layer.kept / max(layer.count, 1)
+    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor | None:
+        if not layer.count:
+            return None
+        distance = scores.sigmoid().mean() - layer.kept / layer.count
         return self.settings.penalty * self.STRENGTH * layer.count * distance.square()
