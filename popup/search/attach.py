@@ -109,7 +109,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     for layer in source:
         _attach_layer(net, search, layer)
     search.hooks = [net.register_forward_pre_hook(search.begin),
-                    net.register_forward_hook(search.end, always_call=True)]
+                    net.register_forward_hook(search.end, always_call=True),
+                    net.register_load_state_dict_post_hook(search.loaded)]
     setattr(net, ATTRIBUTE, search)
     return net
 

@@ -120,6 +120,10 @@ class Search:
         self.steps, self.before, self.progress = steps, progress, progress
         self.method.restored(self)
 
+    def loaded(self, module: nn.Module, keys: object) -> None:
+        """Hook of the network, called when a state_dict has been loaded: be where its search was."""
+        self.resume(self.steps, self.progress)
+
     def memory(self) -> dict[str, torch.Tensor]:
         """What the method remembers, by layer and name."""
         return {f"{layer.layer.name}/{name}": layer.memory(name) for layer in self.layers for name in layer.memories}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,12 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.source import edges
 from popup.source.layers import Layer
 from popup.source.recipe import LayerSource
 
 if TYPE_CHECKING:
     from popup.search.network import Search
+
+
+MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
+
+
+def is_search_state(name: str) -> bool:
+    """Whether an entry of a state_dict is the search's own, beside its scores."""
+    path, _, last = name.rpartition(".")
+    return ".parametrizations." in f".{path}." and (last == "_extra_state" or last.startswith(MEMORY))
 
 
 class SelectEdges(torch.autograd.Function):
@@ -49,7 +61,7 @@ class EdgeWeight(nn.Module):
     """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape].
 
     Holds the frozen source of the layer: its edges and their weights, as buffers that move with the network and are
-    left out of its state_dict, since the seed draws them again.
+    left out of its state_dict, since the seed draws them again. What the method remembers is in it.
     """
 
     gaps: torch.Tensor    # [edges], or empty if every entry is an edge
@@ -68,6 +80,7 @@ class EdgeWeight(nn.Module):
         self.register_buffer("gaps", gaps.to(weight.device), persistent=False)
         self.register_buffer("values", torch.from_numpy(source.values).to(weight.device), persistent=False)
         self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
+        self._fingerprint: str | None = None
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
         self._weight: torch.Tensor | None = None    # [entries], kept from pass to pass
         self._versions = (0, 0)                     # its own and those of the values, when it was written to last
@@ -79,11 +92,11 @@ class EdgeWeight(nn.Module):
         """Take what the method remembers of this layer."""
         self.memories = tuple(memory)
         for name, tensor in memory.items():
-            self.register_buffer(f"memory_{name}", tensor.to(self.values.device), persistent=False)
+            self.register_buffer(MEMORY + name, tensor.to(self.values.device))
 
     def memory(self, name: str) -> torch.Tensor:
         """What the method remembers of this layer under `name`."""
-        return getattr(self, f"memory_{name}")
+        return getattr(self, MEMORY + name)
 
     def source(self) -> LayerSource:
         """The layer as it was drawn first."""
@@ -154,6 +167,30 @@ class EdgeWeight(nn.Module):
     def __getstate__(self) -> dict:
         """A copy or a pickle makes its own kept weight."""
         return {**super().__getstate__(), "_weight": None, "shown": None, "_open": 0}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
+        if self._fingerprint is None:
+            values = self.values.cpu().numpy() if self._first is None else self._first
+            parts = hashlib.sha256(str(self.layer.shape).encode())
+            for array in (self.gaps.cpu().numpy(), values):
+                parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)
+            self._fingerprint = parts.hexdigest()
+        return self._fingerprint
+
+    def get_extra_state(self) -> torch.Tensor:
+        """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
+        they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors."""
+        state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress}
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Take what `get_extra_state` gave; a UsageError if it is of another source."""
+        found = json.loads(bytes(state.tolist()))
+        if found["source"] != self.fingerprint():
+            raise UsageError(f"the scores of {self.layer.name} are of another source: attach with the seed, densities and "
+                             "weights that they were learned with")
+        self.search.steps, self.search.progress = found["steps"], found["progress"]
 
     def close(self, made: int) -> None:
         """A pass has had its backward pass, and used the weight that was the `made`-th."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from popup.search.methods import TICKET_METHODS, Method
 from popup.search.network import LayerDensity, Search, density_row, search_of
-from popup.search.parametrization import EdgeWeight
+from popup.search.parametrization import EdgeWeight, is_search_state
 from popup.search.settings import SearchSettings
 from popup.source.layers import find_layers, is_norm, owner
 from popup.source.recipe import GIVEN, Recipe, draw_again
@@ -123,7 +123,7 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
     statistics = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()
-                  if name not in parameters}
+                  if name not in parameters and isinstance(tensor, torch.Tensor) and not is_search_state(name)}
     return Ticket(search.recipe, search.settings, layers, statistics, given, constants, dict(about or {}))
 
 

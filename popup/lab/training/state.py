@@ -13,6 +13,7 @@ from popup.lab.training.compiled import compiled
 from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
 from popup.search.network import is_attached, search_of
+from popup.search.parametrization import is_search_state
 from popup.ticket.hashes import hash_tensor
 from popup.ticket.sealed import Tensors
 
@@ -79,7 +80,8 @@ class TrainingState:
         """The tensors that are there from the first step on."""
         learned = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
         found = {f"parameter/{place}": parameter for place, parameter in enumerate(self.parameters)}
-        found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items() if name not in learned}
+        found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items()
+                  if isinstance(tensor, torch.Tensor) and name not in learned and not is_search_state(name)}
         found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
         found |= {f"memory/{name}": tensor for name, tensor in (self.search.memory() if self.search else {}).items()}
         found |= {f"random/{name}": tensor for name, tensor in generator_states(self.device).items()}
