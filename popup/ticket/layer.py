@@ -18,7 +18,7 @@ from popup.ticket.hashes import hash_array
 from popup.ticket.sealed import Tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TicketLayer:
     """One layer: its p_l, S_P over its edges (bool, ascending edge index), and the hashes of what the seed gives.
 

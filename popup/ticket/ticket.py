@@ -26,7 +26,7 @@ from popup.ticket.sealed import Metadata, Tensors, one_line
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ticket:
     """A strong lottery ticket. `about` is what the run recorded: model, data set, accuracy."""
 
