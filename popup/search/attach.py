@@ -54,8 +54,11 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         layers = find_layers(net, bias == SEARCH)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
+    er_p, k, gain, seed = (value.item() if isinstance(value, np.generic) else value for value in (er_p, k, gain, seed))
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
                     weights=weights, scale=scale, gain=gain, seed=seed)
+    if search is not None and not isinstance(search, SearchSettings):
+        raise UsageError(f"search is {search!r:.80}: pass popup.SearchSettings(...), or the method's name as method=")
     plain = SearchSettings(method, scope, score_scale=score_scale)
     if search is not None and plain != SearchSettings():
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")

@@ -5,6 +5,7 @@ import io
 import warnings
 from math import inf, nan
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -385,3 +386,11 @@ def test_large_weights_that_have_no_scores_are_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attach(nn.Sequential(nn.Linear(40, 40), nn.BatchNorm1d(40), nn.Embedding(2, 3)), er_p=0.5)
+
+
+def test_numbers_of_numpy_are_numbers_and_a_method_is_not_given_as_search():
+    net = attach(nn.Sequential(nn.Linear(4, 8)), er_p=np.float32(0.5), k=np.float64(0.5), seed=np.int64(3))
+    same = attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, k=0.5, seed=3)
+    assert search_of(net).recipe == search_of(same).recipe and type(search_of(net).recipe.seed) is int
+    with pytest.raises(UsageError, match="method's name as method="):
+        attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, search="edge_popup")
