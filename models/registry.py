@@ -62,14 +62,13 @@ def chain_builder(words: str) -> Builder:
 
 def own_builder(module: str, attribute: str) -> Builder:
     """A user's function, from a module in the working directory or wherever Python finds it."""
-    sys.path.append(os.getcwd())  # run.py's own directory is on the path, the one it is called from is not
+    if os.getcwd() not in sys.path:  # run.py's own directory is on it; what the function imports later is found there too
+        sys.path.append(os.getcwd())
     try:
         found = pkgutil.resolve_name(f"{module}:{attribute}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{module}:{attribute} is not there ({error}): write MODULE:FUNCTION, of a module that can be "
                          "imported from this directory") from None
-    finally:
-        sys.path.pop()
     if not callable(found):
         raise ValueError(f"{module}:{attribute} is {type(found).__name__}: it must be a function (image, classes) -> "
                          "network")

@@ -59,7 +59,7 @@ class Machine:
         try:
             device = torch.device(self.device)
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError):
+        except (RuntimeError, AssertionError, NotImplementedError, ImportError):
             raise UsageError(f"device {self.device!r} is not there: this machine has {', '.join(_devices())}") from None
         if device.type == "meta":
             raise UsageError(f"device 'meta' cannot compute: this machine has {', '.join(_devices())}")

@@ -100,4 +100,5 @@ def test_own_data_and_networks_from_the_directory_one_is_in(workers, tmp_path):
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
     assert len(results) == 2 and all(result["data"] == "own:load" and result["proof"]["holds"] for result in results)
+    assert len(results[0]["data_fingerprint"]) == 64 and len({result["data_fingerprint"] for result in results}) == 1
     assert sorted(result["entries"] for result in results) == [576, 16 * 256 + 256 * 256 + 512]

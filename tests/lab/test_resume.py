@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import nn
 
+import popup
 from models import MODELS
 from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.machine import Machine
+from popup.lab.precision import Precision
 from popup.lab.runs.run import Laboratory
 from popup.lab.training import training
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
+from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
 from popup.lab.training.training import RunFailed
 from popup.search.methods import METHODS
@@ -256,3 +259,12 @@ def test_a_run_leaves_the_callers_generator_alone(tmp_path):
     torch.manual_seed(5)
     laboratory(tmp_path).run(config(model="noisy", widths=(), epochs=1))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_of_a_run_on_other_images_is_refused(tmp_path):
+    net = popup.attach(nn.Sequential(nn.Linear(4, 2)), er_p=1.0)
+    state = TrainingState(net, popup.scores(net), torch.optim.SGD(popup.scores(net), lr=0.1), 3, Precision.of(net, "fp32"))
+    Checkpoints(tmp_path / "checkpoint", data="a").write(state)
+    Checkpoints(tmp_path / "checkpoint", data="a").resume(state)
+    with pytest.raises(CheckpointError, match="on other images"):
+        Checkpoints(tmp_path / "checkpoint", data="b").resume(state)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from popup.lab.commands.rebuild import rebuild, recorded_config
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS, DataRequest, load_dataset
 from popup.lab.machine import Machine
+from popup.lab.report.results import read_directory
 from popup.lab.runs.run import Laboratory
 from popup.ticket.hashes import hash_array
 
@@ -238,3 +240,23 @@ def test_own_code_runs_if_the_user_names_it(paths, tmp_path):
     config = recorded_config(changed, model="small_conv")
     net = rebuild(changed, MODELS, config)
     assert json.dumps(config.task.widths) == "[8, 8]" and not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_ticket_is_not_exported_onto_itself(paths, capsys):
+    before = paths["one"].read_bytes()
+    assert main(["export", str(paths["one"]), str(paths["one"])], MODELS) == 2
+    assert "the ticket itself" in capsys.readouterr().err and paths["one"].read_bytes() == before
+
+
+def test_a_copy_of_a_run_counts_once_and_damaged_metrics_are_named(paths, capsys, tmp_path):
+    folder = paths["one"].parent
+    for name in (folder.name, f"{folder.name}.bak", "a copy"):
+        shutil.copytree(folder, tmp_path / name)
+        if name != folder.name:
+            (tmp_path / name / "result.json").write_text("{}")
+    (tmp_path / folder.name / "failure.json").write_text('{"reason": "an attempt before"}')
+    runs = read_directory(tmp_path)
+    assert [run.path.name for run in runs] == [folder.name] and runs[0].failure is None
+    (tmp_path / folder.name / "metrics.jsonl").write_text('{"epoch": 1, ')
+    assert main(["report", str(tmp_path)], MODELS) == 2
+    assert "metrics.jsonl is damaged" in capsys.readouterr().err

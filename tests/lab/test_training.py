@@ -154,3 +154,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_rate():
 def test_data_that_do_not_fit_are_refused(labels, words):
     with pytest.raises(popup.UsageError, match=words):
         popup.fit(nn.Sequential(nn.Linear(2, 2)), (torch.zeros(4, 2), labels), (torch.zeros(4, 2), labels))
+
+
+def test_scores_that_are_not_finite_end_the_run_though_its_loss_is():
+    inputs = torch.randn(64, 4)
+    with pytest.raises(RunFailed, match=r"learned is not finite after epoch 1 .* lower --lr or --weight-decay"):
+        popup.fit(nn.Sequential(nn.Linear(4, 2)), (inputs, (inputs[:, 0] > 0).long()), (inputs[:2], torch.zeros(2).long()),
+                  Config.from_flat({"epochs": 1, "batch_size": 2, "er_p": 1.0, "lr": 1e20, "weight_decay": 1e20}))

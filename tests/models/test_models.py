@@ -105,9 +105,10 @@ def test_ones_own_builder_is_found_in_the_working_directory(tmp_path, monkeypatc
     (tmp_path / "own_networks.py").write_text(
         "import torch\ndef build(image, classes):\n    return torch.nn.Linear(2, classes)\nsize = 3\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     before = list(sys.path)
     assert resolve("own_networks:build")((2,), 3).weight.shape == (3, 2)
-    assert sys.path == before
+    assert sys.path == [*before, str(tmp_path)]  # for what the function imports when it is called
     with pytest.raises(ValueError, match=r"own_networks:size is int"):
         resolve("own_networks:size")
     with pytest.raises(ValueError, match=r"own_networks:bild is not there"):

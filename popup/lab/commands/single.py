@@ -44,6 +44,8 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
         if not laboratory.ranks.share(mine):
             raise UsageError(f"another process is doing this run in {laboratory.directory(config).path}: wait for it, "
                              "or name another --out")
+        if (result := laboratory.directory(config).result() if laboratory.ranks.count == 1 else None) is not None:
+            return result  # another process has finished it since this one looked
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             return laboratory.run(config, progress)
 

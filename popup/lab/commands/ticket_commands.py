@@ -177,6 +177,8 @@ def export(arguments: Sequence[str], models: Models) -> int:
     writers = {".safetensors": None, ".pt2": program_file, ".onnx": onnx_file}
     if out.suffix not in writers:
         raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")
+    if out.resolve() == Path(options.ticket).resolve():
+        raise UsageError(f"out is {options.out!r}, the ticket itself: name another file")
     if options.csr and out.suffix != ".safetensors":
         raise UsageError(f"csr is for .safetensors files, and out is {options.out!r}: leave --csr out")
     if out.suffix == ".safetensors":

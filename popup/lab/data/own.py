@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pkgutil
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset, Split
+from popup.ticket.hashes import hash_tensor
 
 
 def load_own(name: str) -> Dataset:
@@ -29,19 +31,23 @@ def load_own(name: str) -> Dataset:
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"data set {name!r} returned something else than ((images, labels), (images, labels)) with images "
                          f"[n, channels, height, width] and labels [n] from 0: {' '.join(str(error).split())}") from None
-    return Dataset(name, classes, train, test)
+    return Dataset(name, classes, train, test, fingerprint=_fingerprint(*train, *test))
+
+
+def _fingerprint(*tensors: torch.Tensor) -> str:
+    """SHA-256 of images and labels, so that results on changed data are not taken for one another's."""
+    return hashlib.sha256("".join(f"{tuple(tensor.shape)}{hash_tensor(tensor)}" for tensor in tensors).encode()).hexdigest()
 
 
 def _find(name: str) -> Callable[[], Any]:
     """The function, from a module in the working directory or wherever Python finds it."""
-    sys.path.append(os.getcwd())  # run.py's own directory is on the path, the one it is called from is not
+    if os.getcwd() not in sys.path:  # run.py's own directory is on it; what the function imports later is found there too
+        sys.path.append(os.getcwd())
     try:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"data set {name!r} is not there ({error}): write MODULE:FUNCTION, of a module that can be "
                          "imported from this directory, or folder:PATH") from None
-    finally:
-        sys.path.pop()
     if not callable(found):
         raise UsageError(f"data set {name!r} is {type(found).__name__}: it must be a function without arguments")
     return found

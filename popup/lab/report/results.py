@@ -13,7 +13,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.record import read_config, read_json
+from popup.lab.runs.record import read_config, read_json, read_metrics
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "epochs", "entries", "edges", "kept", "edge_density", "final_density")
 COST = ("seconds", "peak_memory", "threads", "hardware")
@@ -39,8 +39,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All epochs' metrics."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return read_metrics(self.path)
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -58,17 +57,27 @@ def read_directory(out: Path, empty: bool = False) -> list[Run]:
         paths = sorted(path.parent for path in out.glob("*/config.json"))
     except OSError as error:
         raise UsageError(f"cannot read {str(out)!r} ({error.strerror})") from None
-    runs = read_runs(paths)
+    runs = read_runs(_one_a_config(paths))
     if not runs and not empty:
         raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
     return runs
+
+
+def _one_a_config(paths: Sequence[Path]) -> list[Path]:
+    """The directories without the copies that somebody has kept of a run: the one that bears the run's hash counts."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = read_config(path / "config.json").hash()
+        if name not in found or path.name == name:
+            found[name] = path
+    return list(found.values())
 
 
 def _read_run(path: Path) -> Run | None:
     result, failure = read_json(path / "result.json"), read_json(path / "failure.json")
     if result is None and failure is None:
         return None
-    return Run(path, read_config(path / "config.json"), result, failure and failure["reason"])
+    return Run(path, read_config(path / "config.json"), result, failure["reason"] if failure and result is None else None)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:

@@ -6,6 +6,7 @@ result.json is written last: where it is, the run is finished.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,15 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All epochs' metrics so far."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return read_metrics(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result: from now on the run is finished."""
         if self.writes:
+            with open(self.path / "metrics.jsonl", "ab") as file:  # on the disk before the result that vouches for it
+                os.fsync(file.fileno())
             self._write("result.json", result)
+            (self.path / "failure.json").unlink(missing_ok=True)  # of an attempt before
 
     def result(self) -> dict[str, Any] | None:
         """The recorded result, None if the run is not finished."""
@@ -78,6 +81,15 @@ class RunDirectory:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All epochs' metrics of the run in the directory `path`."""
+    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UsageError(f"{path / 'metrics.jsonl'} is damaged ({error}): remove that run's directory and run it again") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ class Laboratory:
         """A UsageError if some of `configs`, of one data set, were finished on other images than it has now."""
         now = self.data(configs[0]).fingerprint
         results = [result for config in configs if now and (result := self.directory(config).result())]
-        other = [result for result in results if result.get("data_fingerprint", now) != now]
+        other = [result for result in results if (result.get("data_fingerprint") or now) != now]
         if other:
             raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {self.out} ({other[0]['hash']}, ...) saw "
                              f"other images than {configs[0].task.dataset} has now: name another --out, or remove what is there")
@@ -101,7 +101,8 @@ class Laboratory:
         directory = self.directory(config)
 
         memory, began = PeakMemory(self.device), time.perf_counter()
-        checkpoints = Checkpoints(directory.checkpoint, config, self.stop, self.machine.checkpoint_seconds)
+        checkpoints = Checkpoints(directory.checkpoint, config, self.stop, self.machine.checkpoint_seconds,
+                                  self.data(config).fingerprint)
         search = _search if config.task.role == TICKET else _control
         with opened(self.machine.log, directory) as log:
             def record(metrics: Metrics) -> None:

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from popup.lab.config import Config
-from popup.lab.machine import Machine
+from popup.lab.machine import Machine, usable_cores
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory, Models
 from popup.lab.runs.worker import Event, work
@@ -130,7 +130,7 @@ def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:
     if laboratory.device.type == "cuda":
         return torch.cuda.device_count() if laboratory.device.index is None else 1
     threads = laboratory.machine.threads_for(laboratory.data(configs[0]).train[0].nbytes)
-    return max(1, min(len(configs), (os.cpu_count() or 1) // threads))
+    return max(1, min(len(configs), usable_cores() // threads))
 
 
 def run_sweep(laboratory: Laboratory, configs: Sequence[Config], workers: int) -> list[Cell]:

@@ -34,8 +34,9 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
-                 seconds: float = 30.0) -> None:
+                 seconds: float = 30.0, data: str = "") -> None:
         self.path, self.stop, self.seconds = path, stop or Stop(), seconds
+        self.data = data
         self.config = json.loads(json.dumps(config.record())) if config else None
         self.before = 0.0  # seconds that the run took in processes before this one
         self._began = self._last = time.perf_counter()
@@ -50,6 +51,8 @@ class Checkpoints:
             metadata, tensors = state.ranks.share(unseal(self.path, KIND, FORMAT) if state.ranks.first else None)
             if metadata.get("config") != self.config:
                 raise SealedError(f"{self.path} is of a run with another config")
+            if (metadata.get("data") or self.data) != self.data:
+                raise SealedError(f"{self.path} is of a run on other images than there are now")
             seconds = metadata.get("seconds")
             if not (finite(seconds) and seconds >= 0):
                 raise ValueError(f"its seconds are {seconds!r:.80}")
@@ -85,7 +88,8 @@ class Checkpoints:
         if self.path is None or not state.ranks.first or not state.finite():
             return
         began = time.perf_counter()
-        metadata = {**state.record(), "config": self.config, "seconds": self.before + began - self._began}
+        metadata = {**state.record(), "config": self.config, "data": self.data,
+                    "seconds": self.before + began - self._began}
         write_atomically(self.path, seal(KIND, FORMAT, metadata, state.tensors()))
         self._last = time.perf_counter()
         self._cost = self._last - began

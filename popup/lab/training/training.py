@@ -174,6 +174,9 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
         step = int(bad[0])
         raise RunFailed(f"the loss is not finite at step {step + 1} of epoch {state.epoch + 1} "
                         f"(learning rate {rates[step]:.4g}): lower --lr")
+    if not state.finite():  # a loss may be finite where scores are not: they are only ranked
+        raise RunFailed(f"what is learned is not finite after epoch {state.epoch + 1} (learning rate {rates[0]:.4g}, which the "
+                        "method may have multiplied): lower --lr or --weight-decay")
 
 
 @torch.no_grad()
