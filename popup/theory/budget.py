@@ -6,7 +6,9 @@ Let every parameter of layer l be off by at most eps_l, and |x_l - x'_l| <= e_l 
 
 with N_l = sup of the 1-norm of x_l over the domain. Giving each layer a share epsilon / L of the output's error,
 
-    eps_l = (epsilon / L) / ((1 + N_{l-1}) prod_{k > l} (||W_k||_inf + epsilon / L)).
+    eps_l = (epsilon / L) / max((1 + N_{l-1}) prod_{k > l} (||W_k||_inf + epsilon / L), n_{l-1}),
+
+n_{l-1} being the inputs of a neuron, so that no layer's norm grows by more than the epsilon / L that the product has for it.
 
 Of a convolution each output is such a neuron, on the taps of its field: N_{l-1} is a 1-norm over channels and taps, and so
 is ||W_l||_inf. x_l and e_l are bounded over all places of a map; pooling raises neither.
@@ -42,5 +44,5 @@ def plan_tolerances(target: Target, epsilon: float) -> list[float]:
     share = epsilon / len(target.layers)
     norms = [float(np.abs(layer.weight).sum(1).max()) + share for layer in target.layers]
     after = [float(np.prod(norms[place + 1:])) for place in range(len(norms))]
-    return [share / ((1 + layer.taps * float(bound.sum())) * later)
+    return [min(share / ((1 + layer.taps * float(bound.sum())) * later), share / layer.weight.shape[1])
             for layer, bound, later in zip(target.layers, suprema(target), after, strict=True)]

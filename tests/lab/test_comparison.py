@@ -111,3 +111,13 @@ def test_the_pictures_of_a_sparse_grid_are_drawn():
 def test_an_axis_of_accuracies_has_some_round_ticks(low, high):
     ticks = _ticks(low, high)
     assert 4 <= len(ticks) <= 12 and all(low <= tick <= high and round(tick, 1) == pytest.approx(tick) for tick in ticks)
+
+
+def test_a_method_that_is_worse_on_the_shared_seeds_is_not_called_better():
+    runs = made_up({"edge_popup": [95.0, 95.2, 95.4], "biprop": [96.0, 96.3, 96.4, 60.0, 61.0, 62.0]})
+    assert not any("edge_popup is best: clearly above biprop" in sentence for sentence in verdicts(settings(runs)))
+
+
+def test_equal_differences_of_two_seeds_make_no_winner():
+    runs = made_up({"edge_popup": [95.0, 96.0], "biprop": [94.0, 95.0]})
+    assert not any("clearly above" in sentence for sentence in verdicts(settings(runs)))

@@ -73,7 +73,7 @@ def stretch_accuracy(panel: Axes) -> None:
     spare = max(0.25, (100 - min(high, 100)) / 4)  # percent; keeps 100% at a finite place
 
     def forward(accuracy: np.ndarray) -> np.ndarray:
-        return -np.log(np.maximum(100 + spare - np.asarray(accuracy, dtype=float), 1e-9))
+        return -np.log(np.maximum(100 + spare - np.asarray(accuracy, dtype=float), spare))
 
     def inverse(place: np.ndarray) -> np.ndarray:
         return 100 + spare - np.exp(-np.asarray(place, dtype=float))

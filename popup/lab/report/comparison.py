@@ -122,7 +122,7 @@ def _varying(configs: Sequence[Config]) -> list[str]:
 
 def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
     """The commonest value of each factor if the settings are a sparse part of the grid that all values would make, else {}."""
-    rows = {tuple(config.flat()[name] for name in names) for config in configs}
+    rows = dict.fromkeys(tuple(config.flat()[name] for name in names) for config in configs)  # in order, as ties go to the first
     counts = [Counter(column) for column in zip(*rows, strict=True)]
     if prod(map(len, counts)) < SPARSE * len(rows):
         return {}

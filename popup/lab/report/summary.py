@@ -120,7 +120,7 @@ def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
         mine = list(group)
         best, values = mine[0].first, [contrast.second.factors[factor] for contrast in mine]
         clear = [value for value, contrast in zip(values, mine, strict=True)
-                 if contrast.adjusted is not None and contrast.adjusted < CLEAR]
+                 if contrast.adjusted is not None and contrast.adjusted < CLEAR and contrast.difference.value > 0]
         rest = [value for value in values if value not in clear]
         if not clear:
             unclear += 1
