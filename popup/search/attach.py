@@ -142,8 +142,10 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
 
 
 def detach(net: nn.Module) -> nn.Module:
-    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`."""
+    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`. Raises
+    UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
     search = search_of(net)
+    _refuse_others(net, search)
     weights = [layer.dense(mask)
                for layer, mask in zip(search.layers, search.select(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
@@ -154,6 +156,16 @@ def detach(net: nn.Module) -> nn.Module:
         hook.remove()
     delattr(net, ATTRIBUTE)
     return net
+
+
+def _refuse_others(net: nn.Module, search: Search) -> None:
+    """A UsageError for a parametrization that is not of `search`, or is behind it, which `_restore_class` would lose."""
+    ours = {id(layer) for layer in search.layers}
+    for path, module in net.named_modules():
+        if isinstance(module, parametrize.ParametrizationList) and {id(part) for part in module} - ours:
+            holder, _, name = path.rpartition(".parametrizations.")
+            if any(id(part[0]) in ours for part in net.get_submodule(holder).parametrizations.values()):
+                raise UsageError(f"{holder}.{name} has been parametrized since attach: remove that parametrization first")
 
 
 def _restore_class(module: nn.Module) -> None:

@@ -91,7 +91,11 @@ class Search:
         if self._pass is None and layer.shown is not None and torch._C._current_graph_task_id() != -1:
             return layer.shown
         gates = self._pass if self._pass is not None else self.select()
-        return gates[next(place for place, other in enumerate(self.layers) if other is layer)]
+        place = next((place for place, other in enumerate(self.layers) if other is layer), None)
+        if place is None:
+            raise UsageError(f"{layer.layer.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
+                             "torch.nn.parallel.DistributedDataParallel, or popup.fit under torchrun")
+        return gates[place]
 
     @torch._disable_dynamo
     def begin(self, module: nn.Module, inputs: tuple) -> None:

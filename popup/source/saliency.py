@@ -64,12 +64,13 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
     and in round i = 1..ROUNDS the fraction p^(i / ROUNDS) of the weights with the highest s is kept, s being computed anew
     in each. `image` is an input's shape [...]; theta is drawn by `recipe`, dense (with weights 'given' it is the network's
     own), and er_p is its p. Differences: norms are left out (in evaluation mode a fresh batch norm divides by
-    sqrt(1 + epsilon); the paper keeps that); what a round has removed never returns, though its s, 0, may tie with others'.
-    Raises UsageError where R is not finite.
+    sqrt(1 + epsilon); the paper keeps that), and so is the upper bound of ReLU6 and Hardtanh, which would stop all flow;
+    what a round has removed never returns, though its s, 0, may tie with others'. Raises UsageError where R is not finite,
+    or does not depend on a layer that the network uses.
     """
     net, weights = _dense(net, recipe)
     for module in net.eval().modules():
-        if is_norm(module):
+        if is_norm(module) or isinstance(module, nn.Hardtanh):  # ReLU6 is one; the flow is never negative
             module.register_forward_hook(lambda module, inputs, output: inputs[0])
     for parameter in net.parameters():
         parameter.data.abs_()
@@ -79,7 +80,7 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
         for weight, size, mask in zip(weights.values(), sizes, kept, strict=True):
             weight.data.copy_(size * mask)
         flow = net(torch.ones(1, *image, dtype=torch.float64)).sum()
-        pairs = zip(weights.values(), _gradients(flow, weights), strict=True)
+        pairs = zip(weights.values(), _gradients(flow, weights, flowing=turn == 1), strict=True)
         saliencies = [weight.detach() * gradient for weight, gradient in pairs]
         kept = _keep(list(weights), saliencies, kept, recipe.er_p ** (turn / ROUNDS))
     return _masks(list(weights), kept)
@@ -99,9 +100,13 @@ def _dense(net: nn.Module, recipe: Recipe) -> tuple[nn.Module, Weights]:
     return net, weights
 
 
-def _gradients(scalar: torch.Tensor, weights: Weights) -> list[torch.Tensor]:
-    """d scalar / d weight; 0 for a weight that the network does not use."""
+def _gradients(scalar: torch.Tensor, weights: Weights, flowing: bool = False) -> list[torch.Tensor]:
+    """d scalar / d weight; 0 for a weight that the network does not use. `flowing`: for one that it uses 0 is an error."""
     found = torch.autograd.grad(scalar, list(weights.values()), allow_unused=True)
+    for layer, gradient in zip(weights, found, strict=True):
+        if flowing and gradient is not None and not gradient.any():
+            raise UsageError(f"no synaptic flow depends on {layer.name}: an activation behind it is bounded (sigmoid, tanh?), "
+                             "and SynFlow does not rank such networks; use mask snip or bernoulli")
     return [torch.zeros_like(weight) if gradient is None else gradient
             for weight, gradient in zip(weights.values(), found, strict=True)]
 

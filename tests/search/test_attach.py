@@ -394,3 +394,20 @@ def test_numbers_of_numpy_are_numbers_and_a_method_is_not_given_as_search():
     assert search_of(net).recipe == search_of(same).recipe and type(search_of(net).recipe.seed) is int
     with pytest.raises(UsageError, match="method's name as method="):
         attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, search="edge_popup")
+
+
+def test_what_was_parametrized_after_attach_is_not_lost_by_detach():
+    net = small()
+    parametrize.register_parametrization(net[6], "bias", nn.Identity())
+    with pytest.raises(UsageError, match=r"^6\.bias has been parametrized since attach: remove that parametrization first$"):
+        detach(net)
+    assert net(images()).shape == (4, 5) and len(scores(net)) == 3
+    parametrize.remove_parametrizations(net[6], "bias")
+    detach(net)
+    assert type(net[6]) is nn.Linear and not parametrize.is_parametrized(net[6])
+
+
+def test_a_replica_of_a_layer_is_told_what_to_use():
+    search = search_of(small())
+    with pytest.raises(UsageError, match=r"^0\.weight is of a replica \(nn\.DataParallel\?\)"):
+        search.gate(search.layers[0]._replicate_for_data_parallel())

@@ -155,3 +155,14 @@ def test_synflow_looks_through_norms_and_not_through_blocks_with_norm_in_their_n
         net = nn.Sequential(nn.Linear(5, 9), nn.ReLU(), kind(nn.LayerNorm(9), nn.Linear(9, 7)), nn.Linear(7, 3))
         found.append(synflow(net, RECIPE, (5,)))
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_synflow_passes_the_upper_bound_of_relu6_and_refuses_activations_that_stop_the_flow():
+    def net(activation):
+        return nn.Sequential(nn.Linear(5, 7), activation, nn.Linear(7, 3))
+
+    given = Recipe(er_p=0.3, weights="kaiming_normal", gain=50.0, seed=4)  # so that activations are far above 6
+    plain, bounded = synflow(net(nn.ReLU()), given, (5,)), synflow(net(nn.ReLU6()), given, (5,))
+    assert all(map(np.array_equal, plain.values(), bounded.values())) and plain["0.weight"].sum() > 1
+    with pytest.raises(UsageError, match=r"no synaptic flow depends on 0\.weight"):
+        synflow(net(nn.Sigmoid()), given, (5,))
