@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import torch
@@ -70,7 +71,9 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
     """
     net, weights = _dense(net, recipe)
     for module in net.eval().modules():
-        if is_norm(module) or isinstance(module, nn.Hardtanh):  # ReLU6 is one; the flow is never negative
+        if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+            module.max_val = inf
+        elif is_norm(module):
             module.register_forward_hook(lambda module, inputs, output: inputs[0])
     for parameter in net.parameters():
         parameter.data.abs_()

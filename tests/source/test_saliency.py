@@ -162,7 +162,7 @@ def test_synflow_passes_the_upper_bound_of_relu6_and_refuses_activations_that_st
         return nn.Sequential(nn.Linear(5, 7), activation, nn.Linear(7, 3))
 
     given = Recipe(er_p=0.3, weights="kaiming_normal", gain=50.0, seed=4)  # so that activations are far above 6
-    plain, bounded = synflow(net(nn.ReLU()), given, (5,)), synflow(net(nn.ReLU6()), given, (5,))
+    plain, bounded = synflow(net(nn.ReLU()), given, (5,)), synflow(net(nn.ReLU6(inplace=True)), given, (5,))
     assert all(map(np.array_equal, plain.values(), bounded.values())) and plain["0.weight"].sum() > 1
     with pytest.raises(UsageError, match=r"no synaptic flow depends on 0\.weight"):
         synflow(net(nn.Sigmoid()), given, (5,))
