@@ -9,11 +9,13 @@ from scipy.stats import ttest_rel
 
 from popup.lab.config import Config
 from popup.lab.report.axes import _ticks
-from popup.lab.report.comparison import best_contrasts, change_contrasts, settings
+from popup.lab.report.comparison import settings
+from popup.lab.report.contrasts import best_contrasts, change_contrasts
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import holm
-from popup.lab.report.summary import mixed_lines, summarise, tables, verdicts
+from popup.lab.report.summary import mixed_lines, summarise, tables
+from popup.lab.report.verdicts import verdicts
 
 ACCURACIES = {"edge_popup": [90.0, 91.0, 90.5, 91.5, 90.2], "averaged": [90.1, 90.7, 90.6, 91.2, 90.4],
               "sampled": [80.0, 81.3, 79.9, 82.0, 80.4], "random": [10.0, 9.0, 11.2, 10.5, 9.9]}
@@ -101,10 +103,10 @@ def test_a_full_grid_keeps_a_column_a_factor():
 def test_the_pictures_of_a_sparse_grid_are_drawn():
     found = settings(one_change_at_a_time())
     drawn = {name: draw(found) for name, (_, draw) in FIGURES.items() if name != "training"}
-    assert drawn["changes"] is not None and drawn["compared"] is None
-    labels = [tick.get_text() for tick in drawn["changes"].axes[0].get_yticklabels()]
+    assert drawn["compared"] == []
+    labels = [tick.get_text() for tick in drawn["changes"][0].axes[0].get_yticklabels()]
     assert labels == list(CHANGES)[:-1], "sorted by what they add"
-    assert [panel.get_title() for panel in drawn["accuracy"].axes] == ["nothing changed"]
+    assert [panel.get_title() for panel in drawn["accuracy"][0].axes] == ["nothing changed"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(8, 100), (50, 54), (97.9, 98.9), (30, 70), (49.7, 50.9)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from popup.lab.report.comparison import Setting, show
+from popup.lab.report.comparison import ANY, Setting, measured_on, show
 from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from popup.lab.report.tables import wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 MARKERS = "osD^vPX*"
+PANELS = 6   # of one figure
+SMALL = 8.5  # points, of what stands beside a panel that may be one of three in a row
+FIGURES = 4  # of one kind: more than all their panels nobody looks at
 
 
 def grid(panels: int) -> tuple[Figure, list[Axes]]:
@@ -30,21 +34,47 @@ def grid(panels: int) -> tuple[Figure, list[Axes]]:
         spare.remove()
     for panel in axes[:panels]:
         panel.spines[["top", "right"]].set_visible(False)
-        panel.title.set_fontsize(9)
     return figure, axes[:panels]
 
 
-def legend(figure: Figure, panel: Axes, title: str | None = None) -> None:
-    """One legend beside the panels, where it cannot hide a point."""
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7, title=title,
+def paged(groups: Sequence[list[Setting]], draw: Callable[[Figure, list[Axes], Sequence[list[Setting]]], None]) -> list[Figure]:
+    """`draw` on as many figures as the groups need, a panel each; the last figure says what is left out."""
+    shown, figures = groups[:PANELS * FIGURES], []
+    for start in range(0, len(shown), PANELS):
+        part = shown[start:start + PANELS]
+        figure, axes = grid(len(part))
+        draw(figure, axes, part)
+        figures.append(figure)
+    if len(shown) < len(groups):
+        note(figures[-1], f"{len(shown)} of {len(groups)} panels are drawn; the tables have all")
+    return figures
+
+
+def note(figure: Figure, text: str) -> None:
+    """A line below the panels."""
+    figure.supxlabel(text, fontsize=7)
+
+
+def legend(figure: Figure, panels: Sequence[Axes], title: str | None = None, order: Sequence[str] = ()) -> None:
+    """One legend of all panels' lines beside them, where it cannot hide a point; the labels of `order` in that order."""
+    found = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    labels = sorted(found, key=lambda label: order.index(label) if label in order else -1)
+    figure.legend([found[label] for label in labels], labels, loc="outside right upper", frameon=False, fontsize=7, title=title,
                   title_fontsize=7)
 
 
-def lines_by(found: Sequence[Setting], name: str) -> list[list[Setting]]:
-    """The settings by the value of a field, each group sorted by final density."""
-    values = sorted({setting.config.flat()[name] for setting in found}, reverse=name == "er_p")
-    return [sorted((setting for setting in found if setting.config.flat()[name] == value),
-                   key=lambda setting: setting.final_density) for value in values]
+def values_of(found: Sequence[Setting], name: str) -> list:
+    """The values of a field, in the order of their lines."""
+    return sorted({setting.value(name) for setting in found}, reverse=name == "er_p", key=lambda value: (value == ANY, value))
+
+
+def lines_by(found: Sequence[Setting], name: str, values: Sequence) -> list[tuple[str, str, list[Setting]]]:
+    """The settings by the value of a field, each group sorted by final density, with a colour and a marker that only the
+    value's place among `values` decides: the same in each panel."""
+    lines = [(COLOURS[place % 8], MARKERS[(place + place // 8) % 8],
+              sorted((setting for setting in found if setting.value(name) == value), key=lambda setting: setting.final_density))
+             for place, value in enumerate(values)]
+    return [line for line in lines if line[2]]
 
 
 def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: str) -> None:
@@ -58,17 +88,20 @@ def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: 
 
 
 def log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
-    """A logarithmic axis of densities whose ticks are plain numbers."""
+    """A logarithmic axis of densities whose ticks are plain numbers, two or more."""
     low, high = (limit([setting.final_density for setting in found]) for limit in (min, max))
-    panel.set(xscale="log", xlabel=name)
-    ticks = [tick for power in range(-5, 1) for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
-             if 0.7 * low <= tick <= min(1.0, 1.4 * high)]
+    panel.set(xscale="log")
+    panel.set_xlabel(name, fontsize=SMALL)
+    sets = [[digit * 10.0**power for power in range(-9, 1) for digit in digits] for digits in ((1, 2, 5), range(1, 10))]
+    clear = [[tick for tick in ticks if 0.7 * low <= tick <= min(1.0, 1.4 * high)] for ticks in sets]
+    ticks = next((ticks for ticks in clear if len(ticks) > 1), clear[-1])
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
 
 
-def stretch_accuracy(panel: Axes) -> None:
-    """An accuracy axis that is logarithmic in the errors: 98 and 99% part as 80 and 90% do, and chance stays in sight."""
+def stretch_accuracy(panel: Axes, measured: str) -> None:
+    """An axis of accuracies on `measured` (test, validation) that is logarithmic in the errors: 98 and 99% part as 80 and 90%
+    do, and chance stays in sight."""
     low, high = panel.dataLim.intervaly
     spare = max(0.25, (100 - min(high, 100)) / 4)  # percent; keeps 100% at a finite place
 
@@ -84,8 +117,7 @@ def stretch_accuracy(panel: Axes) -> None:
     clear = [tick for place, tick in enumerate(ticks) if not place or forward(tick) - forward(ticks[place - 1]) > apart]
     panel.set_yticks(clear, [f"{tick:g}" for tick in clear])
     panel.set_ylim(max(0, low - 3), min(100 + spare / 2, high + min(spare / 2, max(0.3, (high - low) / 5))))
-    panel.set_ylabel("accuracy (%), log scale of the errors")
-    panel.yaxis.label.set_fontsize(8.5)
+    panel.set_ylabel(f"{measured} accuracy (%), log scale of errors", fontsize=SMALL)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -97,24 +129,38 @@ def _ticks(low: float, high: float) -> list[float]:
     return next((ticks for ticks in found if len(ticks) >= 4), found[-1])
 
 
+def entitle(panel: Axes, title: str) -> None:
+    """A title of a size that stays within a panel of three in a row."""
+    panel.set_title(wrap(title, 40), fontsize=SMALL)
+
+
 def group_title(group: Sequence[Setting], without: Sequence[str]) -> str:
+    """What the settings of a panel share, but for the factors `without`."""
     first = group[0]
     if first.usual:
         return first.label(without) or "nothing changed"
-    return ", ".join(show(value) for name, value in first.factors.items() if name not in without)
+    return ", ".join(value if isinstance(value, str) else f"{name} {show(value)}".replace("er_p", "p")
+                     for name, value in first.factors.items() if name not in without)
 
 
-def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "linear") -> Figure | None:
+def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "linear") -> list[Figure]:
+    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid."""
     figure, (panel,) = grid(1)
-    places = sorted({round(place) for place in np.linspace(0, len(found) - 1, min(8, len(found)))})
+    places = sorted({round(place) for place in np.linspace(0, len(found) - 1, min(len(COLOURS), len(found)))})
     for index, setting in enumerate(found[place] for place in places):
         histories = [[row[column] for row in run.metrics()] for run in setting.runs]
         means = np.mean([history[:min(map(len, histories))] for history in histories], axis=0)
-        panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2,
-                   label=setting.label().replace("er_p", "p") or "all")
+        panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2, label=_short_label(setting),
+                   marker=MARKERS[index] if len(means) == 1 else "")
     panel.set(xlabel="epoch", ylabel=name, yscale=yscale)
     panel.xaxis.get_major_locator().set_params(integer=True)
     if column == "test_accuracy":
-        stretch_accuracy(panel)
-    legend(figure, panel)
-    return figure
+        stretch_accuracy(panel, measured_on(found))
+    if len(places) < len(found):
+        note(figure, f"{len(places)} of {len(found)} settings, spread over the grid")
+    legend(figure, [panel])
+    return [figure]
+
+
+def _short_label(setting: Setting) -> str:
+    return setting.label().replace("er_p", "p") or ("nothing changed" if setting.usual else "all")

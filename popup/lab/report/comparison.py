@@ -1,25 +1,27 @@
-"""The comparison that a sweep is made for: settings, their seeds, their controls, and what differs between them."""
+"""The comparison that a sweep is made for: settings, their seeds, their controls."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import isclose, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from popup.lab.config import Config
 from popup.lab.report.results import Run
-from popup.lab.report.statistics import Difference, Mean, holm, mean, paired
+from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.source.masks import MASKS
 
 COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
+SPREAD = ("density", "redistribute")  # how edges are spread over the layers: nothing to a source that has all of them
+ANY = "any"  # the value of such a factor there
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Setting:
 
     @property
     def accuracies(self) -> dict[int, float]:
-        """The tickets' test accuracy in percent, by seed."""
+        """The tickets' accuracy in percent, by seed."""
         return {run.seed: run.accuracy for run in self.runs}
 
     @property
@@ -49,6 +51,10 @@ class Setting:
         """The mean accuracy of a control, None if it was not run."""
         runs = self.controls.get(role)
         return mean([run.accuracy for run in runs]) if runs else None
+
+    def value(self, name: str) -> Any:
+        """What it has for a field of the config."""
+        return self.factors[name] if name in self.factors else self.config.flat()[name]
 
     @property
     def final_density(self) -> float:
@@ -77,16 +83,6 @@ def measured_on(found: Sequence[Setting]) -> str:
     return " or ".join(sorted({setting.config.task.evaluated_on for setting in found}))
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """One paired comparison, `first` - `second`; `adjusted` is Holm's p value among all contrasts of its table."""
-
-    first: Setting
-    second: Setting
-    difference: Difference
-    adjusted: float | None
-
-
 def show(value: Any) -> str:
     """A factor's value, short."""
     if isinstance(value, tuple):
@@ -98,17 +94,24 @@ def _words(factors: dict[str, Any]) -> str:
     return ", ".join(f"{name} {show(value)}" for name, value in factors.items())
 
 
+def complete(config: Config) -> bool:
+    """Whether the source has every edge, so that no layerwise density makes another network of it."""
+    source = config.source
+    return source.er_p == 1 and source.mask in MASKS and (source.redistribute or source.density == "uniform")
+
+
 def settings(runs: Sequence[Run]) -> list[Setting]:
-    """The settings among finished runs, sorted by their factors."""
+    """The settings among finished runs, sorted by their factors. Complete sources of one seed are one run, whatever their
+    layerwise density is called."""
     finished = {run.config.hash(): run for run in runs if run.result is not None}
-    tickets: dict[str, list[Run]] = {}
-    for run in finished.values():
-        if run.config.task.role == TICKET:
-            tickets.setdefault(run.config.replace(seed=0).hash(), []).append(run)
-    configs = [group[0].config for group in tickets.values()]
+    tickets = [run for run in finished.values() if run.config.task.role == TICKET]
+    configs = list({run.config.replace(seed=0).hash(): run.config.replace(seed=0) for run in tickets}.values())
     varying = _varying(configs)
     usual = _usual(configs, [name for name in varying if name not in AXES])
-    found = [_setting(sorted(group, key=lambda run: run.seed), varying, usual, finished) for group in tickets.values()]
+    groups: dict[tuple, list[Run]] = {}
+    for run in tickets:
+        groups.setdefault(tuple(_factors(run.config, varying, usual).values()), []).append(run)
+    found = [_setting(group, _factors(group[0].config, varying, usual), usual, finished) for group in groups.values()]
     return sorted(found, key=lambda setting: (setting.changed, [(str(type(value)), value)
                                                                 for value in setting.factors.values()]))
 
@@ -129,81 +132,55 @@ def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
     return {name: count.most_common(1)[0][0] for name, count in zip(names, counts, strict=True)}
 
 
-def _setting(group: list[Run], varying: Sequence[str], usual: dict[str, Any], finished: dict[str, Run]) -> Setting:
-    flat = group[0].config.flat()
+def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any]) -> dict[str, Any]:
+    flat, whole = config.flat(), complete(config)
+    return {name: usual.get(name, ANY) if whole and name in SPREAD else flat[name] for name in varying}
+
+
+def _setting(group: Sequence[Run], factors: dict[str, Any], usual: dict[str, Any], finished: dict[str, Run]) -> Setting:
+    """The setting of its runs; of runs that are the same network the first counts, and the first that has a control."""
+    group = sorted(group, key=lambda run: run.seed)
     controls = {}
     for role in CONTROLS:
         found = [finished.get(control_config(run.config, role).hash()) for run in group]
-        controls[role] = tuple(run for run in found if run is not None)
-    return Setting(group[0].config, {name: flat[name] for name in varying}, usual, tuple(group), controls)
+        controls[role] = _one_a_seed([run for run in found if run is not None])
+    return Setting(group[0].config, factors, usual, _one_a_seed(group), controls)
 
 
-def _same_but(first: Setting, second: Setting, names: Sequence[str]) -> bool:
+def _one_a_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
+    return tuple({run.seed: run for run in reversed(runs)}.values())[::-1]
+
+
+def same_but(first: Setting, second: Setting, names: Sequence[str]) -> bool:
     """Whether two settings agree in every factor outside `names`."""
     return all(first.factors[name] == second.factors[name] for name in first.factors if name not in names)
-
-
-def _contrasts(pairs: Iterator[tuple[Setting, Setting]]) -> list[Contrast]:
-    found = [(first, second, paired(first.accuracies, second.accuracies)) for first, second in pairs]
-    found = [(first, second, difference) for first, second, difference in found if difference is not None]
-    known = [difference.p_value for *_, difference in found if difference.p_value is not None]
-    adjusted = iter(holm(known))
-    return [Contrast(first, second, difference, None if difference.p_value is None else next(adjusted))
-            for first, second, difference in found]
-
-
-def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
-    """Where everything but the `factor` is equal: the best mean against each of the others.
-
-    Which one is best is seen in the same data, so Holm's adjustment counts all pairs of a group, not these alone.
-    """
-    if not found or factor not in found[0].factors:
-        return []
-    ranked = [sorted(group, key=lambda setting: -setting.accuracy.value) for group in groups(found, (factor,))]
-    contrasts = _contrasts(pair for group in ranked for pair in combinations(group, 2))
-    best = {id(group[0]) for group in ranked}
-    return [contrast for contrast in contrasts if id(contrast.first) in best]
-
-
-def change_contrasts(found: Sequence[Setting]) -> list[Contrast]:
-    """Where a few things were changed at a time: each change against the usual setting at the same p and k."""
-    def pairs() -> Iterator[tuple[Setting, Setting]]:
-        for other in found:
-            yield from ((other, usual) for usual in found if other.changed and not usual.changed
-                        and all(other.factors[name] == usual.factors[name] for name in AXES if name in usual.factors))
-
-    return _contrasts(pairs()) if found and found[0].usual else []
-
-
-def pooled(contrasts: Sequence[Contrast]) -> Difference | None:
-    """One difference of several contrasts: for each seed that all have, the mean of its accuracies on either side."""
-    seeds = set.intersection(*(contrast.first.accuracies.keys() & contrast.second.accuracies.keys() for contrast in contrasts))
-    first, second = ({seed: float(np.mean([side.accuracies[seed] for side in sides])) for seed in seeds}
-                     for sides in zip(*((contrast.first, contrast.second) for contrast in contrasts), strict=True))
-    return paired(first, second)
-
-
-def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:
-    """An ER source against the dense one (p = 1) at equal requested final density p k, all else equal."""
-    def equal(first: Setting, second: Setting) -> bool:
-        source, other = first.config.source, second.config.source
-        return isclose(source.er_p * source.k, other.er_p * other.k, rel_tol=1e-9)
-
-    def pairs() -> Iterator[tuple[Setting, Setting]]:
-        for first, second in combinations(found, 2):
-            sparse, dense = sorted((first, second), key=lambda setting: setting.config.source.er_p)
-            if sparse.config.source.er_p < 1 == dense.config.source.er_p and equal(first, second):
-                names = ("er_p", "k") if sparse.config.source.density == "uniform" else ("er_p", "k", "density")
-                if _same_but(sparse, dense, names) and (names[-1] == "k" or dense.config.source.density == "uniform"):
-                    yield sparse, dense
-
-    return _contrasts(pairs())
 
 
 def groups(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]]:
     """The settings, grouped so that within a group only the factors `names` differ."""
     grouped: dict[tuple, list[Setting]] = {}
     for setting in found:
-        key = tuple(value for name, value in setting.factors.items() if name not in names)
-        grouped.setdefault(key, []).append(setting)
+        grouped.setdefault(_key(setting, names), []).append(setting)
     return list(grouped.values())
+
+
+def panels(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]]:
+    """`groups` as they are drawn: a complete source belongs to the groups of all layerwise densities, if there are any."""
+    grouped = {_key(group[0], names): group for group in groups(found, names)}
+    for key in [key for key in grouped if ANY in key]:
+        like = [group for other, group in grouped.items() if ANY not in other
+                and all(mine in (ANY, theirs) for mine, theirs in zip(key, other, strict=True))]
+        for group in like:
+            there = {_axes(setting) for setting in group}
+            group += [setting for setting in grouped[key] if _axes(setting) not in there]
+        if like:
+            del grouped[key]
+    return list(grouped.values())
+
+
+def _key(setting: Setting, names: Sequence[str]) -> tuple:
+    return tuple(value for name, value in setting.factors.items() if name not in names)
+
+
+def _axes(setting: Setting) -> tuple:
+    return tuple(setting.value(name) for name in AXES)

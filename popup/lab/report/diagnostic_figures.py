@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from popup.lab.report.axes import COLOURS, MARKERS, curves, grid, legend, lines_by, log_density
+from popup.lab.report.axes import curves, grid, legend, lines_by, log_density, values_of
 from popup.lab.report.comparison import Setting
 from popup.lab.report.plots import BLACK
 from popup.lab.report.statistics import mean
@@ -14,49 +14,49 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def mask_churn(found: Sequence[Setting]) -> Figure | None:
+def mask_churn(found: Sequence[Setting]) -> list[Figure]:
     """The fraction of kept edges that were not kept an epoch before."""
     return curves(found, "churn", "kept edges new since the last epoch", yscale="log")
 
 
-def never_selected(found: Sequence[Setting]) -> Figure | None:
+def never_selected(found: Sequence[Setting]) -> list[Figure]:
     """The fraction of edges that no epoch so far has ended with."""
     return curves(found, "never_selected", "edges never selected / edges")
 
 
-def dead_neurons(found: Sequence[Setting]) -> Figure | None:
+def dead_neurons(found: Sequence[Setting]) -> list[Figure]:
     """Output neurons and channels that no edge feeds, in S_ER and in S_P, summed over the layers."""
     figure, (panel,) = grid(1)
-    for index, line in enumerate(lines_by(found, "density")):
+    for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
-        for side, style in (("er", ":"), ("ticket", "-")):
+        for side, mask, look in (("er", "S_ER", {"markersize": 7, "fillstyle": "none"}), ("ticket", "S_P", {"markersize": 4})):
             dead = [mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value for setting in line]
-            panel.plot(kept, dead, marker=MARKERS[index % 8], markersize=4, linestyle=style, color=COLOURS[index % 8],
-                       label=f"{line[0].config.source.density}, {'S_ER' if side == 'er' else 'S_P'}")
+            panel.plot(kept, dead, marker=marker, linestyle="", color=colour, **look,
+                       label=f"{line[0].value('density')}, {mask}")
     log_density(panel, "final density: kept / all weights", found)
     panel.set(ylabel="dead neurons or channels")
     panel.set_ylim(bottom=0)
-    legend(figure, panel)
-    return figure
+    legend(figure, [panel])
+    return [figure]
 
 
-def effective_density(found: Sequence[Setting]) -> Figure | None:
+def effective_density(found: Sequence[Setting]) -> list[Figure]:
     """The density of edges on a path from input to output, against the density kept."""
     found = [setting for setting in found if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
     if not found:
-        return None
+        return []
     figure, (panel,) = grid(1)
-    for index, line in enumerate(lines_by(found, "density")):
+    for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
         effective = [mean([sum(run.result["diagnostics"]["ticket"]["effective"]) / run.result["entries"]
                            for run in setting.runs]).value for setting in line]
-        panel.plot(kept, effective, marker=MARKERS[index % 8], linestyle="", markersize=4, color=COLOURS[index % 8],
-                   label=line[0].config.source.density)
+        panel.plot(kept, effective, marker=marker, linestyle="", markersize=4, color=colour,
+                   label=line[0].value('density'))
     panel.axline((1, 1), slope=1, color=BLACK, linewidth=0.8)
     log_density(panel, "final density: kept / all weights", found)
     panel.set(ylabel="kept and on a path / all weights", yscale="log")
-    legend(figure, panel)
-    return figure
+    legend(figure, [panel])
+    return [figure]
 
 
 DIAGNOSTICS: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {

@@ -1,6 +1,6 @@
-"""The pictures of a comparison, each a matplotlib Figure. A new one is a function and a line in FIGURES.
+"""The pictures of a comparison, as matplotlib Figures. A new one is a function and a line in FIGURES.
 
-Every function takes the settings and returns None where they have nothing to show it with.
+Every function takes the settings and returns one figure or more, none where they have nothing to show it with.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from popup.lab.report.axes import (
     MARKERS,
     band,
     curves,
+    entitle,
     grid,
     group_title,
     legend,
     lines_by,
     log_density,
+    note,
+    paged,
     stretch_accuracy,
+    values_of,
 )
-from popup.lab.report.comparison import Setting, change_contrasts, groups, measured_on, show, source_contrasts
+from popup.lab.report.comparison import AXES, Setting, measured_on, panels, show
+from popup.lab.report.contrasts import change_contrasts, source_contrasts
 from popup.lab.report.plots import BLACK, PURPLE
 from popup.lab.runs.controls import CONTROLS
 
@@ -31,92 +36,100 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = 6  # the most panels of one picture
 REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":")}
 
 
-def density_curve(found: Sequence[Setting]) -> Figure | None:
+def density_curve(found: Sequence[Setting]) -> list[Figure]:
     """Accuracy against the final density, a line and band for each p, controls as reference lines."""
-    panels = groups([setting for setting in found if not setting.changed], ("er_p", "k"))[:PANELS]
-    if len(found) < 2 or not panels:
-        return None
-    figure, axes = grid(len(panels))
-    for place, (panel, group) in enumerate(zip(axes, panels, strict=True)):
-        _references(panel, group, label=place == 0)
-        for index, line in enumerate(lines_by(group, "er_p")):
-            band(panel, line, COLOURS[index % 8], MARKERS[index % 8], f"p = {line[0].config.source.er_p:g}")
-        log_density(panel, "final density: kept / all weights (realised)", group)
-        panel.set(title=group_title(group, ("er_p", "k")))
-        stretch_accuracy(panel)
-    legend(figure, axes[0], title="ticket from an ER source with")
-    return figure
+    shown = [setting for setting in found if not setting.changed]
+    if len(found) < 2:
+        return []
+    values = values_of(shown, "er_p")
+
+    def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        for panel, group in zip(axes, groups, strict=True):
+            _references(panel, group)
+            for colour, marker, line in lines_by(group, "er_p", values):
+                band(panel, line, colour, marker, f"p = {line[0].value('er_p'):g}")
+            log_density(panel, "final density: kept / all weights, realised", group)
+            entitle(panel, group_title(group, AXES))
+            stretch_accuracy(panel, measured_on(group))
+        legend(figure, axes, "ticket from an ER source with", [f"p = {p:g}" for p in values])
+
+    return paged(panels(shown, AXES), draw)
 
 
-def compared(found: Sequence[Setting]) -> Figure | None:
+def compared(found: Sequence[Setting]) -> list[Figure]:
     """Accuracy against the final density, a line for each value of what varies beside p and k: the methods, or else the
     factor with the most values."""
-    varied = {name: len({setting.config.flat()[name] for setting in found}) for name in found[0].factors
-              if name not in ("er_p", "k")}
+    varied = {name: len(values_of(found, name)) for name in found[0].factors if name not in AXES}
     if not varied or found[0].usual:
-        return None
+        return []
     factor = max(varied, key=lambda name: (name == "method", varied[name]))
-    across = ("k",) if {"er_p", "k"} <= found[0].factors.keys() else ("er_p", "k")
-    panels = groups(found, (factor, *across))[:PANELS]
-    figure, axes = grid(len(panels))
-    for panel, group in zip(axes, panels, strict=True):
-        for index, line in enumerate(lines_by(group, factor)):
-            means = [setting.accuracy for setting in line]
-            panel.errorbar([setting.final_density for setting in line], [mean.value for mean in means],
-                           [mean.half or 0 for mean in means], color=COLOURS[index % 8], capsize=2, linewidth=1.2, markersize=4,
-                           marker=MARKERS[(index + index // 8) % 8], label=show(line[0].config.flat()[factor]))
-        log_density(panel, "final density: kept / all weights (realised)", group)
-        panel.set(title=group_title(group, (factor, *across)))
-        stretch_accuracy(panel)
-    legend(figure, axes[0], title=factor)
-    return figure
+    across = ("k",) if {"er_p", "k"} <= found[0].factors.keys() else AXES
+    values = values_of(found, factor)
+
+    def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        for panel, group in zip(axes, groups, strict=True):
+            for colour, marker, line in lines_by(group, factor, values):
+                means = [setting.accuracy for setting in line]
+                panel.errorbar([setting.final_density for setting in line], [mean.value for mean in means],
+                               [mean.half or 0 for mean in means], color=colour, capsize=2, linewidth=1.2, markersize=4,
+                               marker=marker, label=show(line[0].value(factor)))
+            log_density(panel, "final density: kept / all weights, realised", group)
+            entitle(panel, group_title(group, (factor, *across)))
+            stretch_accuracy(panel, measured_on(group))
+        legend(figure, axes, factor, [show(value) for value in values])
+
+    return paged(panels(found, (factor, *across)), draw)
 
 
-def changes(found: Sequence[Setting]) -> Figure | None:
-    """Where a few things were changed at a time: what each change adds to the usual setting, for each p."""
+def changes(found: Sequence[Setting]) -> list[Figure]:
+    """Where a few things were changed at a time: what each change adds to the usual setting, for each p (and each k)."""
     contrasts = change_contrasts(found)
     if not contrasts:
-        return None
+        return []
     gains: dict[str, list[float]] = {}
     for contrast in contrasts:
         gains.setdefault(contrast.first.changed, []).append(contrast.difference.value)
     names = sorted(gains, key=lambda name: -np.mean(gains[name]))
     reach = 2 * max(abs(value) for values in gains.values() for value in values) or 1.0  # two seeds' intervals go beyond
     figure, (panel,) = grid(1)
-    figure.set_size_inches(8, 1.2 + 0.28 * len(names))
-    lines = lines_by([contrast.first for contrast in contrasts], "er_p")
-    by_setting = {id(contrast.first): contrast.difference for contrast in contrasts}
-    for index, line in enumerate(lines):
-        shift = 0.2 * (index - (len(lines) - 1) / 2)
-        differences = [by_setting[id(setting)] for setting in line]
-        panel.errorbar([difference.value for difference in differences],
-                       [names.index(setting.changed) + shift for setting in line],
-                       xerr=[difference.half or 0 for difference in differences], linestyle="none", capsize=2, markersize=4,
-                       color=COLOURS[index % 8], marker=MARKERS[index % 8], label=f"p = {line[0].config.source.er_p:g}")
+    cases = sorted({_case(contrast.first) for contrast in contrasts}, reverse=True)
+    figure.set_size_inches(8, 1.2 + len(names) * max(0.28, 0.1 * len(cases)))
+    for index, case in enumerate(cases):
+        shift = 0.7 * ((index + 0.5) / len(cases) - 0.5)
+        mine = [contrast for contrast in contrasts if _case(contrast.first) == case]
+        panel.errorbar([contrast.difference.value for contrast in mine],
+                       [names.index(contrast.first.changed) + shift for contrast in mine],
+                       xerr=[contrast.difference.half or 0 for contrast in mine], linestyle="none", capsize=2, markersize=4,
+                       color=COLOURS[index % 8], marker=MARKERS[(index + index // 8) % 8],
+                       label=", ".join(f"{name} = {value:.3g}" for name, value in zip("pk", case, strict=True)))
     panel.axvline(0, color=BLACK, linewidth=0.8)
     panel.set_yticks(range(len(names)), names)
-    panel.invert_yaxis()
+    panel.set_ylim(len(names) - 0.5, -0.5)
     low, high = panel.get_xlim()
     panel.set(xlabel="difference to the usual setting (percentage points, paired over seeds)", xlim=(max(low, -reach),
                                                                                                      min(high, reach)))
-    legend(figure, panel)
-    return figure
+    legend(figure, [panel])
+    return [figure]
 
 
-def _references(panel: Axes, group: Sequence[Setting], label: bool) -> None:
+def _case(setting: Setting) -> tuple[float, float]:
+    return setting.value("er_p"), setting.value("k")
+
+
+def _references(panel: Axes, group: Sequence[Setting]) -> None:
     """The dense network as a level, other controls as their mean over the settings of like final density."""
     level = next((setting.control("dense_trained") for setting in group if setting.controls["dense_trained"]), None)
     if level:
-        panel.axhline(level.value, color=BLACK, linewidth=0.8, label="dense, weights trained" if label else None)
+        panel.axhline(level.value, color=BLACK, linewidth=0.8, label="dense, weights trained")
     for role, (colour, style) in REFERENCES.items():
         points = sorted((setting.final_density, setting.control(role).value) for setting in group if setting.controls[role])
         if points:
-            panel.plot(*zip(*_merge_close(points), strict=True), color=colour, linestyle=style, linewidth=1,
-                       label=CONTROLS[role].title if label else None)
+            merged = _merge_close(points)
+            panel.plot(*zip(*merged, strict=True), color=colour, linestyle=style, linewidth=1, label=CONTROLS[role].title,
+                       marker="_" if len(merged) == 1 else "", markersize=12)
 
 
 def _merge_close(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -130,36 +143,44 @@ def _merge_close(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return [(float(np.mean([x for x, _ in part])), float(np.mean([y for _, y in part]))) for part in merged]
 
 
-def sparse_against_dense(found: Sequence[Setting]) -> Figure | None:
-    """What starting inside an ER network costs: paired differences at equal final density."""
+def sparse_against_dense(found: Sequence[Setting]) -> list[Figure]:
+    """What starting inside an ER network costs: paired differences at equal p k."""
     contrasts = source_contrasts(found)
     if not contrasts:
-        return None
+        return []
     figure, (panel,) = grid(1)
-    densities = sorted({contrast.first.config.source.er_p for contrast in contrasts}, reverse=True)
-    for index, er_p in enumerate(densities):
-        mine = [contrast for contrast in contrasts if contrast.first.config.source.er_p == er_p]
+    for index, er_p in enumerate(values_of([contrast.first for contrast in contrasts], "er_p")):
+        mine = [contrast for contrast in contrasts if contrast.first.value("er_p") == er_p]
         points = [(contrast.first.final_density * 1.02**index, contrast.difference.value, contrast.difference.half or 0)
                   for contrast in mine]
-        x, y, half = zip(*sorted(points), strict=True)
+        x, y, half = zip(*_apart(sorted(points)), strict=True)
         panel.errorbar(x, y, half, fmt=MARKERS[index % 8], color=COLOURS[index % 8], capsize=2, markersize=4,
                        label=f"p = {er_p:g}")
     panel.axhline(0, color=BLACK, linewidth=0.8)
     log_density(panel, "final density (realised)", [contrast.first for contrast in contrasts])
-    panel.set(ylabel="ER source minus dense source\n(percentage points)", title="equal final density, paired over seeds")
-    legend(figure, panel, title="ER source with")
-    return figure
+    panel.set(ylabel="ER source minus dense source\n(percentage points)", title="equal p k, paired over seeds")
+    legend(figure, [panel], "ER source with")
+    return [figure]
 
 
-def layer_densities(found: Sequence[Setting]) -> Figure | None:
+def _apart(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Points sorted by their x, moved to the right where they would hide each other."""
+    moved: list[tuple[float, ...]] = []
+    for x, *others in points:
+        moved.append((max(x, moved[-1][0] * 1.01) if moved else x, *others))
+    return moved
+
+
+def layer_densities(found: Sequence[Setting]) -> list[Figure]:
     """p_l of the source and the kept density, layer by layer, for each layerwise density (at the middle p and k)."""
     middle = found[len(found) // 2].config.source
     chosen = [setting for setting in found if setting.config.source.er_p == middle.er_p and setting.config.source.k == middle.k]
     figure, (left, right) = grid(2)
     unlike = {json.dumps(setting.runs[0].result["layers"]): setting for setting in reversed(chosen)}  # first of equal ones
-    for index, setting in enumerate([setting for setting in chosen if setting in unlike.values()][:8]):
+    lines = [setting for setting in chosen if setting in unlike.values()]
+    for index, setting in enumerate(lines[:len(COLOURS)]):
         layers = setting.runs[0].result["layers"]
-        label = setting.label(("er_p", "k")) or setting.config.source.density
+        label = setting.label(AXES) if len(lines) > 1 else setting.config.source.density
         for panel, values in ((left, [row["edges"] / row["entries"] for row in layers]),
                               (right, [row["density"] for row in layers])):
             panel.plot(range(1, len(values) + 1), values, color=COLOURS[index], marker=MARKERS[index], markersize=3, label=label)
@@ -169,44 +190,48 @@ def layer_densities(found: Sequence[Setting]) -> Figure | None:
         shown = [value for line in panel.lines for value in line.get_ydata() if value > 0]  # a layer may have no edge
         panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
         panel.xaxis.get_major_locator().set_params(integer=True)
-    legend(figure, left)
-    return figure
+    if len(lines) > len(COLOURS):
+        note(figure, f"{len(COLOURS)} of {len(lines)} settings")
+    legend(figure, [left])
+    return [figure]
 
 
-def training_curves(found: Sequence[Setting]) -> Figure | None:
-    """Test accuracy by epoch, mean over seeds, for at most eight settings spread over the grid."""
+def training_curves(found: Sequence[Setting]) -> list[Figure]:
+    """Accuracy by epoch, mean over seeds."""
     return curves(found, "test_accuracy", "")
 
 
-def heat_map(found: Sequence[Setting]) -> Figure | None:
+def heat_map(found: Sequence[Setting]) -> list[Figure]:
     """Mean accuracy over p and k."""
-    panels = groups(found, ("er_p", "k"))[:PANELS]
-    ps, ks = (sorted({getattr(setting.config.source, name) for setting in found}) for name in ("er_p", "k"))
+    ps, ks = (sorted({setting.value(name) for setting in found}) for name in AXES)
     if len(ps) < 2 or len(ks) < 2 or len(ps) * len(ks) > 200:
-        return None
-    figure, axes = grid(len(panels))
-    values = [setting.accuracy.value for setting in found]
-    for panel, group in zip(axes, panels, strict=True):
-        cells = np.full((len(ks), len(ps)), np.nan)
-        for setting in group:
-            cells[ks.index(setting.config.source.k), ps.index(setting.config.source.er_p)] = setting.accuracy.value
-        image = panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=min(values), vmax=max(values))
-        for (row, column), value in np.ndenumerate(cells):
-            dark = value < (min(values) + max(values)) / 2
-            panel.text(column, row, "" if np.isnan(value) else f"{value:.1f}", ha="center", va="center", fontsize=7,
-                       color="white" if dark else "black")
-        panel.set_xticks(range(len(ps)), [f"{p:g}" for p in ps])
-        panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
-        panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges", title=group_title(group, ("er_p", "k")))
-    figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} accuracy (%)")
-    return figure
+        return []
+    accuracies = [setting.accuracy.value for setting in found]
+    low, high = min(accuracies), max(accuracies)
+
+    def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        for panel, group in zip(axes, groups, strict=True):
+            cells = np.full((len(ks), len(ps)), np.nan)
+            for setting in group:
+                cells[ks.index(setting.value("k")), ps.index(setting.value("er_p"))] = setting.accuracy.value
+            image = panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
+            for (row, column), value in np.ndenumerate(cells):
+                panel.text(column, row, "" if np.isnan(value) else f"{value:.1f}", ha="center", va="center", fontsize=7,
+                           color="white" if value < (low + high) / 2 else "black")
+            panel.set_xticks(range(len(ps)), [f"{p:g}" for p in ps])
+            panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
+            panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges")
+            entitle(panel, group_title(group, AXES))
+        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} accuracy (%)")
+
+    return paged(panels(found, AXES), draw)
 
 
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
     "accuracy": ("Accuracy against final density", density_curve),
     "compared": ("What is compared, against final density", compared),
     "changes": ("What a change does to the usual setting", changes),
-    "sparse_against_dense": ("ER source against dense source at equal final density", sparse_against_dense),
+    "sparse_against_dense": ("ER source against dense source at equal p k", sparse_against_dense),
     "heat_map": ("Accuracy over p and k", heat_map),
     "layers": ("Layerwise densities", layer_densities),
     "training": ("Training curves", training_curves),

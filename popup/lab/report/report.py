@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 from popup.files import write_atomically
 from popup.lab.report.comparison import settings
@@ -12,15 +15,20 @@ from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.page import render
 from popup.lab.report.results import Run, write_csv
-from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables, verdicts
+from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
+from popup.lab.report.tables import WIDTH
+from popup.lab.report.verdicts import verdicts
+
+HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> str:
     """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report."""
     found = settings(runs)
     write_csv(out / "results.csv", runs)
-    sentences = mixed_lines(runs) + verdicts(found)
-    text = "\n\n".join(part for part in (summarise(runs, found), "\n".join(sentences)) if part)
+    sentences = mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs)
+    said = "\n".join(fill(sentence, WIDTH) for sentence in sentences)
+    text = "\n\n".join(part for part in (summarise(runs, found), said) if part)
     write_atomically(out / "report.txt", (text + "\n").encode())
     pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
     page = render(tables(found), pictures, sentences, failure_lines(runs), len(runs))
@@ -28,21 +36,36 @@ def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> s
     return text
 
 
-def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
-    """Draw the pictures; returns (title, SVG text) of each that had something to show."""
-    import matplotlib
+def _elsewhere(out: Path, runs: Sequence[Run]) -> list[str]:
+    """The line on the finished runs under `out` that are not among `runs`: those of another grid."""
+    names = {path.parent.name for path in out.glob("*/result.json") if HASH.fullmatch(path.parent.name)}
+    others = len(names - {run.path.name for run in runs})
+    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: python "
+            f"run.py report {out} tells of all."] if others else []
 
+
+def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
+    """Draw the pictures; returns (title, SVG text) of each."""
     folder.mkdir(exist_ok=True)
     drawn = []
     for name, (title, draw) in wanted.items():
-        figure = draw(found)
-        if figure is None:
-            continue
-        png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png")
-        with matplotlib.rc_context({"svg.hashsalt": name}):  # equal pictures are equal bytes
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-        write_atomically(folder / f"{name}.png", png.getvalue())
-        write_atomically(folder / f"{name}.svg", svg.getvalue().encode())
-        drawn.append((title, svg.getvalue()))
+        figures = draw(found)
+        for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
+            old.unlink()
+        for number, figure in enumerate(figures, 1):
+            place = folder / (name if number == 1 else f"{name}-{number}")
+            drawn.append((title if number == 1 else f"{title}, {number}", _save(figure, place)))
     return drawn
+
+
+def _save(figure: Any, place: Path) -> str:
+    """Write a figure as PNG and SVG; returns the SVG's text."""
+    import matplotlib
+
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png")
+    with matplotlib.rc_context({"svg.hashsalt": place.name}):  # equal pictures are equal bytes
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    write_atomically(place.with_suffix(".png"), png.getvalue())
+    write_atomically(place.with_suffix(".svg"), svg.getvalue().encode())
+    return svg.getvalue()

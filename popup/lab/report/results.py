@@ -15,7 +15,7 @@ from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.runs.record import read_config, read_json, read_metrics
 
-MEASURED = ("test_accuracy", "test_loss", "train_loss", "epochs", "entries", "edges", "kept", "edge_density", "final_density")
+MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
 COST = ("seconds", "peak_memory", "threads", "hardware")
 
 
@@ -86,11 +86,11 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
     versions = ("python", "torch", "numpy")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["hash", "status", *factors, *MEASURED, "proof_holds", *COST, *versions, "reason"])
+    writer.writerow(["hash", "status", *factors, "epochs_done", *MEASURED, "proof_holds", *COST, *versions, "reason"])
     for run in runs:
         result, flat = run.result or {}, run.config.flat()
         proof = (result.get("proof") or {}).get("holds")
-        cells = [flat[name] for name in factors] + [result.get(name) for name in MEASURED] + [proof]
+        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *MEASURED)] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
         writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), run.failure or ""])

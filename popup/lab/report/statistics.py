@@ -22,7 +22,7 @@ class Mean:
     def text(self, digits: int = 1) -> str:
         """Like 97.3 ±0.4; without an interval like 97.3."""
         interval = "" if self.half is None else f" ±{self.half:.{digits}f}"
-        return f"{self.value:.{digits}f}{interval}"
+        return f"{round(self.value, digits) + 0.0:.{digits}f}{interval}"  # + 0.0: no -0.0
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 WIDTH = 100
+NAME = 34  # of a layer
+BREAKS = (", ", " ", "[_:/.-]", "")  # where a cell may be broken
+LEAST = 8  # the narrowest column that a cell is wrapped to
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as their widest cell, the first `left` of them flush left, the others flush right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
-        cells = [cell.ljust(width) if place < left else cell.rjust(width)
-                 for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(len(line) for line in lines), *lines[1:]])
+    """Columns as wide as their widest line, the first `left` of them flush left, the others flush right. Cells may have
+    several lines."""
+    cells = [[cell.split("\n") for cell in row] for row in (header, *rows)]
+    widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(header))]
+    lines = [[_line(row, widths, left, place) for place in range(max(map(len, row)))] for row in cells]
+    rule = "-" * max(len(line) for part in lines for line in part)
+    return "\n".join([*lines[0], rule, *(line for part in lines[1:] for line in part)])
+
+
+def _line(row: Sequence[Sequence[str]], widths: Sequence[int], left: int, place: int) -> str:
+    """The line number `place` of a row whose cells are lines."""
+    parts = [lines[place] if place < len(lines) else "" for lines in row]
+    return "  ".join(part.ljust(width) if column < left else part.rjust(width)
+                     for column, (part, width) in enumerate(zip(parts, widths, strict=True))).rstrip()
+
+
+def fit(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table with its widest cells wrapped, text before figures with intervals, until it fits the width. Nothing is left
+    out, so that no two rows read the same; what cannot be made to fit is wider."""
+    text, lines = table(header, rows), [header, *rows]
+    for spared in ("±", ""):
+        for limit in range(max(len(cell) for row in lines for cell in row), LEAST - 1, -1):
+            if max(map(len, text.splitlines())) <= WIDTH:
+                return text
+            top, *others = [[cell if spared and spared in cell else wrap(cell, limit) for cell in row] for row in lines]
+            text = table(top, others)
+    return text
+
+
+def wrap(cell: str, limit: int, breaks: Sequence[str] = BREAKS) -> str:
+    """The cell in lines of at most `limit`, broken where the first of `breaks` match, and within such a part at the next."""
+    if len(cell) <= limit:
+        return cell
+    lines = [""]
+    for part in re.findall(f".+?(?:{breaks[0]}|$)", cell):
+        if len(lines[-1] + part.rstrip()) <= limit:
+            lines[-1] += part
+        elif len(part.rstrip()) <= limit or len(breaks) == 1:
+            lines.append(part)
+        else:
+            lines += wrap(part, limit, breaks[1:]).split("\n")
+    return "\n".join(line.rstrip() for line in lines if line)
 
 
 def layer_table(result: dict[str, Any]) -> str:
     """One row a layer and the total: entries, the p_l asked for, edges drawn, edges kept, and both densities."""
-    rows = [[_short(row["name"]), f"{row['entries']:,}", f"{row['p_l']:.4f}", f"{row['edges']:,}",
+    rows = [[wrap(row["name"], NAME), f"{row['entries']:,}", f"{row['p_l']:.4f}", f"{row['edges']:,}",
              f"{_ratio(row['edges'], row['entries']):.4f}", f"{row['kept']:,}", f"{row['density']:.4f}"]
             for row in result["layers"]]
     wanted = sum(row["p_l"] * row["entries"] for row in result["layers"]) / result["entries"]
     rows.append(["all", f"{result['entries']:,}", f"{wanted:.4f}", f"{result['edges']:,}",
                  f"{result['edge_density']:.4f}", f"{result['kept']:,}", f"{result['final_density']:.4f}"])
     return table(["layer", "entries", "p_l", "edges", "edges/entries", "kept", "kept/entries"], rows)
-
-
-def _short(name: str, limit: int = 34) -> str:
-    return name if len(name) <= limit else "..." + name[-(limit - 3):]
 
 
 def _ratio(part: int, whole: int) -> float:

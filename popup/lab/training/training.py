@@ -169,14 +169,14 @@ def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, s
 
 
 def _check_finite(state: TrainingState, rates: list[float]) -> None:
-    bad = (~state.losses.isfinite()).nonzero()
+    bad, rate = (~state.losses.isfinite()).nonzero(), "--lr" if state.search else "--weight-lr"  # a control's weights learn
     if len(bad):
         step = int(bad[0])
         raise RunFailed(f"the loss is not finite at step {step + 1} of epoch {state.epoch + 1} "
-                        f"(learning rate {rates[step]:.4g}): lower --lr")
+                        f"(learning rate {rates[step]:.4g}): lower {rate}")
     if not state.finite():  # a loss may be finite where scores are not: they are only ranked
         raise RunFailed(f"what is learned is not finite after epoch {state.epoch + 1} (learning rate {rates[0]:.4g}, which the "
-                        "method may have multiplied): lower --lr or --weight-decay")
+                        f"method may have multiplied): lower {rate} or --weight-decay")
 
 
 @torch.no_grad()

@@ -1,0 +1,123 @@
+"""The pictures of a report on made-up runs: colours, legends, panels, ticks, and that nothing is drawn that cannot be seen."""
+
+from itertools import product
+
+import pytest
+
+from popup.lab.report.axes import FIGURES as MOST_FIGURES
+from popup.lab.report.axes import PANELS
+from popup.lab.report.comparison import settings
+from popup.lab.report.figures import FIGURES
+from popup.lab.report.report import write_report
+from popup.lab.runs.controls import control_config
+from tests.lab.made_up import finished, ticket, tickets, with_metrics
+
+ACCURACIES = [90.0, 91.0, 92.5]
+
+
+def draw(name, runs):
+    return FIGURES[name][1](settings(runs))
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def colours(panel):
+    return {line.get_label(): line.get_color() for line in panel.lines if not line.get_label().startswith("_")}
+
+
+def test_a_value_has_one_colour_in_all_panels_and_the_legend_has_all_values():
+    """The panels hold different p: one has 0.5 and 0.1, the other 0.2."""
+    runs = [run for density, ps in (("erk", (0.5, 0.1)), ("uniform", (0.2,))) for p in ps for k in (0.25, 0.5)
+            for run in tickets(ACCURACIES, p * k, density=density, er_p=p, k=k)]
+    (figure,) = draw("accuracy", runs)
+    first, second = map(colours, figure.axes)
+    assert first.keys() == {"p = 0.5", "p = 0.1"} and second.keys() == {"p = 0.2"}
+    assert len({*first.values(), *second.values()}) == 3
+    assert legend_of(figure) == ["p = 0.5", "p = 0.2", "p = 0.1"]
+
+
+def test_methods_have_one_colour_in_all_panels():
+    def error_bars(panel):
+        return {bars.get_label(): bars[0].get_color() for bars in panel.containers}
+
+    runs = [run for weights, methods in (("signed_constant", ("averaged", "gates")), ("kaiming_normal", ("biprop", "gates")))
+            for method in methods for k in (0.25, 0.5) for run in tickets(ACCURACIES, k / 5, method=method, weights=weights, k=k)]
+    (figure,) = draw("compared", runs)
+    signed, kaiming = map(error_bars, figure.axes)
+    assert kaiming["gates"] == signed["gates"] and kaiming["biprop"] != signed["averaged"]
+    assert legend_of(figure) == ["averaged", "biprop", "gates"]
+
+
+def test_complete_sources_are_in_the_panel_of_each_density():
+    runs = [run for density, p, k in product(("erk", "uniform"), (0.2, 1.0), (0.25, 0.5))
+            for run in tickets(ACCURACIES, p * k, density=density, er_p=p, k=k)]
+    (figure,) = draw("accuracy", runs)
+    assert [panel.get_title() for panel in figure.axes] == ["erk", "uniform"]
+    assert all(colours(panel).keys() == {"p = 1", "p = 0.2"} for panel in figure.axes)
+    heat = draw("heat_map", runs)[0].axes[:2]
+    assert all("" not in [text.get_text() for text in panel.texts] for panel in heat)
+
+
+@pytest.mark.parametrize(("groups", "drawn"), [(PANELS, [6]), (PANELS + 2, [6, 2]), (30, [6] * MOST_FIGURES)])
+def test_no_panel_is_dropped_silently(groups, drawn):
+    runs = [run for seed in range(groups) for k in (0.25, 0.5) for run in tickets([90.0], k / 5, lr=0.01 * (seed + 1), k=k)]
+    for name in ("accuracy", "heat_map") if groups < 10 else ("accuracy",):
+        runs += [run for seed in range(groups) for run in tickets([90.0], 0.1, lr=0.01 * (seed + 1), k=0.2, er_p=0.5)]
+        figures = draw(name, runs)
+        assert [sum(panel.get_xlabel() != "" for panel in figure.axes) for figure in figures] == drawn
+        assert figures[-1].get_supxlabel() == ("24 of 30 panels are drawn; the tables have all" if groups == 30 else "")
+
+
+def test_curves_say_how_many_of_the_settings_they_show(tmp_path):
+    runs = with_metrics([run for place in range(20) for run in tickets(ACCURACIES, lr=0.01 * (place + 1))], tmp_path / "run")
+    (figure,) = draw("training", runs)
+    assert figure.get_supxlabel() == "8 of 20 settings, spread over the grid"
+    assert draw("training", runs[:9])[0].get_supxlabel() == ""
+
+
+@pytest.mark.parametrize(("validation", "word"), [(0.0, "test accuracy"), (0.2, "validation accuracy")])
+def test_pictures_say_what_accuracies_are_of(validation, word, tmp_path):
+    runs = [run for p, k, method in product((0.2, 0.5), (0.25, 0.5), ("gates", "averaged"))
+            for run in tickets(ACCURACIES, p * k, er_p=p, k=k, method=method, validation=validation)]
+    runs = with_metrics(runs, tmp_path / "run")
+    for name in ("accuracy", "compared", "training"):
+        assert all(word in panel.get_ylabel() for figure in draw(name, runs) for panel in figure.axes)
+    assert word in draw("heat_map", runs)[0].axes[-1].get_ylabel()
+
+
+def test_a_line_of_one_point_has_a_marker(tmp_path):
+    runs = with_metrics([run for p in (0.2, 0.5) for run in tickets(ACCURACIES, p / 2, er_p=p)], tmp_path / "run", epochs=1)
+    runs = [*runs, *(finished(control_config(run.config, "random_trained"), 95.0, run.result["final_density"])
+                     for run in runs if run.config.source.er_p == 0.2)]
+    lines = [line for name in ("accuracy", "training") for panel in draw(name, runs)[0].axes for line in panel.lines]
+    alone = [line for line in lines if len(line.get_xdata()) == 1 and not line.get_label().startswith("_")]
+    assert len(alone) >= 5 and all(line.get_marker() not in ("", "None", None) for line in alone)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.07, 0.9, 0.00031, 3e-7])
+def test_an_axis_of_densities_has_ticks_wherever_they_are(kept):
+    runs = [ticket(90.0, kept, k=0.3), ticket(91.0, kept * 1.05, k=0.31)]
+    panel = draw("accuracy", runs)[0].axes[0]
+    assert len(panel.get_xticks()) >= 2 and all(tick.get_text() for tick in panel.get_xticklabels())
+
+
+def test_changes_at_several_k_do_not_hide_each_other():
+    changes = ({}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"weights": "kaiming_normal"})
+    runs = [run for k, p, change in product((0.25, 0.5), (0.2, 0.5), changes)
+            for run in tickets(ACCURACIES, k=k, er_p=p, **change)]
+    (figure,) = draw("changes", runs)
+    heights = [y for bars in figure.axes[0].containers for y in bars[0].get_ydata()]
+    assert len(set(heights)) == len(heights) == 16
+    assert legend_of(figure)[0] == "p = 0.5, k = 0.5"
+
+
+def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("accuracy-3.png", "heat_map.svg", "accuracy_mine.png"):
+        (tmp_path / "figures" / name).write_bytes(b"old")
+    write_report(tmp_path, with_metrics(tickets(ACCURACIES) + tickets(ACCURACIES, 0.05, k=0.25), tmp_path / "run"))
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"accuracy.png", "accuracy.svg", "accuracy_mine.png"} <= names and not {"accuracy-3.png", "heat_map.svg"} & names

@@ -1,0 +1,189 @@
+"""What a report says in words and tables, on made-up runs: seeds, realised densities, equal networks, rows that differ."""
+
+import csv
+from itertools import product
+
+import pytest
+
+from popup.lab.report.comparison import settings
+from popup.lab.report.contrasts import advantages, best_contrasts, change_contrasts, source_contrasts
+from popup.lab.report.report import write_report
+from popup.lab.report.results import write_csv
+from popup.lab.report.statistics import Mean, holm, paired
+from popup.lab.report.summary import summarise, tables
+from popup.lab.report.tables import WIDTH, fit, layer_table
+from popup.lab.report.verdicts import verdicts
+from popup.lab.runs.controls import control_config
+from tests.lab.made_up import finished, ticket, tickets
+
+
+def table_of(found, start):
+    return next(part for part in tables(found) if part[0].startswith(start))
+
+
+def test_a_source_is_compared_with_the_dense_one_of_a_grid_of_another_density_than_uniform():
+    runs = tickets([90.0, 91.0], er_p=0.25, k=0.4, density="erk") + tickets([92.0, 94.0], er_p=1.0, k=0.1, density="erk")
+    (contrast,) = source_contrasts(settings(runs))
+    assert contrast.difference.value == -2.5 and contrast.first.config.source.er_p == 0.25
+
+
+def test_sources_of_all_densities_are_compared_with_the_one_dense_source():
+    runs = [run for p, k in ((0.25, 0.4), (1.0, 0.1)) for density in ("uniform", "erk", "balanced")
+            for run in tickets([90.0 + p, 91.0 + p], er_p=p, k=k, density=density)]
+    contrasts = source_contrasts(settings(runs))
+    assert [contrast.first.factors["density"] for contrast in contrasts] == ["balanced", "erk", "uniform"]
+    assert len({id(contrast.second) for contrast in contrasts}) == 1
+
+
+def test_densities_that_are_compared_are_the_realised_ones_and_unequal_ones_are_told():
+    runs = tickets([90.0, 91.0], 0.07, er_p=0.25, k=0.4, density="erk") + tickets([92.0, 93.0], 0.1, er_p=1.0, k=0.1)
+    runs += tickets([90.0, 92.0], 0.1004, er_p=0.5, k=0.2)
+    found = settings(runs)
+    title, header, rows = table_of(found, "Starting sparse")
+    assert "equal final density" not in title
+    assert [row[header.index("densities, realised")] for row in rows] == ["0.0700, 0.1000", "0.1004, 0.1000"]
+    assert verdicts(found)[-1].startswith("In 1 of 2 of these comparisons the final densities as realised differ, by up to 30%")
+
+
+def test_the_best_of_unequal_densities_is_told_with_them():
+    runs = [run for density, kept in (("uniform", 0.1), ("erk", 0.06)) for run in tickets([90.0, 91.5], kept, density=density)]
+    _, header, rows = table_of(settings(runs), "Layerwise density")
+    assert rows[0][header.index("densities, realised")] in ("0.1000, 0.0600", "0.0600, 0.1000")
+    _, header, _ = table_of(settings(tickets([90.0, 91.5]) + tickets([90.0, 92.0], density="erk")), "Layerwise density")
+    assert "densities, realised" not in header
+
+
+def test_with_p_1_every_density_is_the_same_network_and_one_setting():
+    runs = [run for p, density in product((0.2, 1.0), ("uniform", "erk", "balanced"))
+            for run in tickets([90.0, 91.0, 92.5], er_p=p, density=density)]
+    found = settings(runs)
+    assert [(setting.factors["er_p"], setting.factors["density"]) for setting in found] == [
+        (1.0, "any"), (0.2, "balanced"), (0.2, "erk"), (0.2, "uniform")]
+    assert [setting.accuracy.count for setting in found] == [3] * 4
+    assert all(contrast.first.factors["er_p"] == 0.2 for contrast in best_contrasts(found, "density"))
+    assert any("density any" in sentence for sentence in verdicts(found))
+
+
+def test_clipped_densities_of_p_1_are_networks_of_their_own():
+    runs = [run for density in ("uniform", "erk") for run in tickets([90.0, 91.0], er_p=1.0, density=density, redistribute=False)]
+    assert len(settings(runs)) == 2
+
+
+def test_seeds_of_equal_networks_add_up_and_controls_are_found():
+    runs = [ticket(90.0, er_p=1.0, density="erk"), ticket(91.0, er_p=1.0, density="uniform", seed=1), ticket(80.0, er_p=0.5)]
+    runs += [finished(control_config(run.config, "random"), 10.0) for run in runs]
+    dense = next(setting for setting in settings(runs) if setting.factors["er_p"] == 1.0)
+    assert dense.accuracies == {0: 90.0, 1: 91.0} and len(dense.controls["random"]) == 2
+
+
+def test_a_change_of_density_changes_nothing_where_p_is_1():
+    """A few changes at a time: the network is the usual one there, not another setting with a difference of 0."""
+    changes = ({}, {"density": "erk"}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"weights": "kaiming_normal"})
+    found = settings([run for p in (0.2, 1.0) for change in changes for run in tickets([90.0, 91.0], er_p=p, **change)])
+    assert [contrast.first.factors["er_p"] for contrast in change_contrasts(found)
+            if contrast.first.changed == "density erk"] == [0.2]
+
+
+def test_a_control_says_its_own_number_of_seeds():
+    runs = tickets([90.0, 91.0, 92.0])
+    runs += [finished(control_config(run.config, role), 80.0 + 3 * run.seed) for run in runs[:2]
+             for role in ("random", "random_trained")]
+    found = settings(runs)
+    for start, column in (("Test accuracy", "random, trained"), ("Controls with frozen", "random")):
+        title, header, rows = table_of(found, start)
+        assert rows[0][header.index(column)] == "81.5 ±19.1 [2]" and rows[0][header.index("seeds")] == "3"
+        assert "[n]: of n seeds, not the row's" in title
+    title, header, rows = table_of(found, "Ticket minus control")
+    assert rows[0][header.index("random")] == "9.0 ±12.7 [2] (0.141)" and "[n]" in title
+    whole = settings(runs[:2] + runs[3:])
+    assert not any("[" in title for title, *_ in tables(whole))
+
+
+def test_tickets_are_tested_against_their_controls_with_holms_adjustment():
+    runs = [run for p in (0.2, 0.5) for run in tickets([90.0, 91.0, 92.5], er_p=p)]
+    runs += [finished(control_config(run.config, role), value + 7 * run.config.source.er_p * run.seed) for run in runs
+             for role, value in (("random", 10.0), ("random_trained", 85.0), ("dense_trained", 88.0))]
+    found = settings(runs)
+    cases = advantages(found)
+    plain = [paired(case.setting.accuracies, {run.seed: run.accuracy for run in case.setting.controls[case.role]}).p_value
+             for case in cases]
+    assert len(cases) == 6 and [case.adjusted for case in cases] == pytest.approx(holm(plain))
+    for kind, columns in (("frozen", ["random"]), ("trained", ["random, trained", "dense, trained"])):
+        _, header, rows = table_of(found, f"Ticket minus control with {kind} weights")
+        assert header == ["p", *columns, "seeds"] and len(rows) == 2
+
+
+def test_all_of_a_change_is_over_the_seeds_that_its_rows_share():
+    changes = ({}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"weights": "kaiming_normal"})
+    runs = [ticket(90.0 + seed + (change != {}) * p * seed, seed=seed, er_p=p, **change) for p in (0.2, 0.5) for change in changes
+            for seed in range(3 if p == 0.2 or not change else 2)]
+    title, _, rows = table_of(settings(runs), "What a change does")
+    assert "of the seeds that all of them have" in title
+    everything = next(row for row in rows if row[:2] == ["gain 1", "all"])
+    assert everything[-1] == "2" and everything[-4].startswith("0.17 ")
+
+
+def test_long_rows_stay_different_within_the_width():
+    names = [f"chain:conv3p1-relu-max2-conv3p1-relu-max2-flatten-linear-relu-linear-{end}" for end in ("relu", "linear")]
+    runs = [run for model, weights, method in product(names, ("signed_constant", "kaiming_normal"), ("gem_miner", "gates"))
+            for run in tickets([90.0, 91.0], model=model, weights=weights, method=method)]
+    runs += [finished(control_config(run.config, role), 99.0 + run.seed / 7) for run in runs
+             for role in ("random_trained", "er_trained", "dense_trained")]
+    found = settings(runs)
+    text = summarise(runs, found)
+    assert "..\n" not in text and ".. " not in text
+    _, header, rows = tables(found)[0]
+    wrapped = fit(header, rows)
+    assert max(map(len, wrapped.splitlines())) <= WIDTH
+    whole = "".join(wrapped.split())
+    assert all("".join(part for part in name.split("-")[-1]) in whole for name in names) and len(wrapped.splitlines()) > len(rows)
+
+
+def test_layers_of_long_names_stay_different():
+    rows = [{"name": f"{'encoder.' * 5}layer{place}.self_attention.out_projection.weight", "entries": 4, "p_l": 1.0, "edges": 4,
+             "kept": 2, "density": 0.5} for place in (1, 2)]
+    text = layer_table({"layers": rows, "entries": 8, "edges": 8, "kept": 4, "edge_density": 1.0, "final_density": 0.5})
+    assert "layer1" in text and "layer2" in text and max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_one_seed_is_no_test():
+    runs = [run for p in (0.2, 0.5) for method, value in (("edge_popup", 95.0), ("biprop", 60.0))
+            for run in tickets([value], method=method, er_p=p)]
+    found = settings(runs)
+    assert verdicts(found) == ["In 2 of 2 settings there is one seed, which is no test of which method is best."]
+    dense = settings(tickets([90.0], er_p=0.5, k=0.4) + tickets([91.0], er_p=1.0, k=0.2))
+    assert verdicts(dense) == ["Of starting inside an ER network or dense there is one seed, which is no test."]
+
+
+def test_where_nothing_else_varies_no_place_is_named():
+    runs = tickets([95.0, 95.5, 95.2], method="edge_popup") + tickets([60.0, 60.7, 60.1], method="biprop")
+    assert verdicts(settings(runs)) == ["edge_popup is best: clearly above biprop (Holm p < 0.05)."]
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.004, "0.00"), (-0.006, "-0.01"), (0.0, "0.00"), (-1.0, "-1.00")])
+def test_no_number_is_minus_nought(value, text):
+    assert Mean(value, None, 1).text(2) == text
+
+
+def test_the_csv_names_each_column_once(tmp_path):
+    runs = tickets([90.0], epochs=7)
+    runs[0].result["epochs"] = 5
+    write_csv(tmp_path / "results.csv", runs)
+    with open(tmp_path / "results.csv", encoding="utf-8", newline="") as file:
+        header, row = csv.reader(file)
+    assert len(set(header)) == len(header) == len(row)
+    assert (row[header.index("epochs")], row[header.index("epochs_done")]) == ("7", "5")
+
+
+def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
+    run = tickets([90.0])[0]
+    for name in (run.config.hash(), "0123456789ab", "a copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text("{}")
+    (tmp_path / run.config.hash() / "metrics.jsonl").write_text('{"test_accuracy": 90.0}\n')
+    mine = finished(run.config, 90.0, path=tmp_path / run.config.hash())
+    text = " ".join(write_report(tmp_path, [mine]).split())
+    assert f"1 other finished run in {tmp_path}/ is no part of this" in text
+    other = finished(run.config, 90.0, path=tmp_path / "0123456789ab")
+    (tmp_path / "0123456789ab" / "metrics.jsonl").write_text('{"test_accuracy": 90.0}\n')
+    assert "other finished" not in write_report(tmp_path, [mine, other])
