@@ -5,6 +5,8 @@ import sys
 
 def run() -> int:
     """Import, which takes seconds, and do what the command line says; an interrupt meanwhile is one line too."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ± shows a question mark
+        stream.reconfigure(errors="replace")
     try:
         from models import MODELS
         from popup.lab.commands.command import main

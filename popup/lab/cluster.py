@@ -8,6 +8,7 @@ from math import inf
 from popup.errors import UsageError, check_count, check_name, check_number
 
 CLUSTERS = ("none", "slurm", "local")
+LONGEST = 24.0 * 366  # hours of a job
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         check_name("cluster", self.cluster, CLUSTERS)
-        check_number("hours", self.hours, 0.0, inf, open_low=True)
+        check_number("hours", self.hours, 0.0, LONGEST, open_low=True)
         check_number("memory", self.memory, 0.0, inf)
         for name, low in (("gpus", 0), ("nodes", 1), ("cpus", 1)):
             check_count(name, getattr(self, name), low)

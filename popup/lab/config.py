@@ -70,8 +70,10 @@ class TrainingSettings:
     optimizer: str = field(default="sgd", metadata={
         "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, some "
                 "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: True})
-    momentum: float = field(default=0.9, metadata={"help": "momentum of the optimiser (of adam its first beta), in [0, 1)"})
-    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of the scores"})
+    momentum: float = field(default=0.9, metadata={
+        "help": "momentum of the optimiser (of adam its first beta), in [0, 1), and of controls that train weights"})
+    weight_decay: float = field(default=0.0, metadata={
+        "help": "weight decay of the scores, and of the weights in controls that train them"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
         "help": "bf16 for large networks on hardware that is fast at it, or one for all", "choices": PRECISIONS})

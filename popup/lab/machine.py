@@ -19,6 +19,7 @@ from popup.errors import UsageError, check_count, check_name, check_number
 
 STREAMING = ("auto", "always", "never")
 LOGS = ("tensorboard", "wandb")
+MOST_THREADS = 1024
 SMALL_DATA = 1 << 26  # bytes; a data set below this gains nothing from a second thread
 MALLOC_TRIM, MALLOC_MAP = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 
@@ -45,8 +46,9 @@ class Machine:
         "help": "where metrics are told beside metrics.jsonl: tensorboard, wandb (offline unless you are logged in)"})
 
     def __post_init__(self) -> None:
-        check_count("threads", self.threads, 0)
-        check_count("decoders", self.decoders, 0)
+        for name in ("threads", "decoders"):
+            if check_count(name, getattr(self, name), 0) > MOST_THREADS:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {MOST_THREADS}")
         check_name("streaming", self.streaming, STREAMING)
         for name in self.log:
             check_name("log", name, LOGS)
@@ -68,7 +70,7 @@ class Machine:
     @property
     def data_directory(self) -> Path:
         """--data-dir, with a leading ~ made the home directory."""
-        return Path(self.data_dir).expanduser()
+        return expanded(self.data_dir)
 
     def threads_for(self, data_bytes: int) -> int:
         """CPU threads for a run on so many bytes of images: decided by the data, never by how many runs go beside it."""
@@ -87,6 +89,15 @@ class Machine:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
         except (ValueError, AttributeError, OSError):
             return inf
+
+
+def expanded(path: str) -> Path:
+    """The path, with a leading ~ or ~USER made a home directory. A UsageError for a user that is not known here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path!r} begins with a home directory that is not known on this machine: write the whole "
+                         "path") from None
 
 
 def usable_cores() -> int:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from models import MODELS
 from popup.errors import UsageError
 from popup.lab.cluster import Cluster
-from popup.lab.commands import cluster_command
+from popup.lab.commands import cluster_command, sweep_command
 from popup.lab.commands.cluster_command import WorkerJob
 from popup.lab.commands.command import main
 from popup.lab.machine import Machine
+from popup.lab.runs import sweep
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.stop import Stop
 
@@ -98,7 +100,8 @@ def test_what_slurm_is_asked_for():
 
 @pytest.mark.parametrize(("options", "reason"), [
     (["--cluster", "slrum"], "did you mean 'slurm'?"), (["--cluster", "slurm", "--hours", "0"], "hours is 0.0"),
-    (["--cluster", "slurm", "--sbatch", "account"], "give NAME=VALUE"), (["--gpus", "-1"], "gpus is -1")])
+    (["--cluster", "slurm", "--sbatch", "account"], "give NAME=VALUE"),
+    (["--cluster", "slurm", "--gpus", "-1"], "gpus is -1")])
 def test_wrong_options_are_one_line(options, reason, tmp_path, capsys):
     assert main([*GRID, *options, "--out", str(tmp_path)], MODELS) == 2
     error = capsys.readouterr().err
@@ -124,9 +127,19 @@ def test_everything_finished_before_submits_nothing(tmp_path, capsys):
     assert "all finished before" in capsys.readouterr().out and not (tmp_path / "jobs").exists()
 
 
+@pytest.mark.parametrize(("options", "jobs"), [([], 3), (["--workers", "5"], 5)])
+def test_jobs_of_this_machine_are_as_many_as_its_cores_are_for(options, jobs, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep_command, "submit", lambda laboratory, cluster, jobs: asked.append(jobs) or ["1"] * jobs)
+    monkeypatch.setattr(sweep, "usable_cores", lambda: 3)
+    assert main([*GRID, "--cluster", "local", *options, "--out", str(tmp_path)], MODELS) == 0
+    assert main([*GRID, "--cluster", "slurm", *options, "--out", str(tmp_path)], MODELS) == 0
+    assert asked == [jobs, 5 if options else 8]
+
+
 def test_options_of_a_cluster_are_in_no_record(tmp_path):
-    assert main(["--epochs", "1", "--widths", "16", "--hours", "9", "--out", str(tmp_path)], MODELS) == 0
+    assert main(["--epochs", "1", "--widths", "16", "--out", str(tmp_path)], MODELS) == 0
     record = json.loads(next(tmp_path.glob("*/config.json")).read_text())
-    assert "hours" not in json.dumps(record)
+    assert not {part.name for part in fields(Cluster)} & {name for group in record.values() for name in group}
     with pytest.raises(UsageError):
         Cluster(cluster="cloud")

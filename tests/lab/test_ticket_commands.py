@@ -75,6 +75,22 @@ def test_eval_on_other_data_normalises_as_the_ticket_was_trained(paths, capsys, 
     assert f"{load(paths['one']).about['test_accuracy']:.2f}%" not in out  # its own statistics would hide the shift
 
 
+def test_a_validation_tickets_accuracy_is_called_so_and_it_can_be_tested(paths, capsys, tmp_path):
+    laboratory, config = Laboratory(MODELS, Machine("cpu"), tmp_path), Config.from_flat({**QUICK, "validation": 0.2})
+    found = laboratory.run(config)["test_accuracy"]
+    path = laboratory.directory(config).ticket
+    code, out, _ = call(capsys, "eval", path)
+    assert code == 0 and f"validation accuracy {found:.2f}%" in out and "repeated exactly" in out and "test" not in out
+    code, out, _ = call(capsys, "eval", path, "--test")
+    assert code == 0 and "test accuracy" in out and "of 359 images" in out and "recorded" not in out
+    code, out, _ = call(capsys, "eval", paths["one"], "--test")
+    assert code == 0 and "repeated exactly" in out, "of a run that held out none nothing is changed"
+    _, out, _ = call(capsys, "diff", path, path)
+    assert out.count("validation accuracy") == 2 and "test accuracy" not in out
+    _, out, _ = call(capsys, "show", path)
+    assert "validation_accuracy: " in out and "test_accuracy: " not in out
+
+
 def test_show_prints_what_the_ticket_is(paths, capsys):
     code, out, _ = call(capsys, "show", paths["norms"])
     assert code == 0
@@ -186,7 +202,8 @@ def test_onnx_without_its_libraries_names_the_remedy(paths, capsys, tmp_path, mo
 WRONG = [  # arguments (TICKET is a good one), exit code, words of the one line
     ("eval", 2, ["eval"]), ("eval TICKET --dataset digit", 2, ["dataset", "did you mean 'digits'"]),
     ("eval TICKET --model mlp", 2, ["another architecture"]), ("eval nowhere", 2, ["there is no file 'nowhere'"]),
-    ("eval /", 1, ["Is a directory"]), ("show /dev/null", 2, ["is no popup ticket"]),
+    ("eval /tmp", 2, ["'/tmp' is a directory", "ticket.safetensors"]), ("verify FOLDER", 2, ["is a directory: name", "TICKET"]),
+    ("show /dev/null", 2, ["is no popup ticket"]),
     (f"verify {__file__}", 2, ["is no popup ticket"]),
     ("export TICKET out.txt", 2, [".safetensors, .pt2, .onnx"]), ("export TICKET out.onnx --csr", 2, ["leave --csr out"]),
     ("export TICKET /nowhere/out.safetensors", 1, ["/nowhere/out.safetensors: No such file or directory"]),
@@ -196,10 +213,11 @@ WRONG = [  # arguments (TICKET is a good one), exit code, words of the one line
 
 @pytest.mark.parametrize(("arguments", "code", "words"), WRONG, ids=[case[0] for case in WRONG])
 def test_what_is_wrong_is_one_line(arguments, code, words, paths, capsys):
-    found, _, err = call(capsys, *[paths["one"] if word == "TICKET" else word for word in arguments.split()])
+    meant = {"TICKET": str(paths["one"]), "FOLDER": str(paths["one"].parent)}
+    found, _, err = call(capsys, *[meant.get(word, word) for word in arguments.split()])
     assert found == code and err.count("\n") == 1 and err.startswith("popup: "), err
     for word in words:
-        assert word.lower() in err.lower(), err
+        assert meant.get(word, word).lower() in err.lower(), err
 
 
 TASKS = {

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.cluster import Cluster
+from popup.lab.commands.unused import check_matters, check_together, given_options, option
 from popup.lab.config import Config
+from popup.lab.data.datasets import settled_name
 from popup.lab.machine import Machine
 from popup.lab.recipes import DEFAULT, RECIPES, recipe
 from popup.lab.runs.controls import CONTROLS
-from popup.search.methods import METHODS
 
 T = typing.TypeVar("T")
 
@@ -46,7 +47,8 @@ class Output:
         "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
                 "none in a single run)"})
     workers: int = field(default=0, metadata={
-        "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, a job a run (at most 64)"})
+        "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, with --cluster slurm a job a run (at "
+                "most 64)"})
     plan_only: bool = field(default=False, metadata={
         "help": "write the grid into --out and end; any number of `python run.py worker DIR` then do it"})
     out: str = field(default="runs", metadata={"help": "directory of the results; a run is DIR/<hash of its config>"})
@@ -76,6 +78,7 @@ class Request:
     machine: Machine
     cluster: Cluster
     recipe: str | None                     # the one that was asked for
+    given: frozenset[str]                  # the fields that the command line names itself
 
 
 def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequence[str]]) -> Request:
@@ -86,26 +89,18 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
+    given = given_options(arguments)
+    check_together(given, values)
+    values["dataset"] = settled_name(values["dataset"])
     output, machine = _take(Output, values), _take(Machine, values)
-    if output.final_density and values["k"] != (Config().source.k,):
-        raise UsageError("--k and --final-density exclude each other: give one of them")
     points = _points(values, groups)
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
                for point in points for offset in range(output.seeds)]
     usual, plain = vars(mirror().search), vars(_mirror(groups, choices, {})().search)
-    _check_used(configs, {name for name in usual if values[name] not in (usual[name], plain[name])})
+    check_matters(configs, given, {name for name in usual if values[name] not in (usual[name], plain[name])})
     configs = list(dict.fromkeys(dataclasses.replace(config, search=config.search.settled()) for config in configs))
-    return Request(configs, impossible, output, machine, _take(Cluster, values), name)
-
-
-def _check_used(configs: Sequence[Config], given: set[str]) -> None:
-    """A UsageError if a search setting was `given` that matters to no config of the grid."""
-    if unused := sorted(given.difference(*(config.search.used() for config in configs))) if configs else []:
-        methods = [name for name, method in METHODS.items() if unused[0] in method.uses]
-        remedy = {"floor": "--scope global", **dict.fromkeys(("k_start", "anneal_until"), "--anneal linear, cubic or geometric")}
-        raise UsageError(f"--{_option(unused[0])} does not matter here: leave it out, or search with "
-                         f"{remedy.get(unused[0]) or '--method ' + ' or '.join(methods)}")
+    return Request(configs, impossible, output, machine, _take(Cluster, values), name, given)
 
 
 def _recipe_named(arguments: Sequence[str]) -> str | None:
@@ -139,7 +134,7 @@ def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str
     axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
     for name in axes:
         if not values[name]:
-            raise UsageError(f"--{_option(name)} has no value: give one or more")
+            raise UsageError(f"--{option(name)} has no value: give one or more")
     products = itertools.product(*(dict.fromkeys(values[name]) for name in axes))
     return [{**values, **dict(zip(axes, product, strict=True))} for product in products]
 
@@ -195,10 +190,6 @@ def _metavar(part: dataclasses.Field, kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"{names[typing.get_args(kind)[0]]} ..."
     return names[kind]
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description: str) -> Any:

@@ -24,7 +24,7 @@ from popup.lab.runs.run import Laboratory
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop, Stopped
 
-MOST_JOBS = 64          # without --workers
+MOST_JOBS = 64          # of SLURM, without --workers
 MOST_REQUEUES = 10_000  # submitit's own limit is 3
 ROOT = Path(__file__).parents[3]
 

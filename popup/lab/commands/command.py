@@ -14,6 +14,7 @@ from popup.lab.commands.recipes_command import hint, recipes
 from popup.lab.commands.single import run_single
 from popup.lab.commands.sweep_command import plan_grid, report, run_grid, submit_grid
 from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
+from popup.lab.commands.unused import unused_note
 from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
 from popup.lab.runs.record import check_writable
@@ -26,10 +27,14 @@ DONE = 0
 DESCRIPTION = """popup finds strong lottery tickets inside Erdos-Renyi networks: weights are random and frozen, a fixed ER
 mask keeps a fraction p of them, and learned scores select the fraction k of those edges that makes the ticket.
 
-example: python run.py --er-p 0.2 --k 0.5 --density erk
-sweep:   python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
-other commands, each with its own --help: report DIR; worker DIR; recipes; bench; prove; law;
-eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER"""
+One ticket, and a comparison:
+    python run.py --er-p 0.2 --k 0.5 --density erk
+    python run.py --er-p 0.05 0.2 1 --k 0.25 0.5 --seeds 5
+
+Other commands, each with its own --help:
+    of a directory    report DIR, worker DIR
+    of a ticket       eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER
+    of neither        recipes, bench, prove, law"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
     "report": report, "bench": bench, "prove": prove, "law": law, "eval": evaluate_ticket, "show": show,
@@ -62,6 +67,8 @@ def _do(request: Request, laboratory: Laboratory) -> int:
     if request.recipe is None:
         hint(request.configs)
     roles = request.output.roles(len(request.configs) > 1)
+    if note := unused_note(request.given, roles):
+        print(note)
     if request.output.plan_only:
         return plan_grid(laboratory, request.configs, roles)
     if request.cluster.cluster != "none":

@@ -74,8 +74,13 @@ def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
     return Normalise.from_record(record, images)
 
 
+def recorded_part(ticket: Ticket) -> str:
+    """Of which images the recorded accuracy is: those of the test data, or of the training data those that were held out."""
+    return "validation" if ticket.about.get("evaluated_on") == "validation" else "test"
+
+
 def recorded_accuracy(ticket: Ticket) -> float | None:
-    """Test accuracy in percent as the run recorded it, None if it did not."""
+    """Accuracy in percent as the run recorded it (`recorded_part` says of what), None if it did not."""
     accuracy = ticket.about.get("test_accuracy")
     return accuracy if finite(accuracy) else None
 

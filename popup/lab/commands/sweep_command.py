@@ -56,7 +56,8 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
     if not left:
         print(f"{_counts(cells)}, all finished before: python run.py report {laboratory.out}")
         return DONE
-    names = submit(laboratory, cluster, workers or min(left, MOST_JOBS))
+    most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
+    names = submit(laboratory, cluster, workers or min(left, most))
     print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {len(names)} jobs: "
           f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; python run.py report {laboratory.out} says at any "
           "time how far they are")

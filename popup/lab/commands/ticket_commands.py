@@ -12,7 +12,14 @@ from torch import nn
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
-from popup.lab.commands.rebuild import rebuild, recorded_accuracy, recorded_config, recorded_image, recorded_normalise
+from popup.lab.commands.rebuild import (
+    rebuild,
+    recorded_accuracy,
+    recorded_config,
+    recorded_image,
+    recorded_normalise,
+    recorded_part,
+)
 from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
@@ -32,6 +39,9 @@ NOT_REPEATED = "NOT repeated (another device or number of threads than the run's
 
 def _load(path: str) -> Ticket:
     """The ticket at `path`; a path that names nothing is wrong input."""
+    if Path(path).is_dir():
+        inside = next(iter(sorted(Path(path).glob("**/ticket.safetensors"))), Path("ticket.safetensors"))
+        raise UsageError(f"{path!r} is a directory: name a ticket file, such as {str(inside)!r}")
     try:
         return load(path)
     except FileNotFoundError:
@@ -71,6 +81,8 @@ class EvalOptions:
     device: str = field(default="auto", metadata={"help": "where to compute; another than the run's may round otherwise"})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
     data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
+    test: bool = field(default=False, metadata={
+        "help": "measure on the test images, also where the run held out validation images and recorded their accuracy"})
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ def show(arguments: Sequence[str], models: Models) -> int:
     print(f"source: {recipe}\nsearch: {settings}")
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-        print(_clean(f"{name}: {text}"))
+        said = f"{recorded_part(ticket)}_accuracy" if name == "test_accuracy" else name
+        print(_clean(f"{said}: {text}"))
     print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
     print(layer_table(_summary(ticket)))
     return DONE
@@ -140,7 +153,7 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         accuracy = recorded_accuracy(ticket)
-        print(f"{name}: {path}: test accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
+        print(f"{name}: {path}: {recorded_part(ticket)} accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
     if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
         print("the edges are the same, their weights are not (another k, gain or distribution)")
     return DONE
@@ -153,6 +166,8 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     machine = Machine(options.device, options.threads, options.data_dir)
     laboratory = Laboratory(models, machine, Path())
     config = recorded_config(ticket, options.model, options.dataset)
+    if options.test:
+        config = config.replace(validation=0.0)
     net = rebuild(ticket, models, config).to(laboratory.device)
     data = laboratory.data(config)
     image, classes = recorded_image(ticket)
@@ -162,9 +177,9 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     images, labels = (part.to(laboratory.device) for part in data.test)
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
     accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
-    print(f"{config.task.model} on {data.title}: test accuracy {accuracy:.2f}% of {len(labels):,} images")
+    print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
     recorded = recorded_accuracy(ticket)
-    if options.dataset or recorded is None:
+    if options.dataset or recorded is None or data.evaluated_on != recorded_part(ticket):
         return DONE
     print(f"recorded: {recorded:.2f}%, {'repeated exactly' if accuracy == recorded else NOT_REPEATED}")
     return DONE if accuracy == recorded else FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from popup.errors import UsageError, check_name
@@ -18,6 +19,13 @@ DATASETS: dict[str, Callable[[DataRequest], Dataset]] = {
     "tiny_imagenet": tiny_imagenet, "imagenet": imagenet}
 
 FOLDERS = ("folder", "tiny_imagenet", "imagenet")
+
+
+def settled_name(name: str) -> str:
+    """The name of a data set wherever the run goes on: a folder's relative path is made absolute, in this directory."""
+    kind, _, path = name.partition(":")
+    settled = kind != "folder" or path.startswith("~") or os.path.isabs(path)
+    return name if settled else f"folder:{os.path.abspath(path)}"
 
 
 def load_dataset(name: str, request: DataRequest) -> Dataset:

@@ -26,7 +26,7 @@ from popup.lab.data.decode import decode_as, decode_image
 from popup.lab.data.listing import Listing, Picture, list_folder
 from popup.lab.data.moments import image_sums
 from popup.lab.data.streamed import Streamed
-from popup.lab.machine import usable_cores
+from popup.lab.machine import expanded, usable_cores
 
 CHUNK = 1024  # images decoded between two writes
 MEASURED = 64  # images measured at once
@@ -34,7 +34,7 @@ MEASURED = 64  # images measured at once
 
 def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
     """The data set in the folder `path`; its title is the first line of title.txt in it, else the folder's name."""
-    root = Path(path).expanduser()
+    root = expanded(path)
     listing = list_folder(root)
     key = key_of(((picture.name, picture.bytes, picture.time, picture.label) for picture in (*listing.train, *listing.test)),
                  request.side)

@@ -96,8 +96,9 @@ class Ranks:
     def check_batch(self, size: int, parts: int) -> None:
         """A UsageError unless a batch can be dealt to all ranks in `parts` equal parts each."""
         if size % (self.count * parts):
-            raise UsageError(f"a batch of {size} images cannot be dealt to {self.count} ranks in {parts} equal parts each: give "
-                             f"a --batch-size that is a multiple of {self.count * parts}")
+            ranks = f"{self.count} ranks in {parts} equal parts each" if self.count > 1 else f"{parts} equal parts"
+            raise UsageError(f"a batch of {size} images cannot be dealt to {ranks}: give a --batch-size that is a multiple of "
+                             f"{self.count * parts}")
 
     def check_alone(self, option: str) -> None:
         """A UsageError if there are several ranks, which `option` is not for."""

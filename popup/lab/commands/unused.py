@@ -1,0 +1,78 @@
+"""What is asked for on the command line and would do nothing: refused, by the option that the user wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from popup.errors import UsageError, check_name
+from popup.lab.cluster import Cluster
+from popup.lab.config import Config
+from popup.lab.runs.controls import CONTROLS
+from popup.search.methods import METHODS
+
+SLURM_ONLY = ("partition", "sbatch")
+ALONE = ("none", "default")  # words of --controls beside which no other makes sense
+
+
+def option(name: str) -> str:
+    """A field as the command line has it."""
+    return name.replace("_", "-")
+
+
+def given_options(arguments: Sequence[str]) -> frozenset[str]:
+    """The fields that the command line names itself: their values are no default's and no recipe's."""
+    names = {word.split("=")[0].lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
+    return frozenset(names | {name.removeprefix("no_") for name in names})
+
+
+def check_together(given: frozenset[str], values: Mapping[str, Any]) -> None:
+    """A UsageError for options that exclude each other, or that are for something else than what is asked for."""
+    if {"k", "final_density"} <= given:
+        raise UsageError("--k and --final-density exclude each other: give one of them")
+    for name in values["method"]:
+        check_name("method", name, METHODS)
+    controls = values["controls"]
+    if others := [name for name in controls if name not in ALONE] if set(controls) & set(ALONE) else []:
+        word = next(name for name in controls if name in ALONE)
+        raise UsageError(f"controls are {' '.join(controls)}: {word} excludes {', '.join(others)}; give one or the other")
+    _check_cluster(given, values["cluster"], values["plan_only"])
+
+
+def _check_cluster(given: frozenset[str], cluster: str, plan_only: bool) -> None:
+    if cluster != "none" and plan_only:
+        raise UsageError(f"--plan-only and --cluster {cluster} exclude each other, as the cluster's jobs are workers on a plan "
+                         "of their own: give one of them")
+    unused = [part.name for part in dataclasses.fields(Cluster) if part.name != "cluster"] if cluster == "none" else \
+        SLURM_ONLY if cluster == "local" else []
+    if found := [name for name in unused if name in given]:
+        where = "without --cluster" if cluster == "none" else f"with --cluster {cluster}"
+        raise UsageError(f"--{option(found[0])} does nothing {where}: leave it out, or give --cluster slurm")
+
+
+def check_matters(configs: Sequence[Config], given: frozenset[str], changed: set[str]) -> None:
+    """A UsageError for settings that no config of the grid uses: of the search those that are `changed` from what they are
+    without being asked for, of the source those that are `given`."""
+    if not configs:
+        return
+    if unused := sorted(changed.difference(*(config.search.used() for config in configs))):
+        methods = [name for name, method in METHODS.items() if unused[0] in method.uses]
+        remedy = {"floor": "--scope global", **dict.fromkeys(("k_start", "anneal_until"), "--anneal linear, cubic or geometric")}
+        raise UsageError(f"--{option(unused[0])} does not matter here: leave it out, or search with "
+                         f"{remedy.get(unused[0]) or '--method ' + ' or '.join(methods)}")
+    if "redistribute" in given and all(config.source.density == "uniform" for config in configs):  # so with --mask snip
+        raise UsageError("--no-redistribute does not matter here, where no layer's density can pass 1: leave it out, or give a "
+                         "--density other than uniform, with --mask bernoulli or exact")
+    for config in configs:
+        start, k = config.search.k_start, config.source.k
+        if "k_start" in config.search.used() and start < k:
+            raise UsageError(f"k_start is {start:g} and k is {k:g}: annealing comes down from k_start to k: give a --k-start in "
+                             f"[{k:g}, 1], or a smaller --k")
+
+
+def unused_note(given: frozenset[str], roles: Sequence[str]) -> str:
+    """A line on what is part of a run's name, so that a run which has it can go on, and does nothing here; else empty."""
+    if "weight_lr" in given and not any(CONTROLS[role].trained for role in roles):
+        return "--weight-lr does nothing here: it is for controls that train weights, such as --controls random_trained"
+    return ""
