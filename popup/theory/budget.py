@@ -13,6 +13,9 @@ n_{l-1} being the inputs of a neuron, so that no layer's norm grows by more than
 Of a convolution each output is such a neuron, on the taps of its field: N_{l-1} is a 1-norm over channels and taps, and so
 is ||W_l||_inf. x_l and e_l are bounded over all places of a map; pooling raises neither.
 
+What is within a smaller epsilon is within epsilon too: where that leaves the parameters more room (the product grows with
+epsilon, in a deep target faster than the share), the budget is that of the smaller one.
+
 This is the shape of the proof's budget (its constants are recalled, not read). It takes the copies of a neuron as one
 network's neuron; copies have errors of their own, which the weights of a subset (whose absolute values sum to more than
 |w|) may amplify: construction.py bounds that from the edges it has chosen, and it is measured.
@@ -23,6 +26,8 @@ from __future__ import annotations
 import numpy as np
 
 from popup.theory.target import Target
+
+BEYOND, FACTOR, SHARES = 16, 0.84, 96  # shares that are looked at: from so many times the largest norm down, by this factor
 
 
 def suprema(target: Target) -> list[np.ndarray]:
@@ -41,8 +46,13 @@ def suprema(target: Target) -> list[np.ndarray]:
 
 def plan_tolerances(target: Target, epsilon: float) -> list[float]:
     """eps_l for l = 1 .. L: absolute errors allowed to the parameters of the target's layers."""
-    share = epsilon / len(target.layers)
-    norms = [float(np.abs(layer.weight).sum(1).max()) + share for layer in target.layers]
-    after = [float(np.prod(norms[place + 1:])) for place in range(len(norms))]
-    return [min(share / ((1 + layer.taps * float(bound.sum())) * later), share / layer.weight.shape[1])
-            for layer, bound, later in zip(target.layers, suprema(target), after, strict=True)]
+    norms = np.array([np.abs(layer.weight).sum(1).max() for layer in target.layers])
+    sizes = np.array([1 + layer.taps * bound.sum() for layer, bound in zip(target.layers, suprema(target), strict=True)])
+    inputs = np.array([layer.weight.shape[1] for layer in target.layers])
+
+    def tolerances(share: float) -> np.ndarray:
+        after = [float(np.prod(norms[place + 1:] + share)) for place in range(len(norms))]
+        return np.minimum(share / (sizes * after), share / inputs)
+
+    largest = min(epsilon / len(norms), BEYOND * max(1.0, float(norms.max())))  # with more no layer has more room
+    return max((tolerances(largest * FACTOR**step) for step in range(SHARES)), key=np.min).tolist()

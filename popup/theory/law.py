@@ -10,8 +10,11 @@ from math import log2
 
 from scipy.stats import binom
 
+from popup.errors import UsageError
+
 SHARE = 0.95                # of the parameters that are to meet their tolerance
 OFFSET, SLOPE = 4.8, 0.97   # candidates = OFFSET + SLOPE log2(1 / tolerance) (measured, for tolerances of 1e-1 to 1e-4)
+MOST_COPIES = 1e9           # of one neuron, beyond which none is counted
 LEAST = 8                   # candidates below which a target of 1 is out of reach more often than not
 
 
@@ -25,6 +28,8 @@ def copies_needed(candidates: int, p: float) -> int:
     the cases."""
     if p == 1:
         return candidates
+    if candidates / p > MOST_COPIES:
+        raise UsageError(f"er_p is {p:g}: a neuron would need some {candidates / p:.2g} copies; raise it")
     low, high = candidates - 1, candidates  # low is never enough
     while binom.sf(candidates - 1, high, p) < SHARE:
         low, high = high, 2 * high

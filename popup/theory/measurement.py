@@ -78,15 +78,21 @@ def _quantile(values: np.ndarray) -> float:
     return float(np.quantile(values, SHARE, method="higher"))
 
 
-def fit_constant(found: Sequence[Requirement]) -> float:
-    """C of q = C log(1/epsilon) / log(1/(1-p)) by least squares of log q, over the finite requirements below p = 1."""
-    used = [row for row in found if row.p < 1 and row.copies < inf]
+def fit_constant(found: Sequence[Requirement]) -> float | None:
+    """C of q = C log(1/epsilon) / log(1/(1-p)) by least squares of log q, over the finite requirements below p = 1; None if
+    there is none."""
+    used = [row for row in found if row.p < 1 and 0 < row.copies < inf]
+    if not used:
+        return None
     return float(np.exp(np.mean([log(row.copies * log(1 / (1 - row.p)) / log(1 / row.epsilon)) for row in used])))
 
 
-def fit_candidates(found: Sequence[Requirement]) -> tuple[float, float]:
-    """(a, b) of candidates = a + b log2(1/epsilon), by least squares over the finite requirements."""
+def fit_candidates(found: Sequence[Requirement]) -> tuple[float, float] | None:
+    """(a, b) of candidates = a + b log2(1/epsilon), by least squares over the finite requirements; None if they are of less
+    than two epsilons, which have no slope."""
     used = [row for row in found if row.candidates < inf]
+    if len({row.epsilon for row in used}) < 2:
+        return None
     slope, offset = np.polyfit([-np.log2(row.epsilon) for row in used], [row.candidates for row in used], 1)
     return float(offset), float(slope)
 

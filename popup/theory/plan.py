@@ -17,7 +17,8 @@ from popup.theory.target import Target
 
 PRODUCT = 1 / sqrt(3)  # the deviation of a product of two weights, as the first sums have, over that of one
 SPARE = 1.15         # copies of hidden neurons per one that is needed: those that miss their target are left out (measured)
-REACH = 1.5          # of the weights' unit: the largest value that a sum of some 20 weights can be asked for
+REACH = 2.0          # of the weights' unit: the largest value that a sum of some 20 weights can be asked for
+DOUBLINGS = 64       # of an epsilon that is too small, to find one that will do
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, 
     `copies`: q in all layers, in place of those that the law asks for. Raises UsageError where the law says that less
     than SHARE of the parameters would meet their tolerance, and names what would do.
     """
-    tolerances = [tolerance] * len(target.layers) if tolerance else plan_tolerances(target, epsilon)
     multiples = _multiples(target)
-    relative = [eps * after / before for eps, before, after in zip(tolerances, multiples, multiples[1:], strict=False)]
-    wanted = [candidates_needed(value) for value in relative]
-    _check_candidates(wanted, epsilon, tolerance)
+    tolerances = _tolerances(target, epsilon, tolerance)
+    wanted = _candidates(tolerances, multiples)
+    if max(wanted) > MOST_CANDIDATES:
+        raise _too_fine(target, multiples, max(wanted), epsilon, tolerance)
     needed = [copies_needed(count, p) for count in wanted]
     needed[1:] = [ceil(SPARE * count) for count in needed[1:]]
     if copies and copies < max(needed):
@@ -67,6 +68,18 @@ def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, 
     units = [len(target.branches) * target.widths[0] + 1, *(width + 1 for width in target.widths[1:-1])]
     return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple([copies] * len(needed) if copies else needed),
                 tuple(units), _reach(target, p))
+
+
+def _tolerances(target: Target, epsilon: float, tolerance: float) -> list[float]:
+    """Of each layer's parameters; less than its largest parameter, so that not all of a layer may be left out."""
+    wanted = [tolerance] * len(target.layers) if tolerance else plan_tolerances(target, epsilon)
+    return [min(value, layer.largest / 2) for value, layer in zip(wanted, target.layers, strict=True)]
+
+
+def _candidates(tolerances: Sequence[float], multiples: Sequence[float]) -> list[int]:
+    """The candidates that the parameters of each layer need."""
+    return [candidates_needed(eps * after / before)
+            for eps, before, after in zip(tolerances, multiples, multiples[1:], strict=False)]
 
 
 def _reach(target: Target, p: float) -> float:
@@ -80,26 +93,35 @@ def _reach(target: Target, p: float) -> float:
 
 def _multiples(target: Target) -> list[float]:
     """How much of a neuron its copies compute. ReLU is homogeneous, so each hidden layer may be blown up until its largest
-    parameter is as large as a weight: the sums are then as fine as they can be. The output has to be itself."""
+    parameter is as large as a weight: the sums are then as fine as they can be. The output has to be itself, so what the
+    layers' largest parameters multiply to has to be reached by sums of products (the first) and of weights: each layer's are
+    asked for as much of their unit."""
     largest = [layer.largest for layer in target.layers]
-    reach = max(1.0, prod(largest) ** (1 / len(largest)))
+    if not all(largest):
+        raise UsageError(f"layer {largest.index(0) + 1} of the target has no parameter but 0, so that its ticket would have no "
+                         "edge there: train it again")
+    reach = max(1.0, (prod(largest) / PRODUCT) ** (1 / len(largest)))
     if reach > REACH:
-        raise UsageError(f"the target is too large: the geometric mean over its layers of the largest |parameter| is "
-                         f"{reach:.3g}, and weights in [-1, 1] reach {REACH:g}; train it with more weight decay, or divide "
-                         "its last layer by a constant")
+        raise UsageError(f"the target is too large: the largest |parameter| of its layers multiply to {prod(largest):.3g}, and "
+                         f"{len(largest)} layers of weights in [-1, 1] reach {PRODUCT * REACH ** len(largest):.3g}; train it "
+                         "with more weight decay, or divide its last layer by a constant")
     multiples, size = [1.0], PRODUCT
     for value in largest[:-1]:
-        multiples.append(multiples[-1] * size * reach / max(value, 1e-12))
+        multiples.append(multiples[-1] * size * reach / value)
         size = 1.0
     return [*multiples, 1.0]
 
 
-def _check_candidates(wanted: Sequence[int], epsilon: float, tolerance: float) -> None:
-    if max(wanted) > MOST_CANDIDATES:
-        factor = 2 ** (max(wanted) - MOST_CANDIDATES)
-        name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
-        raise UsageError(f"{name} is {value:g}: a parameter would need {max(wanted)} candidates, and sums are searched over "
-                         f"{MOST_CANDIDATES}; about {value * factor:.2g} will do, or a target of smaller weights")
+def _too_fine(target: Target, multiples: Sequence[float], wanted: int, epsilon: float, tolerance: float) -> UsageError:
+    """The refusal, with a value that will do if there is one."""
+    def needed(value: float) -> int:
+        return max(_candidates(_tolerances(target, *((0.0, value) if tolerance else (value, 0.0))), multiples))
+
+    name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
+    larger = next((wider for power in range(1, DOUBLINGS) if needed(wider := value * 2.0**power) <= MOST_CANDIDATES), None)
+    remedy = f"{larger * 1.05:.2g} will do, or" if larger else f"no {name} will do, but"
+    return UsageError(f"{name} is {value:g}: a parameter would need {wanted} candidates, and sums are searched over "
+                      f"{MOST_CANDIDATES}; {remedy} a target of smaller weights{'' if larger else ' or fewer layers'}")
 
 
 def _too_narrow(copies: int, wanted: Sequence[int], needed: Sequence[int], p: float) -> UsageError:

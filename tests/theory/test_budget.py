@@ -1,12 +1,16 @@
 """The error budget bounds the output, every parameter being off by as much as it allows, in the worst direction."""
 
 import copy
+from itertools import pairwise
+from math import prod, sqrt
 
 import pytest
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.theory.budget import plan_tolerances
+from popup.theory.plan import PRODUCT, REACH, make_plan
 from popup.theory.reading import read_target
 
 
@@ -25,3 +29,48 @@ def test_parameters_within_their_tolerances_keep_the_output_within_epsilon(hidde
             layer.bias += tolerance
         inputs = torch.ones(1, 1, 8, 8, dtype=torch.float64)
         assert 0 < (other(inputs) - net(inputs)).abs().max() <= epsilon
+
+
+def chain(*largest):
+    """The target of a net whose layers have these largest parameters."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), *[module for _ in largest for module in (nn.Linear(4, 4), nn.ReLU())][:-1])
+    with torch.no_grad():
+        for layer, value in zip([module for module in net if isinstance(module, nn.Linear)], largest, strict=True):
+            layer.bias.zero_()
+            layer.weight.mul_(value / layer.weight.abs().max())
+    return read_target(net, (1, 2, 2), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("largest", [(1.1, 1.1), (0.5, 2.4), (0.2, 0.3), (1.0, 1.0, 1.3), (0.8,)])
+def test_no_layer_is_asked_for_more_of_its_unit_than_another(largest):
+    """In the first layer sums are of products, whose unit is PRODUCT; the last is not to pay for that."""
+    multiples = make_plan(chain(*largest), 0.5, 0.1).multiples
+    units = [PRODUCT, *[1.0] * (len(largest) - 1)]
+    asked = [value * after / before / unit for value, before, after, unit in zip(largest, multiples, multiples[1:], units,
+                                                                                strict=False)]
+    assert max(asked) == pytest.approx(max(1.0, (prod(largest) * sqrt(3)) ** (1 / len(largest)))) and max(asked) <= REACH
+
+
+def test_the_refusal_of_a_large_target_counts_the_products():
+    edge = PRODUCT * REACH**2
+    make_plan(chain(1.0, 0.999 * edge), 0.5, 0.1)
+    with pytest.raises(UsageError, match=r"multiply to 2\.33, and 2 layers of weights in \[-1, 1\] reach 2\.31"):
+        make_plan(chain(1.0, 1.01 * edge), 0.5, 0.1)
+    with pytest.raises(UsageError, match="layer 2 of the target has no parameter but 0"):
+        make_plan(chain(1.0, 0.0), 0.5, 0.1)
+
+
+def test_a_larger_epsilon_never_has_a_finer_budget():
+    target = chain(*[1.0] * 6)
+    finest = [min(plan_tolerances(target, 2.0**power)) for power in range(-10, 30)]
+    assert all(after >= before * 0.98 for before, after in pairwise(finest)) and finest[0] < finest[-1]
+    assert min(plan_tolerances(target, 1e300)) > 0
+
+
+def test_the_epsilon_that_a_refusal_names_will_do():
+    target = chain(1.0, 1.0, 1.0)
+    with pytest.raises(UsageError, match="will do, or") as error:
+        make_plan(target, 0.5, 1e-6)
+    named = float(str(error.value).split("; ")[1].split()[0])
+    assert make_plan(target, 0.5, named).candidates

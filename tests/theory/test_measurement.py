@@ -8,6 +8,8 @@ from scipy.stats import binom
 
 from popup.lab.bench.subset_sums import time_subset_sums, try_all
 from popup.lab.commands.command import main
+from popup.lab.report import existence_figures
+from popup.lab.report.existence_figures import draw_law
 from popup.theory.law import SHARE, candidates_needed, copies_needed
 from popup.theory.measurement import (
     Requirement,
@@ -90,6 +92,36 @@ def test_the_command_measures_prints_and_draws(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"law.json", "law.png", "representation.png"}
     assert main(["law", "--epsilon", "1e-9", "--out", str(tmp_path)], {}) == 2
     assert "epsilon is 1e-09" in capsys.readouterr().err
+
+
+LAW = {
+    "nothing in reach": (("--epsilon", "1e-7", "--er-p", "0.5", "1"), ("no constant to fit", "no slope to fit")),
+    "one epsilon": (("--epsilon", "0.1", "--er-p", "0.5", "0.9"), ("fitted: q = ", "no slope to fit")),
+    "nine epsilons": (("--epsilon", *(f"{place / 50}" for place in range(6, 15)), "--er-p", "0.5"), ("candidates = ",)),
+    "p of 1 alone": (("--epsilon", "0.1", "0.01", "--er-p", "1"), ("no constant to fit", "candidates = ")),
+}
+
+
+@pytest.mark.parametrize("name", LAW)
+def test_the_law_fits_only_what_there_is_to_fit(name, tmp_path, capsys):
+    options, words = LAW[name]
+    assert main(["law", *options, "--parameters", "40", "--sources", "2", "--out", str(tmp_path)], {}) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in words) and "nan" not in text
+    assert (tmp_path / "representation.png").exists() == (name != "p of 1 alone") == ("representation.png" in text)
+
+
+def test_the_plan_in_the_picture_of_the_law_is_the_plan():
+    """Dotted lines: copies for as many candidates as `prove` asks for, whatever was measured."""
+    figures = []
+    found = [Requirement(p, epsilon, 99.0, 50.0) for p in (0.3, 1.0) for epsilon in (0.1, 0.001)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(existence_figures, "_finish", lambda figure, axes: figures.append(figure))
+        draw_law(found, 4.0)
+    right = figures[0].axes[1]
+    dotted = [line.get_ydata() for line in right.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    assert [list(line) for line in dotted] == [[copies_needed(candidates_needed(epsilon), p) for epsilon in (0.1, 0.001)]
+                                               for p in (0.3, 1.0)]
 
 
 def test_the_bench_times_subset_sums():

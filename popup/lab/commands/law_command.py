@@ -26,6 +26,7 @@ from popup.theory.measurement import (
     measure_representation,
     measure_requirements,
 )
+from popup.theory.subset_sum import MOST_CANDIDATES
 
 WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
 DELTA = 0.05
@@ -68,12 +69,13 @@ def law(arguments: Sequence[str], models: Models) -> int:
         print(f"{_title(kind)}\n{_requirements(found, options)}\n{_fits(found)}\n", flush=True)
     write_atomically(out / "law.png", draw_law(measured["weights"], fit_constant(measured["weights"])))
     record = {"options": asdict(options), "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
-    if options.sources:
+    sparse = any(p < 1 for p in options.er_p)
+    if options.sources and sparse:  # at p = 1 every pair is joined
         found = _representations(options)
         write_atomically(out / "representation.png", draw_representation(found, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in found]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources else ""))
+    print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
     return 0
 
 
@@ -90,10 +92,13 @@ def _requirements(found: Sequence[Requirement], options: LawOptions) -> str:
 
 
 def _fits(found: Sequence[Requirement]) -> str:
-    offset, slope = fit_candidates(found)
-    constant = fit_constant(found) if any(row.p < 1 for row in found) else float("nan")
-    return (f"fitted: q = {constant:.2f} ln(1/eps) / ln(1/(1-p)); candidates = {offset:.2f} + {slope:.3f} log2(1/eps) "
-            f"(prove plans with {OFFSET:g} + {SLOPE:g} log2(1/eps))")
+    constant, line = fit_constant(found), fit_candidates(found)
+    fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p))"] if constant else []
+    fitted += [f"candidates = {line[0]:.2f} + {line[1]:.3f} log2(1/eps)"] if line else []
+    lines = [f"fitted: {'; '.join(fitted)}"] if fitted else []
+    lines += [] if constant else [f"no constant to fit: no p below 1 has an epsilon that {MOST_CANDIDATES} candidates reach"]
+    lines += [] if line else [f"no slope to fit: that takes two values of --epsilon that {MOST_CANDIDATES} candidates reach"]
+    return "\n".join([*lines, f"(prove plans with {OFFSET:g} + {SLOPE:g} log2(1/eps) candidates)"])
 
 
 def _representations(options: LawOptions) -> list[Representation]:

@@ -26,6 +26,7 @@ from popup.lab.runs.existence import (
     plan_for,
     search_ticket,
     source_recipe,
+    target_file,
     train_target,
 )
 from popup.lab.runs.record import check_writable
@@ -45,7 +46,8 @@ class ProveOptions:
     er_p: tuple[float, ...] = field(default=(0.9, 0.5, 0.3), metadata={"help": "densities p of the sources"})
     epsilon: float = field(default=0.01, metadata={"help": "largest error of an output over the inputs' domain"})
     tolerance: float = field(default=0.0, metadata={
-        "help": "largest error of every parameter, in place of the budget that is planned from epsilon; 0: the budget"})
+        "help": "error that the parameters are built to, in place of the budget that is planned from epsilon; then nothing but "
+                "what is certain is promised of the output; 0: the budget"})
     copies: int = field(default=0, metadata={
         "help": "width factor q: copies of each neuron, in all layers; 0: as many as the measured law asks for"})
     weights: str = field(default="uniform", metadata={
@@ -102,16 +104,17 @@ def prove(arguments: Sequence[str], models: Models) -> int:
     plans = {p: plan_for(trained, p, options.epsilon, options.tolerance, options.copies, options.most_weights)
              for p in options.er_p}  # what cannot be is told before anything is built
     _describe(laboratory, config, trained)
+    write_atomically(out / "target.safetensors", target_file(trained))  # with it the tickets can be compared at any time
     rows = [_prove_at(laboratory, config, options, trained, p, plan) for p, plan in plans.items()]
     record = {"options": asdict(options), "sources": rows, "target": {
         "widths": trained.target.widths, "parameters": trained.target.parameters, "test_accuracy": trained.accuracy,
         "seconds": trained.seconds}}
     write_atomically(out / "existence.json", (json.dumps(record, indent=1) + "\n").encode())
     missed = [f"p = {row['er_p']:g}: {row['failures']} of {options.seeds}" for row in rows if row["failures"]]
-    write_atomically(out / "existence.png", draw_gaps(rows, options.epsilon))
-    print(f"written to {out}/: existence.json existence.png and the tickets")
+    write_atomically(out / "existence.png", draw_gaps(rows, None if options.tolerance else options.epsilon))
+    print(f"written to {out}/: existence.json existence.png target.safetensors and the tickets")
     if missed:
-        print(f"missed epsilon, so that no ticket was written: {', '.join(missed)}")
+        print(f"missed {_promise(options)}, so that no ticket was written: {', '.join(missed)}")
     return FAILED if missed else DONE
 
 
@@ -134,27 +137,35 @@ def _prove_at(laboratory: Laboratory, config: Config, options: ProveOptions, tra
     for seed in range(options.seed, options.seed + options.seeds):
         recipe = source_recipe(options.weights, p, seed)
         built = build_ticket(laboratory, config, trained, plan, recipe, options.threads or 2)
-        holds = bool(options.tolerance) or built.largest_gap <= options.epsilon
+        holds = built.sound and (bool(options.tolerance) or built.largest_gap <= options.epsilon)
         path = laboratory.out / f"ticket-p{p:g}-seed{seed}.safetensors"
         if holds:
             built.ticket.save(path)
         else:
             path.unlink(missing_ok=True)
         builts.append((seed, built, holds))
-        print(_gap_line(seed, built, holds, options.epsilon), flush=True)
+        print(_gap_line(seed, built, holds, options), flush=True)
     failures = sum(not holds for _, _, holds in builts)
     first = builts[0][1]
     found = search_ticket(laboratory, config, trained, first, options.compare) if options.compare else None
-    print(f"misses of epsilon: {failures} of {options.seeds} sources\n\n{_fit_table(first)}\n\n"
+    print(f"misses of {_promise(options)}: {failures} of {options.seeds} sources\n\n{_fit_table(first)}\n\n"
           f"{_comparison(trained, first, found, options)}\n", flush=True)
     return {"er_p": p, "failures": failures, "plan": {**asdict(plan), "widths": plan.widths},
             "tickets": [_record(seed, built, holds) for seed, built, holds in builts],
             "edge_popup": found and {"test_accuracy": found.accuracy, "seconds": found.seconds, "kept": _kept(found)}}
 
 
-def _gap_line(seed: int, built: Built, holds: bool, epsilon: float) -> str:
+def _promise(options: ProveOptions) -> str:
+    """What gaps are held against; whatever it is, none may be above what is certain."""
+    return "what is certain" if options.tolerance else f"epsilon {options.epsilon:g}"
+
+
+def _gap_line(seed: int, built: Built, holds: bool, options: ProveOptions) -> str:
     gaps = "; ".join(f"{name} {gap.largest:.2g} ({gap.mean:.1g})" for name, gap in built.gaps.items())
-    return (f"seed {seed}: {'ok' if holds else f'MISSED epsilon {epsilon:g}'}, accuracy {built.accuracy:.2f}%\n"
+    said = f"within {_promise(options)}" if holds else f"MISSED {_promise(options)}"
+    if not built.sound:
+        said = "BROKEN: a gap is above what is certain"
+    return (f"seed {seed}: {'ok, ' if holds else ''}{said}, accuracy {built.accuracy:.2f}%\n"
             f"  |f_T - f_P|, largest (mean): {gaps}; certain for the whole domain: {built.construction.guaranteed:.2g}")
 
 

@@ -5,50 +5,57 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from math import inf, log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
-from popup.theory.law import copies_needed
-from popup.theory.measurement import Representation, Requirement, copies_to_represent, fit_candidates
+from popup.theory.law import candidates_needed, copies_needed
+from popup.theory.measurement import Representation, Requirement, copies_to_represent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = "osD^vP*X"
+FAR = 1e5  # times the largest gap: an epsilon beyond is not drawn, as nothing else would be seen
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
-def draw_law(found: Sequence[Requirement], constant: float) -> bytes:
+def draw_law(found: Sequence[Requirement], constant: float | None) -> bytes:
     """Least copies against p (a colour an epsilon) and against epsilon (a colour a p), as PNG: measured points, theory's
-    shape with its one fitted constant dashed, and what `prove` plans with, a + b log2(1/epsilon) edges, dotted."""
-    offset, slope = fit_candidates(found)
+    shape with its one fitted constant dashed (if there is one), and the copies of as many candidates as `prove` plans with
+    dotted."""
     figure, (left, right) = _panels(2)
     ps, epsilons = sorted({row.p for row in found}), sorted({row.epsilon for row in found}, reverse=True)
-    fine = np.linspace(ps[0], min(0.999, ps[-1]), 200)
+    fine = np.linspace(ps[0], ps[-1], 200) if len(ps) > 1 else np.array(ps)
     shown = [value for value in epsilons if round(np.log10(value), 6).is_integer()] or epsilons
     for place, epsilon in enumerate(shown):
-        colour = COLOURS[place % len(COLOURS)]
-        points = [row for row in found if row.epsilon == epsilon and row.copies < inf]
-        left.plot([row.p for row in points], [row.copies for row in points], MARKERS[place], color=colour, markersize=4.5,
-                  label=f"ε = {epsilon:g}")
-        left.plot(fine, constant * log(1 / epsilon) / -np.log(1 - fine), "--", color=colour, linewidth=1)
-        left.plot(fine, [copies_needed(round(offset - slope * np.log2(epsilon)), p) for p in fine], ":", color=colour,
-                  linewidth=1)
-    several = [p for p in ps if p in (0.1, 0.3, 0.5, 0.9, 1.0)] or ps[:5]
-    for place, p in enumerate(several):
-        colour = COLOURS[place % len(COLOURS)]
-        points = [row for row in found if row.p == p and row.copies < inf]
-        right.plot([row.epsilon for row in points], [row.copies for row in points], MARKERS[place], color=colour,
-                   markersize=4.5, label=f"p = {p:g}")
-        if p < 1:
-            right.plot(epsilons, [constant * log(1 / epsilon) / -log(1 - p) for epsilon in epsilons], "--", color=colour,
-                       linewidth=1)
-        right.plot(epsilons, [copies_needed(round(offset - slope * np.log2(epsilon)), p) for epsilon in epsilons], ":",
-                   color=colour, linewidth=1)
+        points = [(row.p, row.copies) for row in found if row.epsilon == epsilon and row.copies < inf]
+        _law_lines(left, place, points, f"ε = {epsilon:g}", constant, [(p, epsilon) for p in fine], fine)
+    for place, p in enumerate([p for p in ps if p in (0.1, 0.3, 0.5, 0.9, 1.0)] or ps):
+        points = [(row.epsilon, row.copies) for row in found if row.p == p and row.copies < inf]
+        _law_lines(right, place, points, f"p = {p:g}", constant, [(p, epsilon) for epsilon in epsilons], epsilons)
     left.set(xlabel="ER density p", ylabel="copies of a neuron for 95% of parameters", yscale="log")
-    right.set(xlabel="error ε allowed to a parameter", xscale="log", yscale="log")
+    right.set(xlabel="error ε allowed to a parameter", ylabel="copies", xscale="log", yscale="log")
     right.invert_xaxis()
+    for look, name in (("--", "theory, C fitted"), (":", "prove plans with")):
+        right.plot([], [], look, color="gray", linewidth=1, label=name)
     return _finish(figure, (left, right))
+
+
+def _law_lines(axes: Axes, place: int, points: Sequence[tuple[float, float]], label: str, constant: float | None,
+               cases: Sequence[tuple[float, float]], x: Sequence[float]) -> None:
+    """Measured `points`, and for the `cases` (p, epsilon), at `x`, theory's curve and the plan's."""
+    colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+    axes.plot([value for value, _ in points], [copies for _, copies in points], marker, color=colour, markersize=4.5, label=label)
+    alone = "_" if len(cases) == 1 else None  # a line of one point is seen by its marker alone
+    if constant:
+        theory = [(value, constant * log(1 / epsilon) / -log(1 - p)) for value, (p, epsilon) in zip(x, cases, strict=True)
+                  if p < 0.9995]
+        axes.plot([value for value, _ in theory], [copies for _, copies in theory], "--", color=colour, linewidth=1, marker=alone)
+    axes.plot(x, [copies_needed(candidates_needed(epsilon), p) for p, epsilon in cases], ":", color=colour, linewidth=1,
+              marker=alone)
 
 
 def draw_representation(found: Sequence[Representation], widths: Sequence[int], delta: float) -> bytes:
@@ -72,25 +79,26 @@ def draw_representation(found: Sequence[Representation], widths: Sequence[int], 
     return _finish(figure, (left,))
 
 
-def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
-    """Largest and mean |f_T - f_P| of each ticket by p and inputs, under epsilon (left); and the width of the source layers
-    over the target's (right), as PNG. `sources` as existence.json holds them."""
+def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float | None) -> bytes:
+    """Largest and mean |f_T - f_P| of each ticket by p and inputs, with epsilon if it is promised (left); and the width of the
+    source layers over the target's (right), as PNG. `sources` as existence.json holds them."""
     figure, (left, right) = _panels(2)
     for place, name in enumerate(sources[0]["tickets"][0]["gaps"]):
         for number, (p, gap) in enumerate((source["er_p"], ticket["gaps"][name]) for source in sources
                                           for ticket in source["tickets"]):
-            x, first = [p + 0.012 * (place - 1)], number == 0
+            x, first = [p + 0.012 * (place - 2)], number == 0
             left.plot(x, [gap["largest"]], MARKERS[place], color=COLOURS[place], markersize=5,
-                      label=f"{name}, largest" if first else None)
-            left.plot(x, [gap["mean"]], MARKERS[place], color=COLOURS[place], markersize=4, fillstyle="none",
-                      label=f"{name}, mean" if first else None)
-    left.axhline(epsilon, color="gray", linewidth=0.9, linestyle="--")
-    left.annotate("ε", (1.0, epsilon), xycoords=("axes fraction", "data"), color="gray", ha="right", va="bottom")
-    left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.05))
-    left.set_ylim(top=60 * epsilon)  # room for the legend above the line
+                      label=name if first else None)
+            left.plot(x, [gap["mean"]], MARKERS[place], color=COLOURS[place], markersize=4, fillstyle="none")
+    highest = max(gap["largest"] for source in sources for ticket in source["tickets"] for gap in ticket["gaps"].values())
+    if epsilon is not None and epsilon < FAR * highest:
+        left.axhline(epsilon, color="gray", linewidth=0.9, linestyle="--")
+        left.annotate("ε", (1.0, epsilon), xycoords=("axes fraction", "data"), color="gray", ha="right", va="bottom")
+    left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.07))
+    left.set_title("largest (filled) and mean (open)", fontsize=9)
     ps = [source["er_p"] for source in sources]
     for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
-        right.plot(ps, copies, MARKERS[layer] + "-", color=COLOURS[layer], markersize=4.5, linewidth=1,
+        right.plot(ps, copies, MARKERS[layer % 8] + "-", color=COLOURS[layer % 8], markersize=4.5, linewidth=1,
                    label=f"layer {layer}")
     right.set(xlabel="ER density p", ylabel="copies of each neuron, q", xlim=(0, 1.05), ylim=(0, None))
     return _finish(figure, (left, right))
@@ -99,7 +107,7 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float) -> bytes:
 def _panels(count: int) -> tuple:
     from matplotlib.figure import Figure  # half a second of import that only pictures need
 
-    figure = Figure(figsize=(4.3 * count, 3.4), layout="constrained", dpi=110)
+    figure = Figure(figsize=(5.2 * count, 3.4), layout="constrained", dpi=110)
     return figure, figure.subplots(1, count)
 
 
@@ -107,7 +115,7 @@ def _finish(figure, with_legend: Sequence) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in with_legend:
-        axes.legend(frameon=False, fontsize=8, **({} if axes is figure.axes[0] else BESIDE))
+        axes.legend(frameon=False, fontsize=8, **BESIDE)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from math import prod, sqrt
+from math import sqrt
 from pathlib import Path
 
 import safetensors
@@ -19,6 +19,7 @@ from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
 from popup.lab.runs.controls import Subnetwork, run_control
+from popup.lab.runs.gaps import Gap, measure_gaps
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.batches import Normalise
 from popup.lab.training.training import EVALUATION_BATCH, Metrics, evaluate, fit
@@ -26,7 +27,6 @@ from popup.search.attach import attach_recipe
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, find_layers
 from popup.source.recipe import Recipe, draw
-from popup.source.streams import Stream
 from popup.theory.construction import Construction, construct
 from popup.theory.plan import Plan, make_plan
 from popup.theory.reading import read_target
@@ -36,35 +36,31 @@ from popup.ticket.ticket import Ticket, extract
 
 MLP = re.compile("flatten-one-linear(-relu-linear)+")
 WEIGHTS = {"uniform": ("unit", 1 / sqrt(3)), "kaiming_normal": ("edges", sqrt(2))}  # scale and gain; uniform: U[-1, 1]
-RANDOM_INPUTS = 4096
+ROUNDING = 1e-5  # of the largest output: what float32 may add to a gap
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, and CPU seconds."""
+    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, its largest |output| on
+    the data, and CPU seconds."""
 
     net: nn.Module
     target: Target
     accuracy: float
+    largest: float
     seconds: float
 
 
 @dataclass(frozen=True)
-class Gap:
-    """|f_T - f_P| on some inputs: the largest over inputs and outputs, and the mean."""
-
-    largest: float
-    mean: float
-
-
-@dataclass(frozen=True)
 class Built:
-    """A ticket that was built: its construction, its accuracy in percent, its gaps by name of the inputs, CPU seconds."""
+    """A ticket that was built: its construction, its accuracy in percent, its gaps by name of the inputs, what rounding may
+    add to them, CPU seconds."""
 
     plan: Plan
     construction: Construction
     ticket: Ticket
     gaps: dict[str, Gap]
+    rounding: float
     seconds: float
 
     @property
@@ -74,6 +70,11 @@ class Built:
     @property
     def largest_gap(self) -> float:
         return max(gap.largest for gap in self.gaps.values())
+
+    @property
+    def sound(self) -> bool:
+        """Whether no gap is above what is certain for the whole domain, as none can be."""
+        return self.largest_gap <= self.construction.guaranteed + self.rounding
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
     """The config's network with the state_dict of a safetensors file; a UsageError if it does not fit."""
     began = time.process_time()
     net, data = laboratory.network(config), laboratory.data(config)
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}: name a safetensors file with the target's state_dict")
     try:
         net.load_state_dict(safetensors.torch.load_file(path))
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {str(path)!r}: name a safetensors file with the target's state_dict") from None
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise UsageError(f"{path} is no state_dict of {config.task.model} with widths {list(config.task.widths)}: "
                          f"{' '.join(str(error).split())[:200]}") from None
@@ -119,10 +120,19 @@ def _accuracy(laboratory: Laboratory, data: Dataset, net: nn.Module) -> float:
     return evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
 
 
+@torch.no_grad()
 def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: float, seconds: float) -> Trained:
     inputs = _inputs(laboratory, config)
     low, high = float(min(part.min() for part in inputs.values())), float(max(part.max() for part in inputs.values()))
-    return Trained(net.eval(), read_target(net, laboratory.data(config).image, low, high), accuracy, seconds)
+    target = read_target(net.eval(), laboratory.data(config).image, low, high)
+    largest = max(float(net(part.to(laboratory.device)).abs().max()) for images in inputs.values()
+                  for part in images.split(EVALUATION_BATCH))
+    return Trained(net, target, accuracy, largest, seconds)
+
+
+def target_file(trained: Trained) -> bytes:
+    """The target's state_dict as a safetensors file, which `load_target` reads."""
+    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in trained.net.state_dict().items()})
 
 
 def _inputs(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
@@ -130,13 +140,6 @@ def _inputs(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
     data = laboratory.data(config)
     normalise = Normalise(data.train[0])
     return {data.evaluated_on: normalise(data.test[0]), "training": normalise(data.train[0])}
-
-
-def random_inputs(target: Target, image: tuple[int, ...], seed: int) -> torch.Tensor:
-    """RANDOM_INPUTS images whose every coordinate is uniform in the target's domain."""
-    count = RANDOM_INPUTS * prod(image)
-    share = torch.from_numpy(Stream(seed, "random inputs").uniform(count)).float()
-    return (share * (target.high - target.low) + target.low).view(RANDOM_INPUTS, *image)
 
 
 def source_recipe(weights: str, p: float, seed: int) -> Recipe:
@@ -162,11 +165,15 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
         layers: list[Layer] = find_layers(laboratory.models[own.task.model](laboratory.data(own).image,
                                                                             laboratory.data(own).classes, plan.widths))
     found = construct(trained.target, plan, recipe, layers, recipe.densities(layers), threads)
+    if not all(mask.any() for mask in found.selected):
+        raise UsageError("the ticket would have a layer without an edge, so little of the target matters at this epsilon: "
+                         "give a smaller one")
     ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
     seconds = time.process_time() - began
     net = ticket.apply(laboratory.network(own)).eval()
     ticket = replace(ticket, about=_about(laboratory, own, net, found))
-    return Built(plan, found, ticket, _gaps(laboratory, own, trained, net, found.multiple), seconds)
+    gaps = _gaps(laboratory, own, trained, net, found.multiple)
+    return Built(plan, found, ticket, gaps, ROUNDING * trained.largest, seconds)
 
 
 def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction) -> dict[str, object]:
@@ -177,17 +184,12 @@ def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construct
             "normalise": Normalise(data.train[0]).record(), "built": {"multiple": found.multiple, "guaranteed": found.guaranteed}}
 
 
-@torch.no_grad()
 def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module, multiple: float) -> dict[str, Gap]:
-    """|f_T - f_P| on the data and on random inputs of the domain, as float32 networks compute them."""
-    inputs = _inputs(laboratory, own)
-    inputs["random"] = random_inputs(trained.target, laboratory.data(own).image, own.source.seed)
-    gaps = {}
-    for name, images in inputs.items():
-        parts = (part.to(laboratory.device) for part in images.split(EVALUATION_BATCH))
-        off = torch.cat([(net(part) / multiple - trained.net(part)).abs() for part in parts])
-        gaps[name] = Gap(float(off.max()), float(off.mean()))
-    return gaps
+    """|f_T - f_P| on the data and all over the domain, as float32 networks compute them."""
+    target = trained.target
+    net.requires_grad_(False), trained.net.requires_grad_(False)
+    return measure_gaps(lambda images: (net(images) / multiple - trained.net(images)).abs(), _inputs(laboratory, own), target.low,
+                        target.high, own.source.seed, laboratory.device)
 
 
 def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, built: Built, epochs: int,
