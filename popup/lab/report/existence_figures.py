@@ -100,7 +100,8 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float | None) -> by
     for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
         right.plot(ps, copies, MARKERS[layer % 8] + "-", color=COLOURS[layer % 8], markersize=4.5, linewidth=1,
                    label=f"layer {layer}")
-    right.set(xlabel="ER density p", ylabel="copies of each neuron, q", xlim=(0, 1.05), ylim=(0, None))
+    right.set(xlabel="ER density p", ylabel="copies of each neuron, q", xlim=(0, 1.07))
+    right.set_ylim(0, 1.05 * max(copies for source in sources for copies in source["plan"]["copies"]))
     return _finish(figure, (left, right))
 
 
