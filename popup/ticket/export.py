@@ -17,6 +17,7 @@ from popup.errors import UsageError
 from popup.ticket.sealed import Tensors
 from popup.ticket.ticket import Ticket
 
+TIE = 1e-5  # of the largest |logit| of an image: classes as near as that are tied, and float noise decides between them
 Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n, classes]
 
 
@@ -70,6 +71,15 @@ def onnx_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
         return torch.from_numpy(np.asarray(session.run(None, {name: inputs.numpy()})[0]))
 
     return content, predict
+
+
+@torch.no_grad()
+def differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
+    """On how many inputs [n, ...] `predict` chooses a class that `net` has below its own, by more than a TIE: another program
+    adds in another order, so that logits which are equal but for rounding may change places."""
+    logits, chosen = net(inputs), predict(inputs).argmax(1, keepdim=True)
+    below = logits.max(1).values - logits.gather(1, chosen)[:, 0]
+    return int((~(below <= TIE * logits.abs().max(1).values)).sum())  # what is no number differs too
 
 
 def _exported(net: nn.Module, image: Sequence[int]) -> torch.export.ExportedProgram:

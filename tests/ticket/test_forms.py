@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import models
 from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
 from popup.lab.training.training import fit
 from popup.search.network import search_of
 from popup.ticket import masks
+from popup.ticket.export import differing
 
 ROOT = Path(__file__).parents[2]
 IMAGE = (1, 8, 8)
@@ -112,3 +114,18 @@ def test_a_script_without_popup_reads_a_mask(k, compress, tmp_path):
         found = json.loads(done.stdout)
         kept = weights[layer.layer.name].flatten().nonzero().flatten().tolist()
         assert found == {"shape": list(layer.layer.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20]}
+
+
+def test_an_export_may_decide_ties_otherwise_and_nothing_else():
+    """Two classes a rounding apart change places in another program; classes that are apart do not."""
+    logits = torch.tensor([[1.0, 1.0 - 1e-7, 0.0], [1.0, 0.5, 0.0], [1000.0, 1000.0 + 1e-3, 5.0]])
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return logits
+
+    swapped = logits.clone()
+    swapped[[0, 2]] = swapped[[0, 2]][:, [1, 0, 2]]
+    assert differing(Net(), lambda inputs: swapped, torch.zeros(3, 1)) == 0
+    swapped[1, 1] = 2.0
+    assert differing(Net(), lambda inputs: swapped, torch.zeros(3, 1)) == 1

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from popup.errors import UsageError
 from popup.files import write_atomically
@@ -28,7 +27,7 @@ from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines, layer_table, table
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
-from popup.ticket.export import Predict, onnx_file, plain_file, program_file
+from popup.ticket.export import differing, onnx_file, plain_file, program_file
 from popup.ticket.overlap import compare
 from popup.ticket.ticket import Ticket, load
 from popup.ticket.verification import verify
@@ -203,10 +202,10 @@ def export(arguments: Sequence[str], models: Models) -> int:
         net = rebuild(ticket, models, config)
         content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
         inputs, kind = _check_inputs(ticket, models, config, options.data_dir)
-        differing = _differing(net, predict, inputs)
+        others = differing(net, predict, inputs)
         said = f"the same predictions on {len(inputs):,} {kind}"
-        if differing:
-            print(f"not written: it makes other predictions than the ticket on {differing} of {len(inputs)} {kind}")
+        if others:
+            print(f"not written: it makes other predictions than the ticket on {others} of {len(inputs)} {kind}")
             return FAILED
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
@@ -227,9 +226,3 @@ def _check_inputs(ticket: Ticket, models: Models, config: Config, data_dir: str)
     except UsageError:
         pass
     return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"
-
-
-@torch.no_grad()
-def _differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
-    """On how many inputs [n, ...] `predict` chooses another class than `net`."""
-    return int((net(inputs).argmax(1) != predict(inputs).argmax(1)).sum())
