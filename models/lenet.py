@@ -24,6 +24,8 @@ def lenet5(image: Sequence[int], classes: int, widths: Sequence[int] = (20, 50, 
     The network of 1998 has 60,000 weights; what the pruning literature calls LeNet-5 is this one. `widths`: the two
     convolutions' channels and the hidden layer.
     """
+    if len(widths) != 3:
+        raise ValueError(f"lenet5 takes 3 widths, of two convolutions and the hidden layer, and there are {len(widths)}")
     first, second, hidden = scaled(widths, width)
     features = nn.Sequential(nn.Conv2d(image[0], first, 5), nn.MaxPool2d(2), nn.Conv2d(first, second, 5), nn.MaxPool2d(2))
     return head(features, image, (hidden,), classes)

@@ -85,5 +85,7 @@ def vit(image: Sequence[int], classes: int, widths: Sequence[int] = (192, 768), 
 
     Token widths are rounded to multiples of 12.
     """
+    if len(widths) != 2:
+        raise ValueError(f"vit takes 2 widths, of the tokens and of the hidden layer, and there are {len(widths)}")
     tokens, hidden = widths
     return VisionTransformer(image, classes, *scaled((tokens,), width, STEP), *scaled((hidden,), width))

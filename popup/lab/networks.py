@@ -13,6 +13,8 @@ from popup.errors import UsageError, check_name
 from popup.lab.config import Config
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w], classes[, widths][, width=factor])
+SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
+FAULTS = (*SAID, TypeError, LookupError, AttributeError, ArithmeticError)  # of a builder or its network
 OTHERS = ("torchvision:NAME", "timm:NAME", "chain:WORDS", "MODULE:FUNCTION")
 
 
@@ -38,11 +40,22 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
     try:
         net = builder(image, classes, **options)
         _try(net, image, classes)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except FAULTS as error:
+        reason = (str(error).splitlines() or [""])[0]
+        reason = reason if reason and isinstance(error, SAID) else f"{type(error).__name__}: {reason}".removesuffix(": ")
         how = "".join(f" with {name} {list(value) if name == 'widths' else value}" for name, value in options.items())
         raise UsageError(f"model {task.model!r} cannot be built for images {list(image)}{how}: {reason}") from None
     return net
+
+
+def outline(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module | None:
+    """The same network without memory, which costs next to nothing; None if it cannot be built so (its builder may need
+    numbers, or something is wrong with it that `build_network` tells)."""
+    with torch.device("meta"):
+        try:
+            return build_network(models, config, image, classes)
+        except (UsageError, NotImplementedError):
+            return None
 
 
 def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any]:
@@ -51,13 +64,18 @@ def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any
     options = {name: value for name, value, default in (("widths", task.widths, ()), ("width", task.width, 1.0))
                if value != default}
     try:
-        parameters = inspect.signature(builder).parameters
+        signature = inspect.signature(builder)
     except ValueError:  # a callable without a signature: it will say itself what it does not take
         return options
     for name in options:
-        if name not in parameters:
+        if name not in signature.parameters:
             raise UsageError(f"model {task.model!r} takes no --{name}: leave it out, or write a builder that has a "
                              f"parameter {name!r}")
+    try:
+        signature.bind((), 0, **options)
+    except TypeError as error:
+        raise UsageError(f"model {task.model!r} is called with (image [channels, height, width], classes), and its function is "
+                         f"{task.model.rpartition(':')[2]}{signature}: {error}") from None
     return options
 
 

@@ -156,6 +156,49 @@ def test_data_that_do_not_fit_are_refused(labels, words):
         popup.fit(nn.Sequential(nn.Linear(2, 2)), (torch.zeros(4, 2), labels), (torch.zeros(4, 2), labels))
 
 
+def plain(*layers):
+    return nn.Sequential(*(layers or (nn.Linear(2, 3),)))
+
+
+def split(images=None, labels=(0, 1, 2, 0)):
+    return torch.zeros(4, 2) if images is None else images, torch.tensor(labels)
+
+
+WRONG = {  # network, training split, test split, words of the one line
+    "a class that the network lacks": (plain(), split(labels=(0, 1, 3, 0)), split(), "labels go from 0 to 3 .* has 3 classes"),
+    "the same in the test data": (plain(), split(), split(labels=(0, 1, 3, 0)), "labels go from 0 to 3 .* has 3 classes"),
+    "a negative label": (plain(), split(labels=(0, 1, -1, 0)), split(), "labels go from -1 to 2"),
+    "float64 weights": (plain().double(), split(), split(), "0.weight is torch.float64: .* net.float"),
+    "half weights": (plain().half(), split(), split(), "0.weight is torch.float16: .* net.float"),
+    "float64 inputs": (plain(), split(torch.zeros(4, 2).double()), split(), "inputs of train have dtype torch.float64"),
+    "tokens": (plain(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 3)), split(torch.zeros(4, 2, dtype=torch.int64)),
+               split(torch.zeros(4, 2, dtype=torch.int64)), "dtype torch.int64: .*embedded"),
+    "tokens as bytes": (plain(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 3)), split(torch.zeros(4, 2, dtype=torch.uint8)),
+                        split(torch.zeros(4, 2, dtype=torch.uint8)), "Sequential cannot take inputs .* torch.float32"),
+    "other inputs": (plain(), split(torch.zeros(4, 5)), split(torch.zeros(4, 5)), r"cannot take inputs \[2, 5\]"),
+    "other inputs to test": (plain(), split(), split(torch.zeros(4, 5)), r"training images are \[2\] .*test images \[5\]"),
+    "no logits": (plain(nn.Linear(2, 3), nn.Unflatten(1, (3, 1))), split(), split(), r"makes \[2, 3, 1\] of 2 inputs"),
+    "arrays": (plain(), (np.zeros((4, 2), np.float32), np.zeros(4, np.int64)), split(), "train holds ndarray"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_learned_from_is_refused_before_anything_is_changed(case):
+    net, train, test, words = WRONG[case]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net.train()
+    with pytest.raises(popup.UsageError, match=words) as error:
+        popup.fit(net, train, test, Config.from_flat({"epochs": 1, "er_p": 1.0}))
+    assert "\n" not in str(error.value) and net.training and net[0].training
+    assert net.state_dict().keys() == before.keys() and all(torch.equal(net.state_dict()[name], before[name]) for name in before)
+
+
+def test_labels_are_checked_before_a_mask_is_computed_from_them():
+    config = Config.from_flat({"epochs": 1, "mask": "snip"})
+    with pytest.raises(popup.UsageError, match="labels go from 0 to 3"):
+        popup.fit(plain(), split(labels=(0, 1, 3, 0)), split(), config)
+
+
 def test_scores_that_are_not_finite_end_the_run_though_its_loss_is():
     inputs = torch.randn(64, 4)
     with pytest.raises(RunFailed, match=r"learned is not finite after epoch 1 .* lower --lr or --weight-decay"):

@@ -10,9 +10,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
-from popup.lab.networks import Models, build_network
+from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
@@ -91,11 +90,6 @@ def rebuild(ticket: Ticket, models: Models, config: Config) -> nn.Module:
     It is built without memory first, so that widths which are not the ticket's are refused before they are allocated.
     """
     image, classes = recorded_image(ticket)
-    with torch.device("meta"):
-        try:
-            outline = build_network(models, config, image, classes)
-        except (UsageError, NotImplementedError):  # a builder that needs numbers; what is wrong shows below
-            outline = None
-    if outline is not None:
-        ticket.check_layers(outline)
+    if (found := outline(models, config, image, classes)) is not None:
+        ticket.check_layers(found)
     return ticket.apply(build_network(models, config, image, classes)).eval()

@@ -11,8 +11,9 @@ from popup.lab.cluster import Cluster
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.cluster_command import MOST_JOBS, submit
 from popup.lab.config import Config
-from popup.lab.report.report import write_report
+from popup.lab.report.report import report_text, write_report
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.plan import another_version, find_cells, plan, write_plan
 from popup.lab.runs.record import check_writable
@@ -33,6 +34,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     runs = read_runs(cell.path for cell in done)
     print("\n" + write_report(laboratory.out, runs))
     print(f"\nwritten to {laboratory.out}/: results.csv report.txt report.html figures/")
+    print(_ends(done))
     broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
     return FAILED if broken or any(cell.failure() for cell in done) else DONE
 
@@ -68,10 +70,19 @@ def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequ
     """The runs of the grid; a wrong model or source is refused before any process starts."""
     if not configs:
         raise UsageError("every cell of the grid is impossible: give a final density of at most p")
-    laboratory.attached(configs[0])
     cells = plan(configs, roles)
+    for config in cells:
+        laboratory.check(config)
+    laboratory.attached(configs[0])
     laboratory.check_images(cells)
     return cells
+
+
+def _ends(cells: Sequence[Cell]) -> str:
+    """How the cells of a sweep ended."""
+    finished, over = sum(cell.finished() for cell in cells), sum(cell.over() for cell in cells)
+    again = "; the same command does what failed again" if over > finished else ""
+    return f"{len(cells)} runs: {finished} finished, {over - finished} failed, {len(cells) - over} open{again}"
 
 
 def _counts(cells: Sequence[Config]) -> str:
@@ -98,10 +109,17 @@ def report(arguments: Sequence[str], models: Models) -> int:
     if not runs:
         print(f"none of {left} planned runs is over yet: ask again later")
         return DONE
-    print(write_report(check_writable(out), runs, options.diagnostics))
+    try:
+        check_writable(out)
+    except UsageError as error:
+        print(report_text(out, runs))
+        written = f"neither CSV nor pictures nor page: {error}"
+    else:
+        print(write_report(out, runs, options.diagnostics))
+        written = f"written to {out}/: results.csv report.txt report.html figures/"
     if left:
         print(f"\n{left} of {len(runs) + left} runs are not over yet")
     if strange:
         print(f"\n{another_version(strange)}")
-    print(f"\nwritten to {out}/: results.csv report.txt report.html figures/")
+    print(f"\n{written}")
     return DONE

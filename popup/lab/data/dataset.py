@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from popup.errors import UsageError
 from popup.lab.data.streamed import Images
 
 Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
@@ -42,3 +43,10 @@ class DataRequest:
     streaming: str = "auto"
     memory: float = inf
     decoders: int = 1
+
+
+def check_alike(train: Images, test: Images) -> None:
+    """A UsageError if the images of the splits are not of one shape and kind."""
+    kinds = [f"{list(images.shape[1:])} {images.dtype}" for images in (train, test)]
+    if kinds[0] != kinds[1]:
+        raise UsageError(f"training images are {kinds[0]} and test images {kinds[1]}: they must be of one shape and kind")

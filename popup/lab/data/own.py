@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from popup.errors import UsageError
-from popup.lab.data.dataset import Dataset, Split
+from popup.lab.data.dataset import Dataset, Split, check_alike
 from popup.ticket.hashes import hash_tensor
 
 
@@ -23,10 +24,12 @@ def load_own(name: str) -> Dataset:
     from 0, as tensors or arrays. It may return a `Dataset` too. Raises UsageError for anything else.
     """
     found = _find(name)()
-    if isinstance(found, Dataset):
-        return found
     try:
+        if isinstance(found, Dataset):
+            check_alike(found.train[0], found.test[0])
+            return found
         train, test = (_split(*part) for part in found)
+        check_alike(train[0], test[0])
         classes = int(max(train[1].max(), test[1].max())) + 1
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"data set {name!r} returned something else than ((images, labels), (images, labels)) with images "
@@ -50,6 +53,10 @@ def _find(name: str) -> Callable[[], Any]:
                          "imported from this directory, or folder:PATH") from None
     if not callable(found):
         raise UsageError(f"data set {name!r} is {type(found).__name__}: it must be a function without arguments")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise UsageError(f"data set {name!r} is called without arguments: {error}") from None
     return found
 
 
@@ -57,6 +64,7 @@ def _split(images: Any, labels: Any) -> Split:
     images, labels = torch.as_tensor(images), torch.as_tensor(labels)
     if images.dim() != 4 or not (images.dtype is torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images have shape {list(images.shape)} and dtype {images.dtype}, not uint8 or float")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or not len(labels) or labels.min() < 0:
+    whole = not labels.is_floating_point() and not labels.is_complex()
+    if labels.shape != images.shape[:1] or not whole or not len(labels) or labels.to(torch.int64).min() < 0:
         raise ValueError(f"{len(images)} images have labels of shape {list(labels.shape)} and dtype {labels.dtype}")
     return images if images.dtype is torch.uint8 else images.float(), labels.to(torch.int64)

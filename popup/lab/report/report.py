@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.files import write_atomically
-from popup.lab.report.comparison import settings
+from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.page import render
@@ -22,13 +22,27 @@ from popup.lab.report.verdicts import verdicts
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
 
+def report_text(out: Path, runs: Sequence[Run]) -> str:
+    """The same text, where nothing can be written."""
+    found = settings(runs)
+    return _text(runs, found, _sentences(out, runs, found))
+
+
+def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting]) -> list[str]:
+    return mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs)
+
+
+def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
+    said = "\n".join(fill(sentence, WIDTH) for sentence in sentences)
+    return "\n\n".join(part for part in (summarise(runs, found), said) if part)
+
+
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> str:
     """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report."""
     found = settings(runs)
     write_csv(out / "results.csv", runs)
-    sentences = mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs)
-    said = "\n".join(fill(sentence, WIDTH) for sentence in sentences)
-    text = "\n\n".join(part for part in (summarise(runs, found), said) if part)
+    sentences = _sentences(out, runs, found)
+    text = _text(runs, found, sentences)
     write_atomically(out / "report.txt", (text + "\n").encode())
     pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
     page = render(tables(found), pictures, sentences, failure_lines(runs), len(runs))

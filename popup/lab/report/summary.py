@@ -21,6 +21,7 @@ from popup.lab.report.contrasts import (
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Difference, Mean
 from popup.lab.report.tables import WIDTH, fit
+from popup.lab.runs.cell import label
 from popup.lab.runs.controls import CONTROLS
 
 SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
@@ -135,10 +136,12 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
 
 
 def failure_lines(runs: Sequence[Run]) -> list[str]:
-    """The failed runs with their reasons."""
-    lines = [fill(f"{run.config.hash()}: {run.failure}", WIDTH, initial_indent="  ", subsequent_indent="    ")
-             for run in runs if run.failure]
-    return ["\n".join([f"{len(lines)} failed:", *lines])] if lines else []
+    """The failed runs with their reasons, and where more is known of them."""
+    failed = [run for run in runs if run.failure]
+    lines = [fill(f"{run.path.name} {label(run.config)}: {run.failure}", WIDTH, initial_indent="  ", subsequent_indent="    ",
+                  break_on_hyphens=False) for run in failed]
+    more = [f"  more on each is in {run.path.parent}/HASH/: config.json metrics.jsonl failure.json" for run in failed[:1]]
+    return ["\n".join([f"{len(lines)} failed:", *lines, *more])] if lines else []
 
 
 def mixed_lines(runs: Sequence[Run]) -> list[str]:

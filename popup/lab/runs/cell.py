@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from popup.errors import UsageError
@@ -24,6 +25,14 @@ from popup.lab.runs.record import RunDirectory
 HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
 BEGUN = ".begun"  # the note of a process that does a cell
 LOCAL_ONLY = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # mount options of NFS and Lustre
+
+
+def label(config: Config) -> str:
+    """A run in a few words: its role, p, k, seed, and what else is an axis and not at its default."""
+    source, plain, flat = config.source, Config().flat(), config.flat()
+    axes = [part.name for group in vars(config).values() for part in fields(group) if part.metadata.get("axis")]
+    others = [f" {name} {flat[name]}" for name in axes if name not in ("er_p", "k") and flat[name] != plain[name]]
+    return f"{config.task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}{''.join(others)}"
 
 
 class Cell:
@@ -38,9 +47,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The cell in a few words, for the bar."""
-        source, task = self.config.source, self.config.task
-        return f"{task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}"
+        return label(self.config)
 
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
@@ -64,10 +71,10 @@ class Cell:
         """Make the directory with the config in it, by which workers find the cell."""
         RunDirectory(self.path.parent, self.config).write_config()
 
-    def fail(self, reason: str) -> None:
-        """Record why the cell cannot be done."""
+    def fail(self, reason: str, trace: str = "") -> None:
+        """Record why the cell cannot be done, and where in the code it was found out if that is not known before."""
         self.write_config()
-        record = {"hash": self.name, "reason": " ".join(reason.split())}
+        record = {"hash": self.name, "reason": " ".join(reason.split())} | ({"traceback": trace.splitlines()} if trace else {})
         write_atomically(self.path / "failure.json", json.dumps(record, indent=1).encode())
 
     def forget_failure(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,13 @@ from popup.lab.runs.record import RunDirectory
 from popup.lab.training.state import Metrics
 
 Log = Callable[[Metrics], None]
+
+
+def check_packages(names: Sequence[str]) -> None:
+    """A UsageError if the package of a log of `names` is not there."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(_missing(name))
 
 
 @contextlib.contextmanager

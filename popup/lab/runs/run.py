@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ from popup.lab.config import Config
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, PeakMemory, hardware, keep_freed_memory, versions
-from popup.lab.networks import Models, build_network, find_builder
+from popup.lab.networks import Models, build_network, find_builder, outline
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
-from popup.lab.runs.logs import opened
+from popup.lab.runs.logs import check_packages, opened
 from popup.lab.runs.record import RunDirectory
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.diagnostics import diagnose
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.source import computed_edges
-from popup.lab.training.stop import Stop
+from popup.lab.training.stop import RunFailed, Stop
 from popup.lab.training.training import Metrics, fit
 from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
@@ -48,6 +48,7 @@ class Laboratory:
         self.device = device or machine.torch_device()
         self._data: dict[tuple[str, int, float], Dataset] = {}
         self._edges: dict[Config, dict[str, np.ndarray] | None] = {}
+        self._checked: set[tuple] = set()
 
     def data(self, config: Config) -> Dataset:
         """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
@@ -67,6 +68,22 @@ class Laboratory:
         """Where the config's run is, or will be."""
         return RunDirectory(self.out, config, self.ranks.first)
 
+    def check(self, config: Config) -> None:
+        """A UsageError if runs like this cannot be done here, whatever their source and search: the data or the network are not
+        there or not for one another, a log's package is missing, these processes cannot deal the batch."""
+        task, training = replace(config.task, role=TICKET), config.training
+        if (task, training) in self._checked:
+            return
+        check_packages(self.machine.log)
+        if training.compile:
+            self.ranks.check_alone("--compile")
+        find_builder(self.models, task.model)  # a name that is wrong is told before data are loaded
+        data = self.data(config)
+        self.ranks.check_batch(min(training.batch_size, len(data.train[0])), training.accumulate)
+        if outline(self.models, config, data.image, data.classes) is None:
+            self.network(config)
+        self._checked.add((task, training))
+
     def check_images(self, configs: Sequence[Config]) -> None:
         """A UsageError if some of `configs`, of one data set, were finished on other images than it has now."""
         now = self.data(configs[0]).fingerprint
@@ -84,9 +101,7 @@ class Laboratory:
 
     def attached(self, config: Config) -> nn.Module:
         """The source of a config with its first scores, on the device; what can be refused is refused here."""
-        if config.training.compile:
-            self.ranks.check_alone("--compile")
-        find_builder(self.models, config.task.model)  # a name that is wrong is told before data are loaded
+        self.check(config)
         net = self.network(config)
         return attach_recipe(net, config.source, config.search, edges=self.edges(config, net)).to(self.device)
 
@@ -157,7 +172,11 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
     if not control.needs_ticket:
         sources = draw_source(config.source, layers, edges=laboratory.edges(config, net))
         return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
-    ticket = load(laboratory.directory(config.replace(role=TICKET)).ticket)
+    path = laboratory.directory(config.replace(role=TICKET)).ticket
+    if not path.exists():
+        raise RunFailed(f"the file of its ticket is gone, {path}: remove that directory, then plan or start the grid again, "
+                        "which finds the ticket anew")
+    ticket = load(path)
     sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]
     return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -16,16 +17,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine, usable_cores
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory, Models
-from popup.lab.runs.worker import Event, work
+from popup.lab.runs.worker import Event, described, work
 from popup.lab.training.stop import Stop
 from popup.lab.training.training import RunFailed
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end
+REFUSED, DYING = "refused", "dying"  # events of a worker that ends
 MOST_DEATHS = 2  # workers that may die on one cell before the cell is called failed
 
 
@@ -42,16 +45,27 @@ class Worker:
             laboratory.models, machine, laboratory.out, list(configs), theirs, os.getpid()))
         self.process.start()
         theirs.close()
-        self.cell = ""
+        self.cell, self.said = "", ""
 
     def read(self) -> Event | None:
-        """The next event, None if the worker has ended."""
+        """The next event, None if the worker has ended. A UsageError if it cannot do its cells."""
         try:
             event = self.events.recv()
         except EOFError:
             return None
+        if event.kind == REFUSED:
+            raise UsageError(event.reason)
+        if event.kind == DYING:
+            self.said = event.reason
+            return self.read()
         self.cell = event.cell if event.kind == "started" else ""
         return event
+
+    def last_words(self) -> str:
+        """Why it has ended, as far as that is known."""
+        code = self.process.exitcode
+        killed = f"killed by signal {-code}{', which often means out of memory' * (code == -signal.SIGKILL)}"
+        return self.said or (killed if code < 0 else f"exit code {code}")
 
 
 class Pool:
@@ -95,13 +109,12 @@ class Pool:
     def _bury(self, worker: Worker) -> None:
         """A worker died. After the second death on one cell the cell is called failed; outside any cell the sweep is."""
         self.deaths[worker.cell] += 1
-        code = worker.process.exitcode
         if self.deaths[worker.cell] < MOST_DEATHS:
             return
         if not worker.cell:
-            raise RunFailed(f"worker processes die before they start a run (exit code {code}): see above")
+            raise RunFailed(f"worker processes die before they start a run: {worker.last_words()}")
         if not self.cells[worker.cell].over():
-            self.cells[worker.cell].fail(f"its worker died twice (exit code {code}); -9 often means out of memory")
+            self.cells[worker.cell].fail(f"its worker died twice: {worker.last_words()}")
 
     def stop(self) -> None:
         """End the workers and wait for them."""
@@ -121,8 +134,16 @@ def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], 
         work(laboratory, configs, events.send, lambda: os.getppid() == parent)
     except KeyboardInterrupt:  # Stopped is one
         sys.exit(STOPPED)
-    except OSError as error:  # a full disk, or a parent that is gone
-        sys.exit(f"popup: a worker ends: {error}")
+    except UsageError as error:
+        _tell(events, REFUSED, str(error))
+    except Exception as error:  # a full disk, a GPU that is lost, a parent that is gone
+        _tell(events, DYING, described(error))
+        sys.exit(f"popup: a worker ends: {described(error)}")
+
+
+def _tell(events: Connection, kind: str, reason: str) -> None:
+    with contextlib.suppress(OSError):  # there may be nobody to tell
+        events.send(Event(kind, "", reason=reason))
 
 
 def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,31 +22,47 @@ PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that othe
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells: that it starts a cell, or how the cell ended ('started', 'finished', 'failed')."""
+    """What a worker tells: that it starts a cell, or how the cell ended ('started', 'finished', 'failed') and why."""
 
     kind: str
     cell: str
     label: str = ""
+    reason: str = ""
 
 
 def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Event], None],
          keep_on: Callable[[], bool] = lambda: True) -> None:
-    """Do cells until all of `configs` are finished or failed, or until `keep_on` says stop (asked between epochs)."""
+    """Do cells until all of `configs` are finished or failed, or until `keep_on` says stop (asked between epochs).
+
+    A UsageError, which leaves the cells to others, if this machine cannot do one, or if all that are left are controls whose
+    tickets nobody will find.
+    """
     if not laboratory.ranks.first:
         return _follow(laboratory)
     pending, pause = [Cell(laboratory.out, config) for config in configs], PAUSE
     while pending and keep_on():
         before = len(pending)
         pending = [cell for cell in pending if not _try_cell(laboratory, cell, tell, keep_on)]
+        _check_tickets(pending)
         pause = PAUSE if len(pending) < before else min(2 * pause, LONGEST_PAUSE)
         if pending and pause > PAUSE:
             time.sleep(pause)
     laboratory.ranks.share(None)
 
 
+def _check_tickets(pending: Sequence[Cell]) -> None:
+    """A ticket that was in the list has left it by being over."""
+    names = {cell.name for cell in pending}
+    lost = [cell for cell in pending if cell.ticket is not None and cell.ticket.name not in names and not cell.ready()]
+    if lost and len(lost) == len(pending):
+        raise UsageError(f"{lost[0].path} and what else is left, {len(lost)} in all, are controls of tickets whose directories "
+                         f"are gone ({lost[0].ticket.path}): plan the grid again, with the tickets, or remove the controls")
+
+
 def _follow(laboratory: Laboratory) -> None:
     """Take part in the runs that rank 0 has claimed, until it has no more."""
     while (config := laboratory.ranks.share(None)) is not None:
+        laboratory.check(config)  # what only this rank lacks ends all
         with contextlib.suppress(RunFailed, UsageError):  # which rank 0 meets too, and records
             laboratory.run(config)
 
@@ -56,6 +73,7 @@ def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None],
         return True
     if not cell.ready() or not keep_on():
         return False
+    laboratory.check(cell.config)
     with cell.claim() as mine:
         if mine and not cell.over():
             _do_cell(laboratory, cell, tell, keep_on)
@@ -70,7 +88,8 @@ def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], 
             _run_cell(laboratory, cell, keep_on)
         else:
             cell.fail(f"{deaths} workers in a row were killed while they did it, often for want of memory")
-    tell(Event("failed" if cell.failure() else "finished", cell.name, cell.label))
+    reason = cell.failure() or ""
+    tell(Event("failed" if reason else "finished", cell.name, cell.label, reason))
 
 
 def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -> None:
@@ -83,10 +102,20 @@ def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -
         cell.fail(str(error) or type(error).__name__)
         if laboratory.ranks.count > 1 and isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise RunFailed("out of memory on one rank, so all end") from None
-    except RuntimeError as error:  # torch words a failed allocation on the CPU so
-        if "alloc" not in str(error):
+    except OSError:  # a full disk, a parent that is gone: any cell would meet it
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "alloc" in str(error):  # torch words a failed allocation on the CPU so
+            cell.fail(f"out of memory: {error}")
+        elif laboratory.ranks.count > 1 or "CUDA error" in str(error):  # a rank is lost, or the process can do no more
             raise
-        cell.fail(f"out of memory: {error}")
+        else:
+            cell.fail(described(error), traceback.format_exc())
+
+
+def described(error: BaseException) -> str:
+    """An error nobody has thought of, as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.500}".removesuffix(": ")
 
 
 def _stop_unless(keep_on: Callable[[], bool]) -> None:

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from popup.errors import UsageError
 from popup.lab.config import Config, TrainingSettings
-from popup.lab.data.datasets import Split
+from popup.lab.data.dataset import Split, check_alike
 from popup.lab.data.streamed import Images, first_images, in_parts
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
@@ -23,6 +22,7 @@ from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.source import attach_config
+from popup.lab.training.splits import check_network, check_precision, checked
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.search.attach import merge
@@ -64,12 +64,16 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
     statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
     test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
-    `ranks`: this process's place among several that search together. Raises RunFailed when the loss is not finite.
+    `ranks`: this process's place among several that search together. Raises UsageError for data or a network that it cannot
+    search with, RunFailed when the loss is not finite.
     """
     config, ranks = config or Config(), ranks or Ranks()
+    check_precision(net)
+    batches, test = load_batches(net, train, test, config, ranks)
+    two = batches.normalise(first_images(batches.images, 2))
+    check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
     if not is_attached(net):
         attach_config(net, config, train)
-    batches, test = load_batches(net, train, test, config, ranks)
     precision = Precision.of(net, config.training.precision)
     before = frozen_hashes(net)
     method, settings = search_of(net).method, config.training
@@ -86,7 +90,8 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> tuple[Batches, Split]:
     """The training split as batches, and the test split, both on the device of `net`."""
     device = next(net.parameters()).device
-    train, test = _checked(train, "train", device), _checked(test, "test", device)
+    train, test = checked(train, "train", device), checked(test, "test", device)
+    check_alike(train[0], test[0])
     settings = config.training
     return Batches(*train, settings.batch_size, settings.augment, config.source.seed, ranks, settings.accumulate), test
 
@@ -215,13 +220,3 @@ def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: No
         sums[1] += (logits.argmax(1) == labels[part]).sum()
     loss, correct = ranks.total(sums).tolist()
     return {"test_loss": loss / len(labels), "test_accuracy": 100 * correct / len(labels)}
-
-
-def _checked(split: Split, name: str, device: torch.device) -> Split:
-    """The split on the device, or a UsageError that says what is wrong with it."""
-    images, labels = split
-    if len(images) != len(labels) or not len(images):
-        raise UsageError(f"{name} has {len(images)} images and {len(labels)} labels: pass one label an image, at least one")
-    if labels.dtype != torch.int64:
-        raise UsageError(f"the labels of {name} have dtype {labels.dtype}: pass class numbers as int64")
-    return images.to(device), labels.to(device)

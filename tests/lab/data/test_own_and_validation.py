@@ -37,6 +37,11 @@ short = lambda: ((images(4), [0, 1, 2]),) * 2
 negative = lambda: ((images(4), [0, 1, 2, -1]),) * 2
 soft = lambda: ((images(4), [0.0, 1.0, 2.0, 0.5]),) * 2
 empty = lambda: ((images(0), []),) * 2
+kinds = lambda: ((images(4), [0, 1, 2, 0]), (images(4).astype(np.float32), [0, 1, 2, 0]))
+shapes = lambda: ((images(4), [0, 1, 2, 0]), (images(4)[:, :, :1], [0, 1, 2, 0]))
+wide = lambda: popup.lab.data.datasets.Dataset("Mine", 4, *(tuple(map(torch.as_tensor, part)) for part in shapes()))
+needy = lambda path: arrays()
+short_words = lambda: ((images(4), np.array([0, 1, 2, 0], dtype=np.uint16)),) * 2
 """
 
 
@@ -58,10 +63,11 @@ def test_a_users_own_arrays_and_tensors(module):
     assert data.test[1].dtype is torch.int64 and data.test[1].tolist() == [3, 1]
     assert load(f"{module}:floats").train[0].dtype is torch.float32
     assert load(f"{module}:ready").title == "Mine"
+    assert load(f"{module}:short_words").train[1].tolist() == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty",
-                                      "number", "missing"])
+                                      "number", "missing", "kinds", "shapes", "wide", "needy"])
 def test_what_is_no_data_is_one_line(module, function):
     with pytest.raises(UsageError, match=f"own_data:{function}") as error:
         load(f"{module}:{function}")

@@ -1,0 +1,68 @@
+"""What a search is given, checked before it begins: tensors of kinds that it can learn from, and a network that can take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from popup.errors import UsageError
+from popup.lab.data.dataset import Split
+from popup.lab.data.streamed import Streamed
+
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
+
+
+def checked(split: Split, name: str, device: torch.device) -> Split:
+    """The split on the device, or a UsageError that says what is wrong with it."""
+    images, labels = split
+    for part in split:
+        if not isinstance(part, (torch.Tensor, Streamed)):
+            raise UsageError(f"{name} holds {type(part).__name__}: pass (images, labels) as torch tensors")
+    if len(images) != len(labels) or not len(images):
+        raise UsageError(f"{name} has {len(images)} images and {len(labels)} labels: pass one label an image, at least one")
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise UsageError(f"the labels of {name} have dtype {labels.dtype} and shape {list(labels.shape)}: pass class numbers as "
+                         "int64 [n]")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32; what is no image (a "
+                         "token's number) has to be embedded before, as float32")
+    return images.to(device), labels.to(device)
+
+
+def check_precision(net: nn.Module) -> None:
+    """A UsageError unless all parameters are float32."""
+    for name, parameter in net.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise UsageError(f"{name} is {parameter.dtype}: weights are searched in float32, so call net.float() first (with "
+                             "precision bf16 it computes in bfloat16 all the same)")
+
+
+@torch.no_grad()
+def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -> None:
+    """A UsageError unless the plain network makes logits [n, classes] of a few `inputs` [n, ...], with `labels` among its
+    classes. A lazy one is left as it is."""
+    if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
+        return
+    modes = {module: module.training for module in net.modules()}
+    try:
+        logits = net.eval()(inputs)
+    except FAULTS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{type(net).__name__} cannot take inputs {list(inputs.shape)} of {inputs.dtype}: {reason}") from None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    _check_labels(type(net).__name__, logits, len(inputs), labels)
+
+
+def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[torch.Tensor]) -> None:
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != count:
+        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UsageError(f"{name} makes {found} of {count} inputs: it must make logits [n, classes]")
+    low, high = (min(int(part.min()) for part in labels), max(int(part.max()) for part in labels))
+    if low < 0 or high >= logits.shape[1]:
+        raise UsageError(f"labels go from {low} to {high} and {name} has {logits.shape[1]} classes: labels must be in 0 to "
+                         f"{logits.shape[1] - 1}, or its last layer wider")
