@@ -8,6 +8,7 @@ from math import inf
 from popup.errors import UsageError, check_count, check_name, check_number
 
 CLUSTERS = ("none", "slurm", "local")
+MOST = 1024  # GPUs, nodes, cores of a job
 LONGEST = 24.0 * 366  # hours of a job
 
 
@@ -33,7 +34,8 @@ class Cluster:
         check_number("hours", self.hours, 0.0, LONGEST, open_low=True)
         check_number("memory", self.memory, 0.0, inf)
         for name, low in (("gpus", 0), ("nodes", 1), ("cpus", 1)):
-            check_count(name, getattr(self, name), low)
+            if check_count(name, getattr(self, name), low) > MOST:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {MOST}")
         for option in self.sbatch:
             if "=" not in option:
                 raise UsageError(f"sbatch is {option!r}: give NAME=VALUE, e.g. account=lab")

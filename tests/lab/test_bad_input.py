@@ -77,6 +77,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--cluster none --partition gpu", ["--partition", "without --cluster"]),
     ("--cluster local --sbatch qos=low", ["--sbatch", "--cluster local", "--cluster slurm"]),
     ("--cluster local --plan-only", ["--plan-only", "--cluster local", "exclude each other"]),
+    ("--cluster local --gpus 1000000000000000000000", ["gpus", "1024"]),
     ("--cluster slurm --hours 1e307", ["hours", "1e+307", "8784"]),
     ("--gain 0", ["gain", "0"]),
     ("--gain inf", ["gain", "inf"]),
