@@ -33,7 +33,7 @@ def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting]) -> list
 
 
 def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
-    said = "\n".join(fill(sentence, WIDTH) for sentence in sentences)
+    said = "\n".join(fill(sentence, WIDTH, break_on_hyphens=False, break_long_words=False) for sentence in sentences)
     return "\n\n".join(part for part in (summarise(runs, found), said) if part)
 
 

@@ -139,7 +139,7 @@ def failure_lines(runs: Sequence[Run]) -> list[str]:
     """The failed runs with their reasons, and where more is known of them."""
     failed = [run for run in runs if run.failure]
     lines = [fill(f"{run.path.name} {label(run.config)}: {run.failure}", WIDTH, initial_indent="  ", subsequent_indent="    ",
-                  break_on_hyphens=False) for run in failed]
+                  break_on_hyphens=False, break_long_words=False) for run in failed]
     more = [f"  more on each is in {run.path.parent}/HASH/: config.json metrics.jsonl failure.json" for run in failed[:1]]
     return ["\n".join([f"{len(lines)} failed:", *lines, *more])] if lines else []
 
