@@ -30,6 +30,7 @@ from popup.lab.report.axes import (
 from popup.lab.report.comparison import AXES, Setting, measured_on, panels, show
 from popup.lab.report.contrasts import change_contrasts, source_contrasts
 from popup.lab.report.plots import BLACK, PURPLE
+from popup.lab.report.tables import wrap
 from popup.lab.runs.controls import CONTROLS
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ def changes(found: Sequence[Setting]) -> list[Figure]:
     reach = 2 * max(abs(value) for values in gains.values() for value in values) or 1.0  # two seeds' intervals go beyond
     figure, (panel,) = grid(1)
     cases = sorted({_case(contrast.first) for contrast in contrasts}, reverse=True)
-    figure.set_size_inches(8, 1.2 + len(names) * max(0.28, 0.1 * len(cases)))
+    labels = [wrap(name, 44) for name in names]
+    rows = max(0.28, 0.1 * len(cases), 0.16 * max(len(label.splitlines()) for label in labels))  # inches
+    figure.set_size_inches(8, 1.2 + len(names) * rows)
     for index, case in enumerate(cases):
         shift = 0.7 * ((index + 0.5) / len(cases) - 0.5)
         mine = [contrast for contrast in contrasts if _case(contrast.first) == case]
@@ -106,7 +109,7 @@ def changes(found: Sequence[Setting]) -> list[Figure]:
                        color=COLOURS[index % 8], marker=MARKERS[(index + index // 8) % 8],
                        label=", ".join(f"{name} = {value:.3g}" for name, value in zip("pk", case, strict=True)))
     panel.axvline(0, color=BLACK, linewidth=0.8)
-    panel.set_yticks(range(len(names)), names)
+    panel.set_yticks(range(len(names)), labels)
     panel.set_ylim(len(names) - 0.5, -0.5)
     low, high = panel.get_xlim()
     panel.set(xlabel="difference to the usual setting (percentage points, paired over seeds)", xlim=(max(low, -reach),
