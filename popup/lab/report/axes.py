@@ -154,6 +154,8 @@ def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "line
                    marker=MARKERS[index] if len(means) == 1 else "")
     panel.set(xlabel="epoch", ylabel=name, yscale=yscale)
     panel.xaxis.get_major_locator().set_params(integer=True)
+    if all(len(line.get_xdata()) == 1 for line in panel.lines):
+        panel.set_xticks([1])
     if column == "test_accuracy":
         stretch_accuracy(panel, measured_on(found))
     if len(places) < len(found):

@@ -20,15 +20,19 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(7.2, 2.8), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [row["train_loss"] for row in history], color=BLUE, label="training")
-    left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, linestyle="--",
+    marker = "o" if len(epochs) == 1 else ""  # a line of one point would not be seen
+    left.plot(epochs, [row["train_loss"] for row in history], color=BLUE, marker=marker, label="training")
+    left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, linestyle="--", marker=marker,
               label=config.task.evaluated_on)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend(frameon=False)
-    right.plot(epochs, [row["test_accuracy"] for row in history], color=ORANGE)
+    right.plot(epochs, [row["test_accuracy"] for row in history], color=ORANGE, marker=marker)
     right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} accuracy (%)")
     right.annotate(f"last epoch: {history[-1]['test_accuracy']:.2f}%", (1, 0.05), xycoords="axes fraction", ha="right")
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
     source = config.source
