@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,8 @@ from popup.lab.runs import sweep
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.run import Laboratory
-from popup.lab.runs.sweep import Worker, _worker
+from popup.lab.runs.sweep import Pool, Worker, _worker
+from popup.lab.training.stop import RunFailed
 
 QUICK = ["--epochs", "1", "--widths", "16", "--workers", "1"]
 
@@ -171,6 +173,27 @@ def test_a_process_that_says_nothing_is_told_by_its_signal():
     assert worker.last_words() == "killed by signal 11"
     worker.process.exitcode = 3
     assert worker.last_words() == "exit code 3"
+
+
+def test_a_run_that_kills_its_process_twice_counts_as_over(tmp_path):
+    pool, cell = Pool.__new__(Pool), Cell(tmp_path, Config())
+    pool.deaths, pool.cells = Counter(), {cell.name: cell}
+    worker = SimpleNamespace(cell=cell.name, last_words=lambda: "exit code 7")
+    assert pool._bury(worker) == [] and not cell.over()
+    (event,) = pool._bury(worker)
+    assert (event.kind, event.cell) == ("failed", cell.name) and cell.failure() == "its worker died twice: exit code 7"
+    worker.cell = ""
+    pool._bury(worker)
+    with pytest.raises(RunFailed, match="before they start a run: exit code 7"):
+        pool._bury(worker)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--controls", "random"], "2 runs: 1 ticket and 1 control, planned"), (["--seeds", "2"], "2 runs: 2 tickets and 0 controls"),
+    (["--controls", "none"], "1 run: 1 ticket and 0 controls")])
+def test_one_is_told_as_one(options, words, tmp_path, capsys):
+    assert main([*QUICK, "--controls", "none", *options, "--plan-only", "--out", str(tmp_path)], MODELS) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_a_gpu_that_is_lost_is_no_fault_of_the_cell(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from popup.lab.report.report import report_text, write_report
 from popup.lab.report.results import read_directory, read_runs
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.plan import another_version, find_cells, plan, write_plan
+from popup.lab.runs.plan import another_version, counted, find_cells, plan, write_plan
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory, Models
 from popup.lab.runs.sweep import default_workers, run_sweep
@@ -27,7 +27,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law."""
     cells = _checked_plan(laboratory, configs, roles)
     workers = 1 if laboratory.ranks.count > 1 else workers or default_workers(laboratory, cells)
-    print(f"{_counts(cells)}, by {workers} worker{'s' * (workers > 1)}, into {laboratory.out}/")
+    print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
         return DONE
@@ -60,7 +60,7 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
         return DONE
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
     names = submit(laboratory, cluster, workers or min(left, most))
-    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {len(names)} jobs: "
+    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {counted(len(names), 'job')}: "
           f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; python run.py report {laboratory.out} says at any "
           "time how far they are")
     return DONE
@@ -82,12 +82,12 @@ def _ends(cells: Sequence[Cell]) -> str:
     """How the cells of a sweep ended."""
     finished, over = sum(cell.finished() for cell in cells), sum(cell.over() for cell in cells)
     again = "; the same command does what failed again" if over > finished else ""
-    return f"{len(cells)} runs: {finished} finished, {over - finished} failed, {len(cells) - over} open{again}"
+    return f"{counted(len(cells), 'run')}: {finished} finished, {over - finished} failed, {len(cells) - over} open{again}"
 
 
 def _counts(cells: Sequence[Config]) -> str:
     tickets = sum(config.task.role == TICKET for config in cells)
-    return f"{len(cells)} runs: {tickets} tickets and {len(cells) - tickets} controls"
+    return f"{counted(len(cells), 'run')}: {counted(tickets, 'ticket')} and {counted(len(cells) - tickets, 'control')}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from popup.lab.networks import Models
 from popup.lab.report.results import read_runs
 from popup.lab.report.summary import failure_lines
 from popup.lab.runs.cell import check_locks
-from popup.lab.runs.plan import another_version, find_cells
+from popup.lab.runs.plan import another_version, counted, find_cells
 from popup.lab.runs.record import check_writable
 from popup.lab.runs.run import Laboratory
 from popup.lab.runs.worker import Event, work
@@ -55,7 +55,7 @@ def join(laboratory: Laboratory, retry: bool = False) -> int:
     failed = [cell for cell in find_cells(laboratory.out)[0] if not cell.finished()]
     for part in failure_lines(read_runs(cell.path for cell in failed)):
         print(f"{part}\n    python run.py worker {laboratory.out} --retry\ndoes them again")
-    print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {log.finished} runs, "
+    print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {counted(log.finished, 'run')}, "
           f"{log.failed} failed", flush=True)
     return FAILED if log.failed else DONE
 

@@ -46,5 +46,11 @@ def find_cells(out: Path) -> tuple[list[Cell], list[Path]]:
 
 def another_version(paths: Sequence[Path]) -> str:
     """The line on unfinished runs that `find_cells` calls another version's."""
-    return (f"{len(paths)} unfinished runs were planned by another version of popup ({paths[0]}, ...) and are left as they are: "
-            "plan the grid again, or use that version")
+    were = "were" if len(paths) > 1 else "was"
+    return (f"{counted(len(paths), 'unfinished run')} {were} planned by another version of popup ({paths[0]}, ...), and this "
+            "one cannot do it: plan the grid again, or use that version")
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of what the noun names."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -102,19 +102,22 @@ class Pool:
             worker.process.join()
             del self.workers[place]
             if worker.process.exitcode != 0:
-                self._bury(worker)
+                happened += self._bury(worker)
                 self.workers[place] = self._start(place)
         return happened
 
-    def _bury(self, worker: Worker) -> None:
-        """A worker died. After the second death on one cell the cell is called failed; outside any cell the sweep is."""
+    def _bury(self, worker: Worker) -> list[Event]:
+        """A worker died. After the second death on one cell the cell is called failed, which is returned as what has happened;
+        outside any cell the sweep is."""
         self.deaths[worker.cell] += 1
         if self.deaths[worker.cell] < MOST_DEATHS:
-            return
+            return []
         if not worker.cell:
             raise RunFailed(f"worker processes die before they start a run: {worker.last_words()}")
-        if not self.cells[worker.cell].over():
-            self.cells[worker.cell].fail(f"its worker died twice: {worker.last_words()}")
+        cell = self.cells[worker.cell]
+        if not cell.over():
+            cell.fail(f"its worker died twice: {worker.last_words()}")
+        return [Event("failed" if cell.failure() else "finished", cell.name, cell.label)]
 
     def stop(self) -> None:
         """End the workers and wait for them."""
