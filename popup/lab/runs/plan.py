@@ -47,8 +47,8 @@ def find_cells(out: Path) -> tuple[list[Cell], list[Path]]:
 def another_version(paths: Sequence[Path]) -> str:
     """The line on unfinished runs that `find_cells` calls another version's."""
     were = "were" if len(paths) > 1 else "was"
-    return (f"{counted(len(paths), 'unfinished run')} {were} planned by another version of popup ({paths[0]}, ...), and this "
-            "one cannot do it: plan the grid again, or use that version")
+    return (f"{counted(len(paths), 'unfinished run')} {were} planned by another version of popup ({paths[0]}, ...) and "
+            "cannot be done by this one: plan the grid again, or use that version")
 
 
 def counted(number: int, noun: str) -> str:
