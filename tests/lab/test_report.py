@@ -94,7 +94,7 @@ def test_a_control_says_its_own_number_of_seeds():
         assert rows[0][header.index(column)] == "81.5 ±19.1 [2]" and rows[0][header.index("seeds")] == "3"
         assert "[n]: of n seeds, not the row's" in title
     title, header, rows = table_of(found, "Ticket minus control")
-    assert rows[0][header.index("random")] == "9.0 ±12.7 [2] (0.141)" and "[n]" in title
+    assert rows[0][header.index("random, trained")] == "9.0 ±12.7 [2] (0.070)" and "[n]" in title
     whole = settings(runs[:2] + runs[3:])
     assert not any("[" in title for title, *_ in tables(whole))
 
@@ -104,13 +104,15 @@ def test_tickets_are_tested_against_their_controls_with_holms_adjustment():
     runs += [finished(control_config(run.config, role), value + 7 * run.config.source.er_p * run.seed) for run in runs
              for role, value in (("random", 10.0), ("random_trained", 85.0), ("dense_trained", 88.0))]
     found = settings(runs)
-    cases = advantages(found)
-    plain = [paired(case.setting.accuracies, {run.seed: run.accuracy for run in case.setting.controls[case.role]}).p_value
-             for case in cases]
-    assert len(cases) == 6 and [case.adjusted for case in cases] == pytest.approx(holm(plain))
-    for kind, columns in (("frozen", ["random"]), ("trained", ["random, trained", "dense, trained"])):
-        _, header, rows = table_of(found, f"Ticket minus control with {kind} weights")
-        assert header == ["p", *columns, "seeds"] and len(rows) == 2
+    for trained, count in ((False, 2), (True, 4)):
+        cases = advantages(found, trained)
+        plain = [paired(case.setting.accuracies, {run.seed: run.accuracy for run in case.setting.controls[case.role]}).p_value
+                 for case in cases]
+        assert len(cases) == count and [case.adjusted for case in cases] == pytest.approx(holm(plain))
+    _, header, rows = table_of(found, "Ticket minus control with trained weights")
+    assert header == ["p", "random, trained", "dense, trained", "seeds"] and len(rows) == 2
+    assert any("clearly above their controls with frozen weights in 2 of 2" in sentence and "77.7 points (random" in sentence
+               and "at p 0.5)" in sentence for sentence in verdicts(found))
 
 
 def test_all_of_a_change_is_over_the_seeds_that_its_rows_share():

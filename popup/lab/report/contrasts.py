@@ -100,9 +100,10 @@ def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:
                       and same_but(sparse, dense, (*AXES, *SPREAD)))
 
 
-def advantages(found: Sequence[Setting]) -> list[Advantage]:
-    """Each ticket against each of its controls."""
-    cases = [(setting, role) for setting in found for role in CONTROLS if setting.controls.get(role)]
+def advantages(found: Sequence[Setting], trained: bool) -> list[Advantage]:
+    """Each ticket against each of its controls whose weights are trained, or else are frozen."""
+    cases = [(setting, role) for setting in found for role, control in CONTROLS.items()
+             if control.trained == trained and setting.controls.get(role)]
     return [Advantage(*case, difference, p_value) for case, difference, p_value in _adjusted(cases, _advantage)]
 
 

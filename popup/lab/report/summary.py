@@ -40,7 +40,7 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     """All tables: tickets, controls, contrasts; empty ones left out."""
     if not found:
         return []
-    made = [ticket_table(found), control_table(found), *advantage_tables(found), change_table(found),
+    made = [ticket_table(found), control_table(found), advantage_table(found), change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
                              best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal p k (paired over seeds)",
@@ -71,22 +71,16 @@ def control_table(found: Sequence[Setting]) -> Table:
     return title + _counted(found, roles), header, rows
 
 
-def advantage_tables(found: Sequence[Setting]) -> list[Table]:
-    """One row a ticket: by how much it is above each of its controls, with the interval and Holm's p value; a table for
-    controls with frozen weights, and one for those that train theirs."""
-    cases = {(id(one.setting), one.role): one for one in advantages(found)}
-    tested = [role for role in CONTROLS if any(one.role == role and one.adjusted is not None for one in cases.values())]
-    made = []
-    for trained in (False, True):
-        roles = [role for role in tested if CONTROLS[role].trained == trained]
-        rows = [[*_values(setting), *(_advantage(cases.get((id(setting), role))) for role in roles),
-                 str(setting.accuracy.count)] for setting in found] if roles else []
-        title = (f"Ticket minus control with {'trained' if trained else 'frozen'} weights (percentage points, paired over seeds; "
-                 "in parentheses p, by Holm over all controls)")
-        counted = any("[" in text for row in rows for text in row[len(_names(found)):])
-        made.append((f"{title}{'; [n]: over n seeds that both have' if counted else ''}",
-                     [*_names(found), *(SHORT[role] for role in roles), "seeds"], rows))
-    return made
+def advantage_table(found: Sequence[Setting]) -> Table:
+    """One row a ticket: by how much it is above each control with trained weights, with the interval and Holm's p value."""
+    cases = {(id(one.setting), one.role): one for one in advantages(found, trained=True)}
+    roles = [role for role in CONTROLS if any(one.role == role and one.adjusted is not None for one in cases.values())]
+    rows = [[*_values(setting), *(_advantage(cases.get((id(setting), role))) for role in roles),
+             str(setting.accuracy.count)] for setting in found] if roles else []
+    counted = any("[" in text for row in rows for text in row[len(_names(found)):])
+    title = "Ticket minus control with trained weights (percentage points, paired over seeds; in parentheses p, by Holm over all)"
+    return f"{title}{'; [n]: over n seeds that both have' if counted else ''}", [
+        *_names(found), *(SHORT[role] for role in roles), "seeds"], rows
 
 
 def _advantage(one: Advantage | None) -> str:

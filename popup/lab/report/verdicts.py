@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from popup.lab.report.comparison import ANY, COMPARED, Setting, show
-from popup.lab.report.contrasts import EQUAL, Contrast, best_contrasts, source_contrasts
+from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
+from popup.lab.runs.controls import CONTROLS
 
 CLEAR = 0.05  # Holm's p value below which a difference is called clear
 
@@ -16,12 +17,26 @@ def verdicts(found: Sequence[Setting]) -> list[str]:
     sentences = [f"Usual, where no change is told: {_usual(found)}."] if found and found[0].usual else []
     if any(ANY in setting.factors.values() for setting in found):
         sentences.append(f"With p = 1 every layerwise density is the same network: such runs are one setting, density {ANY}.")
+    sentences += _control_verdicts(advantages(found, trained=False))
     sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
     return sentences + _source_verdicts(source_contrasts(found))
 
 
 def _usual(found: Sequence[Setting]) -> str:
     return ", ".join(f"{name} {show(value)}" for name, value in found[0].usual.items())
+
+
+def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
+    """Whether the tickets are more than their frozen weights could do by chance."""
+    tested = [one for one in cases if one.adjusted is not None]
+    if not tested:
+        return []
+    clear = sum(one.adjusted < CLEAR and one.difference.value > 0 for one in tested)
+    least = min(tested, key=lambda one: one.difference.value)
+    where = least.setting.label().replace("er_p", "p")
+    return [f"Tickets are clearly above their controls with frozen weights in {clear} of {len(tested)} comparisons (Holm p < "
+            f"{CLEAR:g}); the least difference is {least.difference.value:.1f} points ({CONTROLS[least.role].title}"
+            f"{f', at {where}' if where else ''})."]
 
 
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
