@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
 
-from popup.lab.report.comparison import COMPARED, Setting, measured_on, show
+from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, show
 from popup.lab.report.contrasts import (
     EQUAL,
     Advantage,
@@ -40,11 +40,12 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     """All tables: tickets, controls, contrasts; empty ones left out."""
     if not found:
         return []
+    spread = [name for name in SPREAD if name in found[0].factors]
     made = [ticket_table(found), control_table(found), advantage_table(found), change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
                              best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal p k (paired over seeds)",
-                           source_contrasts(found), ("er_p", "k", "density"), realised=True)]
+                           source_contrasts(found), (*AXES, *spread), realised=True)]
     return [part for part in made if part[2]]
 
 
