@@ -89,8 +89,8 @@ class Search:
         """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask. A
         part that is computed anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of
         several the last, which differs only for methods that draw their gates)."""
-        if self._pass is None and layer.shown is not None and torch._C._current_graph_task_id() != -1:
-            return layer.shown
+        if self._pass is None and layer.kept_weight.shown is not None and torch._C._current_graph_task_id() != -1:
+            return layer.kept_weight.shown
         gates = self._pass if self._pass is not None else self.select()
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.search.kept import KeptWeight
 from popup.source import edges
 from popup.source.layers import Layer
 from popup.source.recipe import LayerSource
@@ -38,23 +39,18 @@ class SelectEdges(torch.autograd.Function):
         places = layer.places()
         ctx.save_for_backward(scores, places, gate)
         weight = layer.weight(gate, places, dtype)
-        ctx.layer, ctx.made, ctx.scale = layer, layer.made, layer.search.method.scale(layer)
+        ctx.layer, ctx.made, ctx.scale = layer, layer.kept_weight.made, layer.search.method.scale(layer)
         return weight
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         scores, places, gate = ctx.saved_tensors
         layer = ctx.layer
-        layer.close(ctx.made)
+        layer.kept_weight.close(ctx.made)
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
         owned.mul_(layer.values).mul_(layer.search.method.slope(layer, scores, gate, ctx.scale))
         return owned, None, None, None
-
-
-def versions(*tensors: torch.Tensor) -> tuple[int, ...]:
-    """How often torch has written to each; those of inference mode do not count."""
-    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 class EdgeWeight(nn.Module):
@@ -82,11 +78,7 @@ class EdgeWeight(nn.Module):
         self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
         self._fingerprint: str | None = None
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
-        self._weight: torch.Tensor | None = None    # [entries], kept from pass to pass
-        self._versions = (0, 0)                     # its own and those of the values, when it was written to last
-        self.made = 0                               # how often it has been made anew
-        self._open = 0                              # passes that use it and still wait for their backward pass
-        self.shown: torch.Tensor | None = None      # [edges], what _weight shows
+        self.kept_weight = KeptWeight()
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
@@ -108,7 +100,7 @@ class EdgeWeight(nn.Module):
         if self._first is None:
             self._first = self.values.cpu().numpy().copy()
         self.values.copy_(values)
-        self.shown = None
+        self.kept_weight.shown = None
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
@@ -125,22 +117,17 @@ class EdgeWeight(nn.Module):
         It is made anew where that could be seen: while a pass that used it waits for its backward pass, in inference mode,
         and after somebody else has written to it (but for a write through `.data`, which leaves no trace).
         """
-        weight, last = self._weight, self.shown
-        fits = weight is not None and weight.dtype == dtype and weight.device == self.values.device
-        fits = fits and self._versions == versions(weight, self.values)
-        if not fits or not (last is gate or self._differs_little(gate, last)):
+        kept, values = self.kept_weight, self.values
+        if kept.fits(dtype, values) and (kept.shown is gate or self._differs_little(gate, kept.shown)):
+            weight = kept.weight
+            if kept.shown is not gate:
+                self._write(weight, gate, kept.shown, places)
+        else:
             weight = edges.expand(self.gated(gate).to(dtype), places, self.layer.entries)
             if torch.is_inference_mode_enabled():  # what is made there is of no use to a training pass
                 return weight.view(self.layer.shape)
-            self.made, self._open = self.made + 1, 0
-        elif last is not gate and gate.device.type != "cpu":
-            self._write(weight, self.gated(gate), places)
-        elif last is not gate:
-            changed = torch.from_numpy(np.flatnonzero(np.not_equal(gate.numpy(), last.numpy())))
-            if len(changed):
-                values = torch.where(gate[changed], self.values[changed], self.zero)
-                self._write(weight, values, changed if places is None else places[changed])
-        self._weight, self.shown, self._versions = weight, gate, versions(weight, self.values)
+            kept.renew()
+        kept.show(weight, gate, values)
         return weight.view(self.layer.shape)
 
     def gated(self, gate: torch.Tensor) -> torch.Tensor:
@@ -151,22 +138,22 @@ class EdgeWeight(nn.Module):
     def _differs_little(self, gate: torch.Tensor, last: torch.Tensor | None) -> bool:
         """Whether the weight may be written to, and only the edges that one selection has and the other has not need it."""
         selections = last is not None and gate.dtype is torch.bool and last.dtype is torch.bool
-        free = not self._open and not torch.is_inference_mode_enabled()
+        free = not self.kept_weight.open and not torch.is_inference_mode_enabled()
         return free and selections and self.search.method.constant_values
 
-    @staticmethod
-    def _write(weight: torch.Tensor, values: torch.Tensor, places: torch.Tensor | None) -> None:
-        """Write `values` at their flat `places`; None: everywhere."""
-        if places is None:
-            weight.copy_(values)
-        else:
-            # on the CPU scatter_ into bf16 takes half a millisecond however few the places are
-            write = weight.index_copy_ if weight.device.type == "cpu" else weight.scatter_
-            write(0, places.long(), values.to(weight.dtype))
-
-    def __getstate__(self) -> dict:
-        """A copy or a pickle makes its own kept weight."""
-        return {**super().__getstate__(), "_weight": None, "shown": None, "_open": 0}
+    def _write(self, weight: torch.Tensor, gate: torch.Tensor, last: torch.Tensor, places: torch.Tensor | None) -> None:
+        """Let `weight`, which shows the selection `last`, show `gate`. On the CPU only where the two differ, and by numpy, whose
+        calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
+        if gate.device.type != "cpu":
+            values = self.gated(gate).to(weight.dtype)
+            weight.copy_(values) if places is None else weight.scatter_(0, places.long(), values)
+            return
+        chosen = gate.numpy()
+        changed = np.flatnonzero(chosen != last.numpy())
+        if len(changed):
+            values = np.where(chosen[changed], self.values.numpy()[changed], np.float32(0))
+            flat = changed if places is None else places.numpy()[changed].astype(np.int64)
+            weight.index_copy_(0, torch.from_numpy(flat), torch.from_numpy(values).to(weight.dtype))
 
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
@@ -192,15 +179,10 @@ class EdgeWeight(nn.Module):
                              "weights that they were learned with")
         self.search.steps, self.search.progress = found["steps"], found["progress"]
 
-    def close(self, made: int) -> None:
-        """A pass has had its backward pass, and used the weight that was the `made`-th."""
-        if made == self.made and self._open:
-            self._open -= 1
-
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""
         device = self.values.device.type
-        known = torch.amp.is_autocast_available(device)  # not for tensors without data, on the device "meta"
+        known = device == "cpu" or torch.amp.is_autocast_available(device)  # not for tensors without data, on "meta"
         return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else self.dtype
 
     def flat_edges(self) -> torch.Tensor:
@@ -211,5 +193,5 @@ class EdgeWeight(nn.Module):
     @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
-        self._open += weight.requires_grad
+        self.kept_weight.open += weight.requires_grad
         return weight

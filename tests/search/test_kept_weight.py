@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from popup import SearchSettings, attach, merge, scores
+from popup.search.kept import KeptWeight
 from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
 from popup.search.parametrization import EdgeWeight
@@ -89,7 +90,7 @@ def test_every_use_is_as_with_weights_made_anew(settings, use, monkeypatch):
     plain = EdgeWeight.weight
 
     def anew(layer, *arguments):
-        layer._weight, layer.shown = None, None
+        layer.kept_weight = KeptWeight()
         return plain(layer, *arguments)
 
     monkeypatch.setattr(EdgeWeight, "weight", anew)
@@ -132,6 +133,6 @@ def test_in_a_plain_loop_the_weight_is_written_to_and_not_made_anew():
     seen = set()
     for turn in range(5):
         gradients(net, loss(net))
-        seen.add(search_of(net).layers[0]._weight.data_ptr())
+        seen.add(search_of(net).layers[0].kept_weight.weight.data_ptr())
         step(net, turn / 5)
     assert len(seen) == 1

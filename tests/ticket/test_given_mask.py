@@ -125,7 +125,7 @@ def test_a_moved_edge_is_reported_by_the_proof():
     net, before = searched()
     layer = search_of(net).layers[1]
     layer.gaps.copy_(layer.gaps.flip(0))
-    layer._weight = None
+    layer.kept_weight.weight = None
     assert prove(net, before, INPUTS).changed == ("3.weight/edges",)
 
 

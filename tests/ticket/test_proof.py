@@ -65,7 +65,7 @@ def test_a_changed_weight_is_reported_as_changed_and_as_not_the_sources(searched
     net, before = searched
     layer, mask = search_of(net).layers[3], search_of(net).select()[3]
     layer.values[mask.nonzero()[0]] *= -1
-    layer._weight = None  # kept from the last step, with the value from before
+    layer.kept_weight.weight = None  # kept from the last step, with the value from before
     proof = prove(net, before, INPUTS)
     assert proof.changed == (f"{layer.layer.name}/weights",) and proof.outside == (layer.layer.name,)
     assert not proof.holds
@@ -83,7 +83,7 @@ def test_moved_edges_are_reported(searched):
     net, before = searched
     layer = search_of(net).layers[2]
     layer.gaps.copy_(layer.gaps.flip(0))  # as many edges inside the layer, elsewhere
-    layer._weight = None  # kept from the last step, with the edges from before
+    layer.kept_weight.weight = None  # kept from the last step, with the edges from before
     proof = prove(net, before, INPUTS)
     assert proof.changed == (f"{layer.layer.name}/edges",) and proof.outside == (layer.layer.name,) and not proof.holds
 
