@@ -19,6 +19,7 @@ from popup.lab.training.batches import Normalise
 from popup.lab.training.optimizers import OPTIMIZERS, optimizer_of
 from popup.lab.training.state import TrainingState
 from popup.lab.training.training import train_step
+from popup.search.keys import Keys
 from popup.search.methods import METHODS
 from popup.search.network import search_of
 from popup.search.select import top
@@ -92,7 +93,7 @@ def test_a_batch_is_augmented_on_the_device(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_a_gpu_would_not_do_raises_here(mode):
     with MODES[mode](), pytest.raises((RuntimeError, NotImplementedError)):  # the device is worth testing on
-        keys = torch.empty(9, dtype=torch.int32, device=META)
+        keys = Keys(torch.empty(9, dtype=torch.int32, device=META))
         int(top(keys, 4).sum())
     with FakeTensorMode(), pytest.raises(RuntimeError):
         torch.empty(9, device=META) * torch.empty(9)

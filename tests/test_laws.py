@@ -95,7 +95,7 @@ def best_of(keys, count):
 def law_selection(net):
     """For each layer the places among its edges that must be kept."""
     search = search_of(net)
-    keys = [search.method.keys(*pair).long() for pair in search.pairs()]
+    keys = [search.method.keys(*pair).tensor().long() for pair in search.pairs()]
     counts = [law_count(search.recipe.k, len(layer)) for layer in keys]
     if search.settings.scope == "layer":
         return [best_of(layer, count) for layer, count in zip(keys, counts, strict=True)]

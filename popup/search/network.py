@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError, check_number
+from popup.search.keys import Keys
 from popup.search.methods import METHODS
 from popup.search.parametrization import EdgeWeight
 from popup.search.schedule import k_at
@@ -75,8 +76,8 @@ class Search:
         deviation that suits k, and sqrt(k / k_now) times it suits k_now."""
         return sqrt(self.recipe.k / self.k_now())
 
-    def top(self, keys: Sequence[torch.Tensor], k: float) -> list[torch.Tensor]:
-        """For each layer the edges with the highest of the int32 `keys` [edges], at `k` and in the settings' scope."""
+    def top(self, keys: Sequence[Keys], k: float) -> list[torch.Tensor]:
+        """For each layer the edges with the highest `keys` [edges], at `k` and in the settings' scope."""
         counts = [layer.kept if k == self.recipe.k else kept_edges(k, layer.count) for layer in self.layers]
         floors = [max(min(1, count), share(self.settings.floor, count) if self.settings.floor else 0) for count in counts]
         return SCOPES[self.settings.scope](keys, counts, self._brackets, floors)
@@ -104,11 +105,15 @@ class Search:
         gates; evaluation, and whatever runs without gradients, the ticket."""
         training = module.training and torch.is_grad_enabled()
         self._pass = self.method.gates(self) if training else self.select()
+        for layer, gate in zip(self.layers, self._pass, strict=True):
+            layer.prepare(gate)
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the masks are good for one pass only."""
         self._pass = None
+        for layer in self.layers:
+            layer.kept_weight.places = None
 
     def penalty(self) -> torch.Tensor | None:
         """What the method adds to the loss, a scalar; None: nothing."""

@@ -8,9 +8,10 @@ from math import inf
 import numpy as np
 
 from popup.errors import check_count, check_name, check_number
+from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
 from popup.search.schedule import SCHEDULES
-from popup.search.select import RANKS, SCOPES
+from popup.search.select import SCOPES
 from popup.source.layers import Layer
 from popup.source.streams import Stream
 

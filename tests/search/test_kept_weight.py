@@ -2,28 +2,44 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from popup import SearchSettings, attach, merge, scores
-from popup.search.kept import KeptWeight
+from popup.search.kept import KeptWeight, differing
 from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
 from popup.search.parametrization import EdgeWeight
 
 SETTINGS = {method: SearchSettings(method) for method in METHODS} | {"annealed": SearchSettings(anneal="linear")}
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(1))
 
 
-def attached(settings):
-    net = attach(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)), er_p=0.7, k=0.5, seed=2, search=settings)
+def linear():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+
+
+def images():
+    return nn.Sequential(nn.Conv2d(4, 8, 3), nn.Tanh(), nn.Conv2d(8, 6, (2, 3)), nn.Flatten(), nn.Linear(18, 4))
+
+
+NETWORKS = {"linear": linear, "contiguous": images, "channels_last": lambda: images().to(memory_format=torch.channels_last)}
+
+
+def attached(settings, network="linear", er_p=0.7):
+    net = attach(NETWORKS[network](), er_p=er_p, k=0.5, seed=2, search=settings)
+    net.inputs = {"linear": INPUTS, "contiguous": IMAGES}.get(network, IMAGES.contiguous(memory_format=torch.channels_last))
     torch.manual_seed(0)
     return net
 
 
 def loss(net, factor=1.0):
-    return net(factor * INPUTS).square().sum()
+    return net(factor * net.inputs).square().sum()
 
 
 def gradients(net, total):
@@ -60,7 +76,7 @@ def evaluation_in_inference_mode_and_training(net):
         step(net, (turn + 1) / 3)
     with torch.inference_mode():
         found.append(loss(net.eval()).clone())
-    points = INPUTS.clone().requires_grad_()
+    points = net.inputs.clone().requires_grad_()
     net(points).sum().backward()
     return [*found, points.grad]
 
@@ -83,10 +99,11 @@ USES = [two_passes_and_one_backward, evaluation_before_the_backward_pass, evalua
         passes_without_a_backward_pass]
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_use_is_as_with_weights_made_anew(settings, use, monkeypatch):
-    found = use(attached(settings))
+def test_every_use_is_as_with_weights_made_anew(settings, use, network, monkeypatch):
+    found = use(attached(settings, network))
     plain = EdgeWeight.weight
 
     def anew(layer, *arguments):
@@ -94,7 +111,7 @@ def test_every_use_is_as_with_weights_made_anew(settings, use, monkeypatch):
         return plain(layer, *arguments)
 
     monkeypatch.setattr(EdgeWeight, "weight", anew)
-    assert all(map(torch.equal, found, use(attached(settings))))
+    assert all(map(torch.equal, found, use(attached(settings, network))))
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -136,3 +153,27 @@ def test_in_a_plain_loop_the_weight_is_written_to_and_not_made_anew():
         seen.add(search_of(net).layers[0].kept_weight.weight.data_ptr())
         step(net, turn / 5)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("er_p", [0.7, 1.0])
+def test_weights_of_convolutions_lie_as_the_convolutions_want_them(er_p):
+    net = attached(SearchSettings(), "channels_last", er_p)
+    layers, seen = search_of(net).layers, set()
+    for turn in range(5):
+        gradients(net, loss(net))
+        step(net, turn / 5)
+        with torch.no_grad():
+            loss(net)
+        for layer, mask in zip(layers, search_of(net).select(), strict=True):
+            kept = layer.kept_weight.weight
+            assert torch.equal(kept, layer.dense(mask))
+            assert kept.dim() == 2 or kept.is_contiguous(memory_format=torch.channels_last)
+        seen.add(layers[0].kept_weight.weight.data_ptr())
+    assert len(seen) == 1, "it is written to, where it lies"
+
+
+@given(st.lists(st.booleans(), max_size=40), st.data())
+def test_differing_is_where_two_masks_differ(first, data):
+    second = data.draw(st.lists(st.booleans(), min_size=len(first), max_size=len(first)))
+    first, second = (np.array(mask, dtype=bool) for mask in (first, second))
+    assert differing(first, second).tolist() == np.flatnonzero(first != second).tolist()

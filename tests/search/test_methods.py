@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from popup import SearchSettings, UsageError, advance, attach, densities, extract, load, penalty, scores, verify
+from popup.search.keys import magnitude_keys, signed_keys
 from popup.search.methods import METHODS
 from popup.search.methods.gates import mean_gate
 from popup.search.network import search_of
 from popup.search.schedule import SCHEDULES, k_at
-from popup.search.select import magnitude_keys, signed_keys, top_globally
+from popup.search.select import top_globally
 from popup.source.recipe import draw_layer
 from popup.source.streams import Stream
 from popup.ticket.hashes import frozen_hashes
@@ -50,7 +51,7 @@ def test_by_value_the_largest_scores_are_kept_and_the_gradient_has_no_sign():
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20))
 def test_signed_keys_sort_as_numbers_do(values):
-    keys = signed_keys(torch.tensor(values, dtype=torch.float32)).tolist()
+    keys = signed_keys(torch.tensor(values, dtype=torch.float32)).tensor().tolist()
     for (one, first), (other, second) in pairwise(sorted(zip(values, keys, strict=True))):
         assert (first < second) if one < other else first == second
 

@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 
 from popup.errors import UsageError
 from popup.search import select
-from popup.search.select import Bracket, magnitude_keys, top_globally, top_layerwise
+from popup.search.keys import Keys, magnitude_keys
+from popup.search.select import Bracket, top_globally, top_layerwise
 
-TIED = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, math.inf, -math.inf, 0.5]
+LEAST, NORMAL, MOST = 2.0**-149, 2.0**-126, torch.finfo(torch.float32).max  # as float32 has them, for Python to tie them too
+TIED = [0.0, -0.0, 1.0, -1.0, LEAST, -LEAST, NORMAL, MOST, -MOST, math.inf, -math.inf, 0.5]
 SCORE = st.one_of(st.sampled_from(TIED), st.floats(width=32, allow_nan=False))
 SCORES = st.lists(SCORE, min_size=1, max_size=60)
 NAN_BITS = [0x7FC00000, 0x7FFFFFFF, -1, -0x400000, 0x7F800001]  # quiet, all ones, negative, signalling
 
 
 def on_cpu(keys, count):
-    return torch.from_numpy(Bracket().top(keys.numpy(), count))
+    return torch.from_numpy(Bracket().top(keys, count))
 
 
-IMPLEMENTATIONS = {"cpu": on_cpu, "device": select._top_on_device}
+IMPLEMENTATIONS = {"cpu": on_cpu, "device": lambda keys, count: select._top_on_device(keys.tensor(), count)}
 
 
 def brute_force(scores, count):
@@ -55,7 +57,7 @@ def brackets(layers):
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
 def test_keys_sort_as_the_magnitudes_do(pair):
-    first, second = keys_of(pair).tolist()
+    first, second = keys_of(pair).tensor().tolist()
     assert (first < second) == (abs(pair[0]) < abs(pair[1])) and (first == second) == (abs(pair[0]) == abs(pair[1]))
 
 
@@ -70,10 +72,10 @@ def test_scores_of_another_dtype_are_refused_and_not_reread_as_other_numbers(dty
 def test_top_is_the_brute_force_sort(implementation, scores, data):
     count = data.draw(st.integers(1, len(scores)))
     keys = keys_of(scores)
-    before = keys.clone()
+    before = keys.bits.clone()
     assert places(IMPLEMENTATIONS[implementation](keys, count)) == brute_force(scores, count)
     assert places(select.top(keys, count)) == brute_force(scores, count)
-    assert torch.equal(keys, before)
+    assert torch.equal(keys.bits, before)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -96,7 +98,7 @@ def test_a_bracket_from_other_scores_changes_nothing(history, data):
     bracket = Bracket()
     for scores in history:
         count = data.draw(st.integers(1, len(scores)))
-        assert places(torch.from_numpy(bracket.top(keys_of(scores).numpy(), count))) == brute_force(scores, count)
+        assert places(torch.from_numpy(bracket.top(keys_of(scores), count))) == brute_force(scores, count)
 
 
 @pytest.mark.parametrize("step", [0.0, 1e-4, 0.01, 1.0, 100.0])
@@ -105,8 +107,8 @@ def test_a_bracket_follows_scores_that_drift_slowly_or_jump(step):
     scores, thin = torch.randn(5000, generator=generator) * 0.02, 0
     for _ in range(30):
         keys = magnitude_keys(scores)
-        assert places(torch.from_numpy(bracket.top(keys.numpy(), 2500))) == brute_force(scores.tolist(), 2500)
-        thin += int(((keys - bracket.middle).abs() <= bracket.reach).sum()) < 500
+        assert places(torch.from_numpy(bracket.top(keys, 2500))) == brute_force(scores.tolist(), 2500)
+        thin += int(((keys.tensor() - bracket.middle).abs() <= bracket.reach).sum()) < 500
         scores = scores + step * 0.02 * torch.randn(5000, generator=generator)
     if step < 0.1:
         assert thin >= 15, "a slow drift is followed by a band of less than a tenth of the scores"
@@ -115,7 +117,7 @@ def test_a_bracket_follows_scores_that_drift_slowly_or_jump(step):
 @pytest.mark.parametrize("count", [0, 3])
 def test_none_or_all_need_no_ranking(count):
     assert places(select.top(keys_of([1.0, 2.0, 3.0]), count)) == list(range(count))
-    assert select.top(torch.zeros(0, dtype=torch.int32), 0).shape == (0,)
+    assert select.top(Keys(torch.zeros(0, dtype=torch.int32)), 0).shape == (0,)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -143,10 +145,10 @@ def test_layerwise_treats_each_layer_alone(layers, data):
 def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data):
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
     keys = [keys_of(scores) for scores in layers]
-    before = [layer.clone() for layer in keys]
+    before = [layer.bits.clone() for layer in keys]
     masks = top_globally(keys, counts, brackets(keys), [min(1, count) for count in counts])
     assert [places(mask) for mask in masks] == brute_force_globally(layers, sum(counts))
-    assert all(map(torch.equal, keys, before)), "the keys that were handed in are not written to"
+    assert all(map(torch.equal, [layer.bits for layer in keys], before)), "the keys that were handed in are not written to"
 
 
 @pytest.mark.parametrize("bits", NAN_BITS)

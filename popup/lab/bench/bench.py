@@ -22,8 +22,9 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches
 from popup.lab.training.optimizers import sgd
 from popup.search.attach import attach
+from popup.search.keys import magnitude_keys
 from popup.search.network import Search, scores, search_of
-from popup.search.select import Bracket, magnitude_keys, top
+from popup.search.select import Bracket, top
 
 Build = Callable[[], nn.Module]
 DENSITIES = (1.0, 0.5, 0.2, 0.05)
@@ -33,11 +34,13 @@ DENSE, LIMIT = "dense weight-training step", "forward + backward alone"
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: `step` does it once. `state`: bytes of scores or weights that learn, momentum and index."""
+    """Something to time: `step` does it once, after what `before` does untimed. `state`: bytes of scores or weights that learn,
+    momentum and index."""
 
     name: str
     step: Callable[[], None]
     state: int = 0
+    before: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def subjects(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: s
     def selection() -> Subject:
         net, _ = network()
         search = search_of(attach(net, er_p=0.2, k=K).to(inputs.device))
-        return Subject("selection alone, p = 0.2", lambda: _drift_and_select(search))
+        return Subject("selection alone, p = 0.2", lambda: search.select() and None, before=lambda: _drift(search))
 
     plain = Precision(inputs.device, False, False)
     return [dense(DENSE, True), dense(LIMIT, False), published("published edge-popup, equal precision", None),
@@ -106,11 +109,10 @@ def _training(name: str, net: nn.Module, learned: list[nn.Parameter], precision:
     return Subject(name, step, sum(parameter.nbytes for parameter in learned) + state + index)
 
 
-def _drift_and_select(search: Search) -> None:
-    """What selection costs in training: scores that have moved a little since the last one."""
+def _drift(search: Search) -> None:
+    """Scores have moved a little since the last selection, as in training."""
     for score in search.scores():
         score.data.mul_(1.0001)
-    search.select()
 
 
 def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
@@ -128,6 +130,7 @@ def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = la
     times, orders = np.zeros((rounds + 1, len(found))), np.random.default_rng(0)
     for turn in range(rounds + 1):
         for place in orders.permutation(len(found)):
+            found[place].before()
             times[turn, place] = _time(found[place].step)
         tick()
     times = times[1:]

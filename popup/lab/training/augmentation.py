@@ -66,13 +66,13 @@ class Augmentation:
 def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: int) -> torch.Tensor:
     """Each image [n, c, h, w] padded with `reach` zeros a side, cut out again at its shift [n, 2], mirrored if flips [n]."""
     n, channels, height, width = images.shape
-    padded = F.pad(images, (reach,) * 4)
-    rows = shifts[:, :1] + torch.arange(height, device=images.device)   # [n, h]
+    padded = F.pad(images, (reach,) * 4)  # [n, c, h + 2 reach, w + 2 reach]
+    plane = torch.arange(n * channels, device=images.device).view(n, channels, 1) * padded.shape[2]
+    rows = plane + (shifts[:, :1] + torch.arange(height, device=images.device))[:, None]  # [n, c, h]
     columns = torch.arange(width, device=images.device).expand(n, width)
     columns = shifts[:, 1:] + torch.where(flips[:, None], width - 1 - columns, columns)  # [n, w]
-    picture = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    shifted = padded.flatten(0, 2).index_select(0, rows.flatten()).view(n, channels * height, -1)
+    return shifted.gather(2, columns[:, None].expand(-1, channels * height, -1)).view(images.shape)
 
 
 def draw_boxes(uniform: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from popup.search.keys import RANKS, Keys
 from popup.search.methods.method import Method
-from popup.search.select import RANKS
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -25,10 +25,10 @@ class Averaged(Method):
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return self.rank(layer.memory("mean"))
 
-    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return self.rank(scores)
 
     def after_step(self, search: Search) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from popup.search.keys import HIGHEST, Keys
 from popup.search.methods.method import Method
-from popup.search.select import HIGHEST
 from popup.source.masks import share
 from popup.source.streams import Stream
 
@@ -33,8 +33,8 @@ class Frozen(Method):
         locked[np.argsort(words, kind="stable")[:share(self.settings.locked, layer.kept)]] = True
         return {"locked": torch.from_numpy(locked)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
-        return self.rank(scores).clamp_(max=HIGHEST - 1).masked_fill_(layer.memory("locked"), HIGHEST)
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+        return Keys(self.rank(scores).tensor().clamp_(max=HIGHEST - 1).masked_fill_(layer.memory("locked"), HIGHEST))
 
     def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
         return super().slope(layer, scores, gate, scale).masked_fill_(layer.memory("locked"), 0.0)

@@ -10,8 +10,8 @@ import torch
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from popup.search.keys import Keys, signed_keys
 from popup.search.methods.method import Method
-from popup.search.select import signed_keys
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -39,7 +39,7 @@ class Gates(Method):
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"scale": torch.ones(())}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
     def gates(self, search: Search) -> list[torch.Tensor]:

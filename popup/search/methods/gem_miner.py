@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from popup.search.keys import Keys, signed_keys
 from popup.search.methods.method import Method
-from popup.search.select import signed_keys, top
+from popup.search.select import top
 from popup.source.recipe import kept_edges
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class GemMiner(Method):
     def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"free": torch.ones(layer.count, dtype=torch.bool)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return signed_keys(torch.where(layer.memory("free"), scores.detach(), -1.0))
 
     def gates(self, search: Search) -> list[torch.Tensor]:

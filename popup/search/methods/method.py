@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from popup.search.select import RANKS
+from popup.search.keys import RANKS, Keys
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -43,15 +43,15 @@ class Method:
         """What is remembered of a layer with the first `scores` [edges], by name."""
         return {}
 
-    def rank(self, scores: torch.Tensor) -> torch.Tensor:
-        """int32 keys [edges], the highest of which are selected: by |s| or by s, as the settings say."""
+    def rank(self, scores: torch.Tensor) -> Keys:
+        """Keys [edges], the highest of which are selected: by |s| or by s, as the settings say."""
         return RANKS[self.settings.rank].keys(scores)
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
-        """int32 keys [edges] of one layer, the highest of which are the ticket."""
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+        """Keys [edges] of one layer, the highest of which are the ticket."""
         return self.rank(scores)
 
-    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         """The keys of a training pass, where they are not the ticket's."""
         return self.keys(layer, scores)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from popup.search.keys import Keys, magnitude_keys
 from popup.search.methods.method import Method
-from popup.search.select import magnitude_keys
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -20,7 +20,7 @@ class Random(Method):
     learns = False
     uses = ()
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)
 
     def gates(self, search: Search) -> list[torch.Tensor]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from popup.search.keys import Keys, signed_keys
 from popup.search.methods.method import Method
-from popup.search.select import signed_keys
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -32,7 +32,7 @@ class Sampled(Method):
         share = min(max(k, 0.001), 0.999)
         return np.log(share / (1 - share)) + self.settings.score_scale * (uniform - 0.5)
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
     def gates(self, search: Search) -> list[torch.Tensor]:
