@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import log2
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from popup.errors import UsageError
 
@@ -31,9 +31,9 @@ def copies_needed(candidates: int, p: float) -> int:
     if candidates / p > MOST_COPIES:
         raise UsageError(f"er_p is {p:g}: a neuron would need some {candidates / p:.2g} copies; raise it")
     low, high = candidates - 1, candidates  # low is never enough
-    while binom.sf(candidates - 1, high, p) < SHARE:
+    while bdtrc(candidates - 1, high, p) < SHARE:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if binom.sf(candidates - 1, middle, p) >= SHARE else (middle, high)
+        low, high = (low, middle) if bdtrc(candidates - 1, middle, p) >= SHARE else (middle, high)
     return high

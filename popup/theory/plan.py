@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from popup.errors import UsageError
 from popup.theory.budget import plan_tolerances
@@ -126,7 +126,7 @@ def _too_fine(target: Target, multiples: Sequence[float], wanted: int, epsilon: 
 
 def _too_narrow(copies: int, wanted: Sequence[int], needed: Sequence[int], p: float) -> UsageError:
     place = max(range(len(needed)), key=needed.__getitem__)
-    share = float(binom.sf(wanted[place] - 1, copies, p))
+    share = float(bdtrc(min(wanted[place] - 1, copies), copies, p))  # scipy has none for more candidates than copies
     return UsageError(f"width factor {copies} is too small at p = {p:g}: {100 * share:.2g}% of the parameters of layer "
                       f"{place + 1} would have the {wanted[place]} candidates they need, not {100 * SHARE:g}%; "
                       f"{max(needed)} will do")
