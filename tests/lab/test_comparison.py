@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 
 from popup.lab.config import Config
 from popup.lab.report.axes import _ticks
-from popup.lab.report.comparison import settings
+from popup.lab.report.comparison import panels, settings
 from popup.lab.report.contrasts import best_contrasts, change_contrasts
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.results import Run
@@ -123,3 +123,41 @@ def test_a_method_that_is_worse_on_the_shared_seeds_is_not_called_better():
 def test_equal_differences_of_two_seeds_make_no_winner():
     runs = made_up({"edge_popup": [95.0, 96.0], "biprop": [94.0, 95.0]})
     assert not any("clearly above" in sentence for sentence in verdicts(settings(runs)))
+
+
+def test_a_setting_of_one_method_only_is_no_factor_of_the_others():
+    runs = made_up({"edge_popup": USUAL, "averaged": USUAL}) + made_up({"frozen": [60.0, 61.5, 62.0]}, locked=0.3)
+    found = settings(runs)
+    assert [setting.factors for setting in found] == [{"method": name} for name in ("averaged", "edge_popup", "frozen")]
+    assert any("best: clearly above frozen" in sentence for sentence in verdicts(found))
+
+
+def test_a_method_without_a_setting_is_compared_with_every_value_of_those_that_have_it():
+    worse = {0.3: [60.0, 61.5, 62.0], 0.7: [50.0, 51.5, 52.0]}
+    runs = made_up({"edge_popup": USUAL})
+    for locked, accuracies in worse.items():
+        runs += made_up({"frozen": accuracies}, locked=locked)
+    for every, value in ((10, 65.0), (20, 66.0)):
+        runs += made_up({"iterand": [value, value + 1.4, value + 2]}, redraw_every=every)
+    found = settings(runs)
+    assert found[0].usual == {}
+    first = next(setting for setting in found if setting.factors["method"] == "edge_popup")
+    assert (first.factors["locked"], first.factors["redraw_every"]) == ("any", "any")
+    contrasts = best_contrasts(found, "method")
+    assert all(contrast.first is first for contrast in contrasts) and len(contrasts) == 4
+    sides = {id(setting): list(setting.accuracies.values()) for setting in found}
+    others = {name: [setting for setting in found if setting.factors["method"] == name] for name in ("frozen", "iterand")}
+    pairs = [(first, other) for other in others["frozen"] + others["iterand"]]
+    pairs += [(one, other) for one in others["frozen"] for other in others["iterand"]]  # Holm counts these too
+    adjusted = holm([float(ttest_rel(sides[id(one)], sides[id(other)]).pvalue) for one, other in pairs])
+    assert sorted(contrast.adjusted for contrast in contrasts) == pytest.approx(sorted(adjusted[:4]))
+    assert not any("layerwise" in sentence for sentence in verdicts(found))
+    assert all(first in panel for panel in panels(found, ("method",)))
+    assert FIGURES["compared"][1](found) and FIGURES["accuracy"][1](found)
+
+
+def test_the_usual_setting_is_one_that_was_run():
+    """Each of four things is changed alone, and no run has changed none."""
+    changes = ({"lr": 0.4}, {"gain": 1.0}, {"rank": "value"}, {"batch_size": 64})
+    found = settings([run for change in changes for run in made_up({"edge_popup": USUAL}, **change)])
+    assert found[0].usual and sum(setting.changed == "" for setting in found) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
 
@@ -14,6 +14,7 @@ from popup.lab.config import Config
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.search.settings import SearchSettings
 from popup.source.masks import MASKS
 
 COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
@@ -21,7 +22,8 @@ AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
 SPREAD = ("density", "redistribute")  # how edges are spread over the layers: nothing to a source that has all of them
-ANY = "any"  # the value of such a factor there
+ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
+SEARCH = tuple(part.name for part in fields(SearchSettings))
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ def complete(config: Config) -> bool:
     return source.er_p == 1 and source.mask in MASKS and (source.redistribute or source.density == "uniform")
 
 
+def matters(config: Config, name: str) -> bool:
+    """Whether a field matters to a run of this config: the layerwise density not to a complete source, a setting of the search
+    to its own method only."""
+    if name in SPREAD:
+        return not complete(config)
+    return name not in SEARCH or name in config.search.used()
+
+
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """The settings among finished runs, sorted by their factors. Complete sources of one seed are one run, whatever their
     layerwise density is called."""
@@ -117,24 +127,33 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 
 def _varying(configs: Sequence[Config]) -> list[str]:
-    """The fields in which the configs differ, besides the seed."""
-    flats = [config.flat() for config in configs]
-    names = [name for name in flats[0] if name != "seed" and len({flat[name] for flat in flats}) > 1] if flats else []
+    """The fields in which the configs differ that they matter to, besides the seed."""
+    flats = [(config, config.flat()) for config in configs]
+    names = [name for name in Config().flat() if name != "seed"
+             and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1]
     return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else -1)
 
 
 def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
-    """The commonest value of each factor if the settings are a sparse part of the grid that all values would make, else {}."""
-    rows = dict.fromkeys(tuple(config.flat()[name] for name in names) for config in configs)  # in order, as ties go to the first
-    counts = [Counter(column) for column in zip(*rows, strict=True)]
+    """If the settings are a sparse part of the grid that all values would make, the one of them whose factors have the commonest
+    values, else {}."""
+    rows = list(dict.fromkeys(tuple(_value(config, name) for name in names) for config in configs))  # ties go to the first
+    counts = [Counter(value for value in column if value != ANY) for column in zip(*rows, strict=True)]
     if prod(map(len, counts)) < SPARSE * len(rows):
         return {}
-    return {name: count.most_common(1)[0][0] for name, count in zip(names, counts, strict=True)}
+    usual = max(rows, key=lambda row: sum(count[value] for count, value in zip(counts, row, strict=True) if value != ANY))
+    return {name: count.most_common(1)[0][0] if value == ANY else value
+            for name, count, value in zip(names, counts, usual, strict=True)}
+
+
+def _value(config: Config, name: str) -> Any:
+    """What a config has for a field. (A complete source's layerwise density has a name all the same, for `_usual` to find.)"""
+    return config.flat()[name] if name in SPREAD or matters(config, name) else ANY
 
 
 def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any]) -> dict[str, Any]:
-    flat, whole = config.flat(), complete(config)
-    return {name: usual.get(name, ANY) if whole and name in SPREAD else flat[name] for name in varying}
+    flat = config.flat()
+    return {name: flat[name] if matters(config, name) else usual.get(name, ANY) for name in varying}
 
 
 def _setting(group: Sequence[Run], factors: dict[str, Any], usual: dict[str, Any], finished: dict[str, Run]) -> Setting:
@@ -153,34 +172,47 @@ def _one_a_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 def same_but(first: Setting, second: Setting, names: Sequence[str]) -> bool:
     """Whether two settings agree in every factor outside `names`."""
-    return all(first.factors[name] == second.factors[name] for name in first.factors if name not in names)
+    return _agree(_key(first, names), _key(second, names))
 
 
 def groups(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]]:
-    """The settings, grouped so that within a group only the factors `names` differ."""
-    grouped: dict[tuple, list[Setting]] = {}
-    for setting in found:
-        grouped.setdefault(_key(setting, names), []).append(setting)
-    return list(grouped.values())
+    """For each combination of the factors outside `names` the settings that agree with it. One to which a factor does not
+    matter is in the groups of all its values; two others of such a group need not agree (`same_but`)."""
+    grouped = _grouped(found, names)
+    free = [key for key in grouped if ANY in key]
+    return [[setting for other in dict.fromkeys([key, *(grouped if key in free else free)]) if _agree(key, other)
+             for setting in grouped[other]] for key in grouped]
 
 
 def panels(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]]:
-    """`groups` as they are drawn: a complete source belongs to the groups of all layerwise densities, if there are any."""
-    grouped = {_key(group[0], names): group for group in groups(found, names)}
-    for key in [key for key in grouped if ANY in key]:
-        like = [group for other, group in grouped.items() if ANY not in other
+    """The settings as they are drawn, by their factors outside `names`: one to which a factor does not matter belongs to the
+    panels of all its values, if there are any."""
+    grouped = _grouped(found, names)
+    for key in sorted((key for key in grouped if ANY in key), key=lambda key: -key.count(ANY)):
+        like = [group for other, group in grouped.items() if other != key
                 and all(mine in (ANY, theirs) for mine, theirs in zip(key, other, strict=True))]
         for group in like:
-            there = {_axes(setting) for setting in group}
-            group += [setting for setting in grouped[key] if _axes(setting) not in there]
+            there = {_place(setting, names) for setting in group}
+            group += [setting for setting in grouped[key] if _place(setting, names) not in there]
         if like:
             del grouped[key]
     return list(grouped.values())
+
+
+def _grouped(found: Sequence[Setting], names: Sequence[str]) -> dict[tuple, list[Setting]]:
+    grouped: dict[tuple, list[Setting]] = {}
+    for setting in found:
+        grouped.setdefault(_key(setting, names), []).append(setting)
+    return grouped
+
+
+def _agree(first: tuple, second: tuple) -> bool:
+    return all(one == other or ANY in (one, other) for one, other in zip(first, second, strict=True))
 
 
 def _key(setting: Setting, names: Sequence[str]) -> tuple:
     return tuple(value for name, value in setting.factors.items() if name not in names)
 
 
-def _axes(setting: Setting) -> tuple:
-    return tuple(setting.value(name) for name in AXES)
+def _place(setting: Setting, names: Sequence[str]) -> tuple:
+    return tuple(setting.value(name) for name in names)

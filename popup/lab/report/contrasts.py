@@ -65,7 +65,9 @@ def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
     if not found or factor not in found[0].factors:
         return []
     ranked = [sorted(group, key=lambda setting: -setting.accuracy.value) for group in groups(found, (factor,))]
-    contrasts = _contrasts(pair for group in ranked for pair in combinations(group, 2))
+    pairs = {(id(first), id(second)): (first, second) for group in ranked for first, second in combinations(group, 2)
+             if first.factors[factor] != second.factors[factor] and same_but(first, second, (factor,))}
+    contrasts = _contrasts(iter(pairs.values()))
     best = {id(group[0]) for group in ranked}
     return [contrast for contrast in contrasts if id(contrast.first) in best]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from popup.lab.report.comparison import ANY, COMPARED, Setting, show
+from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, show
 from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
 from popup.lab.runs.controls import CONTROLS
 
@@ -15,7 +15,7 @@ CLEAR = 0.05  # Holm's p value below which a difference is called clear
 def verdicts(found: Sequence[Setting]) -> list[str]:
     """What the contrasts say, a sentence each."""
     sentences = [f"Usual, where no change is told: {_usual(found)}."] if found and found[0].usual else []
-    if any(ANY in setting.factors.values() for setting in found):
+    if any(setting.factors.get(name) == ANY for setting in found for name in SPREAD):
         sentences.append(f"With p = 1 every layerwise density is the same network: such runs are one setting, density {ANY}.")
     sentences += _control_verdicts(advantages(found, trained=False))
     sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
