@@ -34,7 +34,7 @@ def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
 
 
 def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
-    for part in ("popup", "models", "run.py"):
+    for part in ("popup", "models", "run.py", "tests", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, tmp_path / part)
     methods = tmp_path / "popup/search/methods"
@@ -48,6 +48,9 @@ def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
     assert "noisy" in run.stdout and "edge_popup" in run.stdout
     tickets = list((tmp_path / "runs").rglob("ticket.safetensors"))
     assert len(tickets) == 2 and tickets[0].read_bytes() != tickets[1].read_bytes()
+    laws = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_laws.py", "-k",
+                           "noisy and (mlp or some)"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert laws.returncode == 0 and " passed" in laws.stdout, laws.stdout
 
 
 def test_linked_files_and_pictures_exist():

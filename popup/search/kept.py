@@ -12,31 +12,33 @@ class KeptWeight:
     No attributes of the parametrization: to set one of an nn.Module takes longer than many a write to the weight.
     """
 
-    __slots__ = ("channels_last", "made", "open", "places", "shown", "versions", "weight")
+    __slots__ = ("channels_last", "made", "open", "places", "shown", "values", "versions", "weight")
 
     def __init__(self) -> None:
         self.weight: torch.Tensor | None = None
         self.shown: torch.Tensor | None = None   # the selection (bool) or the gate (float32)
         self.places: torch.Tensor | None = None  # the edges' flat indices, while a pass is under way
-        self.versions = (0, 0)                   # its own and those of the edges' values, when it was written to last
+        self.values: torch.Tensor | None = None  # the edges' values that it was made of
+        self.versions = (0, 0, 0)                # its own, those of the values and of what it shows, when it was written to last
         self.made = 0                            # how often it has been made anew
         self.open = 0                            # passes that use it and still wait for their backward pass
         self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
-        """Whether it is there, in `dtype` and beside `values`, and nobody else has written to either."""
+        """Whether it is there, in `dtype` and of `values`, and nobody else has written to it, to these or to what it shows."""
         weight = self.weight
-        return (weight is not None and weight.dtype == dtype and weight.device == values.device
-                and self.versions == versions(weight, values))
+        return (weight is not None and weight.dtype == dtype and self.values is values
+                and self.versions == versions(weight, values, self.shown))
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""
         self.made, self.open = self.made + 1, 0
+        self.channels_last &= weight.device.type == "cpu"
         self.weight = weight.contiguous(memory_format=torch.channels_last) if self.channels_last else weight
 
     def show(self, gate: torch.Tensor, values: torch.Tensor) -> None:
         """It shows `gate` now, of the edges' `values`."""
-        self.shown, self.versions = gate, versions(self.weight, values)
+        self.shown, self.values, self.versions = gate, values, versions(self.weight, values, gate)
 
     def change(self, gate: torch.Tensor, places: torch.Tensor | None, values: torch.Tensor) -> None:
         """Let it show the selection `gate` in the place of another, on the CPU: only where the two differ, and by numpy, whose

@@ -12,6 +12,7 @@ from torch import nn
 from popup.errors import UsageError, check_number
 from popup.search.keys import Keys
 from popup.search.methods import METHODS
+from popup.search.methods.method import Method
 from popup.search.parametrization import EdgeWeight
 from popup.search.schedule import k_at
 from popup.search.select import SCOPES, Bracket
@@ -50,6 +51,8 @@ class Search:
         self._brackets: list[Bracket] = []
         self._owners: list[tuple[nn.Module, str]] = []
         self._pass: list[torch.Tensor] | None = None
+        self._trained: list[torch.Tensor] | None = None  # the gates of the last pass with gradients
+        self._hidden = False                             # whether the last pass was one of training mode without gradients
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def add(self, net: nn.Module, layer: EdgeWeight) -> None:
@@ -89,10 +92,11 @@ class Search:
     def gate(self, layer: EdgeWeight) -> torch.Tensor:
         """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask. A
         part that is computed anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of
-        several the last, which differs only for methods that draw their gates)."""
-        if self._pass is None and layer.kept_weight.shown is not None and torch._C._current_graph_task_id() != -1:
-            return layer.kept_weight.shown
-        gates = self._pass if self._pass is not None else self.select()
+        several that wait for theirs, what the last had)."""
+        if self._pass is not None:
+            gates = self._pass
+        else:
+            gates = self._trained if self._trained is not None and _in_backward() else self.select()
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:
             raise UsageError(f"{layer.layer.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
@@ -103,10 +107,31 @@ class Search:
     def begin(self, module: nn.Module, inputs: tuple) -> None:
         """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
         gates; evaluation, and whatever runs without gradients, the ticket."""
-        training = module.training and torch.is_grad_enabled()
+        learning = torch.is_grad_enabled()
+        training = module.training and learning
+        if training and self._hidden and _in_backward() and not self.trains_the_ticket():
+            raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
+                             "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
+        self._hidden = module.training and not learning
         self._pass = self.method.gates(self) if training else self.select()
+        self._trained = self._pass if learning else self._trained
         for layer, gate in zip(self.layers, self._pass, strict=True):
             layer.prepare(gate)
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether a forward pass of the network is under way."""
+        return self._pass is not None
+
+    def trains_the_ticket(self) -> bool:
+        """Whether the gates of training are the selection of the ticket, as of edge_popup at its final k."""
+        own = type(self.method)
+        return (own.gates is Method.gates and own.training_keys is Method.training_keys and own.keys is Method.keys
+                and self.k_now() == self.recipe.k)
+
+    def __getstate__(self) -> dict:
+        """A copy is in no pass."""
+        return {**vars(self), "_pass": None, "_trained": None}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
@@ -137,6 +162,11 @@ class Search:
     def memory(self) -> dict[str, torch.Tensor]:
         """What the method remembers, by layer and name."""
         return {f"{layer.layer.name}/{name}": layer.memory(name) for layer in self.layers for name in layer.memories}
+
+
+def _in_backward() -> bool:
+    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def search_of(net: nn.Module) -> Search:

@@ -101,7 +101,7 @@ class EdgeWeight(nn.Module):
         if self._first is None:
             self._first = self.values.cpu().numpy().copy()
         self.values.copy_(values)
-        self.kept_weight.shown = None
+        self.kept_weight.weight = None
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
@@ -119,7 +119,8 @@ class EdgeWeight(nn.Module):
         """W * gate [the layer's shape]. A selection's is kept from step to step: only the edges that have changed are written.
 
         It is made anew where that could be seen: while a pass that used it waits for its backward pass, in inference mode,
-        and after somebody else has written to it (but for a write through `.data`, which leaves no trace).
+        and after somebody else has written to it (but for a write through `.data` or numpy, which leaves no trace). Only what a
+        hook keeps of the weights of a pass without gradients is overwritten by a later pass.
         """
         kept = self.kept_weight
         if not (kept.fits(dtype, self.values) and self._shows(gate, places)):
@@ -196,5 +197,7 @@ class EdgeWeight(nn.Module):
     @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
-        self.kept_weight.open += weight.requires_grad
+        if not torch.is_grad_enabled():
+            return weight if self.search.in_pass else weight.clone()  # outside of a pass it is somebody's to keep
+        self.kept_weight.open += 1  # though scores may not learn: what comes before may, and needs the weight
         return weight

@@ -39,7 +39,10 @@ class Bracket:
         best, self.middle = highest(band_keys, missing)
         chosen[band[best]] = True
         width = len(band) / sqrt(len(keys))
-        self.reach = self.reach // 2 if width > self.WIDEST else self.reach * 2 + 1 if width < self.THINNEST else self.reach
+        if width > self.WIDEST:
+            self.reach //= 2
+        elif width < self.THINNEST:
+            self.reach = min(2 * self.reach + 1, HIGHEST)
         return chosen
 
     def _split(self, keys: Keys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

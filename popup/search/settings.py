@@ -38,8 +38,10 @@ class SearchSettings:
         "help": "averaged: the fraction of the search after which scores are averaged"})
     locked: float = field(default=0.5, metadata={
         "axis": True, "help": "frozen: the fraction of each layer's kept edges that is locked, at random, before the search"})
-    redraw_every: int = field(default=300, metadata={"help": "iterand: steps between redraws of unselected edges"})
-    redraw_rate: float = field(default=0.1, metadata={"help": "iterand: the fraction of unselected edges a redraw takes"})
+    redraw_every: int = field(default=300, metadata={
+        "help": "iterand: steps between redraws of unselected edges; a search of fewer steps redraws none"})
+    redraw_rate: float = field(default=0.1, metadata={
+        "help": "iterand: the probability with which a redraw takes an unselected edge"})
     penalty: float = field(default=1.0, metadata={
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
 

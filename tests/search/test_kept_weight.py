@@ -177,3 +177,71 @@ def test_differing_is_where_two_masks_differ(first, data):
     second = data.draw(st.lists(st.booleans(), min_size=len(first), max_size=len(first)))
     first, second = (np.array(mask, dtype=bool) for mask in (first, second))
     assert differing(first, second).tolist() == np.flatnonzero(first != second).tolist()
+
+
+def test_a_weight_in_channels_last_moves_to_another_device():
+    net = attached(SearchSettings(), "channels_last")
+    for _ in range(2):
+        gradients(net, loss(net))
+    net.to("meta")
+    with torch.no_grad():
+        for _ in range(3):
+            assert net(net.inputs.to("meta")).device.type == "meta"
+
+
+def test_a_gate_that_is_written_to_is_another_gate():
+    """A method may give what it remembers, and change it in place."""
+    class Own(METHODS["edge_popup"]):
+        def memory(self, layer, scores, seed):
+            return {"gate": self.rank(scores).tensor() > 0}
+
+        def gates(self, search):
+            return [layer.memory("gate") for layer in search.layers]
+
+    net = attached(SearchSettings())
+    search = search_of(net)
+    search.method = Own(search.settings)
+    for layer, score in search.pairs():
+        layer.remember(search.method.memory(layer, score, 0))
+    for _ in range(3):
+        loss(net).backward()
+        gate, layer = search.layers[0].memory("gate"), search.layers[0]
+        assert torch.equal(layer.kept_weight.weight, layer.dense(gate))
+        gate.logical_not_()
+
+
+def test_what_is_read_outside_of_a_pass_is_the_readers():
+    net = attached(SearchSettings())
+    with torch.no_grad():
+        read = [net[0].weight]
+        first = read[0].clone()
+        step(net, 0.5)
+        read.append(net[0].weight)
+    assert torch.equal(read[0], first) and not torch.equal(*read)
+
+
+def test_scores_that_do_not_learn_are_passed_through():
+    net = attached(SearchSettings("sampled"))
+    for score in scores(net):
+        score.requires_grad_(False)
+    points = net.inputs.clone().requires_grad_()
+    (net(points).sum() + net(points).sum()).backward()
+    assert points.grad.isfinite().all()
+
+
+def test_values_in_the_place_of_others_make_another_weight():
+    net = attached(SearchSettings())
+    loss(net).backward()
+    layer = search_of(net).layers[0]
+    layer.values = layer.values.half().float()
+    assert torch.equal(net[0].weight, layer.dense(search_of(net).select()[0]))
+
+
+def test_a_copy_made_in_a_pass_is_in_none():
+    net, copies = attached(SearchSettings()), []
+    net[1].register_forward_hook(lambda module, inputs, output: copies.append(copy.deepcopy(net)))
+    with torch.no_grad():
+        net(net.inputs)
+    other = copies[0]
+    step(other, 0.5)
+    assert torch.equal(other[0].weight, search_of(other).layers[0].dense(search_of(other).select()[0]))

@@ -349,3 +349,49 @@ def test_a_method_uses_the_settings_that_it_says(method, setting):
     usual, other = train(**often), train(**often | {setting: CHANGED[setting]})
     same = all(map(torch.equal, usual, other))
     assert same == (setting not in METHODS[method].uses)
+
+
+def searched(method, steps=40, **settings):
+    """A network of two layers whose first has the larger scores, after a search with noise in the place of gradients."""
+    net = attach(nn.Sequential(nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 10)), er_p=1.0, k=0.3,
+                 search=SearchSettings(method, **settings))
+    noise = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        with torch.no_grad():
+            for size, score in zip((0.2, 0.01), scores(net), strict=True):
+                score.add_(size * torch.rand(len(score), generator=noise))
+        net(torch.ones(1, 10))
+        advance(net, (step + 1) / steps)
+    return net
+
+
+def test_gem_miner_freezes_over_the_whole_network_under_a_global_scope():
+    kept = [row.kept for row in densities(searched("gem_miner", scope="global"))]
+    assert sum(kept) == 60 and kept[0] > 40
+    floored = densities(searched("gem_miner", scope="global", floor=0.9))
+    assert [row.kept for row in floored] == [33, 27]
+    assert [row.kept for row in densities(searched("gem_miner"))] == [30, 30]
+
+
+def test_random_under_a_global_scope_prefers_no_layer():
+    net = attach(nn.Sequential(nn.Linear(784, 20), nn.Linear(20, 100)), er_p=1.0, k=0.1, method="random", scope="global")
+    assert [row.density for row in densities(net)] == pytest.approx([0.1, 0.1], abs=0.02)
+
+
+def test_iterand_redraws_no_edge_that_an_annealed_search_uses():
+    net = attach(nn.Linear(40, 20), er_p=1.0, k=0.2,
+                 search=SearchSettings("iterand", anneal="linear", redraw_every=1, redraw_rate=1.0))
+    layer = search_of(net).layers[0]
+    for step in range(1, 6):
+        before = layer.values.clone()
+        advance(net, step / 10)
+        used, changed = search_of(net).method.gates(search_of(net))[0] != 0, layer.values != before
+        assert layer.kept < int(used.sum()) < layer.count
+        assert bool(changed.any()) and not bool((changed & used).any())
+
+
+def test_the_ticket_passes_no_gradient_to_gates():
+    net, layer, score = one_layer("gates", er_p=0.7)
+    layer.memory("scale").fill_(2.0)
+    net.eval()(torch.randn(5, 8)).sum().backward()
+    assert not score.grad.any()

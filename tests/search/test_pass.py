@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from popup import SearchSettings, attach, merge, scores
+from popup import SearchSettings, UsageError, attach, merge, scores
 from popup.search import network
 from popup.search.network import search_of
 
@@ -133,17 +133,39 @@ class Parts(nn.Sequential):
         return checkpoint(self[2], x, use_reentrant=False) if self.anew else self[2](x)
 
 
+@pytest.mark.parametrize("evaluated", [False, True])
 @pytest.mark.parametrize("search", [SearchSettings(anneal="linear"), SearchSettings("gates"), SearchSettings("sampled"),
-                                    SearchSettings("gem_miner"), SearchSettings("biprop", scope="global")])
-def test_a_part_that_is_computed_anew_has_the_gates_of_its_forward_pass(search):
+                                    SearchSettings("averaged"), SearchSettings("gem_miner"),
+                                    SearchSettings("biprop", scope="global")])
+def test_a_part_that_is_computed_anew_has_the_gates_of_its_forward_pass(search, evaluated):
     found = []
     for anew in (False, True):
         net = attach(Parts(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), er_p=0.6, k=0.5, search=search)
         net.anew = anew
+        if search.method == "averaged":
+            turn_over(net)
         torch.manual_seed(0)
-        net(torch.randn(3, 6, generator=torch.Generator().manual_seed(1))).square().sum().backward()
+        inputs = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+        total = net(inputs).square().sum()
+        if evaluated:  # with the ticket, which an averaged search trains by another selection
+            with torch.no_grad():
+                net.eval()(inputs)
+            net.train()
+        total.backward()
         found.append([score.grad for score in scores(net)])
     assert all(map(torch.equal, *found)) and found[0][1].count_nonzero()
+
+
+def test_a_whole_network_that_is_computed_anew_must_not_have_been_another():
+    """Reentrant checkpoints run the forward pass without gradients, which is done with the ticket."""
+    inputs = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    net, other = two_layers(), two_layers()
+    net(inputs).sum().backward()
+    checkpoint(other, inputs, use_reentrant=True).sum().backward()
+    assert all(torch.equal(one.grad, two.grad) for one, two in zip(scores(net), scores(other), strict=True))
+    for search in (SearchSettings(anneal="linear"), SearchSettings("sampled"), SearchSettings("averaged")):
+        with pytest.raises(UsageError, match="use_reentrant=False"):
+            checkpoint(two_layers(search=search), inputs, use_reentrant=True).sum().backward()
 
 
 def test_a_copy_selects_by_its_own_scores():

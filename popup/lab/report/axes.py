@@ -95,6 +95,9 @@ def log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
     sets = [[digit * 10.0**power for power in range(-9, 1) for digit in digits] for digits in ((1, 2, 5), range(1, 10))]
     clear = [[tick for tick in ticks if 0.7 * low <= tick <= min(1.0, 1.4 * high)] for ticks in sets]
     ticks = next((ticks for ticks in clear if len(ticks) > 1), clear[-1])
+    if high < 1.05 * low:
+        panel.set_xlim(low / 2, 2 * high)
+        ticks = [round(high, 4)]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
 

@@ -37,11 +37,13 @@ TICKET = "ticket"
 
 @dataclass(frozen=True)
 class Subnetwork:
-    """What a control starts from: the recipe, each layer's source, and the ticket's mask over its edges."""
+    """What a control starts from: the recipe, each layer's source, the ticket's mask over its edges, and what it makes of its
+    weights under a mask (values float32 [edges], mask bool [edges] -> values)."""
 
     recipe: Recipe
     sources: list[LayerSource]
     selected: list[np.ndarray]  # bool [edges] a layer
+    values: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda values, mask: values
 
     def keep(self, choose: Callable[[str, np.ndarray], np.ndarray]) -> list[LayerSource]:
         """Each layer's source cut down to what `choose(name, the ticket's mask)` selects of its edges."""
@@ -86,8 +88,10 @@ def shuffled_mask(start: Subnetwork) -> list[LayerSource]:
 
 def redrawn_weights(start: Subnetwork) -> list[LayerSource]:
     """The learned mask on weights of another draw."""
-    redrawn = [replace(source, values=draw_values(start.recipe, source.layer, source.p_l, source.edges, "redrawn weights"))
-               for source in start.sources]
+    redrawn = []
+    for source, mask in zip(start.sources, start.selected, strict=True):
+        drawn = draw_values(start.recipe, source.layer, source.p_l, source.edges, "redrawn weights")
+        redrawn.append(replace(source, values=start.values(torch.from_numpy(drawn), torch.from_numpy(mask)).numpy()))
     return replace(start, sources=redrawn).keep(lambda name, mask: mask)
 
 

@@ -178,7 +178,7 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
                         "which finds the ticket anew")
     ticket = load(path)
     sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]
-    return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers])
+    return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers], ticket.method.values)
 
 
 def _describe_data(data: Dataset) -> Result:

@@ -16,8 +16,6 @@ class Biprop(Method):
     not binarised.
     """
 
-    constant_values = False
-
     def values(self, values: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         selected = gate != 0
         total = torch.where(selected, values.abs(), 0).sum(dtype=torch.float64)

@@ -9,5 +9,6 @@ class EdgePopup(Method):
         ds = (dL/dW_eff * W) * sign(s)
 
     Differences: exactly n_l edges are kept (published code keeps ties or is off by one through float error); with
-    rank='value' the largest s are kept, as in the paper's text, and ds has no sign(s); k may be annealed (`anneal`).
+    rank='value' the largest s are kept, as in the paper's text, and ds has no sign(s); k may be annealed (`anneal`), and while
+    more than the ticket's edges are kept W, and so ds, is multiplied by sqrt(k / k_now).
     """

@@ -24,7 +24,8 @@ class Gates(Method):
     the penalty. Differences: the paper sets the density by the penalty's strength alone; here the ticket keeps exactly the
     n_l highest s, the penalty is STRENGTH times what a layer has open beyond n_l, and scores start where the mean gate is k.
     c_l = sqrt(n_l / sum z^2), at most MOST and a constant to the gradient, gives activations the size that the ticket's have:
-    without it a network that has no norms fades from layer to layer and learns nothing. The ticket has no c_l.
+    without it a network that has no norms fades from layer to layer and learns nothing. The ticket has no c_l. A global scope is
+    for the ticket alone: penalty and c_l stay with each layer's n_l.
     """
 
     rate = 100.0
@@ -55,6 +56,8 @@ class Gates(Method):
         return layer.memory("scale").clone()
 
     def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+        if gate.dtype is torch.bool:  # the ticket's, which passes nothing on
+            return torch.zeros_like(scores)
         return ((gate > 0) & (gate < scale)) * scale
 
     def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,6 @@ import torch
 
 from popup.search.keys import Keys, signed_keys
 from popup.search.methods.method import Method
-from popup.search.select import top
-from popup.source.recipe import kept_edges
 
 if TYPE_CHECKING:
     from popup.search.network import Search
@@ -24,7 +22,7 @@ class GemMiner(Method):
     loss gets STRENGTH times the sum of s^2. In FREEZINGS rounds, evenly over the search, the edges with the lowest
     scores leave q for good, in a geometric course from all edges to the n_l that are kept; the ticket keeps the highest
     scores of q. Differences from the authors' code (github.com/ksreenivasan/pruning_is_enough, `hc_iter`): a layer's own
-    share is frozen (there the whole network is ranked: scope='global' does so for the ticket), there every 5 of 150 epochs;
+    share is frozen (there the whole network is ranked, as here with scope='global'), there every 5 of 150 epochs;
     the number kept is exact, where theirs are the scores of q above 1/2, so at most that many; their penalty is 3e-6 to
     1e-4, more for sparser tickets. During the search the number of ones is not that of the ticket.
     """
@@ -58,6 +56,5 @@ class GemMiner(Method):
         before, now = (int(progress * (self.FREEZINGS + 1)) for progress in (search.before, search.progress))
         if now > before:
             left = search.recipe.k ** min(1.0, now / self.FREEZINGS)
-            for layer, scores in search.pairs():
-                count = max(layer.kept, kept_edges(left, layer.count))
-                layer.memory("free").copy_(top(self.keys(layer, scores), count))
+            for layer, free in zip(search.layers, search.top([self.keys(*pair) for pair in search.pairs()], left), strict=True):
+                layer.memory("free").copy_(free)

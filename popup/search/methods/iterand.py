@@ -39,7 +39,8 @@ class Iterand(Method):
     def after_step(self, search: Search) -> None:
         turn, rest = divmod(search.steps, self.settings.redraw_every)
         if rest == 0 and search.progress < self.LAST:
-            for layer, selected in zip(search.layers, search.select(), strict=True):
+            used = search.top([self.training_keys(*pair) for pair in search.pairs()], search.k_now())  # more than the ticket's
+            for layer, selected in zip(search.layers, used, strict=True):
                 self._redraw(search, layer, selected, turn)
 
     def _redraw(self, search: Search, layer: EdgeWeight, selected: torch.Tensor, turn: int) -> None:

@@ -26,10 +26,11 @@ class Method:
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
     redraws = False          # whether edges that are not selected may get new weights from the streams
     uses: tuple[str, ...] = ("rank", "score_scale", "anneal")  # the settings that matter to it, beside method and scope
-    constant_values = True   # whether a selected edge's effective weight is its W, whatever else is selected
 
     def __init__(self, settings: SearchSettings) -> None:
         self.settings = settings
+        # whether a selected edge's effective weight is its W, whatever else is selected
+        self.constant_values = type(self).values is Method.values
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
         """The first scores, from `uniform` [edges], float64 in (0, 1): here uniform in +-score_scale / sqrt(fan_in).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from popup.search.keys import Keys, magnitude_keys
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Random(Method):
-    """The first scores are the last: S_P is a uniformly random subset of S_ER of exactly the same size."""
+    """The first scores are the last: S_P is a uniformly random subset of S_ER of exactly the same size. A global
+    scope draws from all layers' edges together, but for the best of each."""
 
     learns = False
     uses = ()
+
+    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+        return 2 * uniform - 1  # alike in all layers, or a global scope would prefer those of a small fan-in
 
     def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)

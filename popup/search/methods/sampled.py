@@ -21,7 +21,8 @@ class Sampled(Method):
     ds = (dL/dW_eff * W) * sigmoid(s) (1 - sigmoid(s)), the gradient of the probability in the place of the draw's.
     Differences: scores start around logit(k), so that the draws have the ticket's density on average; the ticket keeps
     exactly the n_l highest s in the place of a last draw; the loss gets STRENGTH times a layer's edges times the squared
-    distance of their mean probability from the ticket's n_l / edges, or the density would drift (the paper lets it).
+    distance of their mean probability from the ticket's n_l / edges, or the density would drift (the paper lets it). A
+    global scope is for the ticket alone.
     """
 
     rate = 1000.0
