@@ -9,7 +9,7 @@ from popup.errors import UsageError, check_count, check_name, check_number
 
 CLUSTERS = ("none", "slurm", "local")
 MOST = 1024  # GPUs, nodes, cores of a job
-LONGEST = 24.0 * 366  # hours of a job
+SHORTEST, LONGEST = 0.05, 24.0 * 366  # hours of a job, which is told of its end 90 seconds before
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         check_name("cluster", self.cluster, CLUSTERS)
-        check_number("hours", self.hours, 0.0, LONGEST, open_low=True)
+        check_number("hours", self.hours, SHORTEST, LONGEST)
         check_number("memory", self.memory, 0.0, inf)
         for name, low in (("gpus", 0), ("nodes", 1), ("cpus", 1)):
             if check_count(name, getattr(self, name), low) > MOST:

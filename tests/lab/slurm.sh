@@ -39,10 +39,12 @@ SlurmctldPidFile=/run/slurmctld.pid
 SlurmdPidFile=/run/slurmd.pid
 ReturnToService=2
 AccountingStorageType=accounting_storage/none
-NodeName=localhost CPUs=${CORES:-4} State=UNKNOWN
+GresTypes=gpu
+NodeName=localhost CPUs=${CORES:-4} RealMemory=$(free -m | awk '/^Mem/ {print int($2 / 2)}') Gres=gpu:2 State=UNKNOWN
 PartitionName=low Nodes=localhost Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=5
 PartitionName=high Nodes=localhost MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 CONF
+    echo "NodeName=localhost Name=gpu Count=2" > /etc/slurm/gres.conf  # in name only, so that --gpus can be tried
     pgrep -x slurmctld > /dev/null || slurmctld
     pgrep -x slurmd > /dev/null || slurmd -N localhost
     for _ in $(seq 60); do
@@ -57,6 +59,7 @@ stop() {
     for daemon in slurmd slurmctld munged; do
         if [ "$daemon" = munged ]; then place=/run/munge/munged.pid; else place=/run/$daemon.pid; fi
         [ -s "$place" ] && kill "$(cat "$place")" || true
+        for _ in $(seq 20); do pgrep -x "$daemon" > /dev/null || break; sleep 0.5; done
     done
 }
 

@@ -47,6 +47,7 @@ def main(out: Path, jobs: str = "3") -> None:
     tell("scontrol", "requeue", first)                    # killed by SLURM, and queued again
     tell("scancel", "--signal=USR2", second)              # writes a checkpoint and has itself requeued
     time.sleep(10)
+    reported += "not over yet" in tell(*RUN, "report", str(out / "slurm"))
     tell("sbatch", "-p", "high", "-n", "4", "-o", "/dev/null", "--wrap", "sleep 20")   # takes every core from the sweep
     while tell("squeue", "-h", "-j", array, "-o", "%i").strip():
         reported += "not over yet" in tell(*RUN, "report", str(out / "slurm"))

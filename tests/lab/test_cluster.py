@@ -99,7 +99,7 @@ def test_what_slurm_is_asked_for():
 
 
 @pytest.mark.parametrize(("options", "reason"), [
-    (["--cluster", "slrum"], "did you mean 'slurm'?"), (["--cluster", "slurm", "--hours", "0"], "hours is 0.0"),
+    (["--cluster", "slrum"], "did you mean 'slurm'?"), (["--cluster", "slurm", "--hours", "0.02"], "hours is 0.02"),
     (["--cluster", "slurm", "--sbatch", "account"], "give NAME=VALUE"),
     (["--cluster", "slurm", "--gpus", "-1"], "gpus is -1")])
 def test_wrong_options_are_one_line(options, reason, tmp_path, capsys):

@@ -62,6 +62,14 @@ def test_tensorboard_has_each_metric_of_each_epoch_once_though_the_run_was_inter
 
 @missing("wandb")
 @pytest.mark.filterwarnings("ignore")
+def test_what_wandb_does_not_take_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    assert main([*RUN, "--out", str(tmp_path), "--log", "wandb"], MODELS) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("popup: --log wandb cannot begin a run") and "WANDB_MODE=offline" in line for line in lines) == 1
+
+
+@missing("wandb")
 def test_wandb_writes_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main([*RUN, "--out", str(tmp_path), "--log", "wandb"], MODELS) == 0

@@ -14,17 +14,19 @@ import torch
 
 from models import MODELS
 from popup.errors import UsageError
-from popup.lab.commands.command import main
+from popup.lab.commands.arguments import parse
+from popup.lab.commands.command import _do, main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.batches import Batches
+from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.ranks import Ranks, under_torchrun
 from popup.lab.training.stop import Stop, Stopped
 from popup.ticket.ticket import load
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -98,9 +100,94 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(tmp_pa
     assert min(same) > 0.95, "what one process finds from the start, but for float noise and what follows from it"
 
 
+def test_a_rank_that_is_asked_to_end_in_an_evaluation_has_all_end_after_it(tmp_path):
+    script = tmp_path / "asked.py"
+    script.write_text(f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from models import MODELS
+from popup.lab.commands.arguments import parse
+from popup.lab.commands.command import _do, main
+from popup.lab.training import training
+
+evaluate, turns = training.evaluate, []
+
+def asked(*arguments):
+    turns.append(1)
+    if len(turns) == 2 and os.environ.get("RANK") == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate(*arguments)
+
+training.evaluate = asked
+sys.exit(main(sys.argv[1:], MODELS))
+""")
+    run = ["--epochs", "4", "--widths", "32", "--batch-size", "64", "--checkpoint-seconds", "1000", "--out"]
+    one, whole = tmp_path / "one", tmp_path / "whole"
+    asked = subprocess.run([*TORCHRUN, str(script), *run, str(one)], cwd=ROOT, env=QUIET, capture_output=True, text=True,
+                           check=False)
+    assert asked.returncode == 1 and [line for line in asked.stderr.splitlines() if line.startswith("popup:")] == [
+        "popup: terminated; the same command goes on from here"]
+    (place,) = one.iterdir()
+    assert (place / "checkpoint.safetensors").exists() and len((place / "metrics.jsonl").read_text().splitlines()) == 2
+    for out in (one, whole):
+        done = subprocess.run([*TORCHRUN, "run.py", *run, str(out), "--log", "tensorboard"] if out == one else
+                              [*TORCHRUN, "run.py", *run, str(out)], cwd=ROOT, env=QUIET, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, done.stderr
+    assert (one / place.name / "ticket.safetensors").read_bytes() == (whole / place.name / "ticket.safetensors").read_bytes()
+
+
+class Asked(Ranks):
+    """Two ranks of which this one is asked to end while it waits for what the other says."""
+
+    def highest(self, *numbers):
+        if not numbers[0]:
+            STOP.ask(signal.SIGTERM)
+        return list(numbers)
+
+
+STOP = Stop()
+
+
+def test_a_wish_to_end_that_comes_while_the_ranks_agree_is_not_lost():
+    class State:
+        ranks = Asked(0, 2)
+        moving = False
+
+        def settle(self):
+            pass
+
+    checkpoints, places = Checkpoints(stop=STOP), []
+    with pytest.raises(Stopped), checkpoints.guard(State()):
+        for place in range(3):
+            places.append(place)
+            checkpoints.after_step(State())
+    assert places == [0, 1], "heard at the next place"
+
+
+@pytest.mark.parametrize("option", [["--plan-only"], ["--cluster", "local"]])
+def test_what_one_process_does_is_refused_to_several(option, tmp_path):
+    request = parse(["--k", "0.3", "0.5", *option, "--out", str(tmp_path)], "", {"model": list(MODELS), "dataset": ["digits"]})
+    with pytest.raises(UsageError, match=f"{option[0]} is for a run of one process"):
+        _do(request, Laboratory(MODELS, Machine("cpu"), tmp_path, ranks=Ranks(0, 2)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_ranks_that_do_not_meet_can_be_ended(tmp_path):
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29433"}
+    process = subprocess.Popen([sys.executable, "run.py", "--out", str(tmp_path / "runs")], cwd=ROOT, env={**QUIET, **told})
+    while not any(line.split()[1].endswith(f":{29433:04X}") for kind in ("tcp", "tcp6")
+                                for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]):
+        assert process.poll() is None
+        time.sleep(0.1)  # until it listens for the other
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(timeout=20) != 0
+
+
 def test_a_batch_that_cannot_be_dealt_is_refused():
     images, labels = torch.zeros(40, 1, 2, 2), torch.zeros(40, dtype=torch.int64)
-    with pytest.raises(UsageError, match=r"a batch of 32 images cannot be dealt to 3 ranks .* multiple of 3"):
+    with pytest.raises(UsageError, match=r"a batch of 32 images \(.*\) cannot be dealt to 3 ranks: .* multiple of 3"):
         Batches(images, labels, 32, (), 0, Ranks(0, 3))
     with pytest.raises(UsageError, match="multiple of 5"):
         Batches(images, labels, 32, (), 0, Ranks(), 5)

@@ -71,7 +71,8 @@ def test_a_worker_without_a_plan_is_told_so(tmp_path, capsys):
     assert main(["worker", str(tmp_path / "absent")], MODELS) == 2
     assert "no directory" in capsys.readouterr().err
     assert not (tmp_path / "absent").exists()
-    assert main(["worker", str(tmp_path)], MODELS) == 0
+    assert main(["worker", str(tmp_path)], MODELS) == 2
+    assert "nothing is planned in" in capsys.readouterr().err
 
 
 def test_a_file_system_without_locks_is_an_error_and_not_a_cell_of_another(tmp_path, monkeypatch):

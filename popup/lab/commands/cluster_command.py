@@ -7,6 +7,7 @@ twice; and a control needs no job of its own that waits for its ticket's.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -67,16 +68,19 @@ class WorkerJob:
         return DelayedSubmission(self)
 
 
+def check_submitit(cluster: Cluster) -> None:
+    """A UsageError without submitit."""
+    if importlib.util.find_spec("submitit") is None:
+        raise UsageError(f"--cluster {cluster.cluster} needs a package that is not there: python -m pip install submitit")
+
+
 def submit(laboratory: Laboratory, cluster: Cluster, jobs: int) -> list[str]:
     """Submit `jobs` workers on the laboratory's directory; returns the jobs' names.
 
-    A UsageError without submitit or SLURM.
+    A UsageError without SLURM.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise UsageError(f"--cluster {cluster.cluster} needs a package that is not there: "
-                         "python -m pip install submitit") from None
+    import submitit
+
     out = laboratory.out.resolve()
     try:
         executor = submitit.AutoExecutor(out / "jobs", cluster=cluster.cluster, slurm_max_num_timeout=MOST_REQUEUES,

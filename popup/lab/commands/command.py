@@ -69,6 +69,8 @@ def _do(request: Request, laboratory: Laboratory) -> int:
     roles = request.output.roles(len(request.configs) > 1)
     if note := unused_note(request.given, roles):
         print(note)
+    if request.output.plan_only or request.cluster.cluster != "none":
+        laboratory.ranks.check_alone("--plan-only" if request.output.plan_only else "--cluster")
     if request.output.plan_only:
         return plan_grid(laboratory, request.configs, roles)
     if request.cluster.cluster != "none":

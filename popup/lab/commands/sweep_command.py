@@ -9,7 +9,7 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.lab.cluster import Cluster
 from popup.lab.commands.arguments import parse_as
-from popup.lab.commands.cluster_command import MOST_JOBS, submit
+from popup.lab.commands.cluster_command import MOST_JOBS, check_submitit, submit
 from popup.lab.config import Config
 from popup.lab.report.report import report_text, write_report
 from popup.lab.report.results import read_directory, read_runs
@@ -53,6 +53,7 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
 def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], cluster: Cluster,
                 workers: int) -> int:
     """Plan the grid and submit jobs that do it, which go on after this has ended."""
+    check_submitit(cluster)
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     if not left:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_groups
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
@@ -49,6 +50,9 @@ def join(laboratory: Laboratory, retry: bool = False) -> int:
         cell.forget_failure()
     if strange:
         print(another_version(strange), flush=True)
+    elif not cells:
+        raise UsageError(f"nothing is planned in {laboratory.out}/ yet: start with python run.py ... --plan-only --out "
+                         f"{laboratory.out}")
     log = WorkerLog()
     while laboratory.ranks.share(left := [cell.config for cell in find_cells(laboratory.out)[0] if not cell.over()]):
         work(laboratory, left, log.tell)  # and look again: more may have been planned

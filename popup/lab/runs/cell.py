@@ -49,6 +49,10 @@ class Cell:
     def label(self) -> str:
         return label(self.config)
 
+    def planned(self) -> bool:
+        """Whether there is a directory of it, by which workers find it."""
+        return (self.path / "config.json").exists()
+
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import netrc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from popup.errors import UsageError
 from popup.lab.runs.record import RunDirectory
@@ -62,10 +64,14 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
         import wandb as service
     except ImportError:
         raise UsageError(_missing("wandb")) from None
-    mode = os.environ.get("WANDB_MODE") or ("online" if service.api.api_key else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     name = directory.config.hash()
-    run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,
-                       dir=str(directory.path), config=directory.config.flat(), settings=service.Settings(silent=True))
+    try:
+        run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,
+                           dir=str(directory.path), config=directory.config.flat(), settings=service.Settings(silent=True))
+    except (service.errors.Error, ValueError) as error:  # no network, a key that is none, a mode it does not know
+        raise UsageError(f"--log wandb cannot begin a run ({' '.join(str(error).split()):.200}): set WANDB_MODE=offline, and "
+                         "`wandb sync` it later") from None
     first = run.step
 
     def log(metrics: Metrics) -> None:
@@ -76,6 +82,17 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
         yield log
     finally:
         run.finish()
+
+
+def _has_key() -> bool:
+    """Whether a login is known to wandb: in the environment, or in the netrc file where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 MAKERS: dict[str, Callable[[RunDirectory], contextlib.AbstractContextManager[Log]]] = {

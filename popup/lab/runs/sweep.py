@@ -28,7 +28,7 @@ from popup.lab.training.training import RunFailed
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end
-REFUSED, DYING = "refused", "dying"  # events of a worker that ends
+REFUSED, BROKEN, DYING = "refused", "broken", "dying"  # events of a worker that ends
 MOST_DEATHS = 2  # workers that may die on one cell before the cell is called failed
 
 
@@ -48,13 +48,15 @@ class Worker:
         self.cell, self.said = "", ""
 
     def read(self) -> Event | None:
-        """The next event, None if the worker has ended. A UsageError if it cannot do its cells."""
+        """The next event, None if the worker has ended. A UsageError if it cannot do its cells, a RunFailed if nobody could."""
         try:
             event = self.events.recv()
         except EOFError:
             return None
         if event.kind == REFUSED:
             raise UsageError(event.reason)
+        if event.kind == BROKEN:
+            raise RunFailed(event.reason)
         if event.kind == DYING:
             self.said = event.reason
             return self.read()
@@ -139,7 +141,10 @@ def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], 
         sys.exit(STOPPED)
     except UsageError as error:
         _tell(events, REFUSED, str(error))
-    except Exception as error:  # a full disk, a GPU that is lost, a parent that is gone
+    except OSError as error:  # a full disk, which every cell would meet
+        _tell(events, BROKEN, described(error))
+        sys.exit(f"popup: a worker ends: {described(error)}")
+    except Exception as error:  # a GPU that is lost
         _tell(events, DYING, described(error))
         sys.exit(f"popup: a worker ends: {described(error)}")
 
@@ -160,7 +165,7 @@ def default_workers(laboratory: Laboratory, configs: Sequence[Config]) -> int:
 def run_sweep(laboratory: Laboratory, configs: Sequence[Config], workers: int) -> list[Cell]:
     """Do all cells of `configs`, with a bar. Returns them; those that failed know why."""
     cells = [Cell(laboratory.out, config) for config in configs]
-    for cell in cells:
+    for cell in cells if laboratory.ranks.first else []:
         cell.forget_failure()
     left = [cell.config for cell in cells if not cell.finished()]
     with Bar(len(cells), len(cells) - len(left)) as bar:
@@ -185,7 +190,7 @@ class Bar:
     def __init__(self, total: int, done: int) -> None:
         self.bar = tqdm(total=total, initial=done, unit="run", disable=None, dynamic_ncols=True)
         self.total, self.done, self.failed, self.began = total, done, 0, time.perf_counter()
-        self.first, self.running = done, {}
+        self.first, self.running, self.over = done, {}, set()
 
     def __enter__(self) -> Bar:
         return self
@@ -200,6 +205,9 @@ class Bar:
                 self.running[event.cell] = event.label
                 continue
             self.running.pop(event.cell, None)
+            if event.cell in self.over:  # a worker that died while it said so
+                continue
+            self.over.add(event.cell)
             self.done += 1
             self.failed += event.kind == "failed"
             self.bar.update()

@@ -51,9 +51,9 @@ def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Even
 
 
 def _check_tickets(pending: Sequence[Cell]) -> None:
-    """A ticket that was in the list has left it by being over."""
     names = {cell.name for cell in pending}
-    lost = [cell for cell in pending if cell.ticket is not None and cell.ticket.name not in names and not cell.ready()]
+    lost = [cell for cell in pending if cell.ticket is not None and not cell.ready()
+            and cell.ticket.name not in names and not cell.ticket.planned()]  # it may be done again by another
     if lost and len(lost) == len(pending):
         raise UsageError(f"{lost[0].path} and what else is left, {len(lost)} in all, are controls of tickets whose directories "
                          f"are gone ({lost[0].ticket.path}): plan the grid again, with the tickets, or remove the controls")

@@ -15,7 +15,7 @@ from pathlib import Path
 from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.training.state import TrainingState
-from popup.lab.training.stop import Stop
+from popup.lab.training.stop import Stop, Stopped
 from popup.ticket.sealed import SealedError, finite, seal, unseal
 
 KIND, FORMAT = "checkpoint", 1
@@ -67,14 +67,22 @@ class Checkpoints:
     def after_step(self, state: TrainingState) -> None:
         """Write if it is time to; raise Stopped if the run is to end. The ranks agree on both, and write before they end."""
         if state.ranks.count > 1:
+            self.agree(state)
+            return
+        if self.path is not None and self._due() and self.stop.number is None:
+            self.write(state)
+        self.stop.check()
+
+    def agree(self, state: TrainingState) -> None:
+        """What `after_step` does of several ranks, at any place that all of them come to with a state that is whole. A rank that
+        is asked to end while it waits for the others is heard at the next place."""
+        if state.ranks.count > 1:
             number, due = state.ranks.highest(self.stop.number or 0, self._due())
-            self.stop.number = number or None
             if due or number:
                 state.settle()
                 self.write(state)
-        elif self.path is not None and self._due() and self.stop.number is None:
-            self.write(state)
-        self.stop.check()
+            if number:
+                raise Stopped(number)
 
     def _due(self) -> bool:
         if self.stop.save:
@@ -96,9 +104,11 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def guard(self, state: TrainingState) -> Iterator[None]:
-        """If the block is stopped, write the state before it ends."""
+        """If the block is stopped, write the state before it ends. Several ranks are stopped where they `agree` only, or one
+        would be gone while the others wait for it."""
         try:
-            yield
+            with self.stop.held() if state.ranks.count > 1 else contextlib.nullcontext():
+                yield
         except KeyboardInterrupt:
             if not state.moving and state.ranks.count == 1:
                 self.write(state)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from popup.errors import UsageError
 from popup.lab.machine import Machine
-from popup.lab.training.stop import RunFailed
+from popup.lab.training.stop import SIGNALS, RunFailed, Stop
 
 TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOST = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "timed out", "socket error",
@@ -96,9 +97,10 @@ class Ranks:
     def check_batch(self, size: int, parts: int) -> None:
         """A UsageError unless a batch can be dealt to all ranks in `parts` equal parts each."""
         if size % (self.count * parts):
-            ranks = f"{self.count} ranks in {parts} equal parts each" if self.count > 1 else f"{parts} equal parts"
-            raise UsageError(f"a batch of {size} images cannot be dealt to {ranks}: give a --batch-size that is a multiple of "
-                             f"{self.count * parts}")
+            each = f" in {parts} equal parts each" if parts > 1 else ""
+            ranks = f"{self.count} ranks{each}" if self.count > 1 else f"{parts} equal parts"
+            raise UsageError(f"a batch of {size} images (never more than there are) cannot be dealt to {ranks}: give a "
+                             f"--batch-size up to it that is a multiple of {self.count * parts}")
 
     def check_alone(self, option: str) -> None:
         """A UsageError if there are several ranks, which `option` is not for."""
@@ -136,15 +138,27 @@ def joined(machine: Machine) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if device.index is None else device.index)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    control = dist.new_group(backend="gloo", timeout=WAIT)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), control)
+    ranks = _meet(device)
     try:
         with silent() if not ranks.first else contextlib.nullcontext():
             yield ranks, device
     except RuntimeError as error:
         raise _explained(error, ranks) from None
     dist.destroy_process_group()
+
+
+def _meet(device: torch.device) -> Ranks:
+    """Wait for the other ranks; a RunFailed if they do not come. Signals end the process here at once: the wait is one call of
+    torch's, in which no handler of Python's is called."""
+    with Stop().listening(dict.fromkeys(SIGNALS, signal.SIG_DFL)):
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            control = dist.new_group(backend="gloo", timeout=WAIT)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunFailed(f"the {os.environ['WORLD_SIZE']} processes (ranks) of this run have not met at "
+                            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({reason:.200})") from None
+    return Ranks(dist.get_rank(), dist.get_world_size(), control)
 
 
 def _explained(error: RuntimeError, ranks: Ranks) -> Exception:

@@ -55,13 +55,19 @@ class Stop:
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Finish the block, and the one it lies in, whatever is asked meanwhile; then end."""
+        with self.held():
+            yield
+        if not self._deferred:
+            self.check()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Finish the block whatever is asked meanwhile, and leave it to a later `check` to end."""
         before, self._deferred = self._deferred, True
         try:
             yield
         finally:
             self._deferred = before
-        if not before:
-            self.check()
 
     @contextlib.contextmanager
     def listening(self, handlers: Mapping[int, Callable] | None = None) -> Iterator[Stop]:

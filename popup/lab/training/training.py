@@ -127,6 +127,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
                     metrics |= state.churn.measure() if state.churn else {}
                     state.finish_epoch(metrics)
                     on_epoch(metrics)
+                if state.epoch < settings.epochs:
+                    checkpoints.agree(state)
     return state.history
 
 
