@@ -44,7 +44,7 @@ NodeName=localhost CPUs=${CORES:-4} RealMemory=$(free -m | awk '/^Mem/ {print in
 PartitionName=low Nodes=localhost Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=5
 PartitionName=high Nodes=localhost MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 CONF
-    echo "NodeName=localhost Name=gpu Count=2" > /etc/slurm/gres.conf  # in name only, so that --gpus can be tried
+    printf 'Name=gpu File=/dev/%s\n' null zero > /etc/slurm/gres.conf  # two GPUs in name only, so that --gpus can be tried
     pgrep -x slurmctld > /dev/null || slurmctld
     pgrep -x slurmd > /dev/null || slurmd -N localhost
     for _ in $(seq 60); do
