@@ -21,7 +21,7 @@ FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "effic
             "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_16"]
 OPTIONS = {"vit_b_16": {"image_size": 32}, "googlenet": {"aux_logits": True, "init_weights": False},
            "inception_v3": {"aux_logits": True, "init_weights": False}}
-SIDES = {"alexnet": 64, "shufflenet_v2_x0_5": 64, "inception_v3": 299}  # else 32; Inception's auxiliary head needs its size
+SIDES = {"alexnet": 64, "shufflenet_v2_x0_5": 96, "inception_v3": 299}  # else 32; Inception's auxiliary head needs its size
 
 
 class WithoutInitialisation(TorchFunctionMode):

@@ -139,7 +139,7 @@ def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
     values, else {}."""
     rows = list(dict.fromkeys(tuple(_value(config, name) for name in names) for config in configs))  # ties go to the first
     counts = [Counter(value for value in column if value != ANY) for column in zip(*rows, strict=True)]
-    if prod(map(len, counts)) < SPARSE * len(rows):
+    if not rows or prod(map(len, counts)) < SPARSE * len(rows):
         return {}
     usual = max(rows, key=lambda row: sum(count[value] for count, value in zip(counts, row, strict=True) if value != ANY))
     return {name: count.most_common(1)[0][0] if value == ANY else value
