@@ -132,8 +132,8 @@ class EdgeWeight(nn.Module):
         return kept.weight.view(self.layer.shape)  # another tensor for each pass, as autograd hangs its graph on it
 
     def prepare(self, gate: torch.Tensor) -> None:
-        """Bring the weight that is kept to what a pass begins with. All layers one after the other take a third of the time
-        that each for itself takes between two convolutions, which leave neither code nor data in the processor's cache."""
+        """Bring the weight that is kept to what a pass begins with. All layers one after the other take less time
+        than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
         kept = self.kept_weight
         if kept.weight is not None and kept.fits(kept.weight.dtype, self.values):
             kept.places = self.places()
