@@ -20,7 +20,7 @@ def vgg(image: Sequence[int], classes: int, widths: Sequence[int], depths: Seque
         for _ in range(depths[block]):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
-        layers.append(nn.MaxPool2d(2))
+        layers.insert(-1, nn.MaxPool2d(2))  # before the last ReLU, as in models/conv.py
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 

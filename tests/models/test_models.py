@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from models import MODELS, resolve
 from models.resnet import Padding
@@ -27,6 +28,32 @@ def test_narrow_networks_give_one_logit_a_class_that_depends_on_the_image(name):
     logits.square().sum().backward()
     assert images.grad.flatten(1).abs().sum(1).min() > 0
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def pooled_last(net):
+    """The same network with each ReLU that follows a max pool before it."""
+    modules = [part for module in net for part in (module if isinstance(module, nn.Sequential) else (module,))]
+    pairs = [place for place, module in enumerate(modules) if isinstance(module, nn.MaxPool2d)]
+    assert pairs and all(isinstance(modules[place + 1], nn.ReLU) for place in pairs)
+    for place in pairs:
+        modules[place:place + 2] = modules[place + 1], modules[place]
+    return nn.Sequential(*modules)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["small_conv", "conv4", "vgg11"])
+def test_pooling_before_the_relu_is_the_same_to_the_bit(name, precision):
+    """In bf16 many values of a window are equal; the images' zeros make windows without a positive value."""
+    torch.manual_seed(0)
+    net = MODELS[name]((3, 32, 32), 10, width=0.25).to(precision).train()
+    images = torch.randn(8, 3, 32, 32).relu().to(precision, memory_format=torch.channels_last)
+    found = []
+    for order in (net, pooled_last(net)):
+        net.zero_grad()
+        logits = order(images)
+        logits.square().sum().backward()
+        found.append([logits, *(parameter.grad.clone() for parameter in net.parameters())])
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize("name", MODELS)
