@@ -22,6 +22,7 @@ from popup.lab.training.training import train_step
 from popup.search.keys import Keys
 from popup.search.methods import METHODS
 from popup.search.network import search_of
+from popup.search.parametrization import EdgeWeight
 from popup.search.select import top
 from popup.search.settings import SearchSettings
 
@@ -43,6 +44,8 @@ def moved(net):
                 module._parameters[name] = nn.Parameter(without_data(parameter), parameter.requires_grad)
         for name, buffer in module._buffers.items():
             module._buffers[name] = without_data(buffer)
+        for name in EdgeWeight.SOURCE if isinstance(module, EdgeWeight) else ():
+            setattr(module, name, without_data(getattr(module, name)))
     return net
 
 

@@ -98,6 +98,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     is none that the seed draws."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
+    if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
+        raise UsageError(f"{type(net).__name__} wraps a network, whose names and gradients it has taken already: attach the "
+                         "network itself, then wrap it")
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
@@ -109,10 +112,12 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     _tell_left_out(net, layers)
     search = Search(recipe, settings)
     freeze(net)
-    for layer in source:
-        _attach_layer(net, search, layer)
+    orders = [tuple(owner(net, layer.layer.name)[0]._parameters) for layer in source]
+    for layer, order in zip(source, orders, strict=True):
+        _attach_layer(net, search, layer, order)
     search.hooks = [net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
+                    net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
     setattr(net, ATTRIBUTE, search)
     return net
@@ -127,14 +132,15 @@ def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
                       f"density: {names}", stacklevel=4)
 
 
-def _attach_layer(net: nn.Module, search: Search, source: LayerSource) -> None:
-    """Replace one weight by its scores [edges] and the parametrization that computes the weight from them."""
+def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...]) -> None:
+    """Replace one weight by its scores [edges] and the parametrization that computes the weight from them. `order`: the names of
+    its module's parameters."""
     module, attribute = owner(net, source.layer.name)
     weight = getattr(module, attribute)
     recipe, edges = search.recipe, len(source.edges)
     first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.layer, edges, recipe.k))
     setattr(module, attribute, nn.Parameter(first.to(weight.device)))
-    layer = EdgeWeight(search, source, weight)
+    layer = EdgeWeight(search, source, weight, order)
     layer.remember(search.method.memory(layer, first, recipe.seed))
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
     parametrize.register_parametrization(module, attribute, layer, unsafe=True)
@@ -152,6 +158,9 @@ def detach(net: nn.Module) -> nn.Module:
         module, attribute = owner(net, layer.layer.name)
         _restore_class(module)
         setattr(module, attribute, nn.Parameter(weight, requires_grad=False))
+        for name in (*layer.order, *(name for name in module._parameters if name not in layer.order)):
+            if name in module._parameters:  # of a bias that is a layer too: not yet
+                module._parameters[name] = module._parameters.pop(name)
     for hook in search.hooks:
         hook.remove()
     delattr(net, ATTRIBUTE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ class KeptWeight:
     No attributes of the parametrization: to set one of an nn.Module takes longer than many a write to the weight.
     """
 
-    __slots__ = ("channels_last", "made", "open", "places", "shown", "values", "versions", "weight")
+    __slots__ = ("channels_last", "pinned", "places", "shown", "users", "values", "versions", "weight")
 
     def __init__(self) -> None:
         self.weight: torch.Tensor | None = None
@@ -20,8 +22,8 @@ class KeptWeight:
         self.places: torch.Tensor | None = None  # the edges' flat indices, while a pass is under way
         self.values: torch.Tensor | None = None  # the edges' values that it was made of
         self.versions = (0, 0, 0)                # its own, those of the values and of what it shows, when it was written to last
-        self.made = 0                            # how often it has been made anew
-        self.open = 0                            # passes that use it and still wait for their backward pass
+        self.users: list[weakref.ref] = []       # the autograd nodes of passes that may need it in a backward pass
+        self.pinned = False                      # whether a pass uses it that has no such node
         self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
@@ -32,7 +34,7 @@ class KeptWeight:
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""
-        self.made, self.open = self.made + 1, 0
+        self.users, self.pinned = [], False
         self.channels_last &= weight.device.type == "cpu"
         self.weight = weight.contiguous(memory_format=torch.channels_last) if self.channels_last else weight
 
@@ -77,13 +79,28 @@ class KeptWeight:
         channel, tap = np.divmod(of_filter, size)
         return flat - of_filter + tap * channels + channel
 
-    def close(self, made: int) -> None:
-        """A pass has had its backward pass, and used the weight that was the `made`-th."""
-        if made == self.made and self.open:
-            self.open -= 1
+    def use(self, node: object | None) -> None:
+        """A pass uses it, whose autograd node this is; None: scores do not learn, and what comes before them may."""
+        if node is None:
+            self.pinned = True
+        else:
+            self.users.append(weakref.ref(node))
+
+    def in_use(self) -> bool:
+        """Whether a backward pass can still need it as it is: the first of a graph, or one more of a graph that is retained."""
+        self.users = [user for user in self.users if _has_tensors(user())]
+        return self.pinned or bool(self.users)
 
     def __reduce__(self) -> tuple:
         return KeptWeight, ()
+
+
+def _has_tensors(node: object | None) -> bool:
+    """Whether an autograd node is there and has not given its tensors free."""
+    try:
+        return node is not None and node._raw_saved_tensors is not None
+    except RuntimeError:  # "Trying to backward through the graph a second time"
+        return False
 
 
 def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from popup.errors import UsageError, check_number
 from popup.search.keys import Keys
@@ -60,6 +61,19 @@ class Search:
         self.layers.append(layer)
         self._brackets.append(Bracket())
         self._owners.append(owner(net, layer.layer.name))
+
+    def check_owners(self, net: nn.Module) -> None:
+        """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
+        for what the network computes."""
+        for layer in self.layers:
+            path, _, name = layer.layer.name.rpartition(".")
+            try:
+                module = net.get_submodule(path)
+            except AttributeError:
+                module = None
+            if not parametrize.is_parametrized(module, name) or module.parametrizations[name][0] is not layer:
+                raise UsageError(f"{layer.layer.name} is no longer what attach made of it (was its module replaced, or pruned?): "
+                                 "change a network before it is attached")
 
     def scores(self) -> list[nn.Parameter]:
         """The score parameter [edges] of each layer, in the network's order."""
@@ -123,6 +137,11 @@ class Search:
         """Whether a forward pass of the network is under way."""
         return self._pass is not None
 
+    @property
+    def passing(self) -> bool:
+        """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
+        return self.in_pass or _in_backward()
+
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the selection of the ticket, as of edge_popup at its final k."""
         own = type(self.method)
@@ -155,6 +174,14 @@ class Search:
         self.steps, self.before, self.progress = steps, progress, progress
         self.method.restored(self)
 
+    def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
+        """Hook of the network, called before a state_dict is loaded: refuse scores of another source while nothing is changed."""
+        for layer in self.layers:
+            path, _, name = layer.layer.name.rpartition(".")
+            key = f"{prefix}{path}{path and '.'}parametrizations.{name}.0._extra_state"
+            if isinstance(state.get(key), torch.Tensor):
+                layer.check_state(state[key])
+
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""
         self.resume(self.steps, self.progress)
@@ -174,6 +201,7 @@ def search_of(net: nn.Module) -> Search:
     search = getattr(net, ATTRIBUTE, None)
     if search is None:
         raise UsageError(f"{type(net).__name__} is not attached: call popup.attach(net, ...) first")
+    search.check_owners(net)
     return search
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,14 +39,17 @@ class SelectEdges(torch.autograd.Function):
         places = layer.places()
         ctx.save_for_backward(scores, places, gate)
         weight = layer.weight(gate, places, dtype)
-        ctx.layer, ctx.made, ctx.scale = layer, layer.kept_weight.made, layer.search.method.scale(layer)
+        ctx.layer, ctx.scale, ctx.passing = layer, layer.search.method.scale(layer), layer.search.passing
         return weight
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         scores, places, gate = ctx.saved_tensors
         layer = ctx.layer
-        layer.kept_weight.close(ctx.made)
+        if not ctx.passing and not layer.search.trains_the_ticket():
+            raise UsageError(f"{layer.layer.name} is trained by a forward pass of a part of the network, which used the ticket; "
+                             f"method {layer.search.settings.method} trains by other gates now: call the network that was "
+                             "attached")
         layer.kept_weight.follow(gradient)
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
@@ -57,29 +60,38 @@ class SelectEdges(torch.autograd.Function):
 class EdgeWeight(nn.Module):
     """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape].
 
-    Holds the frozen source of the layer: its edges and their weights, as buffers that move with the network and are
-    left out of its state_dict, since the seed draws them again. What the method remembers is in it.
+    Holds the frozen source of the layer, its edges and their weights: tensors that move with the network and are left out of
+    its state_dict, since the seed draws them again, and of its buffers, since averages of networks
+    (torch.optim.swa_utils.AveragedModel) average these. What the method remembers is a buffer.
     """
 
+    SOURCE = ("gaps", "values", "zero")
     gaps: torch.Tensor    # [edges], or empty if every entry is an edge
     values: torch.Tensor  # [edges], float32, frozen
 
-    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor) -> None:
+    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
         super().__init__()
         self.search = search
         self.layer: Layer = source.layer
         self.p_l = source.p_l
+        self.order = order  # of its module's parameters
         self.count = len(source.edges)
         self.kept = source.kept(search.recipe.k)
         self.dtype = weight.dtype
         self.memories: tuple[str, ...] = ()
         gaps = edges.encode(source.edges, source.layer.entries)
-        self.register_buffer("gaps", gaps.to(weight.device), persistent=False)
-        self.register_buffer("values", torch.from_numpy(source.values).to(weight.device), persistent=False)
-        self.register_buffer("zero", torch.zeros((), device=weight.device), persistent=False)
+        self.gaps = gaps.to(weight.device)
+        self.values = torch.from_numpy(source.values).to(weight.device)
+        self.zero = torch.zeros((), device=weight.device)
         self._fingerprint: str | None = None
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
         self.kept_weight = KeptWeight()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> EdgeWeight:
+        """What torch moves and converts a module by."""
+        for name in self.SOURCE:
+            setattr(self, name, fn(getattr(self, name)))
+        return super()._apply(fn, recurse)
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
@@ -150,7 +162,7 @@ class EdgeWeight(nn.Module):
         if last is gate:
             return True
         selections = last is not None and gate.dtype is torch.bool and last.dtype is torch.bool
-        if kept.open or torch.is_inference_mode_enabled() or not selections or not self.search.method.constant_values:
+        if kept.in_use() or torch.is_inference_mode_enabled() or not selections or not self.search.method.constant_values:
             return False
         if gate.device.type == "cpu":
             kept.change(gate, places, self.values)
@@ -177,14 +189,22 @@ class EdgeWeight(nn.Module):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""
+        found = self.check_state(state)
+        self.search.steps, self.search.progress = found["steps"], found["progress"]
+
+    def check_state(self, state: torch.Tensor) -> dict[str, Any]:
+        """What `get_extra_state` gave, read; a UsageError if it is of another source."""
         found = json.loads(bytes(state.tolist()))
         if found["source"] != self.fingerprint():
             raise UsageError(f"the scores of {self.layer.name} are of another source: attach with the seed, densities and "
                              "weights that they were learned with")
-        self.search.steps, self.search.progress = found["steps"], found["progress"]
+        return found
 
     def dtype_now(self) -> torch.dtype:
-        """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once."""
+        """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once. (Float64 never
+        is cast.)"""
+        if self.dtype is torch.float64:
+            return self.dtype
         device = self.values.device.type
         known = device == "cpu" or torch.amp.is_autocast_available(device)  # not for tensors without data, on "meta"
         return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else self.dtype
@@ -199,5 +219,5 @@ class EdgeWeight(nn.Module):
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
         if not torch.is_grad_enabled():
             return weight if self.search.in_pass else weight.clone()  # outside of a pass it is somebody's to keep
-        self.kept_weight.open += 1  # though scores may not learn: what comes before may, and needs the weight
+        self.kept_weight.use(weight.grad_fn)
         return weight

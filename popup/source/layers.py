@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
@@ -130,7 +131,7 @@ def is_norm(module: nn.Module) -> bool:
     if isinstance(module, NORMS):
         return True
     named = "norm" in type(module).__name__.lower() and not any(isinstance(part, MASKABLE) for part in module.modules())
-    return named and all(sum(side > 1 for side in parameter.shape) <= 1 for parameter in module.parameters())
+    return named and all(map(is_vector, module.parameters()))
 
 
 def is_gain(name: str) -> bool:
@@ -146,18 +147,32 @@ def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
     recurrent layers, ...), each with its number of weights."""
     names = {layer.name for layer in layers}
     return {name: parameter.numel() for name, parameter in net.named_parameters()
-            if name not in names and sum(side > 1 for side in parameter.shape) > 1}
+            if name not in names and not is_vector(parameter)}
+
+
+def frozen_at(module: nn.Module, name: str, parameter: torch.Tensor) -> float | None:
+    """The value that `freeze` gives a parameter of `module`: 0 for biases, 1 for norms' and blocks' gains; None: its own."""
+    norm = is_norm(module)
+    if not norm and not is_vector(parameter):
+        return None
+    if name.endswith("bias"):
+        return 0.0
+    return 1.0 if is_gain(name) or (norm and name == "weight") else None
+
+
+def is_vector(tensor: torch.Tensor) -> bool:
+    """Whether at most one side is longer than 1."""
+    return sum(side > 1 for side in tensor.shape) <= 1
 
 
 def freeze(net: nn.Module) -> None:
     """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are."""
+    stay as they are: a matrix too, whatever it is called (it projects, or is added to attention)."""
     for module in net.modules():
         if is_norm(module) and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
         for name, parameter in module.named_parameters(recurse=False):
             parameter.requires_grad_(False)
-            if name.endswith("bias"):
-                parameter.data.zero_()
-            elif is_gain(name) or (is_norm(module) and name == "weight"):
-                parameter.data.fill_(1.0)
+            value = frozen_at(module, name, parameter)
+            if value is not None:
+                parameter.data.fill_(value)

@@ -17,6 +17,8 @@ from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 
 GIVEN, SEARCH = "given", "search"
 BIASES = ("zero", SEARCH)
+ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
+            "size: use weights 'kaiming_normal'")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class Recipe:
             raise UsageError(f"density is {self.density!r} and mask is {self.mask!r}, which has layerwise densities of its "
                              "own: leave density out")
         if self.mask == "synflow" and self.weights == "signed_constant":
-            raise UsageError("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' "
-                             "those of a layer have one size: use weights 'kaiming_normal'")
+            raise UsageError(ONE_SIZE)
         if self.searches_biases and self.mask in COMPUTED:
             raise UsageError(f"bias is 'search' and mask is {self.mask!r}, which ranks weights alone: use bias 'zero', or "
                              f"mask {' or '.join(MASKS)}")

@@ -21,7 +21,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.source.layers import Layer, find_layers, freeze, is_norm, owner
 from popup.source.masks import share
-from popup.source.recipe import GIVEN, Recipe, draw_values
+from popup.source.recipe import GIVEN, ONE_SIZE, Recipe, draw_values
 
 PART = 32     # images differentiated at once
 ROUNDS = 100  # of SynFlow's schedule, as in the paper
@@ -69,6 +69,8 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
     what a round has removed never returns, though its s, 0, may tie with others'. Raises UsageError where R is not finite,
     or does not depend on a layer that the network uses.
     """
+    if recipe.weights == "signed_constant":
+        raise UsageError(ONE_SIZE)
     net, weights = _dense(net, recipe)
     for module in net.eval().modules():
         if isinstance(module, nn.Hardtanh):  # ReLU6 is one

@@ -112,8 +112,9 @@ def constants(value: Any, entries: int) -> dict[str, tuple[float, tuple[int, ...
         raise ValueError("constants are no object")
     found = {}
     for name, pair in value.items():
-        if not (isinstance(pair, list) and len(pair) == 2 and finite(pair[0]) and pair[0] in (0, 1)):
-            raise ValueError(f"the constant {name!r} is not [0 or 1, shape]")
+        wanted = 0 if name.endswith("bias") else 1
+        if not (isinstance(pair, list) and len(pair) == 2 and finite(pair[0]) and pair[0] == wanted):
+            raise ValueError(f"the constant {name!r} is not [{wanted}, shape]")
         found[name] = (float(pair[0]), check_shape(name, pair[1], 0, 5))
     if sum(prod(shape) for _, shape in found.values()) > entries + MOST_CONSTANTS:
         raise ValueError("the constants are larger than the network")

@@ -79,9 +79,12 @@ class Ticket:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        weights = {layer.layer.name: layer.weight(self.recipe, self.method) for layer in self.layers}
+        return {layer.layer.name: layer.weight(self.recipe, self.method) for layer in self.layers} | self.others()
+
+    def others(self) -> dict[str, torch.Tensor]:
+        """What of the network is no layer: constants, given parameters, statistics."""
         constants = {name: torch.full(shape, value) for name, (value, shape) in self.constants.items()}
-        return weights | constants | self.given | self.statistics
+        return constants | self.given | self.statistics
 
     def apply(self, net: nn.Module) -> nn.Module:
         """Make the plain network `net` this ticket, in place: sparse weights, all frozen. Returns `net`.
@@ -183,6 +186,9 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         if room not in rooms or not rest:
             raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
+    names = [*(layer.layer.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice[0]!r} is there more than once, as a layer, a constant, given or a statistic")
     about = metadata["about"]
     if not isinstance(about, dict):
         raise ValueError("about is no object")

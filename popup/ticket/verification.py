@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from popup.source.layers import is_gain, is_vector
+from popup.source.masks import share
 from popup.source.recipe import GIVEN, LayerSource
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
@@ -22,15 +26,16 @@ class Verification:
     foreign: tuple[str, ...]      # the seed gives other edges or weights than were recorded
     outside: tuple[str, ...]      # W * S_P has an entry off the edges, or with another weight than the source's
     miscounted: tuple[str, ...]   # other counts than k asks for
+    trained: tuple[str, ...]      # biases that are not 0, gains of norms and blocks that are not 1
 
     @property
     def holds(self) -> bool:
-        return not (self.foreign or self.outside or self.miscounted)
+        return not (self.foreign or self.outside or self.miscounted or self.trained)
 
 
 def verify(ticket: Ticket) -> Verification:
     """Check the laws on a ticket; that its file is whole was checked when it was loaded."""
-    foreign, outside, wanted = [], [], []
+    foreign, outside, wanted, others = [], [], [], ticket.others()
     for layer in ticket.layers:
         source = _source(ticket, layer)
         if source is None:
@@ -38,11 +43,12 @@ def verify(ticket: Ticket) -> Verification:
             continue
         wanted.append(source.kept(ticket.recipe.k))
         effective = layer.effective(ticket.recipe, ticket.method)
-        if not _within(layer.weight(ticket.recipe, ticket.method).numpy().reshape(-1), effective):
+        weight = others.get(layer.layer.name, layer.weight(ticket.recipe, ticket.method))  # what the network gets
+        if not _within(weight.numpy().reshape(-1), effective):
             outside.append(layer.layer.name)
     miscounted = () if foreign else _miscounted(ticket, wanted)
     edges = sum(len(layer.selected) for layer in ticket.layers)
-    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), miscounted)
+    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), miscounted, _trained(others))
 
 
 def _source(ticket: Ticket, layer: TicketLayer) -> LayerSource | None:
@@ -68,6 +74,26 @@ def _miscounted(ticket: Ticket, wanted: list[int]) -> tuple[str, ...]:
     """Layers, or under a global scope the whole, that do not keep exactly what k asks for."""
     pairs = list(zip(ticket.layers, wanted, strict=True))
     if ticket.settings.scope == "global":
-        empty = tuple(layer.layer.name for layer, want in pairs if want and not layer.kept)
+        floors = [max(min(1, want), share(ticket.settings.floor, want) if ticket.settings.floor else 0) for _, want in pairs]
+        empty = tuple(layer.layer.name for (layer, _), floor in zip(pairs, floors, strict=True) if layer.kept < floor)
         return empty if sum(layer.kept for layer in ticket.layers) == sum(wanted) else ("the whole network", *empty)
     return tuple(layer.layer.name for layer, want in pairs if layer.kept != want)
+
+
+def _trained(others: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """The parameters that attach sets and that have other values: a norm's weight is known by a bias of its shape, or by running
+    statistics, beside it."""
+    found = []
+    for name, tensor in others.items():
+        path, dot, attribute = name.rpartition(".")
+        beside = [others.get(f"{path}{dot}{other}") for other in ("bias", "running_mean", "weight")]
+        norm = any(other is not None and other is not tensor and other.shape == tensor.shape for other in beside)
+        if attribute.endswith("bias") and (norm or is_vector(tensor)):
+            wanted = 0.0
+        elif (is_gain(attribute) and is_vector(tensor)) or (attribute == "weight" and norm):
+            wanted = 1.0
+        else:
+            continue
+        if not bool((tensor == wanted).all()):
+            found.append(name)
+    return tuple(found)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
 
 from popup import UsageError, attach, densities, detach, extract, merge, scores
 from popup.search import SearchSettings
@@ -411,3 +412,78 @@ def test_a_replica_of_a_layer_is_told_what_to_use():
     search = search_of(small())
     with pytest.raises(UsageError, match=r"^0\.weight is of a replica \(nn\.DataParallel\?\)"):
         search.gate(search.layers[0]._replicate_for_data_parallel())
+
+
+def wrappers():
+    net = plain()
+    yield nn.DataParallel(net)
+    yield torch.compile(net, backend="eager")
+
+
+def test_a_wrapper_is_refused():
+    """It has the names `module.` or `_orig_mod.`, and DistributedDataParallel sums the gradients of parameters that are there."""
+    for net in wrappers():
+        with pytest.raises(UsageError, match=f"{type(net).__name__} wraps a network.*attach the network itself, then wrap it"):
+            attach(net, er_p=0.5)
+
+
+@pytest.mark.parametrize("change", ["replace", "plain"])
+def test_a_layer_that_is_no_longer_attached_is_told_of(change):
+    net = attach(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), er_p=0.5)
+    if change == "replace":
+        net[1] = nn.Linear(8, 3)
+    else:
+        torch.nn.utils.parametrize.remove_parametrizations(net[1], "weight")
+    for use in (scores, merge, densities, extract):
+        with pytest.raises(UsageError, match=r"1\.weight is no longer what attach made of it"):
+            use(net)
+
+
+@pytest.mark.parametrize("bias", ["zero", "search"])
+def test_a_merged_network_has_its_parameters_in_their_order(bias):
+    """Flat vectors of parameters and optimisers' states by number go by it."""
+    def build():
+        return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.MultiheadAttention(8, 2), nn.Linear(8, 4))
+
+    expected = [name for name, _ in build().named_parameters()]
+    net = attach(build(), er_p=0.5, bias=bias)
+    assert [name for name, _ in merge(net).named_parameters()] == expected
+    assert [name for name, _ in detach(net).named_parameters()] == expected
+
+
+def test_an_average_of_networks_with_their_buffers_has_the_same_source():
+    """torch averages buffers of integers by rounding down, which moved edges."""
+    net = attach(nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10)), er_p=0.05, weights="kaiming_normal")
+    averaged = AveragedModel(net, use_buffers=True, avg_fn=lambda mean, new, _: 0.9999 * mean + (1 - 0.9999) * new)
+    for _ in range(5):
+        averaged.update_parameters(net)
+    for mine, theirs in zip(search_of(net).layers, search_of(averaged.module).layers, strict=True):
+        assert torch.equal(mine.flat_edges(), theirs.flat_edges()) and torch.equal(mine.values, theirs.values)
+    assert not any(tensor is layer.values for tensor in net.buffers() for layer in search_of(net).layers)
+
+
+class Projected(nn.Module):
+    """Matrices with the names of vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.gamma_projection, self.position_bias = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(2, 8, 8))
+        self.out_bias, self.gamma = nn.Parameter(torch.randn(8)), nn.Parameter(torch.full((8, 1, 1), 1e-6))
+
+
+def test_matrices_stay_as_they_are_whatever_they_are_called():
+    net = Projected()
+    before = {name: parameter.clone() for name, parameter in net.named_parameters()}
+    with pytest.warns(UserWarning, match="as they are now.*gamma_projection .64 weights.*position_bias"):
+        attach(net, er_p=0.5)
+    assert torch.equal(net.gamma_projection, before["gamma_projection"])
+    assert torch.equal(net.position_bias, before["position_bias"])
+    assert not net.out_bias.any() and (net.gamma == 1).all()
+
+
+def test_every_vector_whose_name_ends_in_bias_is_zero():
+    attention = nn.MultiheadAttention(8, 2)
+    nn.init.normal_(attention.in_proj_bias)
+    attach(attention, er_p=0.5)
+    assert not attention.in_proj_bias.any()

@@ -180,3 +180,13 @@ def test_first_scores_are_uniform_in_their_bound():
     assert abs(values).max() > 0.999 * 2 / 5 and abs(values.mean()) < 0.02
     assert first_scores(SearchSettings(), 0, layer, 7, 0.5).tolist() == (values[:7] / 2).tolist()
     assert first_scores(SearchSettings(), 1, layer, 7, 0.5).tolist() != first_scores(SearchSettings(), 0, layer, 7, 0.5).tolist()
+
+
+def test_a_gradient_that_two_layers_share_is_written_to_by_neither():
+    """At p = 1 a layer's gradient is autograd's own tensor, here of both layers."""
+    first, second = (attach(nn.Linear(5, 4), er_p=1.0, k=0.5, seed=seed) for seed in (1, 2))
+    factor = torch.randn(4, 5)
+    ((first.weight + second.weight) * factor).sum().backward()
+    for net in (first, second):
+        layer, score = search_of(net).layers[0], scores(net)[0]
+        assert torch.equal(score.grad, factor.flatten() * layer.values * score.detach().sign())

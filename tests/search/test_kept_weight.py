@@ -245,3 +245,32 @@ def test_a_copy_made_in_a_pass_is_in_none():
     other = copies[0]
     step(other, 0.5)
     assert torch.equal(other[0].weight, search_of(other).layers[0].dense(search_of(other).select()[0]))
+
+
+@pytest.mark.parametrize("method", ["edge_popup", "averaged", "sampled", "gem_miner"])
+def test_a_graph_that_is_retained_keeps_its_weight(method):
+    """For one more backward pass, though an evaluation comes between, with other edges where training is not by the ticket."""
+    net = attached(SearchSettings(method))
+    for score in scores(net):
+        score.data.copy_(torch.rand(len(score)))
+    total = net(net.inputs).square().sum()
+    found = []
+    for _ in range(2):
+        for score in scores(net):
+            score.grad = None
+        total.backward(retain_graph=True)
+        found.append([score.grad.clone() for score in scores(net)])
+        with torch.no_grad():
+            net.eval()(net.inputs)
+        net.train()
+    assert all(map(torch.equal, *found))
+
+
+def test_a_graph_that_is_dropped_without_a_backward_pass_holds_nothing():
+    net = attached(SearchSettings())
+    weights = []
+    for _ in range(3):
+        net(net.inputs)
+        weights.append(search_of(net).layers[0].kept_weight.weight)
+        step(net, 0.1)
+    assert weights[0] is weights[1] is weights[2]

@@ -201,3 +201,22 @@ def test_torch_compile_of_an_attached_network_searches_as_ever():
                 score.data -= 0.1 * score.grad
         found.append([score.detach().clone() for score in scores(net)])
     assert all(map(torch.equal, *found))
+
+
+def test_a_part_that_is_trained_by_itself_is_refused_where_training_is_not_by_the_ticket():
+    """Outside a pass of the whole network a layer has the ticket, which `gates` would get no gradient from."""
+    net = two_layers(method="gates")
+    loss = net[2](net[:2](torch.ones(3, 6))).square().sum()
+    with pytest.raises(UsageError, match=r"a part of the network.*method gates.*call the network"):
+        loss.backward()
+    assert torch.equal(net[0].weight, merge(net)[0].weight)  # to look at
+    whole, parts = two_layers(), two_layers()
+    whole(torch.ones(3, 6)).square().sum().backward()
+    parts[2](parts[:2](torch.ones(3, 6))).square().sum().backward()
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(scores(whole), scores(parts), strict=True))
+
+
+def test_a_network_in_float64_is_cast_by_no_autocast():
+    net = attach(nn.Sequential(nn.Linear(6, 8)).double(), er_p=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(torch.ones(2, 6).double()).dtype is torch.float64

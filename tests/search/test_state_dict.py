@@ -47,3 +47,13 @@ def test_scores_of_another_source_or_another_kind_of_method_are_refused():
         attached("averaged", seed=2, mask="exact").load_state_dict(state)
     with pytest.raises(RuntimeError, match="memory_locked"):
         attached("frozen", mask="exact").load_state_dict(state)
+
+
+def test_a_refused_state_has_changed_nothing():
+    net, state = attached("edge_popup", seed=2, mask="exact"), attached("edge_popup", mask="exact").state_dict()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(UsageError, match="another source"):
+        net.load_state_dict(state)
+    with pytest.raises(UsageError, match="another source"):
+        nn.Sequential(net).load_state_dict({f"0.{name}": tensor for name, tensor in state.items()})
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())

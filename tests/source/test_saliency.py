@@ -166,3 +166,8 @@ def test_synflow_passes_the_upper_bound_of_relu6_and_refuses_activations_that_st
     assert all(map(np.array_equal, plain.values(), bounded.values())) and plain["0.weight"].sum() > 1
     with pytest.raises(UsageError, match=r"no synaptic flow depends on 0\.weight"):
         synflow(net(nn.Sigmoid()), given, (5,))
+
+
+def test_synflow_refuses_weights_of_one_size():
+    with pytest.raises(UsageError, match="have one size: use weights 'kaiming_normal'"):
+        synflow(two_layers(), Recipe(er_p=0.3), (5,))

@@ -27,6 +27,7 @@ from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines, layer_table, table
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
+from popup.source.recipe import GIVEN
 from popup.ticket.export import differing, onnx_file, plain_file, program_file
 from popup.ticket.overlap import compare
 from popup.ticket.ticket import Ticket, load
@@ -135,10 +136,12 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     ticket = _load(options.ticket)
     found = verify(ticket)
     who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
+    weights = "the file their weights (weights given)" if ticket.recipe.weights == GIVEN else "the seed their weights again"
     checks = [("the file is whole: its digest is the one that was saved", ()),
-              (f"{who} the {found.edges:,} edges of {found.layers} layers, the seed their weights again", found.foreign),
+              (f"{who} the {found.edges:,} edges of {found.layers} layers, {weights}", found.foreign),
               ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
-              ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted)]
+              ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted),
+              ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
     print(*check_lines(checks), sep="\n")
     return DONE if found.holds else FAILED
 
