@@ -86,6 +86,9 @@ class EdgeWeight(nn.Module):
         self._fingerprint: str | None = None
         self._first: np.ndarray | None = None       # [edges], the first weights, once there have been others
         self.kept_weight = KeptWeight()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # DistributedDataParallel sends rank 0's buffers to all
+            self.register_buffer("mark", self._mark(weight.device), persistent=False)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> EdgeWeight:
         """What torch moves and converts a module by."""
@@ -146,6 +149,8 @@ class EdgeWeight(nn.Module):
     def prepare(self, gate: torch.Tensor) -> None:
         """Bring the weight that is kept to what a pass begins with. All layers one after the other take less time
         than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
+        if "mark" in self._buffers and self.mark._version:
+            self._compare_with_first_rank()
         kept = self.kept_weight
         if kept.weight is not None and kept.fits(kept.weight.dtype, self.values):
             kept.places = self.places()
@@ -180,6 +185,17 @@ class EdgeWeight(nn.Module):
                 parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)
             self._fingerprint = parts.hexdigest()
         return self._fingerprint
+
+    def _mark(self, device: torch.device) -> torch.Tensor:
+        """The fingerprint as a tensor [32], float32, which an average of equal ones leaves as it is."""
+        return torch.tensor(list(bytes.fromhex(self.fingerprint())), dtype=torch.float32, device=device)
+
+    def _compare_with_first_rank(self) -> None:
+        """A UsageError if the mark that rank 0 has sent is of another source; else it has done its work."""
+        if not torch.equal(self.mark.round().float(), self._mark(self.mark.device)):
+            raise UsageError(f"{self.layer.name} has another source on this rank than on rank 0: attach with the same seed, and "
+                             "the same weights and masks where they are given, on every rank")
+        del self.mark
 
     def get_extra_state(self) -> torch.Tensor:
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
