@@ -46,7 +46,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     allowed.
     """
     _check_given(er_p, density, mask, masks)
-    given, edges = density if isinstance(density, Mapping) else None, None
+    given, edges = {name: _plain(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
     if given is not None:
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
@@ -54,7 +54,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         layers = find_layers(net, bias == SEARCH)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
-    er_p, k, gain, seed = (value.item() if isinstance(value, np.generic) else value for value in (er_p, k, gain, seed))
+    er_p, k, gain, seed = map(_plain, (er_p, k, gain, seed))
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
                     weights=weights, scale=scale, gain=gain, seed=seed)
     if search is not None and not isinstance(search, SearchSettings):
@@ -65,6 +65,11 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     settings = search or plain
     own = _own_weights(net, recipe.searches_biases) if weights == GIVEN else None
     return attach_recipe(net, recipe, settings, given, own, edges)
+
+
+def _plain(number: object) -> object:
+    """A number of numpy as Python's."""
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def _check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping | None) -> None:

@@ -50,7 +50,7 @@ class SearchSettings:
         check_name("scope", self.scope, SCOPES)
         check_name("rank", self.rank, RANKS)
         check_name("anneal", self.anneal, SCHEDULES)
-        check_number("score_scale", self.score_scale, 0.0, inf, open_low=True)
+        check_number("score_scale", self.score_scale, 1e-30, 1e30)  # float32 has scores of that size, and their changes
         for name in ("floor", "average_from", "locked"):
             check_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("k_start", "anneal_until", "redraw_rate"):

@@ -54,13 +54,16 @@ COMPUTED = ("snip", "synflow")  # not drawn, but computed from the network: popu
 
 def given_edges(layers: Sequence[Layer], masks: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
     """The flat indices of the edges, ascending, int64, by layer name, of masks: bool, of each layer's shape."""
+    if not isinstance(masks, Mapping):
+        raise UsageError(f"masks are a {type(masks).__name__}: pass a mapping from each layer's name to its mask")
     for name in masks:
         check_name("layer in the masks", name, [layer.name for layer in layers])
     edges = {}
     for layer in layers:
         if layer.name not in masks:
             raise UsageError(f"there is no mask for {layer.name!r}: give one for every layer ({len(layers)} here)")
-        mask = np.asarray(torch.as_tensor(masks[layer.name]).cpu())
+        mask = masks[layer.name]
+        mask = mask.detach().to_dense().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
         if mask.dtype != bool or mask.shape != layer.shape:
             raise UsageError(f"the mask of {layer.name} is {mask.dtype} {list(mask.shape)}: it must be bool "
                              f"{list(layer.shape)}")

@@ -84,7 +84,7 @@ class Recipe:
         if self.density == GIVEN and given is None:
             raise UsageError("density is 'given': pass the mapping from layer name to p_l")
         weights = [layer for layer in layers if layer.weight is None]
-        p_l = layer_densities(weights, self.er_p, given or self.density, self.redistribute)
+        p_l = layer_densities(weights, self.er_p, self.density if given is None else given, self.redistribute)
         found = {layer.name: p for layer, p in zip(weights, p_l, strict=True)}
         return [found[(layer.weight or layer).name] for layer in layers]
 

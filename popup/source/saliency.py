@@ -41,13 +41,20 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
     network's own), and er_p is its p. Differences: the sum, which changes no rank, is left out; norms use the statistics of
     parts of at most PART images; dropout is off. Raises UsageError where a saliency is not finite.
     """
+    if not len(inputs) == len(labels) > 0:
+        raise UsageError(f"there are {len(inputs)} inputs and {len(labels)} labels: SNIP takes one label an input, and at least "
+                         "one")
     net, weights = _dense(net, recipe)
     for module in net.modules():
         module.training = is_norm(module)
     parts = -(-len(inputs) // PART)
     gradients = [torch.zeros_like(weight) for weight in weights.values()]
     for images, targets in zip(inputs.cpu().double().chunk(parts), labels.cpu().chunk(parts), strict=True):
-        loss = F.cross_entropy(net(images), targets, reduction="sum") / len(inputs)
+        logits = net(images)
+        if not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+            raise UsageError(f"labels go from {int(labels.min())} to {int(labels.max())}: the network has {logits.shape[1]} "
+                             "classes, from 0 on")
+        loss = F.cross_entropy(logits, targets, reduction="sum") / len(inputs)
         for total, gradient in zip(gradients, _gradients(loss, weights), strict=True):
             total += gradient
     saliencies = [weight.detach() * gradient for weight, gradient in zip(weights.values(), gradients, strict=True)]

@@ -487,3 +487,20 @@ def test_every_vector_whose_name_ends_in_bias_is_zero():
     nn.init.normal_(attention.in_proj_bias)
     attach(attention, er_p=0.5)
     assert not attention.in_proj_bias.any()
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    ({"density": {}}, "the density mapping has no p_l for '0.weight'"),
+    ({"mask": "given", "masks": [1, 2]}, "masks are a list: pass a mapping"),
+    ({"mask": "given", "masks": {"0.weight": None, "1.weight": None}}, r"the mask of 0\.weight is")])
+def test_densities_and_masks_that_are_none_are_one_line(options, why):
+    with pytest.raises(UsageError, match=why):
+        attach(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), **options)
+
+
+def test_numbers_of_numpy_and_sparse_masks_are_taken():
+    given = {"0.weight": np.float32(0.5), "1.weight": np.float64(1)}
+    net = attach(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), density=given)
+    assert [row.p_l for row in densities(net)] == [0.5, 1.0]
+    net = attach(nn.Linear(6, 8), mask="given", masks={"weight": torch.eye(8, 6, dtype=torch.bool).to_sparse()})
+    assert [row.edges for row in densities(net)] == [6]

@@ -171,3 +171,13 @@ def test_synflow_passes_the_upper_bound_of_relu6_and_refuses_activations_that_st
 def test_synflow_refuses_weights_of_one_size():
     with pytest.raises(UsageError, match="have one size: use weights 'kaiming_normal'"):
         synflow(two_layers(), Recipe(er_p=0.3), (5,))
+
+
+@pytest.mark.parametrize(("inputs", "labels", "why"), [
+    (torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), "there are 0 inputs and 0 labels"),
+    (torch.zeros(3, 5), torch.zeros(2, dtype=torch.int64), "there are 3 inputs and 2 labels"),
+    (torch.zeros(3, 5), torch.tensor([0, 2, 3]), "labels go from 0 to 3: the network has 3 classes"),
+    (torch.zeros(3, 5), torch.tensor([0, 2, -1]), "labels go from -1 to 2: the network has 3 classes")])
+def test_snip_refuses_a_batch_that_is_none(inputs, labels, why):
+    with pytest.raises(UsageError, match=why):
+        snip(two_layers(), RECIPE, inputs, labels)
