@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
@@ -181,3 +182,22 @@ def test_synflow_refuses_weights_of_one_size():
 def test_snip_refuses_a_batch_that_is_none(inputs, labels, why):
     with pytest.raises(UsageError, match=why):
         snip(two_layers(), RECIPE, inputs, labels)
+
+
+def test_snip_normalises_by_the_statistics_of_the_batch():
+    """Of parts of 32 images: here of one. With fresh running statistics another mask would be found."""
+    def build():
+        return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
+
+    inputs, labels = batch(20)
+    inputs = 3 * inputs + torch.arange(5)
+    first, second = (torch.from_numpy(weight).requires_grad_() for weight in dense_weights(build(), RECIPE))
+    expected = []
+    for training in (True, False):
+        hidden = F.batch_norm(inputs.double() @ first.T, torch.zeros(7).double(), torch.ones(7).double(), training=training)
+        loss = F.cross_entropy(hidden.relu() @ second.T, labels)
+        gradients = torch.autograd.grad(loss, (first, second))
+        expected.append(highest([(weight * gradient).abs().detach().numpy()
+                                 for weight, gradient in zip((first, second), gradients, strict=True)], 17))
+    found = snip(build(), RECIPE, inputs, labels).values()
+    assert all(map(np.array_equal, found, expected[0])) and not all(map(np.array_equal, found, expected[1]))
