@@ -9,6 +9,9 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
     edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the layer's
                      entries, its bits as those of mask/NAME
     weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
+    redraws/NAME     of the method iterand: uint8, a zlib stream of a number for each kept edge, in the order of mask/NAME:
+                     which redraw of the layer, counted from 1, gave its weight; 0: none, it has its first. They are
+                     little-endian, of 2 bytes each, or of 4 where one of the layer's is above 65535
     statistics/NAME  buffers of the network (running mean and variance of norms)
     given/NAME       frozen parameters that are neither weights, biases nor norm affines (a class token, say)
 
@@ -25,8 +28,9 @@ and these metadata, an object with sorted keys:
     constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
     about            what the run recorded, any JSON: task (model, data set, widths), image, classes, test_accuracy (%)
 
-The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME): popup/source/streams.py and
-masks.py say how.
+The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME), their weights from (seed,
+"weights", NAME), and those of the redraw t from (seed, "redraw t", NAME): popup/source/streams.py, masks.py and weights.py
+say how.
 tests/ticket/read_mask.py reads a mask and draws its edges with numpy alone.
 """
 

@@ -9,6 +9,8 @@ import numpy as np
 ESCAPE = 255            # a gap byte that adds 255 and goes on
 MOST_EDGES = 1024       # edges a stored byte may stand for (k near 1 / 1500) beyond FREE_EDGES: a forged file's limit
 FREE_EDGES = 1 << 20
+COUNTS = "<u2", "<u4"    # how counts are stored: narrow, and wide where one is above MOST_NARROW
+MOST_NARROW = (1 << 16) - 1
 
 
 def pack(selected: np.ndarray) -> np.ndarray:
@@ -69,20 +71,25 @@ def decompress(coded: np.ndarray, edges: int, kept: int) -> np.ndarray:
 
 
 def compress_counts(counts: np.ndarray) -> np.ndarray:
-    """uint8: counts below 65536 as little-endian 16-bit numbers in one zlib stream."""
-    return np.frombuffer(bytearray(zlib.compress(counts.astype("<u2").tobytes(), 9)), dtype=np.uint8)
+    """uint8: counts as little-endian 16-bit numbers in one zlib stream, or as 32-bit ones where some is above 65535."""
+    content = counts.astype(COUNTS[0] if counts.max(initial=0) <= MOST_NARROW else COUNTS[1]).tobytes()
+    return np.frombuffer(bytearray(zlib.compress(content, 9)), dtype=np.uint8)
 
 
 def decompress_counts(coded: np.ndarray, size: int) -> np.ndarray:
-    """int32 [size]. Raises ValueError unless the stream is whole and holds just that many."""
+    """int32 [size]. Raises ValueError unless the stream is whole and holds just that many, no wider than they need."""
     decoder = zlib.decompressobj()
     try:
-        content = decoder.decompress(coded.tobytes(), 2 * size + 1)
+        content = decoder.decompress(coded.tobytes(), 4 * size + 1)
     except zlib.error as error:
         raise ValueError(f"its code is broken ({error})") from None
-    if not decoder.eof or decoder.unused_data or len(content) != 2 * size:
+    if not decoder.eof or decoder.unused_data or len(content) not in (2 * size, 4 * size):
         raise ValueError(f"its code does not hold {size} numbers")
-    return np.frombuffer(content, dtype="<u2").astype(np.int32)
+    narrow = len(content) == 2 * size
+    counts = np.frombuffer(content, dtype=COUNTS[0 if narrow else 1])
+    if not narrow and not MOST_NARROW < counts.max() <= np.iinfo(np.int32).max:
+        raise ValueError(f"its code is of 32-bit numbers, and the largest is {counts.max()}")
+    return counts.astype(np.int32)
 
 
 def most_edges(stored: int) -> int:

@@ -26,6 +26,7 @@ from popup.lab.runs.run import Laboratory
 from popup.lab.runs.sweep import Bar, Pool, Worker, _worker
 from popup.lab.runs.worker import Event, _check_tickets
 from popup.lab.training.stop import RunFailed
+from popup.ticket import masks
 
 QUICK = ["--epochs", "1", "--widths", "16", "--workers", "1"]
 
@@ -126,6 +127,17 @@ def test_a_tickets_file_that_is_gone_is_the_reason_of_its_control(tmp_path, caps
     shutil.rmtree(ticket.parent)
     assert main([*QUICK, "--controls", "random", "--out", str(tmp_path)], MODELS) == 0
     assert "2 runs: 2 finished, 0 failed, 0 open\n" in capsys.readouterr().out
+
+
+def test_a_run_whose_saved_ticket_cannot_be_used_again_has_failed(tmp_path, capsys, monkeypatch):
+    narrow = masks.compress_counts
+    monkeypatch.setattr(masks, "compress_counts", lambda counts: narrow(counts // 2))
+    grid = [*QUICK, "--method", "iterand", "--redraw-every", "10", "--out", str(tmp_path)]
+    assert main(grid, MODELS) == 1
+    assert "the ticket that it has saved cannot be used again: 1.weight: the seed gives other weights" in one_line(capsys)
+    assert not cells(tmp_path, "result")
+    monkeypatch.undo()
+    assert main(grid, MODELS) == 0 and len(cells(tmp_path, "result")) == 1
 
 
 def test_an_error_nobody_has_thought_of_is_the_cells_reason_and_the_others_go_on(tmp_path, capsys, monkeypatch):

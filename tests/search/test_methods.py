@@ -176,6 +176,15 @@ def test_an_iterand_ticket_is_drawn_again_from_its_seed_and_its_redraws(tmp_path
     assert not prove(net, frozen_hashes(net), torch.eye(8)).holds
 
 
+def test_an_iterand_ticket_counts_beyond_16_bits(tmp_path):
+    net, layer, _ = redrawn()
+    kept = search_of(net).select()[0].nonzero().flatten()
+    layer.memory("redraw")[kept[:3]] = torch.tensor([65535, 65536, 70000], dtype=torch.int32)
+    search_of(net).method.restored(search_of(net))
+    ticket = load(extract(net).save(tmp_path / "ticket.safetensors"))
+    assert ticket.layers[0].redraws[kept[:3]].tolist() == [65535, 65536, 70000] and verify(ticket).holds
+
+
 def test_iterand_refuses_weights_that_no_seed_draws():
     with pytest.raises(UsageError, match="draws weights anew"):
         one_layer("iterand", weights="given")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from math import log2
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def test_every_length_of_gap_is_coded(selected):
     if coded is not None:
         assert np.array_equal(masks.decompress(coded, len(selected), int(selected.sum())), selected)
     assert (coded is None) == (len(selected) == 0)
+
+
+@pytest.mark.parametrize(("counts", "width"), [
+    ([], 2), ([0], 2), ([3, 65535, 0], 2), ([65535, 65536, 70000], 4), ([2**31 - 1], 4)])
+def test_counts_are_stored_as_wide_as_they_need(counts, width):
+    coded = masks.compress_counts(np.array(counts, np.int32))
+    assert masks.decompress_counts(coded, len(counts)).tolist() == counts
+    assert zlib.decompress(coded) == b"".join(count.to_bytes(width, "little") for count in counts)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (bytes(8), "32-bit numbers, and the largest is 0"), (b"\xff" * 8, "the largest is 4294967295"),
+    (bytes(6), "2 numbers"), (bytes(9), "2 numbers"), (bytes(10**7), "2 numbers")])
+def test_counts_in_another_form_are_refused(content, words):
+    with pytest.raises(ValueError, match=words):
+        masks.decompress_counts(np.frombuffer(zlib.compress(content), np.uint8), 2)
 
 
 def test_a_mask_of_half_the_edges_is_not_coded():

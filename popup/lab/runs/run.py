@@ -32,6 +32,7 @@ from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
 from popup.source.layers import find_layers
 from popup.source.recipe import draw_source
+from popup.ticket.file import TicketError
 from popup.ticket.proof import Proof
 from popup.ticket.ticket import extract, load
 
@@ -139,7 +140,7 @@ Found = tuple[list[Metrics], list[LayerDensity], Proof | None, dict[str, Any]]
 
 def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
             checkpoints: Checkpoints) -> Found:
-    """Find and save the ticket."""
+    """Find and save the ticket. What is diagnosed is the one that the file holds, its source drawn again from that."""
     net, data = laboratory.attached(config), laboratory.data(config)
     directory.start()
     outcome = fit(net, data.train, data.test, config, record, checkpoints, laboratory.ranks)
@@ -148,9 +149,12 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
              "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
              "normalise": outcome.normalise.record()}
-    ticket = extract(net, about)
-    ticket.save(directory.ticket)
-    return outcome.history, densities(net), outcome.proof, diagnose(ticket, laboratory.network(config), data.image)
+    extract(net, about).save(directory.ticket)
+    try:
+        diagnostics = diagnose(load(directory.ticket), laboratory.network(config), data.image)
+    except TicketError as error:
+        raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
+    return outcome.history, densities(net), outcome.proof, diagnostics
 
 
 def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
