@@ -1,20 +1,33 @@
 """popup's command line: python run.py --er-p 0.2 --k 0.5"""
 
+import signal
 import sys
+
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def end(number: int, frame: object = None) -> None:
+    """What a signal does where no command hears it: one line, and the exit code."""
+    print(f"popup: {SIGNALS[number]}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def run() -> int:
-    """Import, which takes seconds, and do what the command line says; an interrupt meanwhile is one line too."""
+    """Import, which takes seconds, and do what the command line says. Signals wait until that is imported: there are libraries
+    that take one in their import for an error of theirs, or for none."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ± shows a question mark
         stream.reconfigure(errors="replace")
-    try:
-        from models import MODELS
-        from popup.lab.commands.command import main
+    for number in SIGNALS:
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    from models import MODELS
+    from popup.lab.commands.command import main
 
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
         return main(sys.argv[1:], MODELS)
-    except KeyboardInterrupt:
-        print("popup: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:  # one more while a command ends
+        end(getattr(stopped, "number", signal.SIGINT))
 
 
 if __name__ == "__main__":

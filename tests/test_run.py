@@ -1,0 +1,39 @@
+"""The process of run.py: signals while it starts."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+CARELESS = """
+import os, runpy, sys
+
+class Careless:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            try:
+                os.kill(os.getpid(), {number:d})
+            except KeyboardInterrupt:  # as some libraries do while they are imported
+                pass
+
+sys.meta_path.insert(0, Careless())
+sys.argv = ["run.py", "recipes"]
+runpy.run_path("run.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [
+    (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_while_the_command_is_imported_is_one_line(number, code, word):
+    done = subprocess.run([sys.executable, "-c", CARELESS.format(number=number)], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"popup: {word}\n")
+
+
+def test_imported_or_not_the_command_is_done():
+    done = subprocess.run([sys.executable, "run.py", "recipes"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "mlp_digits" in done.stdout and not done.stderr
