@@ -1,5 +1,6 @@
 """popup's command line: python run.py --er-p 0.2 --k 0.5"""
 
+import os
 import signal
 import sys
 
@@ -12,11 +13,20 @@ def end(number: int, frame: object = None) -> None:
     sys.exit(128 + number)
 
 
+def open_streams() -> None:
+    """A stream that the caller has closed goes nowhere, so that no file takes its number; a terminal that knows no ± shows a
+    question mark."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
+
+
 def run() -> int:
     """Import, which takes seconds, and do what the command line says. Signals wait until that is imported: there are libraries
     that take one in their import for an error of theirs, or for none."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ± shows a question mark
-        stream.reconfigure(errors="replace")
+    open_streams()
     for number in SIGNALS:
         signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

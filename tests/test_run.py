@@ -1,4 +1,4 @@
-"""The process of run.py: signals while it starts."""
+"""The process of run.py: signals while it starts, streams that are closed."""
 
 import signal
 import subprocess
@@ -37,3 +37,11 @@ def test_a_signal_while_the_command_is_imported_is_one_line(number, code, word):
 def test_imported_or_not_the_command_is_done():
     done = subprocess.run([sys.executable, "run.py", "recipes"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "mlp_digits" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_done_without(closed):
+    done = subprocess.run(f"{sys.executable} run.py verify nowhere {closed}", shell=True, cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == ("" if "2>" in closed else "popup: there is no file 'nowhere': name a run's ticket.safetensors\n")
