@@ -186,6 +186,25 @@ def test_exported_programs_predict_the_same(form, paths, capsys, tmp_path):
     assert (tmp_path / f"net.{form}").stat().st_size > 1000
 
 
+def test_the_images_of_an_exports_check_are_what_it_says_they_are(paths, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("popup.lab.commands.ticket_commands.onnx_file", lambda net, image: (b"x", net))
+    digits = load_dataset("digits", DataRequest(tmp_path))
+    monkeypatch.setitem(DATASETS, "small", lambda request: replace(digits, train=(digits.train[0][..., 1:], digits.train[1])))
+    out = tmp_path / "net.onnx"
+    for name, words in (("digist", "did you mean 'digits'"), ("small", "has images [1, 8, 7] of 10 classes"),
+                        ("cifar10", "--download")):
+        code, _, err = call(capsys, "export", paths["one"], out, "--dataset", name, "--data-dir", tmp_path)
+        assert code == 2 and words in err and err.count("\n") == 1 and not out.exists()
+    laboratory, config = Laboratory(MODELS, Machine("cpu"), tmp_path), Config.from_flat({**QUICK, "validation": 0.2})
+    laboratory.run(config)
+    held_out = laboratory.directory(config).ticket
+    for ticket, words in ((paths["one"], "359 test images"), (held_out, "287 held-out training images")):
+        code, said, _ = call(capsys, "export", ticket, out)
+        assert code == 0 and f"the same predictions on {words}" in said, said
+    monkeypatch.delitem(DATASETS, "digits")
+    assert "on 256 images of noise (the data are not here)" in call(capsys, "export", paths["one"], out)[1]
+
+
 def test_an_export_that_predicts_otherwise_is_not_written(paths, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("popup.lab.commands.ticket_commands.onnx_file", lambda net, image: (b"x", lambda inputs: -net(inputs)))
     code, out, _ = call(capsys, "export", paths["one"], tmp_path / "net.onnx")

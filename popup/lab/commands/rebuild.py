@@ -10,7 +10,9 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
+from popup.lab.data.dataset import Dataset
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.ticket.file import TicketError
@@ -61,6 +63,14 @@ def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
     if not sizes or prod(image) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
         raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
     return tuple(image), classes
+
+
+def check_images(ticket: Ticket, data: Dataset) -> None:
+    """A UsageError unless the images of `data`, and their classes, are such as the ticket is for."""
+    image, classes = recorded_image(ticket)
+    if (data.image, data.classes) != (image, classes):
+        raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
+                         f"{list(image)} and {classes}: test it on such data")
 
 
 def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:

@@ -12,6 +12,7 @@ from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import (
+    check_images,
     rebuild,
     recorded_accuracy,
     recorded_config,
@@ -172,10 +173,7 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
         config = config.replace(validation=0.0)
     net = rebuild(ticket, models, config).to(laboratory.device)
     data = laboratory.data(config)
-    image, classes = recorded_image(ticket)
-    if (data.image, data.classes) != (image, classes):
-        raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
-                         f"{list(image)} and {classes}: test it on such data")
+    check_images(ticket, data)
     images, labels = (part.to(laboratory.device) for part in data.test)
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
     accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
@@ -203,8 +201,8 @@ def export(arguments: Sequence[str], models: Models) -> int:
     else:
         config = recorded_config(ticket, options.model, options.dataset)
         net = rebuild(ticket, models, config)
+        inputs, kind = _check_inputs(ticket, models, config, options)
         content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
-        inputs, kind = _check_inputs(ticket, models, config, options.data_dir)
         others = differing(net, predict, inputs)
         said = f"the same predictions on {len(inputs):,} {kind}"
         if others:
@@ -218,14 +216,16 @@ def export(arguments: Sequence[str], models: Models) -> int:
     return DONE
 
 
-def _check_inputs(ticket: Ticket, models: Models, config: Config, data_dir: str) -> tuple[torch.Tensor, str]:
-    """The test images, normalised, or noise where the data are not on this machine."""
+def _check_inputs(ticket: Ticket, models: Models, config: Config, options: ExportOptions) -> tuple[torch.Tensor, str]:
+    """The images that accuracies are of, normalised, or noise where the ticket's own data are not on this machine."""
     image, _ = recorded_image(ticket)
     try:
-        data = Laboratory(models, Machine("cpu", 0, data_dir), Path()).data(config)
-        if data.image == image:
-            images = first_images(data.test[0], EVALUATION_BATCH)
-            return recorded_normalise(ticket, images)(images), "test images"
+        data = Laboratory(models, Machine("cpu", 0, options.data_dir), Path()).data(config)
+        check_images(ticket, data)
     except UsageError:
-        pass
-    return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"
+        if options.dataset:
+            raise
+        return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"
+    images = first_images(data.test[0], EVALUATION_BATCH)
+    kind = "test images" if data.evaluated_on == "test" else "held-out training images"
+    return recorded_normalise(ticket, images)(images), kind
