@@ -8,12 +8,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from popup.errors import UsageError
 from popup.files import remove_parts, write_atomically
 from popup.lab.config import Config
+from popup.lab.runs.controls import TICKET
+
+NUMBER = (int, float)
+RESULT = {"hash": str, "test_accuracy": NUMBER, "epochs": int, "entries": int, "edges": int, "kept": int,  # as all have
+          "edge_density": NUMBER, "final_density": NUMBER, "seconds": NUMBER, "layers": list}
+LAYER = {"name": str, "entries": int, "p_l": NUMBER, "edges": int, "kept": int, "density": NUMBER}
+PROOF = {"frozen": int, "changed": list, "outside": list, "miscounted": list, "differing": int, "predictions": int,
+         "holds": bool}
+METRICS = {"epoch": int, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": NUMBER}
 
 
 class RunDirectory:
@@ -59,8 +69,12 @@ class RunDirectory:
             raise OSError(error.errno, error.strerror, str(path)) from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All epochs' metrics so far."""
-        return read_metrics(self.path)
+        """All epochs' metrics of a finished run; a UsageError if that is not what the file holds."""
+        found = read_metrics(self.path)
+        if not found or not all(_fits(row, METRICS) for row in found):
+            raise UsageError(f"{self.path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers): remove that run's "
+                             "directory and run it again")
+        return found
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result: from now on the run is finished."""
@@ -71,16 +85,31 @@ class RunDirectory:
             (self.path / "failure.json").unlink(missing_ok=True)  # of an attempt before
 
     def result(self) -> dict[str, Any] | None:
-        """The recorded result, None if the run is not finished."""
+        """The recorded result, None if the run is not finished. A UsageError if the file holds something else."""
+        path = self.path / "result.json"
         try:
-            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise UsageError(f"{self.path / 'result.json'} is not JSON ({error}): remove it to run again") from None
+            raise UsageError(f"{path} is not JSON ({error}): remove it to run again") from None
+        if not self._is_result(found):
+            raise UsageError(f"{path} is no result of this run: remove it to run again")
+        return found
+
+    def _is_result(self, found: Any) -> bool:
+        """Whether it has what is read of one run's result, with this run's hash."""
+        proven = self.config.task.role != TICKET or (_fits(found, {"proof": dict}) and _fits(found["proof"], PROOF))
+        return (proven and _fits(found, RESULT) and found["hash"] == self.config.hash()
+                and all(_fits(row, LAYER) for row in found["layers"]))
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether `value` is an object with the fields of `kinds`, each of its type."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,79 @@
+"""A run that was finished before is printed from its directory: what is missing or damaged there is told in one line."""
+
+import json
+import shutil
+
+import pytest
+
+from models import MODELS
+from popup.lab.commands.command import main
+
+COMMAND = ["--epochs", "1", "--widths", "8", "--out"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*COMMAND, str(out)], MODELS) == 0
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The directory of a copy of a finished run."""
+    shutil.copytree(finished, tmp_path / "runs")
+    (place,) = (tmp_path / "runs").iterdir()
+    return place
+
+
+def again(run, capsys):
+    """Exit code, output and the error's line of the same command."""
+    capsys.readouterr()
+    code = main([*COMMAND, str(run.parent)], MODELS)
+    found = capsys.readouterr()
+    assert found.err.count("\n") <= 1
+    return code, found.out, found.err
+
+
+def test_what_is_whole_is_printed(run, capsys):
+    (run / "training.png").unlink()  # of a copy that left it out: it is drawn again
+    code, out, err = again(run, capsys)
+    assert code == 0 and not err and "finished before" in out and (run / "training.png").exists()
+    assert out.endswith("/: config.json metrics.jsonl result.json ticket.safetensors training.png\n")
+
+
+def without(*names):
+    """A change of a result that leaves out the value at the path `names`."""
+    def change(result):
+        for name in names[:-1]:
+            result = result[name]
+        del result[names[-1]]
+    return change
+
+
+RESULTS = ["{}", "[]", "3", "null", '{"proof": null}', '"' + "x" * 99 + '"', "{", "\0\0", "", b"\xff\xfe",
+           lambda result: result.update(hash="0" * 12), lambda result: result.update(proof=None),
+           lambda result: result.update(layers=[1]), lambda result: result.update(test_accuracy="high"),
+           lambda result: result.update(proof={"holds": True}), lambda result: result.update(layers=[{"name": "a"}]),
+           without("seconds"), without("epochs"), without("layers", 0, "density"), without("proof", "miscounted")]
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_foreign_or_damaged_result_is_one_line(result, run, capsys):
+    path = run / "result.json"
+    if callable(result):
+        content = json.loads(path.read_text())
+        result(content)
+        result = json.dumps(content)
+    path.write_bytes(result if isinstance(result, bytes) else result.encode())
+    code, _, err = again(run, capsys)
+    assert code == 2 and f"{path} is no" in err and "remove it to run again" in err, err
+
+
+@pytest.mark.parametrize("metrics", ["", '{"epoch": 1}\n', "3\n", "[]\n", "{\n", '{"epoch": 1, "train_loss": "low", '
+                                     '"test_loss": 1, "test_accuracy": 1}'])
+def test_damaged_metrics_are_one_line(metrics, run, capsys):
+    (run / "metrics.jsonl").write_text(metrics)
+    (run / "training.png").unlink()
+    code, _, err = again(run, capsys)
+    assert code == 2 and f"{run / 'metrics.jsonl'} is damaged" in err and "run it again" in err, err
