@@ -77,3 +77,17 @@ def test_damaged_metrics_are_one_line(metrics, run, capsys):
     (run / "training.png").unlink()
     code, _, err = again(run, capsys)
     assert code == 2 and f"{run / 'metrics.jsonl'} is damaged" in err and "run it again" in err, err
+
+
+def test_a_ticket_that_is_gone_is_told_and_nothing_that_is_not_there_is_called_written(run, capsys):
+    (run / "ticket.safetensors").unlink()
+    (run / "config.json").unlink()
+    code, out, err = again(run, capsys)
+    assert code == 1 and out.endswith("/: metrics.jsonl result.json training.png\n")
+    assert f"the ticket of this finished run is gone, {run / 'ticket.safetensors'}: remove its directory to run it again" in err
+
+
+def test_every_methods_run_is_printed_again(tmp_path, capsys):
+    for method in ("random", "gates"):
+        command = ["--method", method, "--epochs", "1", "--widths", "8", "--out", str(tmp_path)]
+        assert main(command, MODELS) == 0 and main(command, MODELS) == 0

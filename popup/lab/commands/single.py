@@ -15,9 +15,12 @@ from popup.lab.runs.record import RunDirectory
 from popup.lab.runs.run import Laboratory, Result
 from popup.lab.training.training import Metrics, RunFailed
 
+FILES = ("config.json", "metrics.jsonl", "result.json", "ticket.safetensors", "training.png")
+
 
 def run_single(laboratory: Laboratory, config: Config) -> Result:
-    """Search and print, or print what a finished run has recorded. Raises RunFailed if a law is broken."""
+    """Search and print, or print what a finished run has recorded. Raises RunFailed if a law is broken or the
+    ticket is gone."""
     directory = laboratory.directory(config)
     result = laboratory.ranks.share(directory.result())
     print(_title(config))
@@ -34,6 +37,8 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     _report(directory, result)
     if not result["proof"]["holds"]:
         raise RunFailed("a law is broken: see BROKEN above")
+    if not directory.ticket.exists():
+        raise RunFailed(f"the ticket of this finished run is gone, {directory.ticket}: remove its directory to run it again")
     return result
 
 
@@ -66,7 +71,7 @@ def _report(directory: RunDirectory, result: Result) -> None:
     print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
     print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
-    print(f"written to {directory.path}/: config.json metrics.jsonl result.json ticket.safetensors training.png")
+    print(f"written to {directory.path}/:", *(name for name in FILES if (directory.path / name).exists()))
 
 
 class Progress:
