@@ -26,7 +26,16 @@ and these metadata, an object with sorted keys:
                      little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME);
                      where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]
     constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
-    about            what the run recorded, any JSON: task (model, data set, widths), image, classes, test_accuracy (%)
+    about            an object of what was recorded, any JSON. Of a run, and so that `eval` can repeat its accuracy:
+                         task          the fields of popup.lab.config.TaskSettings: model, dataset, widths, ...
+                         data          the data set's title
+                         image         [channels, height, width] of an image, or whatever shape it has
+                         classes       their number
+                         normalise     {"mean": [..], "deviation": [..]}, numbers by channel: an input is (pixel - mean) /
+                                       deviation, pixels being 0 to 255; null: images are used as they are
+                         precision     fp32 or bf16: in which the accuracy was measured
+                         test_accuracy in percent, of the last epoch,
+                         evaluated_on  on test data ("test") or on a held-out part of the training data ("validation")
 
 The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME), their weights from (seed,
 "weights", NAME), and those of the redraw t from (seed, "redraw t", NAME): popup/source/streams.py, masks.py and weights.py

@@ -1,4 +1,5 @@
-"""Sealed files: safetensors files with metadata in JSON and a digest over all of it, so that any change is noticed.
+"""Sealed files: safetensors files with metadata in JSON and a digest over all that they say, so that any change of it is
+noticed.
 
     8 bytes          the header's length, little-endian
     header           JSON: {"__metadata__": {"popup": TEXT}, NAME: {"dtype": .., "shape": .., "data_offsets": [..]}, ...}
@@ -7,7 +8,8 @@
 TEXT is JSON again: an object with sorted keys, among them `kind`, `format` and `digest`, the SHA-256, as 64 hexadecimal
 digits, of: the object without `digest` as Python's json.dumps(.., sort_keys=True) writes it, then for each tensor, in
 the order of the names, "NAME DTYPE SHAPE HASH" (torch's DTYPE, SHAPE like [2, 3], HASH the SHA-256 of its bytes).
-There is one entry, and its keys are sorted, so that equal contents have equal bytes.
+There is one entry, and its keys are sorted, so that equal contents have equal bytes. No further entry is read, and no object in
+which a key stands twice; spaces between the JSON's parts, or after it, mean nothing and are not noticed.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def unseal(path: Path, kind: str, version: int) -> tuple[Metadata, Tensors]:
     content = _read(path, kind)
     try:
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(json.loads(content[8:8 + length])["__metadata__"]["popup"])
+        metadata = json.loads(_text(content[8:8 + length]), object_pairs_hook=_once)
         tensors = safetensors.torch.load(content)
         _check_kind(path, metadata, kind, version)
         found = metadata.pop("digest", None)
@@ -76,6 +78,22 @@ def unseal(path: Path, kind: str, version: int) -> tuple[Metadata, Tensors]:
     if not whole:
         raise SealedError(f"{path} is damaged: its contents are not what was saved")
     return metadata, tensors
+
+
+def _text(header: bytes) -> str:
+    """The one entry of the header's metadata."""
+    found = json.loads(header, object_pairs_hook=_once)["__metadata__"]
+    if list(found) != ["popup"]:
+        raise ValueError(f"its __metadata__ has the entries {list(found)!r:.80}, and not just 'popup'")
+    return found["popup"]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a ValueError if a key stands twice in it, of which one would be read and the other shown."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in an object of its JSON")
+    return found
 
 
 def _read(path: Path, kind: str) -> bytes:

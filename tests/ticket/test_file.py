@@ -191,6 +191,30 @@ def test_changes_that_nothing_else_would_notice_are_refused_by_the_digest(case, 
         load(path)
 
 
+def with_header(content, change):
+    """The file with change(its header's text) in place of that."""
+    described, start = header(content)
+    text = change(json.dumps(described)).encode()
+    return struct.pack("<Q", len(text)) + text + content[start:]
+
+
+TWICE = {
+    "an entry beside popup's": lambda text: text.replace('"__metadata__": {', '"__metadata__": {"format": "pt", ', 1),
+    "a tensor": lambda text: text[:-1] + f', "{VARIANCE}": {json.dumps(json.loads(text)[VARIANCE])}' + "}",
+    "the metadata": lambda text: text[:-1] + f', "__metadata__": {json.dumps(json.loads(text)["__metadata__"])}' + "}",
+    "a field within": lambda text: text.replace('{\\"about\\": ', '{\\"about\\": {\\"accuracy\\": 99}, \\"about\\": ', 1),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_what_would_be_passed_over_is_refused(case, content, path):
+    whole, changed = with_header(content, str), with_header(content, TWICE[case])
+    assert load_bytes(path, whole).about == {"accuracy": 12.5} and changed != whole
+    path.write_bytes(changed)
+    with pytest.raises(TicketError, match=r"and not just 'popup'|a key stands twice"):
+        load(path)
+
+
 def test_a_flipped_bit_anywhere_is_refused_or_means_the_same(content, path):
     whole = load_bytes(path, content).state_dict()
     for place in range(0, len(content), 61):
