@@ -98,7 +98,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read(path: Path, kind: str) -> bytes:
     """The file's bytes, once its size is what its header says."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would have it wait
         status = os.fstat(file.fileno())
         head = file.read(8) if stat.S_ISREG(status.st_mode) else b""
         length = int.from_bytes(head, "little")
