@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from models import MODELS
 from popup.errors import UsageError
 from popup.files import write_atomically
-from popup.lab.commands.command import main
+from popup.lab.commands.command import COMMANDS, main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.runs.run import Laboratory
+from popup.lab.training.stop import Stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,3 +79,11 @@ def test_a_config_of_a_later_version_is_refused_by_its_field(tmp_path, capsys):
     assert main(["report", str(tmp_path)], MODELS) == 2
     error = capsys.readouterr().err
     assert "config.json" in error and "sparkle" in error and error.count("\n") == 1
+
+
+def test_a_command_that_would_begin_anew_does_not_say_that_it_goes_on(capsys, monkeypatch):
+    def stopped(arguments, models):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setitem(COMMANDS, "show", stopped)
+    assert main(["show", "ticket"], MODELS) == 143 and capsys.readouterr().err == "popup: terminated\n"

@@ -43,15 +43,15 @@ COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
 
 def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
+    name = arguments[0] if arguments else ""
     with Stop().listening() as stop:
         try:
-            name = arguments[0] if arguments else ""
             if name in COMMANDS:
                 return COMMANDS[name](arguments[1:], models)
             return worker(arguments[1:], models, stop) if name == "worker" else _search(arguments, models, stop)
         except ENDINGS as error:
             stop.ignore()  # a lost rank has torchrun terminate the others while they say so
-            return say(error)
+            return say(error, goes_on=name not in COMMANDS)
 
 
 def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:

@@ -12,17 +12,18 @@ FAILED, USAGE = 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
 ENDINGS = (UsageError, RunFailed, OSError, Stopped)
 
 
-def say(error: UsageError | RunFailed | OSError | Stopped) -> int:
-    """Print the line of an error, if it is this rank's to print; returns the exit code."""
-    line, code = _last_words(error)
+def say(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool = True) -> int:
+    """Print the line of an error, if it is this rank's to print; returns the exit code. `goes_on`: whether the same command
+    would go on where this one was stopped."""
+    line, code = _last_words(error, goes_on)
     if may_speak():
         print(" ".join(line.split()), file=sys.stderr)
     return code
 
 
-def _last_words(error: UsageError | RunFailed | OSError | Stopped) -> tuple[str, int]:
+def _last_words(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool) -> tuple[str, int]:
     if isinstance(error, Stopped):
-        return f"popup: {error}; the same command goes on from here", error.code
+        return f"popup: {error}{'; the same command goes on from here' * goes_on}", error.code
     if isinstance(error, UsageError):
         return f"popup: {error}", USAGE
     if isinstance(error, RunFailed):
