@@ -152,6 +152,16 @@ def test_diff_compares_with_chance(paths, capsys):
     assert all(row.jaccard == 1 for row in same) and 0.3 < same[-1].chance < 0.37  # k = 0.5: k / (2 - k)
 
 
+@pytest.mark.parametrize("changes", [{"redraw_every": 20}, {"redraw_every": 20, "k": 0.4}])
+def test_diff_says_why_weights_differ(changes, capsys, tmp_path):
+    laboratory = Laboratory(MODELS, Machine("cpu"), tmp_path)
+    configs = [Config.from_flat({**QUICK, "method": "iterand", "redraw_every": 10, **more}) for more in ({}, changes)]
+    for config in configs:
+        laboratory.run(config)
+    _, out, _ = call(capsys, "diff", *(laboratory.directory(config).ticket for config in configs))
+    assert out.splitlines()[-1].endswith("(another k, gain or distribution)" if "k" in changes else "(redrawn otherwise)")
+
+
 @pytest.mark.parametrize(("other", "words"), [("foreign", "compare tickets of one source"), ("norms", "other layers")])
 def test_diff_of_two_sources_is_refused(other, words, paths, capsys):
     code, _, err = call(capsys, "diff", paths["one"], paths[other])

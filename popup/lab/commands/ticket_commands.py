@@ -35,6 +35,7 @@ from popup.ticket.ticket import Ticket, load
 from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
+ANOTHER_SCALE = "another k, gain or distribution"
 NOT_REPEATED = "NOT repeated (another device or number of threads than the run's may round otherwise)"
 
 
@@ -158,7 +159,8 @@ def diff(arguments: Sequence[str], models: Models) -> int:
         accuracy = recorded_accuracy(ticket)
         print(f"{name}: {path}: {recorded_part(ticket)} accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
     if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
-        print("the edges are the same, their weights are not (another k, gain or distribution)")
+        redrawn = one.recipe == other.recipe and (one.method.redraws or other.method.redraws)
+        print(f"the edges are the same, their weights are not ({'redrawn otherwise' if redrawn else ANOTHER_SCALE})")
     return DONE
 
 
