@@ -271,12 +271,30 @@ def test_a_task_that_cannot_be_trusted_is_refused(case, paths, capsys, tmp_path)
 
 @pytest.mark.parametrize("about", [{}, {"image": [1, 8, 10**9]}, {"image": "x"}, {"classes": 10**12}, {"image": [1, 8, 9]},
                                    {"normalise": 1}, {"normalise": {"mean": [1, 2], "deviation": [1, 2]}},
-                                   {"normalise": {"mean": ["x"], "deviation": [1]}}])
+                                   {"normalise": {"mean": ["x"], "deviation": [1]}},
+                                   {"normalise": {"mean": [10**300], "deviation": [1]}},
+                                   {"normalise": {"mean": [0.0], "deviation": [1e300]}}])
 def test_a_record_of_other_images_is_refused(about, paths, capsys, tmp_path):
     ticket = load(paths["one"])
     path = replace(ticket, about={**ticket.about, **about} if about else {}).save(tmp_path / "t")
     code, _, err = call(capsys, "eval", path)
     assert code == 2 and err.count("\n") == 1, err
+
+
+def test_a_normalisation_in_whole_numbers_is_taken(paths, capsys, tmp_path):
+    ticket = load(paths["one"])
+    path = replace(ticket, about={**ticket.about, "normalise": {"mean": [10**30], "deviation": [1]}}).save(tmp_path / "t")
+    code, out, err = call(capsys, "eval", path)
+    assert code == 1 and "NOT repeated" in out and not err
+
+
+def test_a_complex_statistic_is_refused_where_a_network_would_take_its_real_part(paths, capsys, tmp_path):
+    ticket = load(paths["norms"])
+    name = next(name for name in ticket.statistics if name.endswith("running_mean"))
+    for dtype in (torch.complex64, torch.int32):
+        changed = {**ticket.statistics, name: ticket.statistics[name].to(dtype)}
+        code, _, err = call(capsys, "eval", replace(ticket, statistics=changed).save(tmp_path / "t"))
+        assert code == 2 and f"{name!r} is torch.float32 in the network and {dtype} in the ticket" in err
 
 
 def test_own_code_runs_if_the_user_names_it(paths, tmp_path):

@@ -78,9 +78,15 @@ def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
     record, channels = ticket.about.get("normalise"), recorded_image(ticket)[0][0]
     if record is not None:
         rows = [record.get(name) for name in ("mean", "deviation")] if isinstance(record, dict) else [None]
-        if not all(isinstance(row, list) and len(row) == channels and all(map(finite, row)) for row in rows):
+        if not all(isinstance(row, list) and len(row) == channels and all(map(_single, row)) for row in rows):
             raise TicketError(f"the ticket records the normalisation {record!r:.80}")
+        record = {name: [float(value) for value in record[name]] for name in ("mean", "deviation")}
     return Normalise.from_record(record, images)
+
+
+def _single(value: Any) -> bool:
+    """Whether `value` is a finite number that a float32 can hold."""
+    return finite(value) and abs(value) <= torch.finfo(torch.float32).max
 
 
 def recorded_part(ticket: Ticket) -> str:
