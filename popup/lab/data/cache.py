@@ -1,7 +1,8 @@
 """Decoded images on disk: written once, mapped into memory at every later start.
 
 A data set is a folder DIRECTORY/decoded/NAME-KEY with four .npy files and fingerprint.txt. The key is made of names,
-sizes and times of the files it was decoded from, so changed files are decoded anew. Folders may be removed at any time.
+sizes and times of the files it was decoded from (of a folder of images also of where it lies), so changed files are decoded
+anew. Folders may be removed at any time.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 Decode = Callable[[Path], None]  # writes the four arrays, images uint8 [n, c, h, w] and labels int64 [n], into a folder
 
 
-def key_of(files: Iterable[tuple[str, int, int]], *options: object) -> str:
-    """16 hex digits that change when a file's (name, bytes, mtime in ns) or an option does."""
+def key_of(files: Iterable[tuple[str | int, ...]], *options: object) -> str:
+    """16 hex digits that change when a file's name, bytes, times or whatever else it is told by does, or an option."""
     digest = hashlib.sha256(repr((VERSION, options)).encode())
     for entry in files:
         digest.update(repr(entry).encode())

@@ -21,7 +21,8 @@ class Picture(NamedTuple):
     name: str
     label: int
     bytes: int
-    time: int  # of its last change, ns
+    time: int     # of its content's last change, ns, which whoever copies a file may set
+    changed: int  # of any change of it, ns, which nobody can set
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def _labelled(root: Path, folder: Path, classes: Mapping[str, int]) -> list[Pict
     for name in names:
         if name not in classes:
             raise UsageError(f"{folder / name} is a class that {root / 'train'} lacks: classes are the subfolders of train")
-    return [Picture(os.path.relpath(entry.path, root), classes[name], entry.stat().st_size, entry.stat().st_mtime_ns)
-            for name in names for entry in _images(folder / name)]
+    return [_picture(root, entry, classes[name]) for name in names for entry in _images(folder / name)]
 
 
 def _annotated(root: Path, folder: Path, annotations: Path, classes: Mapping[str, int]) -> list[Picture]:
@@ -81,8 +81,12 @@ def _annotated(root: Path, folder: Path, annotations: Path, classes: Mapping[str
     for name in wanted.values():
         if name not in classes:
             raise UsageError(f"{annotations} names a class {name!r} that {root / 'train'} lacks")
-    return [Picture(os.path.relpath(entry.path, root), classes[wanted[entry.name]], entry.stat().st_size,
-                    entry.stat().st_mtime_ns) for entry in _images(folder) if entry.name in wanted]
+    return [_picture(root, entry, classes[wanted[entry.name]]) for entry in _images(folder) if entry.name in wanted]
+
+
+def _picture(root: Path, entry: os.DirEntry, label: int) -> Picture:
+    status = entry.stat()
+    return Picture(os.path.relpath(entry.path, root), label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _images(folder: Path) -> Iterator[os.DirEntry]:

@@ -98,6 +98,33 @@ def test_what_changes_the_data_decodes_anew(images, change):
     assert after.fingerprint != before.fingerprint
 
 
+@pytest.mark.parametrize("how", ["another folder", "moved there", "linked there"])
+def test_other_images_of_the_same_names_sizes_and_times_are_not_answered_with_the_first(tmp_path, how):
+    """BMP files of one size have one length, and tar --mtime sets every time."""
+    roots = [tmp_path / place / "pets" for place in ("one", "other")]
+    for seed, root in enumerate(roots):
+        for number, split in enumerate(("train", "test")):
+            save(root / split / "cat" / "0.bmp", seed=10 * seed + number)
+            os.utime(root / split / "cat" / "0.bmp", ns=(1, 1))
+    known = tmp_path / "pets"
+    request, place = DataRequest(tmp_path / "data"), roots[0] if how == "another folder" else known
+    if how == "linked there":
+        known.symlink_to(roots[0])
+    elif how == "moved there":
+        roots[0].rename(known)
+    before = load_dataset(f"folder:{place}", request)
+    if how == "linked there":
+        known.unlink()
+        known.symlink_to(roots[1])
+    elif how == "moved there":
+        for split in ("train", "test"):
+            (roots[1] / split / "cat" / "0.bmp").rename(known / split / "cat" / "0.bmp")
+    after = load_dataset(f"folder:{roots[1] if how == 'another folder' else known}", request)
+    assert after.fingerprint != before.fingerprint
+    wanted = (known if how == "moved there" else roots[1]) / "train" / "cat" / "0.bmp"
+    assert np.array_equal(after.train[0][0].numpy(), decode_image(wanted))
+
+
 def test_title_txt_names_the_data_set(images):
     (images / "title.txt").write_text("CIFAR-10 (JPEG)\nmore\n")
     assert load(images).title == "CIFAR-10 (JPEG)"
