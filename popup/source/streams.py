@@ -36,9 +36,9 @@ class Stream:
         """`count` float64 in the open interval (0, 1), on the grid of odd multiples of 2**-53."""
         return ((self.words64(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
-    def integers(self, high: int, count: int) -> np.ndarray:
-        """`count` int64 in [0, high), high < 2**31, each value likely to within high / 2**32."""
-        return ((self.words32(count).astype(np.uint64) * np.uint64(high)) >> np.uint64(32)).astype(np.int64)
+    def integers(self, high: int | np.ndarray, count: int) -> np.ndarray:
+        """`count` int64 in [0, high), high < 2**31 (one for all, or one each), each value likely to within high / 2**32."""
+        return ((self.words32(count).astype(np.uint64) * np.asarray(high, dtype=np.uint64)) >> np.uint64(32)).astype(np.int64)
 
     def permutation(self, count: int) -> np.ndarray:
         """A uniform order of 0..count-1: the places of `count` sorted 64-bit words."""

@@ -6,7 +6,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.config import AUGMENTATIONS
-from popup.lab.training.augmentation import cut_out, draw_boxes, resize_boxes, shift_and_flip
+from popup.lab.training.augmentation import Augmentation, cut_out, draw_boxes, resize_boxes, shift_and_flip
 from popup.lab.training.batches import Batches, Normalise
 from popup.source.streams import Stream
 
@@ -59,7 +59,7 @@ def test_without_augmentation_inputs_are_the_images_of_their_labels():
 
 def test_crop_shifts_by_at_most_an_eighth_and_fills_with_zeros():
     picture = torch.arange(1, 17.0).view(1, 1, 4, 4)
-    moved = shift_and_flip(picture, torch.tensor([[2, 0]]), torch.tensor([False]), 1)
+    moved = shift_and_flip(picture, torch.tensor([[2, 0]]), torch.tensor([False]), (1, 1))
     assert torch.equal(moved[0, 0, :3, 1:], picture[0, 0, 1:, :3])
     assert not moved[0, 0, 3].any() and not moved[0, 0, :, 0].any()
     deal = batches(("crop",), side=16, size=40)
@@ -72,6 +72,24 @@ def test_crop_shifts_by_at_most_an_eighth_and_fills_with_zeros():
         assert len(offsets) == 1
         found |= set(offsets)
     assert len(found) > 12
+
+
+@pytest.mark.parametrize("sides", [(8, 64), (64, 8), (20, 33)])
+def test_an_image_that_is_no_square_is_shifted_by_an_eighth_of_each_side_and_loses_a_square_of_half_the_shorter(sides):
+    crop, cutout = (Augmentation((name,), sides, 0) for name in ("crop", "cutout"))
+    ones, plain = torch.ones(200, 1, *sides), lambda images: images
+    moved = crop(ones, crop.draw(0, 200, torch.device("cpu")), plain)
+    for axis, side in enumerate(sides):
+        left = moved.sum(axis + 2).amax((1, 2))  # of the longest row or column
+        assert left.min() == side - side // 8 and left.max() == side
+    cut = (cutout(ones, cutout.draw(0, 200, torch.device("cpu")), plain) == 0)[:, 0]
+    half = min(sides) // 2
+    assert {int(cut.any(axis).sum(1).max()) for axis in (1, 2)} == {half} and cut.sum((1, 2)).max() == half**2
+
+
+def test_the_shifts_of_square_images_are_drawn_as_ever():
+    shifts = Augmentation(("crop",), (32, 32), 5).draw(2, 9, torch.device("cpu")).shifts
+    assert shifts.flatten().tolist() == Stream(5, "crop", "2").integers(9, 18).tolist()
 
 
 def test_flip_mirrors_about_half_of_the_images():

@@ -106,7 +106,7 @@ def test_normalise_gives_each_channel_mean_0_and_deviation_1():
 def test_shift_and_flip_is_the_padded_cut_of_each_image():
     images = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4)
     shifts, flips = torch.tensor([[1, 1], [0, 2]]), torch.tensor([False, True])
-    done = shift_and_flip(images, shifts, flips, reach=1)
+    done = shift_and_flip(images, shifts, flips, reach=(1, 1))
     assert torch.equal(done[0], images[0])
     padded = torch.nn.functional.pad(images[1], (1, 1, 1, 1))
     assert torch.equal(done[1], padded[:, 0:4, 2:6].flip(-1))

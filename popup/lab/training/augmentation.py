@@ -17,8 +17,8 @@ SMALLEST, WIDEST = 0.08, 4 / 3  # of a resized crop: the least part of the area,
 
 @dataclass(frozen=True)
 class Draws:
-    """What is done to each image of an epoch: its shift [n, 2], 0..2*reach, whether it is flipped [n], the box that it is
-    resized from [n, 4] (see `resize_boxes`), and the row and column that its cutout is centred on [n, 2]."""
+    """What is done to each image of an epoch: its shift [n, 2], 0..2*reach of each axis, whether it is flipped [n], the box
+    that it is resized from [n, 4] (see `resize_boxes`), and the row and column that its cutout is centred on [n, 2]."""
 
     shifts: torch.Tensor
     flips: torch.Tensor
@@ -34,15 +34,15 @@ class Augmentation:
 
     def __init__(self, names: Sequence[str], sides: Sequence[int], seed: int) -> None:
         self.names, self.sides, self.seed = set(names), tuple(sides), seed
-        self.reach = max(1, self.sides[-1] // 8) if "crop" in self.names else 0
+        self.reach = tuple(max(1, side // 8) if "crop" in self.names else 0 for side in self.sides)
 
     def draw(self, epoch: int, count: int, device: torch.device) -> Draws:
         """The draws of `count` images."""
         shifts, centres = (torch.zeros(count, 2, dtype=torch.int64) for _ in range(2))
         flips, boxes = torch.zeros(count, dtype=torch.bool), torch.zeros(count, 0)
         if "crop" in self.names:
-            draws = Stream(self.seed, "crop", str(epoch)).integers(2 * self.reach + 1, 2 * count)
-            shifts = torch.from_numpy(draws).view(count, 2)
+            highs = np.tile([2 * reach + 1 for reach in self.reach], count)
+            shifts = torch.from_numpy(Stream(self.seed, "crop", str(epoch)).integers(highs, 2 * count)).view(count, 2)
         if "flip" in self.names:
             flips = torch.from_numpy(Stream(self.seed, "flip", str(epoch)).bits(count).copy())
         if "resized_crop" in self.names:
@@ -60,13 +60,15 @@ class Augmentation:
         inputs = normalise(images)
         if "resized_crop" in self.names:
             inputs = resize_boxes(inputs, draws.boxes)
-        return cut_out(inputs, draws.centres, self.sides[-1] // 2) if "cutout" in self.names else inputs
+        return cut_out(inputs, draws.centres, min(self.sides) // 2) if "cutout" in self.names else inputs
 
 
-def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: int) -> torch.Tensor:
-    """Each image [n, c, h, w] padded with `reach` zeros a side, cut out again at its shift [n, 2], mirrored if flips [n]."""
+def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: tuple[int, int]) -> torch.Tensor:
+    """Each image [n, c, h, w] padded with zeros, `reach` of them above and below, left and right, cut out again at its shift
+    [n, 2], mirrored if flips [n]."""
     n, channels, height, width = images.shape
-    padded = F.pad(images, (reach,) * 4)  # [n, c, h + 2 reach, w + 2 reach]
+    rows, columns = reach
+    padded = F.pad(images, (columns, columns, rows, rows))  # [n, c, h + 2 rows, w + 2 columns]
     plane = torch.arange(n * channels, device=images.device).view(n, channels, 1) * padded.shape[2]
     rows = plane + (shifts[:, :1] + torch.arange(height, device=images.device))[:, None]  # [n, c, h]
     columns = torch.arange(width, device=images.device).expand(n, width)
