@@ -11,9 +11,10 @@ import popup
 from models import MODELS
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.datasets import DATASETS
+from popup.lab.precision import Precision
 from popup.lab.training.augmentation import shift_and_flip
 from popup.lab.training.batches import Batches, Normalise
-from popup.lab.training.training import RunFailed, rate_factor
+from popup.lab.training.training import RunFailed, evaluate, rate_factor
 
 QUICK = {"epochs": 3, "widths": (64,), "er_p": 0.5}
 
@@ -143,7 +144,7 @@ def test_a_users_own_network_and_float_tensors():
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_rate():
     inputs = torch.ones(64, 4)
-    inputs[33:] = float("inf")
+    inputs[33:] = 3e38  # finite, and more than sums of them can be
     with pytest.raises(RunFailed, match=r"not finite at step 1 of epoch 1 \(learning rate 0\.1\)"):
         popup.fit(nn.Sequential(nn.Linear(4, 2)), (inputs, torch.zeros(64, dtype=torch.int64)),
                   (inputs[:2], torch.zeros(2, dtype=torch.int64)), Config.from_flat({"epochs": 1, "batch_size": 64, "er_p": 1.0}))
@@ -178,6 +179,10 @@ WRONG = {  # network, training split, test split, words of the one line
     "other inputs": (plain(), split(torch.zeros(4, 5)), split(torch.zeros(4, 5)), r"cannot take inputs \[2, 5\]"),
     "other inputs to test": (plain(), split(), split(torch.zeros(4, 5)), r"training images are \[2\] .*test images \[5\]"),
     "no logits": (plain(nn.Linear(2, 3), nn.Unflatten(1, (3, 1))), split(), split(), r"makes \[2, 3, 1\] of 2 inputs"),
+    "a number that is nan": (plain(), split(torch.tensor([[0.0, 1.0]] * 3 + [[float("nan"), 0.0]])), split(),
+                             r"images of train hold numbers that are not finite .*the first is image 3"),
+    "one that is infinite in the test data": (plain(), split(), split(torch.tensor([[float("-inf"), 0.0]] + [[0.0, 1.0]] * 3)),
+                                              r"images of test hold numbers that are not finite .*the first is image 0"),
     "arrays": (plain(), (np.zeros((4, 2), np.float32), np.zeros(4, np.int64)), split(), "train holds ndarray"),
 }
 
@@ -191,6 +196,14 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_is_changed(case)
         popup.fit(net, train, test, Config.from_flat({"epochs": 1, "er_p": 1.0}))
     assert "\n" not in str(error.value) and net.training and net[0].training
     assert net.state_dict().keys() == before.keys() and all(torch.equal(net.state_dict()[name], before[name]) for name in before)
+
+
+def test_a_network_whose_outputs_are_not_finite_has_no_accuracy():
+    """All its predictions would be class 0, which is the label here."""
+    net, images = nn.Linear(2, 3), torch.full((4, 2), 3e38)
+    net.weight.data.fill_(2.0)
+    with pytest.raises(RunFailed, match="loss is not finite on the images that accuracy is of"):
+        evaluate(net, images, torch.zeros(4).long(), Normalise(images), Precision.of(net, "fp32"))
 
 
 def test_labels_are_checked_before_a_mask_is_computed_from_them():

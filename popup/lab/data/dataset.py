@@ -11,6 +11,7 @@ import torch
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
 
+CHECKED = 1024  # images looked at at once
 Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
 
 
@@ -50,3 +51,15 @@ def check_alike(train: Images, test: Images) -> None:
     kinds = [f"{list(images.shape[1:])} {images.dtype}" for images in (train, test)]
     if kinds[0] != kinds[1]:
         raise UsageError(f"training images are {kinds[0]} and test images {kinds[1]}: they must be of one shape and kind")
+
+
+def check_finite(images: Images, name: str) -> None:
+    """A UsageError if float images [n, ...] hold numbers that are not finite: nothing can be learned from them, and a network
+    would be right or wrong about them by chance."""
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        return
+    for start, part in zip(range(0, len(images), CHECKED), images.split(CHECKED), strict=True):
+        bad = (~part.isfinite()).reshape(len(part), -1).any(1).nonzero()
+        if len(bad):
+            raise UsageError(f"{name} hold numbers that are not finite (nan or inf; the first is image {start + int(bad[0])}, "
+                             "counted from 0): repair or leave out such images")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from popup.errors import UsageError
-from popup.lab.data.dataset import Dataset, Split, check_alike
+from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite
 from popup.ticket.hashes import hash_tensor
 
 
@@ -23,7 +23,14 @@ def load_own(name: str) -> Dataset:
     Images [n, channels, height, width] uint8 (normalised by the run) or float (used as they are), labels whole numbers
     from 0, as tensors or arrays. It may return a `Dataset` too. Raises UsageError for anything else.
     """
-    found = _find(name)()
+    data = _dataset(name, _find(name)())
+    for part, (images, _) in (("training", data.train), ("test", data.test)):
+        check_finite(images, f"the {part} images of data set {name!r}")
+    return data
+
+
+def _dataset(name: str, found: Any) -> Dataset:
+    """What the function of that name has returned, as a Dataset."""
     try:
         if isinstance(found, Dataset):
             check_alike(found.train[0], found.test[0])

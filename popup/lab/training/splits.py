@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from popup.errors import UsageError
-from popup.lab.data.dataset import Split
+from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
@@ -29,6 +29,7 @@ def checked(split: Split, name: str, device: torch.device) -> Split:
     if images.dtype not in (torch.uint8, torch.float32):
         raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32; what is no image (a "
                          "token's number) has to be embedded before, as float32")
+    check_finite(images, f"the images of {name}")
     return images.to(device), labels.to(device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import cos, pi, prod
+from math import cos, isfinite, pi, prod
 
 import torch
 import torch.nn.functional as F
@@ -209,7 +209,10 @@ def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -
 @torch.no_grad()
 def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: Normalise,
              precision: Precision, ranks: Ranks | None = None) -> Metrics:
-    """test_loss (cross-entropy) and test_accuracy (percent) of a plain network; of `ranks` each does some of the batches."""
+    """test_loss (cross-entropy) and test_accuracy (percent) of a plain network; of `ranks` each does some of the batches.
+
+    A RunFailed where the loss is not finite: predictions are then none, and would count as right for class 0.
+    """
     net.eval()
     ranks = ranks or Ranks()
     sums = torch.zeros(2, device=images.device)  # loss, correct
@@ -221,4 +224,7 @@ def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: No
         sums[0] += F.cross_entropy(logits, labels[part], reduction="sum")
         sums[1] += (logits.argmax(1) == labels[part]).sum()
     loss, correct = ranks.total(sums).tolist()
+    if not isfinite(loss):
+        raise RunFailed("the loss is not finite on the images that accuracy is of: what the network computes has grown too "
+                        "large for its numbers; a lower rate or a smaller --gain may keep it small")
     return {"test_loss": loss / len(labels), "test_accuracy": 100 * correct / len(labels)}

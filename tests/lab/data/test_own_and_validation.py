@@ -28,6 +28,16 @@ def ready():
     (train, labels), _ = floats()
     return popup.lab.data.datasets.Dataset("Mine", 7, (train, labels), (train, labels))
 
+def with_numbers(train, test):
+    splits = floats()
+    for (images, _), number in zip(splits, (train, test)):
+        images[-1, 0, 1, 1] = number
+    return splits
+
+nan_train = lambda: with_numbers(float("nan"), 1.0)
+inf_test = lambda: with_numbers(1.0, float("inf"))
+nan_ready = lambda: popup.lab.data.datasets.Dataset("Mine", 7, *with_numbers(1.0, float("nan")))
+
 number = 3
 nothing = lambda: None
 one_split = lambda: (images(4), [0, 1, 2, 0])
@@ -67,11 +77,18 @@ def test_a_users_own_arrays_and_tensors(module):
 
 
 @pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty",
-                                      "number", "missing", "kinds", "shapes", "wide", "needy"])
+                                      "number", "missing", "kinds", "shapes", "wide", "needy",
+                                      "nan_train", "inf_test", "nan_ready"])
 def test_what_is_no_data_is_one_line(module, function):
     with pytest.raises(UsageError, match=f"own_data:{function}") as error:
         load(f"{module}:{function}")
     assert "\n" not in str(error.value)
+
+
+def test_images_that_are_not_finite_are_named(module):
+    for name, words in (("nan_train", "training images of .* image 3,"), ("inf_test", "test images of .* image 0,")):
+        with pytest.raises(UsageError, match=words):
+            load(f"{module}:{name}")
 
 
 @pytest.mark.parametrize(("name", "words"), [
