@@ -1,7 +1,8 @@
 """Any folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/), ImageNet and Tiny-ImageNet among them.
 
-Images are read as RGB, as torchvision's ImageFolder does. A set that fits memory is decoded into memory-mapped arrays once;
-a larger one (ImageNet at 224 pixels takes 200 GB decoded) is streamed from its files.
+Images are read as RGB, as torchvision's ImageFolder does; those of more than 8 bits a channel are refused. A set that fits
+memory is decoded into memory-mapped arrays once; a larger one (ImageNet at 224 pixels takes 200 GB decoded) is streamed from
+its files.
 """
 
 from __future__ import annotations

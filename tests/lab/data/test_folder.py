@@ -186,6 +186,16 @@ def test_resizing_keeps_the_middle(tmp_path):
     assert decode_image(tmp_path / "a.png").shape == (3, 4, 12)
 
 
+@pytest.mark.parametrize(("kind", "name"), [(np.uint16, "a.png"), (np.uint16, "a.tif"), (np.uint16, "a.pgm"), (np.int32, "a.tif"),
+                                            (np.float32, "a.tif")])
+def test_images_of_more_than_eight_bits_are_refused(tmp_path, kind, name):
+    """Pillow would make all of their pixels above 255 white (and of floats up to 1 black)."""
+    Image.fromarray(np.arange(0, 32000, 1000).reshape(4, 8).astype(kind)).save(tmp_path / name)
+    with pytest.raises(UsageError, match=rf"{name} has pixels of more than 8 bits .*save it with 8 bits") as error:
+        decode_image(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
 def broken(root):
     (root / "train" / "cat" / "1.jpg").write_bytes(b"\xff\xd8no")
 
