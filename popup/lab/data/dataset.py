@@ -25,7 +25,7 @@ class Dataset:
     train: Split
     test: Split
     evaluated_on: str = "test"  # or "validation": then `test` is a part of the training data, and no test data is used
-    fingerprint: str = ""       # SHA-256 of the decoded images and labels, empty where they were not read from files
+    fingerprint: str = ""       # SHA-256 of the images and labels, empty where they are part of the package
 
     @property
     def image(self) -> tuple[int, ...]:

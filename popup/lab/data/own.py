@@ -8,6 +8,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def load_own(name: str) -> Dataset:
     """The data set that the function `my_package.my_module:load` returns: (train images, labels), (test images, labels).
 
     Images [n, channels, height, width] uint8 (normalised by the run) or float (used as they are), labels whole numbers
-    from 0, as tensors or arrays. It may return a `Dataset` too. Raises UsageError for anything else.
+    from 0, as tensors or arrays. It may return a `Dataset` too, whose fingerprint is made where it has none. Raises
+    UsageError for anything else.
     """
     data = _dataset(name, _find(name)())
     for part, (images, _) in (("training", data.train), ("test", data.test)):
@@ -34,7 +36,9 @@ def _dataset(name: str, found: Any) -> Dataset:
     try:
         if isinstance(found, Dataset):
             check_alike(found.train[0], found.test[0])
-            return found
+            tensors = (*found.train, *found.test)
+            known = found.fingerprint or not all(isinstance(tensor, torch.Tensor) for tensor in tensors)
+            return found if known else replace(found, fingerprint=_fingerprint(*tensors))
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])
         classes = int(max(train[1].max(), test[1].max())) + 1

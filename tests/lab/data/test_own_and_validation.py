@@ -34,6 +34,14 @@ def with_numbers(train, test):
         images[-1, 0, 1, 1] = number
     return splits
 
+def changed(fingerprint=""):
+    (train, labels), test = arrays()
+    train[0, 0, 0, 0] += 1
+    as_tensors = [tuple(map(torch.as_tensor, part)) for part in ((train, labels), test)]
+    return popup.lab.data.datasets.Dataset("Mine", 4, *as_tensors, fingerprint=fingerprint)
+
+own_fingerprint = lambda: changed("mine")
+
 nan_train = lambda: with_numbers(float("nan"), 1.0)
 inf_test = lambda: with_numbers(1.0, float("inf"))
 nan_ready = lambda: popup.lab.data.datasets.Dataset("Mine", 7, *with_numbers(1.0, float("nan")))
@@ -74,6 +82,12 @@ def test_a_users_own_arrays_and_tensors(module):
     assert load(f"{module}:floats").train[0].dtype is torch.float32
     assert load(f"{module}:ready").title == "Mine"
     assert load(f"{module}:short_words").train[1].tolist() == [0, 1, 2, 0]
+
+
+def test_a_dataset_without_a_fingerprint_gets_that_of_its_tensors(module):
+    ready, changed, arrays = (load(f"{module}:{name}").fingerprint for name in ("ready", "changed", "arrays"))
+    assert len(ready) == len(changed) == 64 and changed != arrays
+    assert load(f"{module}:own_fingerprint").fingerprint == "mine"
 
 
 @pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty",
