@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from popup.lab.config import Config
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w], classes[, widths][, width=factor])
 SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
 FAULTS = (*SAID, TypeError, LookupError, AttributeError, ArithmeticError)  # of a builder or its network
+KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
 OTHERS = ("torchvision:NAME", "timm:NAME", "chain:WORDS", "MODULE:FUNCTION")
 
 
@@ -56,6 +59,21 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
             return build_network(models, config, image, classes)
         except (UsageError, NotImplementedError):
             return None
+
+
+def is_own(name: str) -> bool:
+    """Whether a model is made by a function of the user's, which may make another network tomorrow."""
+    kind, colon, _ = name.partition(":")
+    return bool(colon) and kind not in KINDS
+
+
+def fingerprint(net: nn.Module) -> str:
+    """SHA-256, as hex, of what a network says that it is (addresses of objects left out), and of the shapes of its tensors.
+
+    What a `forward` computes by itself, without a module, is not seen.
+    """
+    shapes = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
+    return hashlib.sha256(re.sub(" at 0x[0-9a-fA-F]+", "", f"{net!r}{shapes}").encode()).hexdigest()
 
 
 def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any]:

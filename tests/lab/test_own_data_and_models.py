@@ -1,5 +1,6 @@
 """Folders of images, a user's own data and a user's own network through the command line, with and without workers."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -89,6 +90,32 @@ def test_a_finished_run_on_other_images_is_not_passed_off_as_this_one(grid, tmp_
     capsys.readouterr()
     assert main(["report", str(tmp_path / "runs")], MODELS) == 0
     assert f"not of the same images: runs on folder:{root}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("seeds", ["1", "2"])
+def test_a_finished_run_of_another_network_is_not_passed_off_as_this_one(seeds, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--dataset", "own_network:load", "--model", "own_network:build", "--epochs", "1", "--batch-size", "8",
+                 "--controls", "none", "--workers", "1", "--seeds", seeds, "--out", "runs"]
+
+    def again(source):
+        (tmp_path / "own_network.py").write_text(source)
+        sys.modules.pop("own_network", None)
+        importlib.invalidate_caches()
+        return main(arguments, MODELS)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert again(OWN) == 0 and again(OWN + "\n# the same\n") == 0
+    capsys.readouterr()
+    assert again(OWN.replace("nn.ReLU()", "nn.Tanh()")) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert f"{seeds} finished run" in line and "another network than own_network:build builds now" in line and "--out" in line
+    for path in tmp_path.glob("runs/*/result.json"):  # as results of before were
+        result = json.loads(path.read_text())
+        assert len(result.pop("network_fingerprint")) == 64
+        path.write_text(json.dumps(result))
+    assert again(OWN.replace("nn.ReLU()", "nn.Tanh()")) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -27,7 +27,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     if result is None:
         result = _run_alone(laboratory, config)
     elif laboratory.ranks.first:
-        laboratory.check_images([config])
+        laboratory.check_finished([config])
         directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
     if not laboratory.ranks.first:

@@ -75,7 +75,7 @@ def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequ
     for config in cells:
         laboratory.check(config)
     laboratory.attached(configs[0])
-    laboratory.check_images(cells)
+    laboratory.check_finished(cells)
     return cells
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.lab.config import Config
+from popup.lab.config import Config, TaskSettings
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, PeakMemory, hardware, keep_freed_memory, versions
-from popup.lab.networks import Models, build_network, find_builder, outline
+from popup.lab.networks import Models, build_network, find_builder, fingerprint, is_own, outline
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.runs.logs import check_packages, opened
 from popup.lab.runs.record import RunDirectory
@@ -50,6 +50,7 @@ class Laboratory:
         self._data: dict[tuple[str, int, float], Dataset] = {}
         self._edges: dict[Config, dict[str, np.ndarray] | None] = {}
         self._checked: set[tuple] = set()
+        self._fingerprints: dict[TaskSettings, str] = {}
 
     def data(self, config: Config) -> Dataset:
         """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
@@ -85,14 +86,34 @@ class Laboratory:
             self.network(config)
         self._checked.add((task, training))
 
-    def check_images(self, configs: Sequence[Config]) -> None:
-        """A UsageError if some of `configs`, of one data set, were finished on other images than it has now."""
-        now = self.data(configs[0]).fingerprint
-        results = [result for config in configs if now and (result := self.directory(config).result())]
-        other = [result for result in results if (result.get("data_fingerprint") or now) != now]
+    def check_finished(self, configs: Sequence[Config]) -> None:
+        """A UsageError if some of `configs`, of one data set, were finished on other images than it has now, or by another
+        network than the user's function builds now."""
+        done = [(config, result) for config in configs if (result := self.directory(config).result())]
+        if not done:
+            return
+        images, task = self.data(configs[0]).fingerprint, configs[0].task
+        self._check_same(f"saw other images than {task.dataset} has now",
+                         [(result, "data_fingerprint", images) for _, result in done])
+        for model in {config.task.model for config, _ in done if is_own(config.task.model)}:
+            self._check_same(f"had another network than {model} builds now",
+                             [(result, "network_fingerprint", self.network_fingerprint(config)) for config, result in done
+                              if config.task.model == model])
+
+    def _check_same(self, words: str, cases: Sequence[tuple[Result, str, str]]) -> None:
+        """A UsageError that says so in `words` if some of the `cases` (result, what it records, what that is now) differ. What
+        is not recorded, or not known now, does not."""
+        other = [result for result, name, now in cases if now and (result.get(name) or now) != now]
         if other:
-            raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {self.out} ({other[0]['hash']}, ...) saw "
-                             f"other images than {configs[0].task.dataset} has now: name another --out, or remove what is there")
+            raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {self.out} ({other[0]['hash']}, ...) {words}"
+                             ": name another --out, or remove what is there")
+
+    def network_fingerprint(self, config: Config) -> str:
+        """What tells the network of a function of the user's from another of the same name; of other models it is empty."""
+        task = replace(config.task, role=TICKET)
+        if task not in self._fingerprints:
+            self._fingerprints[task] = fingerprint(self.network(config)) if is_own(task.model) else ""
+        return self._fingerprints[task]
 
     def network(self, config: Config) -> nn.Module:
         """The plain network of a config, on the device."""
@@ -129,7 +150,7 @@ class Laboratory:
         result = {**describe(config, found), **_describe_data(self.data(config)),
                   "seconds": checkpoints.before + time.perf_counter() - began, "peak_memory": memory.peak(),
                   "threads": torch.get_num_threads(), "ranks": self.ranks.count, "hardware": hardware(self.device),
-                  "versions": versions()}
+                  "versions": versions(), "network_fingerprint": self.network_fingerprint(config)}
         directory.finish(result)
         checkpoints.remove()
         return result
