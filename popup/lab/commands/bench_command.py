@@ -11,19 +11,21 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from popup.errors import check_count, check_name
+from popup.errors import UsageError, check_count, check_name
 from popup.files import write_atomically
-from popup.lab.bench.bench import Figure, measure, subjects, time_selection
+from popup.lab.bench.bench import Build, Figure, measure, subjects, time_selection
 from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
+from popup.lab.config import Config
 from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
-from popup.lab.networks import Models, find_builder
+from popup.lab.networks import Models, build_network
 from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
 from popup.lab.runs.record import check_writable
 
 SIZES = {"mlp": (1, 28, 28)}
 PICTURE = (3, 32, 32)
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name, low in (("batch", 2), ("side", 0), ("rounds", 1), ("largest", 0), ("threads", 0)):
             check_count(name, getattr(self, name), low)
+        for name in ("model", "precision"):
+            if not getattr(self, name):
+                raise UsageError(f"--{name} has no value: give one or more")
         for name in self.precision:
             check_name("precision", name, ("fp32", "bf16"))
 
@@ -51,7 +56,7 @@ class BenchOptions:
 def bench(arguments: Sequence[str], models: Models) -> int:
     """Run the bench and print its tables."""
     options = parse_as(BenchOptions, arguments, "bench")
-    builders = {name: find_builder(models, name) for name in options.model}
+    builders = {name: _builder(models, name, options.side) for name in options.model}
     out, device = check_writable(Path(options.out)), Machine(options.device).torch_device()
     keep_freed_memory()
     if options.threads:
@@ -60,12 +65,11 @@ def bench(arguments: Sequence[str], models: Models) -> int:
           f"ratios to the dense step of the same round, median (quartiles) of {options.rounds} rounds\n")
     measured = {}
     for name, builder in builders.items():
-        channels, *sides = SIZES.get(name, PICTURE)
-        image = (channels, options.side or sides[0], options.side or sides[1])
+        image = _image(name, options.side)
         for precision in options.precision:
             inputs = torch.randn(options.batch, *image, generator=torch.Generator().manual_seed(0)).to(device)
-            labels = torch.arange(options.batch, device=device) % 10
-            found = subjects(partial(builder, image, 10), inputs, labels, precision)
+            labels = torch.arange(options.batch, device=device) % CLASSES
+            found = subjects(builder, inputs, labels, precision)
             with tqdm(total=options.rounds + 1, disable=None, leave=False, desc=f"{name} {precision}") as bar:
                 figures = measure(found, options.rounds, bar.update)
             measured[f"{name} {precision}"] = [asdict(figure) for figure in figures]
@@ -78,6 +82,18 @@ def bench(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
     return 0
+
+
+def _image(name: str, side: int) -> tuple[int, ...]:
+    channels, *sides = SIZES.get(name, PICTURE)
+    return channels, side or sides[0], side or sides[1]
+
+
+def _builder(models: Models, name: str, side: int) -> Build:
+    """What builds the network of that name, as a run does; a UsageError unless it can be built for images of that side."""
+    build = partial(build_network, models, Config.from_flat({"model": name}), _image(name, side), CLASSES)
+    build()
+    return build
 
 
 def _table(figures: Sequence[Figure]) -> str:
