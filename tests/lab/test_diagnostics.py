@@ -1,6 +1,8 @@
 """Diagnostics on graphs small enough to count by hand."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -44,3 +46,61 @@ def test_networks_that_mix_signs_have_no_effective_count():
     net = popup.attach(models.MODELS["vit"]((1, 8, 8), 3, width=0.25), er_p=0.5, k=0.5)
     found = diagnose(popup.extract(net), models.MODELS["vit"]((1, 8, 8), 3, width=0.25), (1, 8, 8))
     assert found["ticket"]["effective"] is None and len(found["ticket"]["dead"]) == len(popup.densities(net))
+
+
+def reachable(masks):
+    """Of each mask [out, in] the ones that lie on a path, by walking the graph from both ends."""
+    forwards, backwards = [torch.ones(masks[0].shape[1])], [torch.ones(len(masks[-1]))]
+    for mask in masks:
+        forwards.append((mask.float() @ forwards[-1] > 0).float())
+    for mask in masks[::-1]:
+        backwards.insert(0, (mask.float().T @ backwards[0] > 0).float())
+    return [int((mask * backwards[place + 1][:, None] * forwards[place]).sum()) for place, mask in enumerate(masks)]
+
+
+class Bounded(nn.Module):
+    def forward(self, inputs):
+        return F.hardtanh(inputs)
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(30, 30)
+
+    def forward(self, inputs):
+        return inputs * F.relu(self.gate(inputs))
+
+
+def deep(*activations):
+    first, second = activations if len(activations) == 2 else activations * 2  # one is one module in two places
+    return nn.Sequential(nn.Linear(20, 30), first, nn.Linear(30, 30), second, nn.Linear(30, 10)).double()
+
+
+def thin(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.rand(shape, generator=generator) < 0.08).double() for shape in ((30, 20), (30, 30), (10, 30))]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+                                        nn.Softsign, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink, nn.LeakyReLU, nn.ELU])
+@pytest.mark.parametrize("shared", [False, True])
+def test_edges_on_a_path_are_those_that_can_be_walked_whatever_the_activation(activation, shared):
+    masks, net = thin(), deep(activation()) if shared else deep(activation(), activation())
+    found = effective_edges(net, ["0.weight", "2.weight", "4.weight"], masks, (20,))
+    assert found == reachable(masks) and 0 < sum(found) < sum(int(mask.sum()) for mask in masks)
+
+
+@pytest.mark.parametrize("module", [Bounded, Gated])
+def test_outputs_that_are_no_sums_over_paths_have_no_effective_count(module):
+    assert effective_edges(deep(module(), nn.ReLU()), ["0.weight", "2.weight", "4.weight"],
+                           [torch.ones_like(mask) for mask in thin()], (20,)) is None
+
+
+def test_mobile_nets_count_every_edge_of_a_dense_one_or_none_where_they_multiply():
+    """At 64 pixels no filter is so late that it sees padding only."""
+    for name, counted in (("mobilenet_v2", True), ("mobilenet_v3_small", False)):
+        build = models.resolve(f"torchvision:{name}")
+        net = popup.attach(build((3, 64, 64), 4), er_p=1.0, k=1.0)
+        found = diagnose(popup.extract(net), build((3, 64, 64), 4), (3, 64, 64))["ticket"]["effective"]
+        assert found == ([layer.count for layer in search_of(net).layers] if counted else None)
