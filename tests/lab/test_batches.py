@@ -40,6 +40,13 @@ def test_a_constant_channel_becomes_zero_and_floats_stay():
     assert Normalise(floats)(floats) is floats
 
 
+def test_what_is_constant_in_training_is_only_shifted():
+    """As scikit-learn's StandardScaler does: a test row that has one more would else come to an input of a million."""
+    rows = torch.tensor([[7, 0], [7, 2], [7, 4]], dtype=torch.uint8)
+    made = Normalise(rows)(torch.tensor([[8, 2], [7, 2]], dtype=torch.uint8))
+    assert torch.equal(made, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+
 @pytest.mark.parametrize("augment", [(), *((name,) for name in AUGMENTATIONS), AUGMENTATIONS])
 def test_an_epoch_is_every_image_once_in_its_own_order_and_can_be_drawn_again(augment):
     deal = batches(augment)

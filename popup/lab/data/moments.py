@@ -28,5 +28,5 @@ def channel_sums(images: torch.Tensor) -> list[tuple[int, int, int]]:
 
 
 def mean_and_deviation(count: int, total: int, squares: int) -> tuple[float, float]:
-    """Mean and standard deviation (at least 1e-6) from exact sums."""
-    return total / count, max(1e-6, (squares * count - total**2) ** 0.5 / count)
+    """Mean and standard deviation from exact sums; 1 for the deviation of what is constant, which is then only shifted."""
+    return total / count, (squares * count - total**2) ** 0.5 / count or 1.0
