@@ -14,6 +14,7 @@ from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
 LATER = "later"  # marks a field that a version added after runs had been made, its default being what they did
+LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
 
@@ -52,7 +53,8 @@ class TaskSettings:
         for width in self.widths:
             check_count("a width", width)
         check_number("width", self.width, 0.0, 1000.0, open_low=True)
-        check_count("image_size", self.image_size, 0)
+        if check_count("image_size", self.image_size, 0) > LARGEST_SIDE:
+            raise UsageError(f"image_size is {self.image_size}: it must be at most {LARGEST_SIDE}")
         check_number("validation", self.validation, 0.0, 0.9)
 
 

@@ -43,6 +43,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--dataset nowhere.at_all:load", ["nowhere.at_all:load", "MODULE:FUNCTION"]),
     ("--image-size 32", ["image_size", "32", "digits", "folder"]),
     ("--image-size -1", ["image_size", "-1"]),
+    ("--image-size 1000000", ["image_size", "1000000", "at most 4096"]),
     ("--validation 1", ["validation", "1", "0.9"]),
     ("--validation -0.1", ["validation", "-0.1"]),
     ("--validation 0.0001", ["validation", "0.0001", "raise it"]),

@@ -50,8 +50,12 @@ def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
 def _is_streamed(listing: Listing, request: DataRequest) -> bool:
     if request.streaming != "auto" or isinf(request.memory):
         return request.streaming == "always"
-    one = decode_image(listing.root / listing.train[0].name, request.side)
-    return one.nbytes * (len(listing.train) + len(listing.test)) > request.memory
+    return prod(_shape(listing, request.side)) * (len(listing.train) + len(listing.test)) > request.memory
+
+
+def _shape(listing: Listing, side: int) -> tuple[int, ...]:
+    """Of every decoded image, [3, height, width]: where there is a `side` no image is needed to tell."""
+    return (3, side, side) if side else decode_image(listing.root / listing.train[0].name).shape
 
 
 def _title(root: Path) -> str:
@@ -63,8 +67,7 @@ def _title(root: Path) -> str:
 
 def _decode(listing: Listing, side: int, folder: Path) -> None:
     """Write the four arrays of the cache, images as uint8 [n, 3, height, width]."""
-    first = listing.root / listing.train[0].name
-    shape = decode_image(first, side).shape
+    first, shape = listing.root / listing.train[0].name, _shape(listing, side)
     check_space(folder, (len(listing.train) + len(listing.test)) * prod(shape))
     for part, pictures in (("train", listing.train), ("test", listing.test)):
         np.save(folder / f"{part}_labels.npy", _labels(pictures))
@@ -90,8 +93,7 @@ def _decode_all(paths: Sequence[Path], decode: Callable[[Path], np.ndarray], ima
 
 def _stream(listing: Listing, request: DataRequest, name: str, key: str) -> tuple[Split, Split, str]:
     """The splits left in their files. Only sums of pixels are made now, once, by reading every image."""
-    first = listing.root / listing.train[0].name
-    shape = decode_image(first, request.side).shape
+    shape = _shape(listing, request.side)
 
     def images(pictures: Sequence[Picture], sums: torch.Tensor) -> Streamed:
         return Streamed(listing.root, [picture.name for picture in pictures], shape, request.side, sums, request.decoders)

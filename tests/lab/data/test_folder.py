@@ -241,6 +241,15 @@ def test_a_set_that_does_not_fit_on_the_disk_is_refused_before_decoding(images, 
         load(images)  # ten images of 72 bytes
 
 
+@pytest.mark.parametrize("memory", [float("inf"), 1 << 62])
+def test_with_a_size_given_no_image_is_decoded_before_there_is_known_to_be_room(images, memory, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+    for name in ("decode_image", "decode_as"):
+        monkeypatch.setattr(folder, name, lambda *_, **options: pytest.fail("decoded"))
+    with pytest.raises(UsageError, match=r"decoded images take 30000\.0 GB .*--image-size"):
+        load_dataset(f"folder:{images}", DataRequest(images.parent / "data", side=10**6, memory=memory))
+
+
 def test_a_data_directory_that_cannot_be_written_is_named(images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write to .*file/decoded.*--data-dir"):
