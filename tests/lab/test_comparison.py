@@ -59,6 +59,17 @@ def test_results_without_a_fingerprint_are_not_taken_for_other_images():
     assert len(mixed_lines([*runs, other])) == 1
 
 
+def test_runs_that_computed_in_different_precisions_are_told_in_one_line():
+    runs = [replace(run, result={**run.result, **precision}) for run, precision in zip(
+        made_up({"random": [9.0, 10.0, 11.0]}), [{}, *[{"realised_precision": "bf16"}] * 2], strict=True)]
+    assert mixed_lines(runs) == [], "a result of before says nothing of it"
+    other = replace(runs[0], result={**runs[0].result, "realised_precision": "fp32"})
+    line, = mixed_lines([*runs, other])
+    assert "of the runs with --precision auto 2 computed in bf16 and 1 computed in fp32." in line
+    asked = replace(other, config=other.config.replace(precision="fp32"))
+    assert mixed_lines([*runs, asked]) == [], "who asks for both knows"
+
+
 def test_nothing_is_said_of_a_factor_that_does_not_vary():
     assert best_contrasts(settings(made_up({"random": [9.0, 10.0]})), "method") == []
 

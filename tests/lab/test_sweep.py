@@ -91,7 +91,8 @@ def test_a_sweep_leaves_tickets_controls_csv_report_and_pictures(swept):
     found = rows(swept)
     roles = [row["role"] for row in found]
     assert roles.count("ticket") == 16 and roles.count("random") == 16 and roles.count("dense_trained") == 2
-    assert {row["status"] for row in found} == {"finished"}
+    assert {(row["status"], row["precision"], row["realised_precision"], row["ranks"]) for row in found} == {
+        ("finished", "auto", "fp32", "1")}
     assert len(tickets(swept)) == 16
     for name in ("report.txt", "report.html", "figures/accuracy.png", "figures/accuracy.svg", "figures/heat_map.png"):
         assert (swept / name).stat().st_size > 500

@@ -16,7 +16,7 @@ from popup.lab.config import Config
 from popup.lab.runs.record import read_config, read_json, read_metrics
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
-COST = ("seconds", "peak_memory", "threads", "hardware")
+COST = ("seconds", "peak_memory", "realised_precision", "threads", "ranks", "hardware")
 
 
 @dataclass(frozen=True)

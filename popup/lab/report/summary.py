@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
 from textwrap import fill
+from typing import Any
 
+from popup.lab.config import Config
 from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, show
 from popup.lab.report.contrasts import (
     EQUAL,
@@ -140,13 +142,24 @@ def failure_lines(runs: Sequence[Run]) -> list[str]:
 
 
 def mixed_lines(runs: Sequence[Run]) -> list[str]:
-    """A warning for each data set whose runs saw different images under one name."""
-    seen: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        if fingerprint := (run.result or {}).get("data_fingerprint"):
-            seen[run.config.task.dataset, run.config.task.image_size][fingerprint] += 1
+    """A warning for each data set whose runs saw different images under one name, and one where runs that left the precision
+    to popup computed in different ones. Results of before that record neither count as any."""
+    images = _versions(runs, "data_fingerprint", lambda config: (config.task.dataset, config.task.image_size))
+    precisions = _versions(runs, "realised_precision", lambda config: config.training.precision)
     return [f"WARNING, not of the same images: runs on {name} saw {len(counts)} different versions of it "
-            f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in seen.items() if len(counts) > 1]
+            f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in images.items()] + [
+            f"WARNING, not of the same precision: of the runs with --precision {name} "
+            f"{' and '.join(f'{count} computed in {kind}' for kind, count in sorted(counts.items()))}."
+            for name, counts in precisions.items()]
+
+
+def _versions(runs: Sequence[Run], name: str, group: Callable[[Config], Hashable]) -> dict[Any, Counter[str]]:
+    """How many runs of each group recorded what under `name`, of the groups that recorded different things."""
+    seen: dict[Any, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        if found := (run.result or {}).get(name):
+            seen[group(run.config)][found] += 1
+    return {key: counts for key, counts in seen.items() if len(counts) > 1}
 
 
 def _names(found: Sequence[Setting]) -> list[str]:

@@ -18,6 +18,7 @@ from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, PeakMemory, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models, build_network, find_builder, fingerprint, is_own, outline
+from popup.lab.precision import Precision
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.runs.logs import check_packages, opened
 from popup.lab.runs.record import RunDirectory
@@ -156,7 +157,7 @@ class Laboratory:
         return result
 
 
-Found = tuple[list[Metrics], list[LayerDensity], Proof | None, dict[str, Any]]
+Found = tuple[list[Metrics], list[LayerDensity], Proof | None, dict[str, Any], str]  # last the precision: fp32 or bf16
 
 
 def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
@@ -166,7 +167,7 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
     directory.start()
     outcome = fit(net, data.train, data.test, config, record, checkpoints, laboratory.ranks)
     if not laboratory.ranks.first:
-        return outcome.history, densities(net), outcome.proof, {}
+        return outcome.history, densities(net), outcome.proof, {}, outcome.precision
     about = {"task": asdict(config.task), "test_accuracy": outcome.test_accuracy, "data": data.title,
              "precision": outcome.precision, "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
              "normalise": outcome.normalise.record()}
@@ -175,7 +176,7 @@ def _search(laboratory: Laboratory, config: Config, directory: RunDirectory, rec
         diagnostics = diagnose(load(directory.ticket), laboratory.network(config), data.image)
     except TicketError as error:
         raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
-    return outcome.history, densities(net), outcome.proof, diagnostics
+    return outcome.history, densities(net), outcome.proof, diagnostics, outcome.precision
 
 
 def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, record: Callable[[Metrics], None],
@@ -183,11 +184,11 @@ def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, re
     """Evaluate, or train and evaluate, a control of a ticket that was found before."""
     net, data = laboratory.network(config), laboratory.data(config)
     directory.start()
-    start = _subnetwork(laboratory, config, net)
+    start, precision = _subnetwork(laboratory, config, net), Precision.of(net, config.training.precision)
     history, layers = run_control(net, data, config, start, record, checkpoints, laboratory.ranks)
     rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
             for before, after in zip(start.sources, layers, strict=True)]
-    return history, rows, None, {}
+    return history, rows, None, {}, precision.name
 
 
 def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subnetwork:
@@ -213,14 +214,15 @@ def _describe_data(data: Dataset) -> Result:
 
 
 def describe(config: Config, found: Found) -> Result:
-    """What a run has found, as result.json holds it: accuracies in percent, of the last epoch; densities as realised."""
-    history, densities_found, proof, diagnostics = found
+    """What a run has found, as result.json holds it: accuracies in percent, of the last epoch; densities and precision as
+    realised."""
+    history, densities_found, proof, diagnostics, precision = found
     layers = [asdict(row) for row in densities_found]
     entries, edges, kept = (sum(row[column] for row in layers) for column in ("entries", "edges", "kept"))
     return {
         "hash": config.hash(), "role": config.task.role, "test_accuracy": history[-1]["test_accuracy"],
         "test_loss": history[-1]["test_loss"], "train_loss": history[-1].get("train_loss"), "epochs": history[-1]["epoch"],
-        "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
+        "realised_precision": precision, "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
         "final_density": kept / entries, "layers": layers, "diagnostics": diagnostics,
         "proof": proof and {**asdict(proof), "holds": proof.holds},
     }
