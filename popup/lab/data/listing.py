@@ -58,7 +58,17 @@ def list_folder(root: Path) -> Listing:
 def _subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return [entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What lies in the folder, in the order of names. A UsageError for a link that leads nowhere (or to itself): whole classes
+    may be missing."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise UsageError(f"{entry.path} is a link that leads nowhere: remove it, or bring back what it names")
+    return entries
 
 
 def _labelled(root: Path, folder: Path, classes: Mapping[str, int]) -> list[Picture]:
@@ -89,10 +99,16 @@ def _picture(root: Path, entry: os.DirEntry, label: int) -> Picture:
     return Picture(os.path.relpath(entry.path, root), label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _images(folder: Path) -> Iterator[os.DirEntry]:
-    """The image files below `folder`, in the order of their names."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+def _images(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[os.DirEntry]:
+    """The image files below `folder`, which lies in the folders `above` (device, inode), in the order of their names."""
+    status = os.stat(folder)
+    place = (status.st_dev, status.st_ino)
+    if place in above:
+        raise UsageError(f"{folder} is a link to a folder that it lies in: remove it")
+    for entry in _entries(folder):
         if entry.is_dir():
-            yield from _images(Path(entry.path))
+            yield from _images(Path(entry.path), above | {place})
         elif entry.name.lower().endswith(EXTENSIONS):
+            if not entry.is_file():
+                raise UsageError(f"{entry.path} is no file but a pipe, a socket or a device: remove it")
             yield entry

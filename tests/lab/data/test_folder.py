@@ -125,6 +125,15 @@ def test_other_images_of_the_same_names_sizes_and_times_are_not_answered_with_th
     assert np.array_equal(after.train[0][0].numpy(), decode_image(wanted))
 
 
+def test_links_to_images_and_folders_are_followed(images, tmp_path):
+    """Two to one folder, too: only a folder in itself has no end."""
+    for name in ("one", "two"):
+        save(tmp_path / "elsewhere" / f"{name}.png", seed=5)
+        (images / "train" / "cat" / name).symlink_to(tmp_path / "elsewhere")
+    (images / "train" / "dog" / "9.png").symlink_to(tmp_path / "elsewhere" / "one.png")
+    assert load(images).train[1].tolist() == [0] * 7 + [1] * 4
+
+
 def test_title_txt_names_the_data_set(images):
     (images / "title.txt").write_text("CIFAR-10 (JPEG)\nmore\n")
     assert load(images).title == "CIFAR-10 (JPEG)"
@@ -213,6 +222,14 @@ REFUSED = {
     "an empty class": (lambda root: (root / "train" / "eel").mkdir(), r"train/eel holds no image"),
     "a test class of its own": (lambda root: save(root / "test" / "eel" / "0.jpg"),
                                 r"test/eel is a class that .*train lacks"),
+    "a link to nowhere": (lambda root: (root / "train" / "cat" / "x.png").symlink_to("gone.png"),
+                          r"cat/x\.png is a link that leads nowhere"),
+    "a class that is one": (lambda root: (root / "train" / "eel").symlink_to("/nowhere"), r"eel is a link that leads nowhere"),
+    "a link to itself": (lambda root: (root / "train" / "cat" / "x.png").symlink_to("x.png"),
+                         r"cat/x\.png is a link that leads nowhere"),
+    "a folder in itself": (lambda root: (root / "train" / "cat" / "more").symlink_to(root / "train" / "cat"),
+                           r"cat/more is a link to a folder that it lies in"),
+    "a pipe": (lambda root: os.mkfifo(root / "test" / "dog" / "x.png"), r"dog/x\.png is no file"),
     "no test": (lambda root: (root / "test").rename(root / "exam"), r"no labelled image in test/CLASS/"),
     "no train": (lambda root: (root / "train").rename(root / "exam"), r"has no train/CLASS/"),
     "no folder": (lambda root: root.rename(root.parent / "other"), r"no folder .*pets'"),
