@@ -88,7 +88,8 @@ class TrainingSettings:
         "help": "steps through torch.compile, as one graph: a minute or more to begin with, and other float noise"})
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing of the cross-entropy, in [0, 1)"})
     augment: tuple[str, ...] = field(default=(), metadata={
-        "help": "augmentations, any of: crop (shift by up to an eighth of each side), flip (left-right), "
+        "help": "augmentations, any of (in another order the same training under another name): "
+                "crop (shift by up to an eighth of each side), flip (left-right), "
                 "resized_crop (8% to 100% of the area, resized to the whole side, as is usual for ImageNet), "
                 "cutout (a square of half the shorter side at a random place becomes the mean)"})
 

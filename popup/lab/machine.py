@@ -30,7 +30,7 @@ class Machine:
 
     device: str = field(default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1, mps ..."})
     threads: int = field(default=0, metadata={
-        "help": "CPU threads a run; 0: one for embedded data, else every core. "
+        "help": "CPU threads a run; 0: one where the training images take less than 64 MiB, else every core. "
                 "The order of float sums, and so the ticket, can depend on it"})
     data_dir: str = field(default="~/.cache/popup", metadata={
         "help": "directory of data sets, and of what is decoded from them once"})
