@@ -35,8 +35,9 @@ def _dataset(name: str, found: Any) -> Dataset:
     """What the function of that name has returned, as a Dataset."""
     try:
         if isinstance(found, Dataset):
-            check_alike(found.train[0], found.test[0])
-            tensors = (*found.train, *found.test)
+            (images, labels), (tests, targets) = found.train, found.test
+            check_alike(images, tests)
+            tensors = (images, labels, tests, targets)
             known = found.fingerprint or not all(isinstance(tensor, torch.Tensor) for tensor in tensors)
             return found if known else replace(found, fingerprint=_fingerprint(*tensors))
         train, test = (_split(*part) for part in found)

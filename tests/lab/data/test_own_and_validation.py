@@ -46,6 +46,8 @@ nan_train = lambda: with_numbers(float("nan"), 1.0)
 inf_test = lambda: with_numbers(1.0, float("inf"))
 nan_ready = lambda: popup.lab.data.datasets.Dataset("Mine", 7, *with_numbers(1.0, float("nan")))
 
+half_ready = lambda: popup.lab.data.datasets.Dataset("Mine", 7, floats()[0], floats()[1][:1])
+
 number = 3
 nothing = lambda: None
 one_split = lambda: (images(4), [0, 1, 2, 0])
@@ -92,7 +94,7 @@ def test_a_dataset_without_a_fingerprint_gets_that_of_its_tensors(module):
 
 @pytest.mark.parametrize("function", ["nothing", "one_split", "flat", "integers", "short", "negative", "soft", "empty",
                                       "number", "missing", "kinds", "shapes", "wide", "needy",
-                                      "nan_train", "inf_test", "nan_ready"])
+                                      "nan_train", "inf_test", "nan_ready", "half_ready"])
 def test_what_is_no_data_is_one_line(module, function):
     with pytest.raises(UsageError, match=f"own_data:{function}") as error:
         load(f"{module}:{function}")
