@@ -42,8 +42,8 @@ def test_methods_are_compared_where_all_else_is_equal():
     runs = made_up(ACCURACIES, er_p=0.5) + made_up({name: ACCURACIES[name] for name in ("averaged", "random")}, er_p=1.0)
     found = settings(runs)
     assert verdicts(found) == [
-        "At p 0.5 edge_popup is best: clearly above sampled, random (Holm p < 0.05), not to be told from averaged.",
-        "At p 1 averaged is best: clearly above random (Holm p < 0.05)."]
+        "At p 0.5 edge_popup is best: clearly above sampled, random (Holm p < 0.05, 5 seeds), not to be told from averaged.",
+        "At p 1 averaged is best: clearly above random (Holm p < 0.05, 5 seeds)."]
     title, _, rows = tables(found)[1]
     assert title.startswith("Method: the best mean") and [row[:3] for row in rows] == [
         ["edge_popup", "averaged", "p 0.5"], ["edge_popup", "sampled", "p 0.5"], ["edge_popup", "random", "p 0.5"],

@@ -111,7 +111,8 @@ def test_tickets_are_tested_against_their_controls_with_holms_adjustment():
         assert len(cases) == count and [case.adjusted for case in cases] == pytest.approx(holm(plain))
     _, header, rows = table_of(found, "Ticket minus control with trained weights")
     assert header == ["p", "random, trained", "dense, trained", "seeds"] and len(rows) == 2
-    assert any("clearly above their controls with frozen weights in 2 of 2" in sentence and "77.7 points (random" in sentence
+    assert any("clearly above their controls with frozen weights in 2, clearly below in 0, undecided in 0 of 2 "
+               "comparisons (Holm p < 0.05, 3 seeds)" in sentence and "77.7 points (random" in sentence
                and "at p 0.5)" in sentence for sentence in verdicts(found))
 
 
@@ -159,7 +160,38 @@ def test_one_seed_is_no_test():
 
 def test_where_nothing_else_varies_no_place_is_named():
     runs = tickets([95.0, 95.5, 95.2], method="edge_popup") + tickets([60.0, 60.7, 60.1], method="biprop")
-    assert verdicts(settings(runs)) == ["edge_popup is best: clearly above biprop (Holm p < 0.05)."]
+    assert verdicts(settings(runs)) == ["edge_popup is best: clearly above biprop (Holm p < 0.05, 3 seeds)."]
+
+
+def frozen_controls(runs, value=10.0):
+    return [finished(control_config(run.config, "random"), value + run.seed / 7) for run in runs]
+
+
+def test_starting_sparse_is_told_both_ways_with_the_number_of_seeds():
+    pairs = ((0.1, [95.0, 95.5, 96.1]), (0.2, [80.0, 80.4, 81.1]), (0.4, [90.0, 91.0, 93.0]))
+    runs = [run for k, accuracies in pairs for run in tickets(accuracies, er_p=0.5, k=2 * k)]
+    runs += [run for k, _ in pairs for run in tickets([90.1, 90.9, 91.0], er_p=1.0, k=k)]
+    assert verdicts(settings(runs)) == [
+        "At equal p k, starting inside an ER network is clearly better than starting dense in 1, clearly worse in 1, undecided "
+        "in 1 of 3 comparisons (Holm p < 0.05, 3 seeds)."]
+    assert "(Holm p < 0.05, 2 to 3 seeds)" in verdicts(settings(runs[1:]))[0]
+
+
+def test_tickets_that_are_drawn_at_random_are_not_tested_against_the_random_control():
+    runs = tickets([90.0, 91.0, 92.5]) + tickets([10.0, 11.0, 9.5], method="random")
+    found = settings(runs + frozen_controls(runs))
+    assert [case.setting.factors["method"] for case in advantages(found, trained=False)] == ["edge_popup"]
+    assert any("in 1, clearly below in 0, undecided in 0 of 1 comparison " in sentence for sentence in verdicts(found))
+    drawn = settings(runs[3:] + frozen_controls(runs[3:]))
+    assert verdicts(drawn) == []
+
+
+def test_two_seeds_that_can_decide_nothing_are_said_to():
+    runs = [run for place in range(20) for run in tickets([90.0, 91.0], k=0.04 * (place + 1))]
+    words = "With 2 seeds a difference is clear among 20 only where it is 20 times the ± of its 95% interval, and none is"
+    assert any(sentence.startswith(words) for sentence in verdicts(settings(runs + frozen_controls(runs))))
+    enough = [run for place in range(20) for run in tickets([90.0, 91.0, 90.5, 90.7], k=0.04 * (place + 1))]
+    assert not any("times" in sentence for sentence in verdicts(settings(enough + frozen_controls(enough))))
 
 
 @pytest.mark.parametrize(("value", "text"), [(-0.004, "0.00"), (-0.006, "-0.01"), (0.0, "0.00"), (-1.0, "-1.00")])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popup.lab.report.statistics import holm, mean, paired
+from popup.lab.report.statistics import holm, intervals_needed, mean, paired
 
 
 def test_the_mean_of_three_has_the_textbook_interval():
@@ -48,3 +48,13 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("seeds", "comparisons"), [(2, 80), (3, 7), (5, 1)])
+def test_a_difference_of_so_many_intervals_just_is_below_the_level(seeds, comparisons):
+    differences = np.linspace(-1, 1, seeds)
+    half = mean(list(differences)).half
+    for factor, below in ((1.001, True), (0.999, False)):
+        shift = factor * half * intervals_needed(seeds, comparisons, 0.05)
+        found = paired(dict(enumerate(differences + shift)), dict.fromkeys(range(seeds), 0.0))
+        assert (holm([found.p_value, *[1.0] * (comparisons - 1)])[0] < 0.05) is below

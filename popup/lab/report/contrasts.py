@@ -13,6 +13,7 @@ import numpy as np
 from popup.lab.report.comparison import AXES, SPREAD, Setting, complete, groups, same_but
 from popup.lab.report.statistics import Difference, holm, paired
 from popup.lab.runs.controls import CONTROLS
+from popup.search.methods import TICKET_METHODS
 
 EQUAL = 0.01  # realised densities that differ by no more of the larger one are called equal: edges are drawn, k is rounded
 Case = TypeVar("Case")
@@ -103,9 +104,11 @@ def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:
 
 
 def advantages(found: Sequence[Setting], trained: bool) -> list[Advantage]:
-    """Each ticket against each of its controls whose weights are trained, or else are frozen."""
+    """Each ticket against each of its controls whose weights are trained, or else are frozen. A ticket that is itself drawn at
+    random is one of the latter, and no case of theirs."""
     cases = [(setting, role) for setting in found for role, control in CONTROLS.items()
-             if control.trained == trained and setting.controls.get(role)]
+             if control.trained == trained and setting.controls.get(role)
+             and (trained or TICKET_METHODS[setting.config.search.method].learns)]
     return [Advantage(*case, difference, p_value) for case, difference, p_value in _adjusted(cases, _advantage)]
 
 

@@ -7,9 +7,12 @@ from itertools import groupby
 
 from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, show
 from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
+from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
+from popup.lab.runs.plan import counted
 
-CLEAR = 0.05  # Holm's p value below which a difference is called clear
+CLEAR = 0.05   # Holm's p value below which a difference is called clear
+HOPELESS = 5   # where a difference must be so many times its interval to be called clear, the number of seeds is too small
 
 
 def verdicts(found: Sequence[Setting]) -> list[str]:
@@ -26,41 +29,64 @@ def _usual(found: Sequence[Setting]) -> str:
     return ", ".join(f"{name} {show(value)}" for name, value in found[0].usual.items())
 
 
+def _sign(case: Contrast | Advantage) -> int:
+    """1 where the first side is clearly above the other, -1 where it is clearly below, 0 where that is undecided."""
+    clear = case.adjusted is not None and case.adjusted < CLEAR
+    return (case.difference.value > 0) - (case.difference.value < 0) if clear else 0
+
+
+def _holm(cases: Sequence[Contrast | Advantage]) -> str:
+    """What calls a difference clear, with the number of seeds."""
+    seeds = sorted({case.difference.count for case in cases})
+    return f"Holm p < {CLEAR:g}, {f'{seeds[0]} to ' if len(seeds) > 1 else ''}{counted(seeds[-1], 'seed')}"
+
+
+def _decided(cases: Sequence[Contrast | Advantage], above: str, below: str) -> str:
+    """In how many cases the first side is clearly `above`, clearly `below` or neither."""
+    signs = [_sign(case) for case in cases]
+    return (f"clearly {above} in {signs.count(1)}, clearly {below} in {signs.count(-1)}, undecided in {signs.count(0)} of "
+            f"{counted(len(cases), 'comparison')} ({_holm(cases)})")
+
+
+def _hopeless(cases: Sequence[Contrast | Advantage]) -> list[str]:
+    """The sentence on so many comparisons of so few seeds that none of them is decided, however large the differences."""
+    seeds, family = max(case.difference.count for case in cases), sum(case.adjusted is not None for case in cases)
+    times = intervals_needed(seeds, family, CLEAR) if family else 0
+    return [f"With {seeds} seeds a difference is clear among {family} only where it is {times:.0f} times the ± of its 95% "
+            "interval, and none is: it takes more seeds to decide."] if times >= HOPELESS and not any(map(_sign, cases)) else []
+
+
 def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
     """Whether the tickets are more than their frozen weights could do by chance."""
-    tested = [one for one in cases if one.adjusted is not None]
-    if not tested:
+    cases = [one for one in cases if one.difference.count > 1]
+    if not cases:
         return []
-    clear = sum(one.adjusted < CLEAR and one.difference.value > 0 for one in tested)
-    least = min(tested, key=lambda one: one.difference.value)
+    least = min(cases, key=lambda one: one.difference.value)
     where = least.setting.label().replace("er_p", "p")
-    return [f"Tickets are clearly above their controls with frozen weights in {clear} of {len(tested)} comparisons (Holm p < "
-            f"{CLEAR:g}); the least difference is {least.difference.value:.1f} points ({CONTROLS[least.role].title}"
-            f"{f', at {where}' if where else ''})."]
+    return [f"Tickets are {_decided(cases, 'above their controls with frozen weights', 'below')}; the least difference is "
+            f"{least.difference.value:.1f} points ({CONTROLS[least.role].title}{f', at {where}' if where else ''}).",
+            *_hopeless(cases)]
 
 
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
     """Which value of the factor wins where, and which others it cannot be told from."""
-    sentences, unclear, untested = [], 0, 0
+    sentences, unclear, untested = [], [], 0
     for _, group in groupby(contrasts, key=lambda contrast: id(contrast.first)):
         mine = list(group)
         if all(contrast.difference.count == 1 for contrast in mine):
             untested += 1
-        elif any(map(_clearly_above, mine)):
+        elif any(_sign(contrast) > 0 for contrast in mine):
             sentences.append(_winner(mine, factor))
         else:
-            unclear += 1
-    total = unclear + untested + len(sentences)
+            unclear.append(mine)
+    total = len(unclear) + untested + len(sentences)
     if unclear:
-        sentences.append(f"In {unclear} of {total} settings no {COMPARED[factor]} is clearly below the best.")
+        sentences.append(f"In {len(unclear)} of {total} settings no {COMPARED[factor]} is clearly below the best "
+                         f"({_holm([contrast for mine in unclear for contrast in mine])}).")
     if untested:
         sentences.append(f"In {untested} of {total} settings there is one seed, which is no test of which {COMPARED[factor]} is "
                          "best.")
     return sentences
-
-
-def _clearly_above(contrast: Contrast) -> bool:
-    return contrast.adjusted is not None and contrast.adjusted < CLEAR and contrast.difference.value > 0
 
 
 def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
@@ -70,21 +96,20 @@ def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
     def names(chosen: Sequence[Contrast]) -> str:
         return ", ".join(show(contrast.second.factors[factor]) for contrast in chosen)
 
-    clear = [contrast for contrast in contrasts if _clearly_above(contrast)]
+    clear = [contrast for contrast in contrasts if _sign(contrast) > 0]
     alone = [contrast for contrast in contrasts if contrast.difference.count == 1]
     rest = [contrast for contrast in contrasts if contrast not in clear and contrast not in alone]
     where = best.label((factor,)).replace("er_p", "p")
     return (f"{f'At {where} ' if where else ''}{show(best.factors[factor])} is best: clearly above {names(clear)} "
-            f"(Holm p < {CLEAR:g}){f', not to be told from {names(rest)}' if rest else ''}"
+            f"({_holm(clear)}){f', not to be told from {names(rest)}' if rest else ''}"
             f"{f', with one seed and so no test against {names(alone)}' if alone else ''}.")
 
 
 def _source_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
     """What starting inside an ER source costs, and where the densities that are compared are not equal."""
-    tested = [contrast for contrast in contrasts if contrast.adjusted is not None]
-    worse = sum(contrast.adjusted < CLEAR and contrast.difference.value < 0 for contrast in tested)
-    sentences = [f"Starting inside an ER network is clearly worse than starting dense in {worse} of {len(tested)} comparisons "
-                 f"at equal p k (Holm p < {CLEAR:g})."] if tested else []
+    tested = [contrast for contrast in contrasts if contrast.difference.count > 1]
+    sentences = [f"At equal p k, starting inside an ER network is {_decided(tested, 'better than starting dense', 'worse')}.",
+                 *_hopeless(tested)] if tested else []
     if contrasts and not tested:
         sentences = ["Of starting inside an ER network or dense there is one seed, which is no test."]
     uneven = [contrast.apart for contrast in contrasts if contrast.apart > EQUAL]
