@@ -4,8 +4,10 @@ import csv
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,18 @@ from popup.lab.machine import Machine
 from popup.lab.runs.cell import Cell, check_locks
 from popup.lab.runs.run import Laboratory
 from popup.lab.runs.worker import work
+from popup.lab.training.stop import Stopped
 
 ROOT = Path(__file__).parents[2]
 GRID = ["--epochs", "8", "--widths", "64", "--er-p", "0.3", "1", "--k", "0.3", "0.5", "--seeds", "2", "--controls", "random"]
 NOT_MEASURED = ("seconds", "peak_memory")
+
+
+def interrupted(laboratory, run, out, *arguments):
+    """A run; Ctrl-C instead where one is finished."""
+    if list(out.glob("*/result.json")):
+        raise Stopped(signal.SIGINT)
+    return run(laboratory, *arguments)
 
 
 def rows(out):
@@ -57,6 +67,24 @@ def test_a_plan_is_reported_and_done_and_planned_again(tmp_path, capsys):
     assert "2 of 4 runs are not over yet" in capsys.readouterr().out
     assert main(["worker", str(tmp_path)], MODELS) == 0
     assert len(rows(tmp_path)) == 4
+
+
+def test_a_sweep_that_is_interrupted_is_a_plan(tmp_path, capsys, monkeypatch):
+    grid = ["--epochs", "1", "--widths", "16", "--seeds", "2", "--controls", "random", "--workers", "1", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Laboratory, "run", partialmethod(interrupted, Laboratory.run, tmp_path))
+        assert main(grid, MODELS) == 130
+    capsys.readouterr()
+    assert main(["report", str(tmp_path)], MODELS) == 0
+    assert "3 of 4 runs are not over yet" in capsys.readouterr().out
+    assert main([*grid, "--k", "0.25"], MODELS) == 0, "another grid goes its own way"
+    assert "4 runs: 4 finished, 0 failed, 0 open" in capsys.readouterr().out
+    assert main(["worker", str(tmp_path)], MODELS) == 0
+    assert "this worker finished 3 runs, 0 failed" in capsys.readouterr().out
+    (tmp_path / "report.txt").unlink()
+    assert len(rows(tmp_path)) == 8 and "not over" not in capsys.readouterr().out
+    assert main(grid, MODELS) == 0
+    assert "4 runs: 4 finished, 0 failed, 0 open" in capsys.readouterr().out
 
 
 def test_a_worker_leaves_with_1_when_its_cell_failed_and_a_new_plan_tries_it_again(tmp_path, capsys):

@@ -24,8 +24,11 @@ DONE, FAILED = 0, 1
 
 
 def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], workers: int) -> int:
-    """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law."""
+    """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law. The plan is
+    written first: what an interrupt leaves undone is counted by `report`, and done by `worker` as well."""
     cells = _checked_plan(laboratory, configs, roles)
+    if laboratory.ranks.first:
+        write_plan(laboratory.out, cells)
     workers = 1 if laboratory.ranks.count > 1 else workers or default_workers(laboratory, cells)
     print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
