@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from random import Random
 
 import pytest
 from scipy.stats import ttest_rel
@@ -165,6 +166,31 @@ def test_a_method_without_a_setting_is_compared_with_every_value_of_those_that_h
     assert not any("layerwise" in sentence for sentence in verdicts(found))
     assert all(first in panel for panel in panels(found, ("method",)))
     assert FIGURES["compared"][1](found) and FIGURES["accuracy"][1](found)
+
+
+LOCKED = {0.3: [60.0, 61.5, 62.0], 0.6: [70.0, 71.5, 70.2]}
+
+
+def test_rows_of_a_setting_that_one_side_lacks_are_told_apart():
+    runs = made_up({"edge_popup": USUAL, "averaged": [65.0, 66.5, 67.0]})
+    for locked, accuracies in LOCKED.items():
+        runs += made_up({"frozen": accuracies}, locked=locked)
+    found = settings(runs)
+    _, _, rows = next(part for part in tables(found) if part[0].startswith("Method"))
+    assert sorted(row[:3] for row in rows) == [["edge_popup", "averaged", "-"], ["edge_popup", "frozen", "locked 0.3"],
+                                               ["edge_popup", "frozen", "locked 0.6"]]
+    assert verdicts(found) == ["edge_popup is best: clearly above averaged, frozen (locked 0.3) (Holm p < 0.05, 3 seeds), not to "
+                               "be told from frozen (locked 0.6)."]
+
+
+def test_settings_are_counted_once_whatever_the_order_of_the_rows():
+    """edge_popup is the best at two values of locked, frozen at the one between them."""
+    runs = made_up({"edge_popup": USUAL})
+    for locked, accuracies in {0.3: [69.9, 71.1, 71.7], 0.6: [70.1, 70.9, 72.3], 0.7: [69.8, 71.2, 71.6]}.items():
+        runs += made_up({"frozen": accuracies}, locked=locked)
+    found = settings(runs)
+    sentences = {sentence for seed in range(20) for sentence in verdicts(Random(seed).sample(found, len(found)))}
+    assert sentences == {"In 2 of 2 settings no method is clearly below the best (Holm p < 0.05, 3 seeds)."}
 
 
 def test_the_usual_setting_is_one_that_was_run():

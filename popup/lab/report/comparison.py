@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -78,6 +78,13 @@ class Setting:
         """The factors in words, but for those that are as usual."""
         return _words({name: value for name, value in self.factors.items()
                        if name not in without and (name not in self.usual or value != self.usual[name])})
+
+
+def shared_label(first: Setting, second: Setting, without: Sequence[str] = ()) -> str:
+    """What two settings that agree share, in words: the value of the one to which a factor matters, nothing of a factor that
+    matters to neither."""
+    both = {name: second.factors[name] if value == ANY else value for name, value in first.factors.items()}
+    return replace(first, factors={name: value for name, value in both.items() if value != ANY}).label(without)
 
 
 def measured_on(found: Sequence[Setting]) -> str:

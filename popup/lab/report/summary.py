@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.lab.config import Config
-from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, show
+from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show
 from popup.lab.report.contrasts import (
     EQUAL,
     Advantage,
@@ -126,7 +126,7 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
         both = (contrast.first, contrast.second)
         sides = [", ".join(show(side.value(name)) if name in COMPARED else f"{SHORT.get(name, name)} {show(side.value(name))}"
                            for name in names) for side in both]
-        elsewhere = contrast.first.label(names).replace("er_p", "p")
+        elsewhere = shared_label(*both, names).replace("er_p", "p")
         densities = [", ".join(f"{side.final_density:.4f}" for side in both)] if realised else []
         rows.append([*sides, elsewhere or "-", *densities, *_difference(contrast.difference, contrast.adjusted)])
     return title, header, rows

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
-from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, show
+from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, shared_label, show
 from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
@@ -71,8 +70,10 @@ def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
     """Which value of the factor wins where, and which others it cannot be told from."""
     sentences, unclear, untested = [], [], 0
-    for _, group in groupby(contrasts, key=lambda contrast: id(contrast.first)):
-        mine = list(group)
+    groups: dict[int, list[Contrast]] = {}
+    for contrast in contrasts:
+        groups.setdefault(id(contrast.first), []).append(contrast)
+    for mine in groups.values():
         if all(contrast.difference.count == 1 for contrast in mine):
             untested += 1
         elif any(_sign(contrast) > 0 for contrast in mine):
@@ -94,15 +95,23 @@ def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
     best = contrasts[0].first
 
     def names(chosen: Sequence[Contrast]) -> str:
-        return ", ".join(show(contrast.second.factors[factor]) for contrast in chosen)
+        return ", ".join(_other(contrast, factor) for contrast in chosen)
 
     clear = [contrast for contrast in contrasts if _sign(contrast) > 0]
     alone = [contrast for contrast in contrasts if contrast.difference.count == 1]
     rest = [contrast for contrast in contrasts if contrast not in clear and contrast not in alone]
-    where = best.label((factor,)).replace("er_p", "p")
+    where = shared_label(best, best, (factor,)).replace("er_p", "p")
     return (f"{f'At {where} ' if where else ''}{show(best.factors[factor])} is best: clearly above {names(clear)} "
             f"({_holm(clear)}){f', not to be told from {names(rest)}' if rest else ''}"
             f"{f', with one seed and so no test against {names(alone)}' if alone else ''}.")
+
+
+def _other(contrast: Contrast, factor: str) -> str:
+    """The other side of a contrast by its value of the factor, and of those that do not matter to the first side."""
+    other = contrast.second.factors
+    own = [f"{name} {show(other[name])}" for name, value in contrast.first.factors.items()
+           if value == ANY != other[name] and name != factor]
+    return show(other[factor]) + (f" ({', '.join(own)})" if own else "")
 
 
 def _source_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
