@@ -105,6 +105,26 @@ def test_an_axis_of_densities_has_ticks_wherever_they_are(kept):
     assert len(panel.get_xticks()) >= 2 and all(tick.get_text() for tick in panel.get_xticklabels())
 
 
+def sparse_and_dense(**fields):
+    """Sources of four p and the dense one at the same two final densities."""
+    return [run for p, kept in product((0.2, 0.3, 0.5, 0.7, 1.0), (0.1, 0.2))
+            for run in tickets([90.0 + p, 91.0, 92.5 - p], kept, er_p=p, k=kept / p, **fields)]
+
+
+def test_sources_of_one_density_are_drawn_at_it():
+    runs = [run for weights in ("signed_constant", "kaiming_normal") for density in ("uniform", "erk")
+            for run in sparse_and_dense(weights=weights, density=density)]
+    (figure,) = draw("sparse_against_dense", runs)
+    assert {panel.get_title() for panel in figure.axes} == {
+        f"{density}, {weights}" for density in ("uniform", "erk") for weights in ("signed_constant", "kaiming_normal")}
+    for panel in figure.axes:
+        drawn = {bars.get_label(): bars[0].get_xdata() for bars in panel.containers}
+        assert drawn.keys() == {"p = 0.7", "p = 0.5", "p = 0.3", "p = 0.2"}
+        assert all(abs(x / kept - 1) < 0.031 for places in drawn.values() for x, kept in zip(places, (0.1, 0.2), strict=True))
+        assert len({x for places in drawn.values() for x in places}) == 8
+    assert len({panel.get_ylim() for panel in figure.axes}) == 1
+
+
 def test_changes_at_several_k_do_not_hide_each_other():
     changes = ({}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"weights": "kaiming_normal"})
     runs = [run for k, p, change in product((0.25, 0.5), (0.2, 0.5), changes)

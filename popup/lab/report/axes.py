@@ -51,8 +51,8 @@ def paged(groups: Sequence[list[Setting]], draw: Callable[[Figure, list[Axes], S
 
 
 def note(figure: Figure, text: str) -> None:
-    """A line below the panels."""
-    figure.supxlabel(text, fontsize=7)
+    """A line below the panels, after those that are there."""
+    figure.supxlabel("; ".join(filter(None, (figure.get_supxlabel(), text))), fontsize=7)
 
 
 def legend(figure: Figure, panels: Sequence[Axes], title: str | None = None, order: Sequence[str] = ()) -> None:

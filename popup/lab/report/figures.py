@@ -14,6 +14,7 @@ import numpy as np
 from popup.lab.report.axes import (
     COLOURS,
     MARKERS,
+    SMALL,
     band,
     curves,
     entitle,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ASIDE = 0.03  # of the density: how far beside it points are drawn at most
 REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":")}
 
 
@@ -147,31 +149,38 @@ def _merge_close(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def sparse_against_dense(found: Sequence[Setting]) -> list[Figure]:
-    """What starting inside an ER network costs: paired differences at equal p k."""
+    """What starting inside an ER network costs: paired differences at equal p k, a colour for each p, a panel for what else
+    tells the sources apart."""
     contrasts = source_contrasts(found)
     if not contrasts:
         return []
-    figure, (panel,) = grid(1)
-    for index, er_p in enumerate(values_of([contrast.first for contrast in contrasts], "er_p")):
-        mine = [contrast for contrast in contrasts if contrast.first.value("er_p") == er_p]
-        points = [(contrast.first.final_density * 1.02**index, contrast.difference.value, contrast.difference.half or 0)
-                  for contrast in mine]
-        x, y, half = zip(*_apart(sorted(points)), strict=True)
-        panel.errorbar(x, y, half, fmt=MARKERS[index % 8], color=COLOURS[index % 8], capsize=2, markersize=4,
-                       label=f"p = {er_p:g}")
-    panel.axhline(0, color=BLACK, linewidth=0.8)
-    log_density(panel, "final density (realised)", [contrast.first for contrast in contrasts])
-    panel.set(ylabel="ER source minus dense source\n(percentage points)", title="equal p k, paired over seeds")
-    legend(figure, [panel], "ER source with")
-    return [figure]
+    values = values_of([contrast.first for contrast in contrasts], "er_p")
+    reach = [contrast.difference.value + side * (contrast.difference.half or 0) for contrast in contrasts for side in (-1, 1)]
+    spare = 0.05 * (max(*reach, 0) - min(*reach, 0)) or 1.0
+
+    def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        for panel, group in zip(axes, groups, strict=True):
+            for colour, marker, line in lines_by(group, "er_p", values):
+                place = values.index(line[0].value("er_p"))
+                mine = [contrast for contrast in contrasts if contrast.first in line]
+                panel.errorbar([contrast.first.final_density * _aside(place, len(values)) for contrast in mine],
+                               [contrast.difference.value for contrast in mine],
+                               [contrast.difference.half or 0 for contrast in mine], fmt=marker, color=colour, capsize=2,
+                               markersize=4, label=f"p = {values[place]:g}")
+            panel.axhline(0, color=BLACK, linewidth=0.8)
+            log_density(panel, "final density (realised)", group)
+            panel.set(ylim=(min(*reach, 0) - spare, max(*reach, 0) + spare))
+            panel.set_ylabel("ER source minus dense source\n(percentage points)", fontsize=SMALL)
+            entitle(panel, group_title(group, AXES) or "equal p k, paired over seeds")
+        note(figure, f"equal p k, paired over seeds; points of one density stand up to {100 * ASIDE:g}% beside it")
+        legend(figure, axes, "ER source with", [f"p = {p:g}" for p in values])
+
+    return paged(panels([contrast.first for contrast in contrasts], AXES), draw)
 
 
-def _apart(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Points sorted by their x, moved to the right where they would hide each other."""
-    moved: list[tuple[float, ...]] = []
-    for x, *others in points:
-        moved.append((max(x, moved[-1][0] * 1.01) if moved else x, *others))
-    return moved
+def _aside(place: int, count: int) -> float:
+    """The factor on the density of the `place`-th of `count` values of p, so that points of one density are seen apart."""
+    return 1 + ASIDE * (2 * place / (count - 1) - 1) if count > 1 else 1.0
 
 
 def layer_densities(found: Sequence[Setting]) -> list[Figure]:
