@@ -116,6 +116,19 @@ def test_tickets_are_tested_against_their_controls_with_holms_adjustment():
                and "at p 0.5)" in sentence for sentence in verdicts(found))
 
 
+def test_a_difference_that_is_equal_in_all_seeds_has_no_interval_and_says_why():
+    runs = tickets([90.0, 91.0]) + tickets([92.0, 93.0], er_p=0.5)
+    runs += [finished(control_config(run.config, "random_trained"), run.accuracy - 1 - run.seed * (run.config.source.er_p == 0.5))
+             for run in runs]
+    title, _, rows = table_of(settings(runs), "Ticket minus control")
+    assert title.endswith("; without ±: equal in all seeds, so no interval and no test (-)") and rows[0][1] == "1.0 (-)"
+    title, header, rows = table_of(settings(tickets([90.0, 91.0]) + tickets([90.0, 91.0], density="erk")), "Layerwise density")
+    assert title.endswith("; without ±: equal in all seeds, so no interval")
+    assert rows[0][header.index("difference"):] == ["0.00", "1.000", "1.000", "2"]
+    title, _, _ = table_of(settings(tickets([90.0]) + tickets([90.5], density="erk")), "Layerwise density")
+    assert title.endswith("; without ±: one seed, so no interval and no test (-)")
+
+
 def test_all_of_a_change_is_over_the_seeds_that_its_rows_share():
     changes = ({}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"weights": "kaiming_normal"})
     runs = [ticket(90.0 + seed + (change != {}) * p * seed, seed=seed, er_p=p, **change) for p in (0.2, 0.5) for change in changes

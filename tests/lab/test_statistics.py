@@ -41,7 +41,8 @@ def test_paired_without_shared_seeds_or_with_one():
 
 def test_equal_differences_need_no_test():
     assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p_value == 1.0
-    assert paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).p_value is None  # equal differences of few seeds prove nothing
+    equal = paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
+    assert (equal.value, equal.half, equal.p_value) == (1.0, None, None)  # equal differences of few seeds prove nothing
 
 
 def test_holm_by_hand():

@@ -27,7 +27,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over `count` shared seeds, its 95% interval's half width and two-sided p value (paired t test)."""
+    """A mean difference over `count` shared seeds, its 95% interval's half width and two-sided p value (paired t test).
+
+    Where it is equal in all seeds there is no interval: few seeds, each of so many images, are equal by chance, and no measure
+    of how they vary. Nor is there a p value then, unless nothing differs.
+    """
 
     value: float
     half: float | None
@@ -46,7 +50,8 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     if not seeds:
         return None
     differences = np.array([first[seed] - second[seed] for seed in seeds])
-    return Difference(float(differences.mean()), _half_width(differences), _p_value(differences), len(seeds))
+    half = None if _equal(differences) else _half_width(differences)
+    return Difference(float(differences.mean()), half, _p_value(differences), len(seeds))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -75,10 +80,14 @@ def _half_width(values: np.ndarray) -> float | None:
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
 
 
+def _equal(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) < 1e-9)
+
+
 def _p_value(differences: np.ndarray) -> float | None:
     if len(differences) < 2:
         return None
-    if np.ptp(differences) < 1e-9:  # of few seeds, each of so many images: equal by chance, and no measure of it
+    if _equal(differences):
         return 1.0 if abs(differences[0]) < 1e-9 else None
     from scipy.stats import ttest_1samp
 

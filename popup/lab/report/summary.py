@@ -82,8 +82,8 @@ def advantage_table(found: Sequence[Setting]) -> Table:
              str(setting.accuracy.count)] for setting in found] if roles else []
     counted = any("[" in text for row in rows for text in row[len(_names(found)):])
     title = "Ticket minus control with trained weights (percentage points, paired over seeds; in parentheses p, by Holm over all)"
-    return f"{title}{'; [n]: over n seeds that both have' if counted else ''}", [
-        *_names(found), *(SHORT[role] for role in roles), "seeds"], rows
+    title += f"{'; [n]: over n seeds that both have' if counted else ''}{_unsure([one.difference for one in cases.values()])}"
+    return title, [*_names(found), *(SHORT[role] for role in roles), "seeds"], rows
 
 
 def _advantage(one: Advantage | None) -> str:
@@ -96,19 +96,27 @@ def _advantage(one: Advantage | None) -> str:
 def change_table(found: Sequence[Setting]) -> Table:
     """One row a change: its accuracy, the usual setting's, the difference with its interval and p values."""
     header = [*_names(found), "ticket %", "usual %", "difference", "p", "p (Holm)", "seeds"]
-    rows = []
-    for changed, group in groupby(change_contrasts(found), key=lambda contrast: contrast.first.changed):
+    contrasts, rows = change_contrasts(found), []
+    for changed, group in groupby(contrasts, key=lambda contrast: contrast.first.changed):
         mine = list(group)
         rows += [[*_values(contrast.first), contrast.first.accuracy.text(), contrast.second.accuracy.text(),
                   *_difference(contrast.difference, contrast.adjusted)] for contrast in mine]
         if len(mine) > 1 and (over_all := pooled(mine)):
             rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *_difference(over_all, None)])
     return ("What a change does to the usual setting (paired over seeds; all: the mean over the rows above, of the seeds that "
-            "all of them have)"), header, rows
+            "all of them have, no part of Holm's adjustment)" + _unsure([one.difference for one in contrasts])), header, rows
 
 
 def _difference(difference: Difference, adjusted: float | None) -> list[str]:
     return [_mean(difference).text(2), _p(difference.p_value), _p(adjusted), str(difference.count)]
+
+
+def _unsure(differences: Sequence[Difference]) -> str:
+    """What is said below a title of differences without an interval, and of p values that are "-", where there are any."""
+    alone = ["one seed"] * any(one.count == 1 for one in differences)
+    equal = ["equal in all seeds"] * any(one.count > 1 and one.half is None for one in differences)
+    untested = any(one.p_value is None for one in differences)
+    return f"; without ±: {' or '.join(alone + equal)}, so no interval{' and no test (-)' * untested}" if alone + equal else ""
 
 
 def _mean(difference: Difference) -> Mean:
@@ -129,7 +137,7 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
         elsewhere = shared_label(*both, names).replace("er_p", "p")
         densities = [", ".join(f"{side.final_density:.4f}" for side in both)] if realised else []
         rows.append([*sides, elsewhere or "-", *densities, *_difference(contrast.difference, contrast.adjusted)])
-    return title, header, rows
+    return title + _unsure([contrast.difference for contrast in contrasts]), header, rows
 
 
 def failure_lines(runs: Sequence[Run]) -> list[str]:
