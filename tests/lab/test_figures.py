@@ -1,5 +1,6 @@
 """The pictures of a report on made-up runs: colours, legends, panels, ticks, and that nothing is drawn that cannot be seen."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -133,6 +134,29 @@ def test_changes_at_several_k_do_not_hide_each_other():
     heights = [y for bars in figure.axes[0].containers for y in bars[0].get_ydata()]
     assert len(set(heights)) == len(heights) == 16
     assert legend_of(figure)[0] == "p = 0.5, k = 0.5"
+
+
+def with_layers(runs):
+    """The runs with layers that tell a run's density and rate from the others'."""
+    return [replace(run, result={**run.result, "layers": [{"entries": 100, "edges": edges, "density": 0.1} for edges in (
+        len(run.config.source.density), round(100 * run.config.training.lr))]}) for run in runs]
+
+
+def test_layers_are_those_of_the_median_p_below_1_and_k():
+    grid = [*product((0.1, 0.2, 0.4, 1.0), (0.1, 0.5, 0.9), ("uniform", "erk")), *product((1.0,), (0.2, 0.6, 0.8), ("erk",))]
+    runs = [run for p, k, density in grid for run in tickets([90.0], er_p=p, k=k, density=density)]
+    (figure,) = draw("layers", with_layers(runs))
+    assert [panel.get_title() for panel in figure.axes] == ["source, p = 0.2", "ticket, k = 0.5"]
+    assert legend_of(figure) == ["density erk", "density uniform"]
+    (figure,) = draw("layers", with_layers(tickets([90.0], er_p=1.0, k=0.3)))
+    assert [panel.get_title() for panel in figure.axes] == ["source, p = 1", "ticket, k = 0.3"]
+
+
+def test_the_layers_of_the_usual_setting_have_a_name():
+    changes = ({}, {"lr": 0.3}, {"gain": 1.0}, {"rank": "value"}, {"density": "erk"})
+    (figure,) = draw("layers", with_layers([run for p, change in product((0.2, 0.5), changes)
+                                            for run in tickets(ACCURACIES, er_p=p, **change)]))
+    assert "nothing changed" in legend_of(figure) and "" not in legend_of(figure)
 
 
 def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):

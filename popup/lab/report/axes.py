@@ -153,7 +153,7 @@ def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "line
     for index, setting in enumerate(found[place] for place in places):
         histories = [[row[column] for row in run.metrics()] for run in setting.runs]
         means = np.mean([history[:min(map(len, histories))] for history in histories], axis=0)
-        panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2, label=_short_label(setting),
+        panel.plot(range(1, len(means) + 1), means, color=COLOURS[index], linewidth=1.2, label=short_label(setting),
                    marker=MARKERS[index] if len(means) == 1 else "")
     panel.set(xlabel="epoch", ylabel=name, yscale=yscale)
     panel.xaxis.get_major_locator().set_params(integer=True)
@@ -167,5 +167,6 @@ def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "line
     return [figure]
 
 
-def _short_label(setting: Setting) -> str:
-    return setting.label().replace("er_p", "p") or ("nothing changed" if setting.usual else "all")
+def short_label(setting: Setting, without: Sequence[str] = ()) -> str:
+    """The name of a setting's line: its factors, but for those that are as usual."""
+    return setting.label(without).replace("er_p", "p") or ("nothing changed" if setting.usual else "all")

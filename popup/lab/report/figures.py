@@ -24,6 +24,7 @@ from popup.lab.report.axes import (
     log_density,
     note,
     paged,
+    short_label,
     stretch_accuracy,
     values_of,
 )
@@ -109,20 +110,22 @@ def _merge_close(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def layer_densities(found: Sequence[Setting]) -> list[Figure]:
-    """p_l of the source and the kept density, layer by layer, for each layerwise density (at the middle p and k)."""
-    middle = found[len(found) // 2].config.source
-    chosen = [setting for setting in found if setting.config.source.er_p == middle.er_p and setting.config.source.k == middle.k]
+    """p_l of the source and the kept density, layer by layer, for each layerwise density: at the median of the p below 1, where
+    these differ, and of the k at that p."""
+    er_p = _median([setting.value("er_p") for setting in found if setting.value("er_p") < 1] or [1.0])
+    k = _median([setting.value("k") for setting in found if setting.value("er_p") == er_p])
+    chosen = [setting for setting in found if (setting.value("er_p"), setting.value("k")) == (er_p, k)]
     figure, (left, right) = grid(2)
     unlike = {json.dumps(setting.runs[0].result["layers"]): setting for setting in reversed(chosen)}  # first of equal ones
     lines = [setting for setting in chosen if setting in unlike.values()]
     for index, setting in enumerate(lines[:len(COLOURS)]):
         layers = setting.runs[0].result["layers"]
-        label = setting.label(AXES) if len(lines) > 1 else setting.config.source.density
+        label = short_label(setting, AXES) if len(lines) > 1 else setting.config.source.density
         for panel, values in ((left, [row["edges"] / row["entries"] for row in layers]),
                               (right, [row["density"] for row in layers])):
             panel.plot(range(1, len(values) + 1), values, color=COLOURS[index], marker=MARKERS[index], markersize=3, label=label)
-    left.set(xlabel="layer", ylabel="edges / entries", title=f"source, p = {middle.er_p:g}")
-    right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {middle.k:g}")
+    left.set(xlabel="layer", ylabel="edges / entries", title=f"source, p = {er_p:g}")
+    right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {k:g}")
     for panel in (left, right):
         shown = [value for line in panel.lines for value in line.get_ydata() if value > 0]  # a layer may have no edge
         panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
@@ -131,6 +134,12 @@ def layer_densities(found: Sequence[Setting]) -> list[Figure]:
         note(figure, f"{len(COLOURS)} of {len(lines)} settings")
     legend(figure, [left])
     return [figure]
+
+
+def _median(values: Sequence[float]) -> float:
+    """The one in the middle of the distinct values."""
+    distinct = sorted(set(values))
+    return distinct[len(distinct) // 2]
 
 
 def training_curves(found: Sequence[Setting]) -> list[Figure]:
