@@ -40,6 +40,20 @@ def test_a_value_has_one_colour_in_all_panels_and_the_legend_has_all_values():
     assert legend_of(figure) == ["p = 0.5", "p = 0.2", "p = 0.1"]
 
 
+def with_controls(runs, *roles):
+    return [*runs, *(finished(control_config(run.config, role), 95.0, run.result["final_density"])
+                     for run in runs for role in roles)]
+
+
+def test_references_stand_below_a_heading_of_their_own():
+    runs = [run for p, k in ((0.5, 0.2), (0.2, 0.5), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
+    (figure,) = draw("accuracy", with_controls(runs, "random", "dense_trained"))
+    assert legend_of(figure) == ["p = 0.5", "p = 0.2", "compared with", "dense, weights trained", "random subnetwork"]
+    assert figure.get_supxlabel() == "random and redrawn: means over the sources of like final density, whatever their p"
+    (figure,) = draw("accuracy", with_controls(runs[:3] + runs[6:], "random"))
+    assert figure.get_supxlabel() == "", "each point is of one source"
+
+
 def test_methods_have_one_colour_in_all_panels():
     def error_bars(panel):
         return {bars.get_label(): bars[0].get_color() for bars in panel.containers}

@@ -19,6 +19,7 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 MARKERS = "osD^vPX*"
 PANELS = 6   # of one figure
 SMALL = 8.5  # points, of what stands beside a panel that may be one of three in a row
+OTHERS = "compared with"  # the heading of a legend's references
 FIGURES = 4  # of one kind: more than all their panels nobody looks at
 
 
@@ -56,11 +57,19 @@ def note(figure: Figure, text: str) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Axes], title: str | None = None, order: Sequence[str] = ()) -> None:
-    """One legend of all panels' lines beside them, where it cannot hide a point; the labels of `order` in that order."""
+    """One legend of all panels' lines beside them, where it cannot hide a point: under the title the labels of `order` in that
+    order, then the others, below a heading of their own."""
+    from matplotlib.lines import Line2D
+
     found = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    labels = sorted(found, key=lambda label: order.index(label) if label in order else -1)
+    labels = [label for label in order if label in found]
+    others = [label for label in found if label not in order]
+    if labels and others:
+        found[OTHERS] = Line2D([], [], linestyle="")
+        others.insert(0, OTHERS)
+    labels += others
     figure.legend([found[label] for label in labels], labels, loc="outside right upper", frameon=False, fontsize=7, title=title,
-                  title_fontsize=7)
+                  title_fontsize=7, alignment="left")
 
 
 def values_of(found: Sequence[Setting], name: str) -> list:

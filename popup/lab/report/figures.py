@@ -48,13 +48,15 @@ def density_curve(found: Sequence[Setting]) -> list[Figure]:
     values = values_of(shown, "er_p")
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        merged = [_references(panel, group) for panel, group in zip(axes, groups, strict=True)]
         for panel, group in zip(axes, groups, strict=True):
-            _references(panel, group)
             for colour, marker, line in lines_by(group, "er_p", values):
                 band(panel, line, colour, marker, f"p = {line[0].value('er_p'):g}")
             log_density(panel, "final density: kept / all weights, realised", group)
             entitle(panel, group_title(group, AXES))
             stretch_accuracy(panel, measured_on(group))
+        if any(merged):
+            note(figure, "random and redrawn: means over the sources of like final density, whatever their p")
         legend(figure, axes, "ticket from an ER source with", [f"p = {p:g}" for p in values])
 
     return paged(panels(shown, AXES), draw)
@@ -85,28 +87,33 @@ def compared(found: Sequence[Setting]) -> list[Figure]:
     return paged(panels(found, (factor, *across)), draw)
 
 
-def _references(panel: Axes, group: Sequence[Setting]) -> None:
-    """The dense network as a level, other controls as their mean over the settings of like final density."""
+def _references(panel: Axes, group: Sequence[Setting]) -> bool:
+    """The dense network as a level, other controls as their mean over the settings of like final density. Returns whether
+    some are means over several p."""
     level = next((setting.control("dense_trained") for setting in group if setting.controls["dense_trained"]), None)
+    merged = False
     if level:
         panel.axhline(level.value, color=BLACK, linewidth=0.8, label="dense, weights trained")
     for role, (colour, style) in REFERENCES.items():
-        points = sorted((setting.final_density, setting.control(role).value) for setting in group if setting.controls[role])
-        if points:
-            merged = _merge_close(points)
-            panel.plot(*zip(*merged, strict=True), color=colour, linestyle=style, linewidth=1, label=CONTROLS[role].title,
-                       marker="_" if len(merged) == 1 else "", markersize=12)
+        parts = _alike([setting for setting in group if setting.controls[role]])
+        if parts:
+            points = [(np.mean([setting.final_density for setting in part]),
+                       np.mean([setting.control(role).value for setting in part])) for part in parts]
+            panel.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1, label=CONTROLS[role].title,
+                       marker="_" if len(points) == 1 else "", markersize=12)
+        merged |= any(len(values_of(part, "er_p")) > 1 for part in parts)
+    return merged
 
 
-def _merge_close(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points within 3% of each other's density become their mean."""
-    merged: list[list[tuple[float, float]]] = []
-    for point in points:
-        if merged and point[0] < 1.03 * merged[-1][0][0]:
-            merged[-1].append(point)
+def _alike(found: Sequence[Setting]) -> list[list[Setting]]:
+    """The settings by their final density: those within 3% of the lowest of a part belong to it."""
+    parts: list[list[Setting]] = []
+    for setting in sorted(found, key=lambda setting: setting.final_density):
+        if parts and setting.final_density < 1.03 * parts[-1][0].final_density:
+            parts[-1].append(setting)
         else:
-            merged.append([point])
-    return [(float(np.mean([x for x, _ in part])), float(np.mean([y for _, y in part]))) for part in merged]
+            parts.append([setting])
+    return parts
 
 
 def layer_densities(found: Sequence[Setting]) -> list[Figure]:
