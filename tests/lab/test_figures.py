@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from popup.lab.report.axes import FIGURES as MOST_FIGURES
-from popup.lab.report.axes import PANELS
+from popup.lab.report.axes import PANELS, note
 from popup.lab.report.comparison import settings
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.report import write_report
@@ -171,6 +171,39 @@ def test_the_layers_of_the_usual_setting_have_a_name():
     (figure,) = draw("layers", with_layers([run for p, change in product((0.2, 0.5), changes)
                                             for run in tickets(ACCURACIES, er_p=p, **change)]))
     assert "nothing changed" in legend_of(figure) and "" not in legend_of(figure)
+
+
+def long_names():
+    """Two networks with long names, times two densities, methods and weights, at two p."""
+    models = [f"chain:conv3p1-relu-max2-conv3p1-relu-max2-flatten-linear-relu-linear{end}" for end in ("", "-relu-linear")]
+    return [run for place, (p, model, density, method, weights) in enumerate(product(
+        (0.2, 0.5), models, ("erk", "uniform"), ("averaged", "edge_popup"), ("kaiming_normal", "signed_constant")))
+        for run in tickets([80.0 + place / 4, 81.0 + place / 4], p / 2 + place / 1000, er_p=p, model=model, density=density,
+                           method=method, weights=weights)]
+
+
+@pytest.mark.parametrize("name", ["training", "layers", "accuracy", "compared"])
+@pytest.mark.parametrize("methods", [("averaged", "edge_popup"), ("averaged",)], ids=len)
+def test_long_legends_leave_the_panels_their_width(name, methods, tmp_path):
+    runs = with_metrics(with_layers([run for run in long_names() if run.config.search.method in methods]), tmp_path / "run")
+    for figure in draw(name, runs):
+        figure.draw_without_rendering()
+        whole = figure.bbox
+        for panel in [panel for panel in figure.axes if panel.get_xlabel()]:
+            box = panel.get_window_extent()
+            assert box.width / figure.dpi > 2 and box.height / figure.dpi > 1.5
+            for legend in figure.legends:
+                beside = legend.get_window_extent()
+                assert not beside.overlaps(box)
+                assert beside.x0 >= -1 and beside.x1 <= whole.x1 + 1 and beside.y0 >= -1 and beside.y1 <= whole.y1 + 1
+        assert all(label.strip() for label in legend_of(figure))
+
+
+def test_a_note_stands_above_a_legend_below_the_panels(tmp_path):
+    (figure,) = draw("training", with_metrics(long_names(), tmp_path / "run"))
+    assert figure.legends[0].get_title().get_text() == "8 of 32 settings, spread over the grid"
+    note(figure, "another")
+    assert figure.legends[0].get_title().get_text() == "another\n8 of 32 settings, spread over the grid"
 
 
 def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):

@@ -11,7 +11,7 @@ from popup.lab.report.report import write_report
 from popup.lab.report.results import write_csv
 from popup.lab.report.statistics import Mean, holm, paired
 from popup.lab.report.summary import summarise, tables
-from popup.lab.report.tables import WIDTH, fit, layer_table
+from popup.lab.report.tables import WIDTH, fit, layer_table, wrap
 from popup.lab.report.verdicts import verdicts
 from popup.lab.runs.controls import control_config
 from tests.lab.made_up import finished, ticket, tickets
@@ -153,6 +153,11 @@ def test_long_rows_stay_different_within_the_width():
     assert max(map(len, wrapped.splitlines())) <= WIDTH
     whole = "".join(wrapped.split())
     assert all("".join(part for part in name.split("-")[-1]) in whole for name in names) and len(wrapped.splitlines()) > len(rows)
+
+
+def test_what_follows_a_part_that_is_wrapped_keeps_its_blank():
+    name = "chain:conv3p1-relu-max2-conv3p1-relu-max2-flatten-linear"
+    assert " ".join(wrap(f"{name}, erk, global", 40).split("\n")).endswith("linear, erk, global")
 
 
 def test_layers_of_long_names_stay_different():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 MARKERS = "osD^vPX*"
 PANELS = 6   # of one figure
 SMALL = 8.5  # points, of what stands beside a panel that may be one of three in a row
+BESIDE = 36  # letters of the longest label of a legend that stands beside the panels; longer ones would crush them
+BELOW = "below"  # what such a legend is called
 OTHERS = "compared with"  # the heading of a legend's references
 FIGURES = 4  # of one kind: more than all their panels nobody looks at
 
@@ -52,13 +54,16 @@ def paged(groups: Sequence[list[Setting]], draw: Callable[[Figure, list[Axes], S
 
 
 def note(figure: Figure, text: str) -> None:
-    """A line below the panels, after those that are there."""
+    """A line below the panels, after those that are there; above the legend if that stands below them."""
+    if lower := [found for found in figure.legends if found.get_gid() == BELOW]:
+        lower[0].set_title("\n".join(filter(None, (text, lower[0].get_title().get_text()))), {"size": 7})
+        return
     figure.supxlabel("; ".join(filter(None, (figure.get_supxlabel(), text))), fontsize=7)
 
 
 def legend(figure: Figure, panels: Sequence[Axes], title: str | None = None, order: Sequence[str] = ()) -> None:
-    """One legend of all panels' lines beside them, where it cannot hide a point: under the title the labels of `order` in that
-    order, then the others, below a heading of their own."""
+    """One legend of all panels' lines, where it cannot hide a point: beside them, or below them if its words are long. Under the
+    title come the labels of `order` in that order, then the others, below a heading of their own."""
     from matplotlib.lines import Line2D
 
     found = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -68,8 +73,28 @@ def legend(figure: Figure, panels: Sequence[Axes], title: str | None = None, ord
         found[OTHERS] = Line2D([], [], linestyle="")
         others.insert(0, OTHERS)
     labels += others
-    figure.legend([found[label] for label in labels], labels, loc="outside right upper", frameon=False, fontsize=7, title=title,
-                  title_fontsize=7, alignment="left")
+    look = {"frameon": False, "fontsize": 7, "title": title, "title_fontsize": 7, "alignment": "left"}
+    if max(map(len, labels), default=0) > BESIDE:
+        look |= _below(figure, labels, title)
+    drawn = figure.legend([found[label] for label in labels], [wrap(label, _letters(figure)) for label in labels],
+                          **{"loc": "outside right upper"} | look)
+    drawn.set_gid(BELOW if "ncols" in look else None)
+
+
+def _letters(figure: Figure) -> int:
+    """How many letters of a legend fit beside its sign in a line as wide as the figure."""
+    return int(15 * figure.get_figwidth()) - 8
+
+
+def _below(figure: Figure, labels: Sequence[str], title: str | None) -> dict[str, Any]:
+    """Make room for a legend below the panels, a note that is there becoming a part of its title; returns its look."""
+    title = "\n".join(filter(None, (figure.get_supxlabel(), title)))
+    figure.supxlabel("")
+    columns = max(1, _letters(figure) // (max(map(len, labels)) + 8))
+    lines = sum(len(wrap(label, _letters(figure)).splitlines()) for label in labels) / columns
+    height = 0.12 * (lines + len(title.splitlines())) + 0.05 * len(labels) / columns  # inches
+    figure.set_figheight(figure.get_figheight() + height + 0.2)
+    return {"loc": "outside lower left", "ncols": columns, "title": title or None}
 
 
 def values_of(found: Sequence[Setting], name: str) -> list:

@@ -54,6 +54,7 @@ def wrap(cell: str, limit: int, breaks: Sequence[str] = BREAKS) -> str:
             lines.append(part)
         else:
             lines += wrap(part, limit, breaks[1:]).split("\n")
+            lines[-1] += part[len(part.rstrip()):]  # the blank before what may follow
     return "\n".join(line.rstrip() for line in lines if line)
 
 
