@@ -4,11 +4,14 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from matplotlib.figure import Figure
 
+from popup.lab.config import Config
 from popup.lab.report.axes import FIGURES as MOST_FIGURES
 from popup.lab.report.axes import PANELS, note
 from popup.lab.report.comparison import settings
 from popup.lab.report.figures import FIGURES
+from popup.lab.report.plots import plot_training
 from popup.lab.report.report import write_report
 from popup.lab.runs.controls import control_config
 from tests.lab.made_up import finished, ticket, tickets, with_metrics
@@ -213,3 +216,12 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     write_report(tmp_path, with_metrics(tickets(ACCURACIES) + tickets(ACCURACIES, 0.05, k=0.25), tmp_path / "run"))
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"accuracy.png", "accuracy.svg", "accuracy_mine.png"} <= names and not {"accuracy-3.png", "heat_map.svg"} & names
+
+
+@pytest.mark.parametrize(("smoothing", "label"), [(0.1, "training, label smoothing 0.1"), (0.0, "training")])
+def test_a_training_loss_with_label_smoothing_is_said_to_be_one(smoothing, label, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **options: drawn.append(figure))
+    history = [{"epoch": epoch, "train_loss": 1.0, "test_loss": 0.5, "test_accuracy": 90.0} for epoch in (1, 2)]
+    plot_training(tmp_path / "training.png", history, Config().replace(label_smoothing=smoothing), "digits")
+    assert [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()] == [label, "test"]

@@ -21,7 +21,9 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
     figure = Figure(figsize=(7.2, 2.8), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
     marker = "o" if len(epochs) == 1 else ""  # a line of one point would not be seen
-    left.plot(epochs, [row["train_loss"] for row in history], color=BLUE, marker=marker, label="training")
+    smoothing = config.training.label_smoothing  # which makes the loss that is trained larger than what it is measured by
+    left.plot(epochs, [row["train_loss"] for row in history], color=BLUE, marker=marker,
+              label=f"training, label smoothing {smoothing:g}" if smoothing else "training")
     left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, linestyle="--", marker=marker,
               label=config.task.evaluated_on)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
