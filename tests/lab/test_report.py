@@ -64,6 +64,17 @@ def test_with_p_1_every_density_is_the_same_network_and_one_setting():
     assert any("density any" in sentence for sentence in verdicts(found))
 
 
+def test_with_p_1_every_mask_is_the_same_network_and_one_setting():
+    masks = ("bernoulli", "exact", "snip", "synflow")
+    runs = [run for (p, k), mask in product(((0.2, 0.5), (1.0, 0.1)), masks)
+            for run in tickets([90.0, 91.0, 92.5], er_p=p, k=k, mask=mask, weights="kaiming_normal")]
+    found = settings(runs)
+    assert [setting.factors["mask"] for setting in found if setting.factors["er_p"] == 1] == ["any"]
+    assert len(found) == 5 and len(source_contrasts(found)) == 4
+    assert verdicts(found)[0] == ("With p = 1 every layerwise density and mask is the same network: such runs are one setting, "
+                                  "mask any.")
+
+
 def test_clipped_densities_of_p_1_are_networks_of_their_own():
     runs = [run for density in ("uniform", "erk") for run in tickets([90.0, 91.0], er_p=1.0, density=density, redistribute=False)]
     assert len(settings(runs)) == 2

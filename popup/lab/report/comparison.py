@@ -15,13 +15,13 @@ from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 from popup.search.settings import SearchSettings
-from popup.source.masks import MASKS
+from popup.source.masks import COMPUTED, MASKS
 
 COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
-SPREAD = ("density", "redistribute")  # how edges are spread over the layers: nothing to a source that has all of them
+SPREAD = ("density", "redistribute", "mask")  # how edges are chosen and spread: nothing to a source that has all of them
 ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
 SEARCH = tuple(part.name for part in fields(SearchSettings))
 
@@ -104,14 +104,14 @@ def _words(factors: dict[str, Any]) -> str:
 
 
 def complete(config: Config) -> bool:
-    """Whether the source has every edge, so that no layerwise density makes another network of it."""
+    """Whether the source has every edge, so that no layerwise density or mask makes another network of it."""
     source = config.source
-    return source.er_p == 1 and source.mask in MASKS and (source.redistribute or source.density == "uniform")
+    return source.er_p == 1 and source.mask in (*MASKS, *COMPUTED) and (source.redistribute or source.density == "uniform")
 
 
 def matters(config: Config, name: str) -> bool:
-    """Whether a field matters to a run of this config: the layerwise density not to a complete source, a setting of the search
-    to its own method only."""
+    """Whether a field matters to a run of this config: the layerwise density and the mask not to a complete source, a
+    setting of the search to its own method only."""
     if name in SPREAD:
         return not complete(config)
     return name not in SEARCH or name in config.search.used()
@@ -119,7 +119,7 @@ def matters(config: Config, name: str) -> bool:
 
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """The settings among finished runs, sorted by their factors. Complete sources of one seed are one run, whatever their
-    layerwise density is called."""
+    layerwise density and their mask are called."""
     finished = {run.config.hash(): run for run in runs if run.result is not None}
     tickets = [run for run in finished.values() if run.config.task.role == TICKET]
     configs = list({run.config.replace(seed=0).hash(): run.config.replace(seed=0) for run in tickets}.values())

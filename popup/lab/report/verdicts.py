@@ -17,8 +17,9 @@ HOPELESS = 5   # where a difference must be so many times its interval to be cal
 def verdicts(found: Sequence[Setting]) -> list[str]:
     """What the contrasts say, a sentence each."""
     sentences = [f"Usual, where no change is told: {_usual(found)}."] if found and found[0].usual else []
-    if any(setting.factors.get(name) == ANY for setting in found for name in SPREAD):
-        sentences.append(f"With p = 1 every layerwise density is the same network: such runs are one setting, density {ANY}.")
+    if names := [name for name in SPREAD if any(setting.factors.get(name) == ANY for setting in found)]:
+        sentences.append(f"With p = 1 every layerwise density{' and mask' * ('mask' in names)} is the same network: such runs "
+                         f"are one setting, {' and '.join(f'{name} {ANY}' for name in names)}.")
     sentences += _control_verdicts(advantages(found, trained=False))
     sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
     return sentences + _source_verdicts(source_contrasts(found))
