@@ -101,6 +101,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--recipe mlp_digit", ["recipe", "mlp_digit", "did you mean 'mlp_digits'"]),
     ("--recipe", ["--recipe"]),
     ("--augment rotate", ["augment", "rotate", "crop"]),
+    ("--augment crop flip crop", ["augment", "crop flip crop", "crop is there twice"]),
     ("--device cuda:99", ["device", "cuda:99", "cpu"]),
     ("--device tpu9000", ["device", "tpu9000", "cpu"]),
     ("--device meta", ["device", "meta", "cpu"]),

@@ -33,6 +33,8 @@ def check_together(given: frozenset[str], values: Mapping[str, Any]) -> None:
         raise UsageError("--k and --final-density exclude each other: give one of them")
     for name in values["method"]:
         check_name("method", name, METHODS)
+    if twice := [name for name in values["augment"] if values["augment"].count(name) > 1]:
+        raise UsageError(f"augment is {' '.join(values['augment'])}: {twice[0]} is there twice, and is done once: give it once")
     controls = values["controls"]
     if others := [name for name in controls if name not in ALONE] if set(controls) & set(ALONE) else []:
         word = next(name for name in controls if name in ALONE)
