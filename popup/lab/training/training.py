@@ -179,6 +179,10 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
     bad, rate = (~state.losses.isfinite()).nonzero(), "--lr" if state.search else "--weight-lr"  # a control's weights learn
     if len(bad):
         step = int(bad[0])
+        if not step and not state.epoch:
+            weights = "a smaller --gain or another --scale, or " if state.search else ""  # a control's weights have their own
+            raise RunFailed(f"the loss is not finite at step 1 of epoch 1, before anything is learned: give {weights}data "
+                            "without values that are huge or not finite")
         raise RunFailed(f"the loss is not finite at step {step + 1} of epoch {state.epoch + 1} "
                         f"(learning rate {rates[step]:.4g}): lower {rate}")
     if not state.finite():  # a loss may be finite where scores are not: they are only ranked
