@@ -207,9 +207,22 @@ def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box, up to its first rule, as one line that points to --help."""
+    """The message inside tyro's box, between its title and its next rule, as one line that points to --help. (Where the terminal
+    is of ASCII, rules are of hyphens, and one stands below the title.)"""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502") for line in box.splitlines()]
-    body = list(itertools.takewhile(lambda line: not line.startswith("\u2500"), lines[1:]))
+    rule = re.compile("[\u2500-]{4}")
+    body = itertools.takewhile(lambda line: not rule.match(line), itertools.dropwhile(rule.match, lines[1:]))
     text = " ".join(line for line in body if line).removeprefix("Error parsing ")
-    text = re.sub(r"Could not find valid parse for arguments: (\[.*?\])", r"cannot read \1", text)
+    text = re.sub(r"Could not find valid parse for arguments: \[(.*?)\]", _no_numbers, text)
+    text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number: give one in digits", text)
+    text = re.sub(r"could not convert string to float: (.*)", r"\1 is no number: give one like 0.5 or 1e-3", text)
     return f"{text or 'the command line cannot be read'} (python run.py --help lists the options)"
+
+
+def _no_numbers(found: re.Match) -> str:
+    """What is wrong with the words of an option that takes several numbers; names are read whatever they are."""
+    words = re.findall(r"'([^']*)'", found[1])
+    strange = next((word for word in words if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", word, re.I)), None)
+    if strange is not None:
+        return f"{strange!r} is no number: give numbers with blanks between them"
+    return f"{' '.join(words)} are no whole numbers: give such, with blanks between them"

@@ -11,6 +11,10 @@ from popup.lab.cluster import Cluster
 from popup.lab.config import Config
 from popup.lab.runs.controls import CONTROLS
 from popup.search.methods import METHODS
+from popup.source.densities import DENSITIES
+from popup.source.masks import COMPUTED, MASKS
+from popup.source.recipe import GIVEN
+from popup.source.weights import WEIGHTS
 
 SLURM_ONLY = ("partition", "sbatch")
 ALONE = ("none", "default")  # words of --controls beside which no other makes sense
@@ -33,6 +37,7 @@ def check_together(given: frozenset[str], values: Mapping[str, Any]) -> None:
         raise UsageError("--k and --final-density exclude each other: give one of them")
     for name in values["method"]:
         check_name("method", name, METHODS)
+    _check_not_given(values)
     if twice := [name for name in values["augment"] if values["augment"].count(name) > 1]:
         raise UsageError(f"augment is {' '.join(values['augment'])}: {twice[0]} is there twice, and is done once: give it once")
     controls = values["controls"]
@@ -40,6 +45,17 @@ def check_together(given: frozenset[str], values: Mapping[str, Any]) -> None:
         word = next(name for name in controls if name in ALONE)
         raise UsageError(f"controls are {' '.join(controls)}: {word} excludes {', '.join(others)}; give one or the other")
     _check_cluster(given, values["cluster"], values["plan_only"])
+
+
+def _check_not_given(values: Mapping[str, Any]) -> None:
+    """A UsageError for a name that is unknown, offering none that only popup.attach takes."""
+    for kind, allowed in (("density", DENSITIES), ("mask", (*MASKS, *COMPUTED)), ("weights", WEIGHTS)):
+        for name in values[kind]:
+            if name != GIVEN:
+                check_name(kind, name, allowed)
+    if GIVEN in values["density"]:
+        raise UsageError("density is 'given', and the command line takes no density of each layer: call popup.attach(net, "
+                         f"density={{layer name: p_l}}), or use {', '.join(DENSITIES)}")
 
 
 def _check_cluster(given: frozenset[str], cluster: str, plan_only: bool) -> None:
