@@ -87,3 +87,20 @@ def test_a_command_that_would_begin_anew_does_not_say_that_it_goes_on(capsys, mo
 
     monkeypatch.setitem(COMMANDS, "show", stopped)
     assert main(["show", "ticket"], MODELS) == 143 and capsys.readouterr().err == "popup: terminated\n"
+
+
+def test_a_result_that_is_none_is_refused_with_one_line(tmp_path, capsys):
+    grid = ["--epochs", "1", "--widths", "8", "--seeds", "2", "--controls", "none", "--out", str(tmp_path)]
+    assert main([*grid, "--plan-only"], MODELS) == 0
+    for path in tmp_path.iterdir():
+        (path / "result.json").write_text("{}")
+    assert main(["report", str(tmp_path)], MODELS) == 2
+    error = capsys.readouterr().err
+    assert "result.json has no test_accuracy" in error and error.count("\n") == 1
+
+
+def test_an_empty_out_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--plan-only", "--out", ""], MODELS) == 2
+    assert capsys.readouterr().err == "popup: out is '': name a directory, . for the one you are in\n"
+    assert not os.listdir(tmp_path)

@@ -5,10 +5,11 @@ from itertools import product
 
 import pytest
 
+from popup.lab.config import Config
 from popup.lab.report.comparison import settings
 from popup.lab.report.contrasts import advantages, best_contrasts, change_contrasts, source_contrasts
-from popup.lab.report.report import write_report
-from popup.lab.report.results import write_csv
+from popup.lab.report.report import write_report, written
+from popup.lab.report.results import Run, write_csv
 from popup.lab.report.statistics import Mean, holm, paired
 from popup.lab.report.summary import summarise, tables
 from popup.lab.report.tables import WIDTH, fit, layer_table, wrap
@@ -238,6 +239,11 @@ def test_the_csv_names_each_column_once(tmp_path):
     assert (row[header.index("epochs")], row[header.index("epochs_done")]) == ("7", "5")
 
 
+def test_a_report_without_a_finished_run_names_no_pictures(tmp_path):
+    write_report(tmp_path, [Run(tmp_path, Config(), None, "it failed")])
+    assert written(tmp_path) == f"written to {tmp_path}/: results.csv report.txt report.html"
+
+
 def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
     run = tickets([90.0])[0]
     for name in (run.config.hash(), "0123456789ab", "a copy"):
@@ -247,6 +253,9 @@ def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
     mine = finished(run.config, 90.0, path=tmp_path / run.config.hash())
     text = " ".join(write_report(tmp_path, [mine]).split())
     assert f"1 other finished run in {tmp_path}/ is no part of this" in text
+    text = " ".join(write_report(tmp_path, [mine], whole=True).split())
+    assert "python run.py report" not in text and f"Left out: 1 result.json under {tmp_path}/" in text
+    assert written(tmp_path) == f"written to {tmp_path}/: results.csv report.txt report.html figures/"
     other = finished(run.config, 90.0, path=tmp_path / "0123456789ab")
     (tmp_path / "0123456789ab" / "metrics.jsonl").write_text('{"test_accuracy": 90.0}\n')
     assert "other finished" not in write_report(tmp_path, [mine, other])

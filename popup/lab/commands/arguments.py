@@ -56,6 +56,8 @@ class Output:
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds)
         check_count("workers", self.workers, 0)
+        if not self.out:
+            raise UsageError("out is '': name a directory, . for the one you are in")
         for density in self.final_density:
             check_number("final_density", density, 0.0, 1.0, open_low=True)
         for name in self.controls:

@@ -11,7 +11,7 @@ from popup.lab.cluster import Cluster
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.cluster_command import MOST_JOBS, check_submitit, submit
 from popup.lab.config import Config
-from popup.lab.report.report import report_text, write_report
+from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import TICKET
@@ -36,7 +36,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
         return DONE
     runs = read_runs(cell.path for cell in done)
     print("\n" + write_report(laboratory.out, runs))
-    print(f"\nwritten to {laboratory.out}/: results.csv report.txt report.html figures/")
+    print(f"\n{written(laboratory.out)}")
     print(_ends(done))
     broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
     return FAILED if broken or any(cell.failure() for cell in done) else DONE
@@ -116,14 +116,14 @@ def report(arguments: Sequence[str], models: Models) -> int:
     try:
         check_writable(out)
     except UsageError as error:
-        print(report_text(out, runs))
-        written = f"neither CSV nor pictures nor page: {error}"
+        print(report_text(out, runs, whole=True))
+        ending = f"neither CSV nor pictures nor page: {error}"
     else:
-        print(write_report(out, runs, options.diagnostics))
-        written = f"written to {out}/: results.csv report.txt report.html figures/"
+        print(write_report(out, runs, options.diagnostics, whole=True))
+        ending = written(out)
     if left:
         print(f"\n{left} of {len(runs) + left} runs are not over yet")
     if strange:
         print(f"\n{another_version(strange)}")
-    print(f"\n{written}")
+    print(f"\n{ending}")
     return DONE

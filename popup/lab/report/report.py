@@ -22,14 +22,14 @@ from popup.lab.report.verdicts import verdicts
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
 
-def report_text(out: Path, runs: Sequence[Run]) -> str:
-    """The same text, where nothing can be written."""
+def report_text(out: Path, runs: Sequence[Run], whole: bool = False) -> str:
+    """The text of `write_report`, where nothing can be written."""
     found = settings(runs)
-    return _text(runs, found, _sentences(out, runs, found))
+    return _text(runs, found, _sentences(out, runs, found, whole))
 
 
-def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting]) -> list[str]:
-    return mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs)
+def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: bool) -> list[str]:
+    return mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs, whole)
 
 
 def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
@@ -37,11 +37,12 @@ def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str
     return "\n\n".join(part for part in (summarise(runs, found), said) if part)
 
 
-def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> str:
-    """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report."""
+def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
+    """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report. `whole`: the runs
+    are all that can be reported there."""
     found = settings(runs)
     write_csv(out / "results.csv", runs)
-    sentences = _sentences(out, runs, found)
+    sentences = _sentences(out, runs, found, whole)
     text = _text(runs, found, sentences)
     write_atomically(out / "report.txt", (text + "\n").encode())
     pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
@@ -50,12 +51,21 @@ def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False) -> s
     return text
 
 
-def _elsewhere(out: Path, runs: Sequence[Run]) -> list[str]:
-    """The line on the finished runs under `out` that are not among `runs`: those of another grid."""
+def _elsewhere(out: Path, runs: Sequence[Run], whole: bool) -> list[str]:
+    """The line on the finished runs under `out` that are not among `runs`: those of another grid, or of no known config."""
     names = {path.parent.name for path in out.glob("*/result.json") if HASH.fullmatch(path.parent.name)}
     others = len(names - {run.path.name for run in runs})
+    if whole and others:
+        return [f"Left out: {others} result.json under {out}/ without a config.json beside it, or of a run that another "
+                "directory holds as well."]
     return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: python "
             f"run.py report {out} tells of all."] if others else []
+
+
+def written(out: Path) -> str:
+    """The line on what a report has left under `out`."""
+    names = [name for name in ("results.csv", "report.txt", "report.html", "figures/") if (out / name).exists()]
+    return f"written to {out}/: {' '.join(names)}"
 
 
 def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from popup.lab.config import Config
 from popup.lab.runs.record import read_config, read_json, read_metrics
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
+NEEDED = ("test_accuracy", "final_density", "layers")  # without which there is nothing to report
 COST = ("seconds", "peak_memory", "realised_precision", "threads", "ranks", "hardware")
 
 
@@ -74,10 +75,13 @@ def _one_a_config(paths: Sequence[Path]) -> list[Path]:
 
 
 def _read_run(path: Path) -> Run | None:
-    result, failure = read_json(path / "result.json"), read_json(path / "failure.json")
+    result, failure = read_json(path / "result.json"), (read_json(path / "failure.json") or {}).get("reason")
     if result is None and failure is None:
         return None
-    return Run(path, read_config(path / "config.json"), result, failure["reason"] if failure and result is None else None)
+    if result is not None and (lost := [name for name in NEEDED if name not in result]):
+        raise UsageError(f"{path / 'result.json'} has no {lost[0]}, so it is no result of a run: remove that run's directory and "
+                         "run it again")
+    return Run(path, read_config(path / "config.json"), result, failure if result is None else None)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
