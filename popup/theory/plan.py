@@ -19,6 +19,7 @@ PRODUCT = 1 / sqrt(3)  # the deviation of a product of two weights, as the first
 SPARE = 1.15         # copies of hidden neurons per one that is needed: those that miss their target are left out (measured)
 REACH = 2.0          # of the weights' unit: the largest value that a sum of some 20 weights can be asked for
 DOUBLINGS = 64       # of an epsilon that is too small, to find one that will do
+SIZES = range(1, 6)  # doublings and halvings of a target's weights, to find whether such a target will do
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,10 @@ def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, 
     `copies`: q in all layers, in place of those that the law asks for. Raises UsageError where the law says that less
     than SHARE of the parameters would meet their tolerance, and names what would do.
     """
-    multiples = _multiples(target)
     tolerances = _tolerances(target, epsilon, tolerance)
-    wanted = _candidates(tolerances, multiples)
+    multiples, wanted = _share(target, tolerances)
     if max(wanted) > MOST_CANDIDATES:
-        raise _too_fine(target, multiples, max(wanted), epsilon, tolerance)
+        raise _too_fine(target, max(wanted), epsilon, tolerance)
     needed = [copies_needed(count, p) for count in wanted]
     needed[1:] = [ceil(SPARE * count) for count in needed[1:]]
     if copies and copies < max(needed):
@@ -91,37 +91,63 @@ def _reach(target: Target, p: float) -> float:
     return 1 - missing * (1 - p / 2)
 
 
-def _multiples(target: Target) -> list[float]:
-    """How much of a neuron its copies compute. ReLU is homogeneous, so each hidden layer may be blown up until its largest
-    parameter is as large as a weight: the sums are then as fine as they can be. The output has to be itself, so what the
-    layers' largest parameters multiply to has to be reached by sums of products (the first) and of weights: each layer's are
-    asked for as much of their unit."""
+def _share(target: Target, tolerances: Sequence[float]) -> tuple[list[float], list[int]]:
+    """The multiples, and the candidates that each layer then needs, at most MOST_CANDIDATES if that can be.
+
+    What the largest parameters multiply to, in units of sums, is what the layers are asked for together. If it is above 1
+    each is asked for as much. If it is below, the first is asked for less: layer 0's copies are exact, while a layer that
+    makes little of sums of whole weights amplifies what the copies below it are off by. The others share it as far as the
+    first would need too many candidates."""
+    even = _even(target)
+    asked = max(1.0, even)
+    while True:
+        multiples = _multiples(target, asked)
+        wanted = _candidates(tolerances, multiples)
+        if max(wanted) <= MOST_CANDIDATES or asked <= even:
+            return multiples, wanted
+        asked = max(even, asked / 2)
+
+
+def _even(target: Target) -> float:
+    """What each layer's sums are asked for, of their unit, if all are asked for as much; a UsageError if it cannot be."""
     largest = [layer.largest for layer in target.layers]
     if not all(largest):
         raise UsageError(f"layer {largest.index(0) + 1} of the target has no parameter but 0, so that its ticket would have no "
                          "edge there: train it again")
-    reach = max(1.0, (prod(largest) / PRODUCT) ** (1 / len(largest)))
-    if reach > REACH:
+    even = (prod(largest) / PRODUCT) ** (1 / len(largest))
+    if even > REACH:
         raise UsageError(f"the target is too large: the largest |parameter| of its layers multiply to {prod(largest):.3g}, and "
                          f"{len(largest)} layers of weights in [-1, 1] reach {PRODUCT * REACH ** len(largest):.3g}; train it "
                          "with more weight decay, or divide its last layer by a constant")
-    multiples, size = [1.0], PRODUCT
-    for value in largest[:-1]:
-        multiples.append(multiples[-1] * size * reach / value)
-        size = 1.0
-    return [*multiples, 1.0]
+    return even
 
 
-def _too_fine(target: Target, multiples: Sequence[float], wanted: int, epsilon: float, tolerance: float) -> UsageError:
-    """The refusal, with a value that will do if there is one."""
-    def needed(value: float) -> int:
-        return max(_candidates(_tolerances(target, *((0.0, value) if tolerance else (value, 0.0))), multiples))
+def _multiples(target: Target, asked: float) -> list[float]:
+    """How much of a neuron its copies compute. ReLU is homogeneous, so the copies of a hidden layer may be of any size, and
+    the output has to be itself: from there down each layer's largest parameter becomes `asked`, as a sum of weights, and the
+    first layer's whatever that leaves, as a sum of products."""
+    multiples = [1.0]
+    for layer in target.layers[:0:-1]:
+        multiples.append(multiples[-1] * layer.largest / asked)
+    return [1.0, *multiples[::-1]]
+
+
+def _too_fine(target: Target, wanted: int, epsilon: float, tolerance: float) -> UsageError:
+    """The refusal, with what will do: a value, and weights of another size, if there are such."""
+    def fits(value: float, size: float = 1.0) -> bool:
+        other = target.scaled(size)
+        return max(_share(other, _tolerances(other, *((0.0, value) if tolerance else (value, 0.0))))[1]) <= MOST_CANDIDATES
 
     name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
-    larger = next((wider for power in range(1, DOUBLINGS) if needed(wider := value * 2.0**power) <= MOST_CANDIDATES), None)
-    remedy = f"{larger * 1.05:.2g} will do, or" if larger else f"no {name} will do, but"
+    larger = next((wider for power in range(1, DOUBLINGS) if fits(wider := value * 2.0**power)), None)
+    sizes = {"smaller": [2.0**-power for power in SIZES], "larger": [2.0**power for power in SIZES]}
+    weights = [f"{word} weights" for word, those in sizes.items()
+               if any(fits(value, size) for size in those if size * _even(target) <= REACH)]
+    others = " or ".join(weights[:1] + ["fewer layers"] * (len(target.layers) > 1))
+    remedies = [f"{larger * 1.05:.2g} will do"] if larger else [f"no {name} will do"]
+    remedies += [f"{'or' if larger else 'but'} a target of {others}"] if others else []
     return UsageError(f"{name} is {value:g}: a parameter would need {wanted} candidates, and sums are searched over "
-                      f"{MOST_CANDIDATES}; {remedy} a target of smaller weights{'' if larger else ' or fewer layers'}")
+                      f"{MOST_CANDIDATES}; {', '.join(remedies)}")
 
 
 def _too_narrow(copies: int, wanted: Sequence[int], needed: Sequence[int], p: float) -> UsageError:

@@ -6,7 +6,7 @@ maps of several pixels is a convolution whose kernel is the whole map; any other
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,11 @@ class Target:
         words = [step.word for step in self.steps]
         copies = Step(self.steps[first].kind).word
         return "-".join([*words[:first], "one", copies, "relu", *words[first:]])
+
+    def scaled(self, size: float) -> Target:
+        """The target whose every parameter is so many times as large."""
+        return replace(self, layers=tuple(replace(layer, weight=size * layer.weight, bias=size * layer.bias)
+                                          for layer in self.layers))
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """f_T in float64: [n, *image] -> [n, out]."""

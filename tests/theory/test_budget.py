@@ -42,14 +42,23 @@ def chain(*largest):
     return read_target(net, (1, 2, 2), 0.0, 1.0)
 
 
-@pytest.mark.parametrize("largest", [(1.1, 1.1), (0.5, 2.4), (0.2, 0.3), (1.0, 1.0, 1.3), (0.8,)])
-def test_no_layer_is_asked_for_more_of_its_unit_than_another(largest):
-    """In the first layer sums are of products, whose unit is PRODUCT; the last is not to pay for that."""
+@pytest.mark.parametrize("largest", [(1.1, 1.1), (0.5, 2.4), (0.2, 0.3), (1.0, 1.0, 1.3), (0.8,), (0.1, 0.2, 0.3), (0.01, 9.0)])
+def test_no_layer_but_the_first_is_asked_for_less_than_a_unit(largest):
+    """In the first layer sums are of products, whose unit is PRODUCT; the last is not to pay for that. Large targets ask
+    every layer for as much; of small ones the first layer, whose inputs are exact, makes what is less than a unit."""
     multiples = make_plan(chain(*largest), 0.5, 0.1).multiples
     units = [PRODUCT, *[1.0] * (len(largest) - 1)]
     asked = [value * after / before / unit for value, before, after, unit in zip(largest, multiples, multiples[1:], units,
                                                                                 strict=False)]
-    assert max(asked) == pytest.approx(max(1.0, (prod(largest) * sqrt(3)) ** (1 / len(largest)))) and max(asked) <= REACH
+    even = (prod(largest) * sqrt(3)) ** (1 / len(largest))
+    assert asked[1:] == pytest.approx([max(1.0, even)] * (len(largest) - 1)) and max(asked) <= REACH
+    assert asked[0] == pytest.approx(even if even > 1 else even ** len(largest))
+
+
+def test_what_the_first_layer_cannot_make_alone_is_shared():
+    multiples, largest = make_plan(chain(*[1e-4] * 3), 0.5, 1e-3).multiples, 1e-4
+    first, second, third = (largest * after / before for before, after in pairwise(multiples))
+    assert first < second < 0.01 and second == pytest.approx(third)
 
 
 def test_the_refusal_of_a_large_target_counts_the_products():
@@ -74,3 +83,12 @@ def test_the_epsilon_that_a_refusal_names_will_do():
         make_plan(target, 0.5, 1e-6)
     named = float(str(error.value).split("; ")[1].split()[0])
     assert make_plan(target, 0.5, named).candidates
+
+
+@pytest.mark.parametrize(("largest", "epsilon", "words"), [
+    ((0.01, 0.01), 1e-7, "will do, or a target of fewer layers$"),
+    ((1e-6, 1e-6), 0.1, "no epsilon will do, but a target of larger "),
+    ((1.0,) * 8, 1e-3, "smaller weights or fewer layers$"), ((0.8,), 1e-9, r"; \S+ will do$")])
+def test_a_refusal_names_other_weights_only_where_they_would_do(largest, epsilon, words):
+    with pytest.raises(UsageError, match=words):
+        make_plan(chain(*largest), 0.5, epsilon)

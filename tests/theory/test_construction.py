@@ -70,6 +70,16 @@ def test_the_ticket_is_within_epsilon_of_its_target(p, seed, weights):
     assert found.multiple == pytest.approx(1.0) if weights == "uniform" else found.multiple < 0.5
 
 
+@pytest.mark.parametrize(("seed", "layer", "size"), [(0, 1, 0.1), (1, 5, 0.1), (2, 3, 0.03)])
+def test_a_target_of_small_weights_is_met_as_well(seed, layer, size):
+    """Copies of neurons that are blown up to whole weights would be off by more than a small last layer can bear."""
+    net = target_net(seed)
+    net[layer].weight.data *= size
+    net[layer].bias.data *= size
+    found, _, plain = build(seed=seed, net=net)
+    assert difference(plain, found.multiple, net) < EPSILON / 2 and found.guaranteed < 10 * EPSILON
+
+
 def test_it_is_an_ordinary_ticket_of_a_source_that_its_recipe_draws(built, tmp_path):
     _, ticket, net = built
     again = load(ticket.save(tmp_path / "ticket.safetensors"))

@@ -65,7 +65,7 @@ class ProveOptions:
         "help": "safetensors file with the target's state_dict, for images normalised as runs do; none: it is trained here"})
     epochs: int = field(default=30, metadata={"help": "epochs of the target's training"})
     weight_decay: float = field(default=0.01, metadata={
-        "help": "weight decay of the target's training: smaller weights need less source"})
+        "help": "weight decay of the target's training: weights that are too large cannot be built"})
     compare: int = field(default=5, metadata={
         "help": "epochs in which edge-popup searches the first source of each p, for comparison; 0: no comparison"})
     most_weights: int = field(default=200_000_000, metadata={
