@@ -1,12 +1,13 @@
 """The law as measured: how many candidates, and so how many copies of a neuron, a parameter needs for its tolerance.
 
-`python run.py law` measures the constants anew: targets and weights uniform in [-1, 1], 95% of the parameters within the
-tolerance (docs/existence.md).
+`python run.py law` measures the line anew: targets and weights uniform in [-1, 1], 95% of the parameters within the
+tolerance (docs/existence.md). Few candidates make fine sums only of what they reach: for 95% of a layer's largest parameter
+they have to be more, the more the larger it is (measured at a tolerance of 0.1, tests/theory/test_measurement.py).
 """
 
 from __future__ import annotations
 
-from math import log2
+from math import ceil, log2
 
 from scipy.special import bdtrc
 
@@ -15,12 +16,14 @@ from popup.errors import UsageError
 SHARE = 0.95                # of the parameters that are to meet their tolerance
 OFFSET, SLOPE = 4.8, 0.97   # candidates = OFFSET + SLOPE log2(1 / tolerance) (measured, for tolerances of 1e-1 to 1e-4)
 MOST_COPIES = 1e9           # of one neuron, beyond which none is counted
-LEAST = 8                   # candidates below which a target of 1 is out of reach more often than not
+LEAST, REACHING = 5, 6       # candidates = LEAST + REACHING |parameter| at least: from sums of weights,
+PRODUCTS = 2                # and so many more from sums of products, which are small more often
 
 
-def candidates_needed(tolerance: float) -> int:
-    """The number of candidates with which SHARE of the parameters in [-1, 1] are met within `tolerance`."""
-    return max(LEAST, round(OFFSET + SLOPE * log2(1 / tolerance)))
+def candidates_needed(tolerance: float, largest: float = 1.0, products: bool = False) -> int:
+    """The number of candidates with which SHARE of the parameters in [-largest, largest] are met within `tolerance`, those at
+    either end included; all in units of a weight, or of the deviation of `products` over that of weights."""
+    return max(ceil(LEAST + PRODUCTS * products + REACHING * largest), round(OFFSET + SLOPE * log2(1 / tolerance)))
 
 
 def copies_needed(candidates: int, p: float) -> int:

@@ -76,10 +76,11 @@ def _tolerances(target: Target, epsilon: float, tolerance: float) -> list[float]
     return [min(value, layer.largest / 2) for value, layer in zip(wanted, target.layers, strict=True)]
 
 
-def _candidates(tolerances: Sequence[float], multiples: Sequence[float]) -> list[int]:
-    """The candidates that the parameters of each layer need."""
-    return [candidates_needed(eps * after / before)
-            for eps, before, after in zip(tolerances, multiples, multiples[1:], strict=False)]
+def _candidates(target: Target, tolerances: Sequence[float], multiples: Sequence[float]) -> list[int]:
+    """The candidates that the parameters of each layer need, the largest included."""
+    units = [PRODUCT, *[1.0] * (len(tolerances) - 1)]
+    return [candidates_needed(eps * after / before, layer.largest * after / before / unit, unit == PRODUCT)
+            for layer, eps, before, after, unit in zip(target.layers, tolerances, multiples, multiples[1:], units, strict=False)]
 
 
 def _reach(target: Target, p: float) -> float:
@@ -102,7 +103,7 @@ def _share(target: Target, tolerances: Sequence[float]) -> tuple[list[float], li
     asked = max(1.0, even)
     while True:
         multiples = _multiples(target, asked)
-        wanted = _candidates(tolerances, multiples)
+        wanted = _candidates(target, tolerances, multiples)
         if max(wanted) <= MOST_CANDIDATES or asked <= even:
             return multiples, wanted
         asked = max(even, asked / 2)

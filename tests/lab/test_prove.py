@@ -118,7 +118,7 @@ def test_ones_own_convolutional_network_from_a_file(tmp_path, capsys):
 
 def test_a_ticket_that_misses_epsilon_is_not_written(tmp_path, capsys, monkeypatch):
     """A law that asks for too few candidates: the measurement finds it out."""
-    monkeypatch.setattr("popup.theory.plan.candidates_needed", lambda tolerance: 3)
+    monkeypatch.setattr("popup.theory.plan.candidates_needed", lambda *arguments: 3)
     code, text, _ = call(capsys, "prove", *SMALL, "--compare", 0, "--epsilon", "0.001", "--out", tmp_path)
     assert code == 1 and "MISSED epsilon 0.001" in text and "misses of epsilon 0.001: 1 of 1" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["existence.json", "existence.png", "target.safetensors"]

@@ -61,6 +61,12 @@ def test_what_the_first_layer_cannot_make_alone_is_shared():
     assert first < second < 0.01 and second == pytest.approx(third)
 
 
+def test_a_loose_epsilon_leaves_the_largest_parameters_within_reach():
+    """A sum of 8 weights reaches 2 in half of the cases, and an output has one copy."""
+    assert min(make_plan(chain(1.0, 0.999 * PRODUCT * REACH**2), 0.5, 1000.0).candidates) >= 16
+    assert make_plan(chain(0.5, 1.0), 0.5, 1000.0).candidates[-1] >= 11
+
+
 def test_the_refusal_of_a_large_target_counts_the_products():
     edge = PRODUCT * REACH**2
     make_plan(chain(1.0, 0.999 * edge), 0.5, 0.1)
