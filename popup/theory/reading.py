@@ -163,7 +163,7 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     draw = torch.Generator().manual_seed(0)
     inputs = torch.rand(CHECKED, *image, generator=draw) * (target.high - target.low) + target.low
     training = net.training
-    found = net.eval()(inputs.to(_device(net))).double().cpu().numpy()
+    found = net.eval()(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
     net.train(training)
     wanted = target(inputs.double().numpy())
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")

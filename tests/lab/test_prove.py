@@ -116,6 +116,16 @@ def test_ones_own_convolutional_network_from_a_file(tmp_path, capsys):
     assert code == 0 and "pooled 1-3-10" in text and "ok, within" in text
 
 
+def test_a_target_that_changes_its_input_in_place(tmp_path, capsys):
+    """Its data stays what it was, and its gap can be climbed."""
+    def relu_first(image, classes, widths=(4,)):
+        return nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, classes))
+
+    options = (*SMALL, "--model", "relu_first", "--compare", 0, "--out", tmp_path)
+    code, text, _ = call(capsys, "prove", *options, models=Models({**MODELS, "relu_first": relu_first}))
+    assert code == 0 and "ok, within" in text and "inputs in [-0.8" in text
+
+
 def test_a_ticket_that_misses_epsilon_is_not_written(tmp_path, capsys, monkeypatch):
     """A law that asks for too few candidates: the measurement finds it out."""
     monkeypatch.setattr("popup.theory.plan.candidates_needed", lambda *arguments: 3)

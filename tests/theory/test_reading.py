@@ -40,6 +40,17 @@ class Functional(nn.Module):
         return self.head(torch.flatten(x, 1))
 
 
+class InPlace(nn.Module):
+    """Changes its input itself before a chain."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.chain, self.change = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), change
+
+    def forward(self, x):
+        return self.chain(self.change(x))
+
+
 def chained(*layers, outputs=None):
     """A function that makes nn.Sequential of the layers; with `outputs` a linear layer of so many inputs ends it. Its weights
     are drawn when it is called: the layers themselves are older than a test's seed."""
@@ -65,6 +76,8 @@ READ = {  # network and the words of its source
     "options": (chained(nn.Conv2d(2, 4, (3, 2), 2, (2, 1), (2, 1), groups=2, bias=False), nn.ReLU(), nn.MaxPool2d(3, 1, 1),
                         nn.Conv2d(4, 3, 3, padding="same"), nn.ReLU(), nn.AdaptiveAvgPool2d((1, None)), outputs=12),
                 "one-conv1-relu-conv3x2s2p2x1d2x1-relu-max3s1p1-conv3p1-relu-avg3x1-flatten-linear"),
+    "ReLU in place": (chained(nn.ReLU(inplace=True), nn.Conv2d(2, 3, 3), nn.ReLU(), outputs=60),
+                      "relu-one-conv1-relu-conv3-relu-flatten-linear"),
     "no linear layer": (chained(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
                         "one-conv1-relu-conv3-relu-conv1-avg4x5-flatten"),
 }
@@ -79,7 +92,7 @@ def test_a_chain_is_read_as_it_is_called(name):
     assert target.source == words and net.training
     x = torch.randn(9, *MAPS)
     with torch.no_grad():
-        np.testing.assert_allclose(target(x.double().numpy()), net(x).numpy(), atol=1e-5)
+        np.testing.assert_allclose(target(x.double().numpy()), net(x.clone()).numpy(), atol=1e-5)
 
 
 def test_layers_are_matrices_over_channels_and_taps():
@@ -116,6 +129,8 @@ FLAT_REFUSED = {
     "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
     "skip": (Skip, "no chain of Linear and Conv2d layers with ReLU between them: its outputs differ by "),
     "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
+    "shifted in place": (lambda: InPlace(lambda x: x.sub_(0.5)), "its outputs differ by "),
+    "clamped in place": (lambda: InPlace(lambda x: x.clamp_(0, 1)), "its outputs differ by "),
     "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
     "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
     "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),

@@ -125,7 +125,7 @@ def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: f
     inputs = _inputs(laboratory, config)
     low, high = float(min(part.min() for part in inputs.values())), float(max(part.max() for part in inputs.values()))
     target = read_target(net.eval(), laboratory.data(config).image, low, high)
-    largest = max(float(net(part.to(laboratory.device)).abs().max()) for images in inputs.values()
+    largest = max(float(net(part.clone().to(laboratory.device)).abs().max()) for images in inputs.values()
                   for part in images.split(EVALUATION_BATCH))
     return Trained(net, target, accuracy, largest, seconds)
 
@@ -188,8 +188,11 @@ def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module,
     """|f_T - f_P| on the data and all over the domain, as float32 networks compute them."""
     target = trained.target
     net.requires_grad_(False), trained.net.requires_grad_(False)
-    return measure_gaps(lambda images: (net(images) / multiple - trained.net(images)).abs(), _inputs(laboratory, own), target.low,
-                        target.high, own.source.seed, laboratory.device)
+
+    def off(images: torch.Tensor) -> torch.Tensor:
+        return (net(images) / multiple - trained.net(images.clone())).abs()  # a copy: a network may change its input in place
+
+    return measure_gaps(off, _inputs(laboratory, own), target.low, target.high, own.source.seed, laboratory.device)
 
 
 def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, built: Built, epochs: int,
