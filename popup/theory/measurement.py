@@ -75,7 +75,8 @@ def _requirement(p: float, epsilon: float, met: np.ndarray, reach: np.ndarray) -
 
 
 def _quantile(values: np.ndarray) -> float:
-    return float(np.quantile(values, SHARE, method="higher"))
+    """The least value that SHARE of the values do not exceed."""
+    return float(np.quantile(values, SHARE, method="inverted_cdf"))
 
 
 def fit_constant(found: Sequence[Requirement]) -> float | None:

@@ -13,6 +13,7 @@ from popup.lab.report.existence_figures import draw_law
 from popup.theory.law import SHARE, candidates_needed, copies_needed
 from popup.theory.measurement import (
     Requirement,
+    _quantile,
     copies_to_represent,
     fit_candidates,
     fit_constant,
@@ -44,6 +45,12 @@ def test_a_requirement_is_the_quantile_over_parameters():
     assert measure_requirements(0.5, (1e-9,), 20, 0)[0].copies == inf
     products = measure_requirements(1.0, (0.1, 0.01), 500, 0, products=True)
     assert all(abs(one.copies - other.copies) <= 3 for one, other in zip(products, full, strict=True))
+
+
+def test_the_quantile_is_the_least_that_covers_the_share():
+    """Of 1 .. 20 it is 19: 95% of them are no larger."""
+    assert [_quantile(np.arange(1.0, count + 1)) for count in (20, 40, 21)] == [19, 38, 20]
+    assert _quantile(np.array([1.0] * 19 + [inf])) == 1 and _quantile(np.array([1.0] * 18 + [inf] * 2)) == inf
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 1e-4])
