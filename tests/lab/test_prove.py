@@ -1,5 +1,6 @@
 """prove: tickets that eval and verify take, the comparison, and one line for a target that cannot be."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -170,6 +171,24 @@ def test_the_target_that_was_proved_is_kept(out, tmp_path, capsys):
     assert code == 0 and "ok, within" in text
     one, other = (load(path / "ticket-p0.9-seed0.safetensors") for path in (tmp_path, out))
     assert all((left.selected == right.selected).all() for left, right in zip(one.layers, other.layers, strict=True))
+
+
+def test_tickets_of_another_target_are_not_belied(tmp_path, capsys):
+    """A ticket names its target, and no other is written beside it; the same may be proved again."""
+    options = (*SMALL, "--compare", 0, "--out", tmp_path)
+    assert call(capsys, "prove", *options)[0] == 0
+    target = (tmp_path / "target.safetensors").read_bytes()
+    ticket = tmp_path / "ticket-p0.9-seed0.safetensors"
+    assert load(ticket).about["built"]["target"] == hashlib.sha256(target).hexdigest()
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code, _, error = call(capsys, "prove", *options, "--epochs", 5, "--er-p", 0.8)
+    assert code == 2 and error.count("\n") == 1
+    assert f"{ticket} is a ticket of another target: give another --out, or move it away" in error
+    assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert call(capsys, "prove", *options, "--er-p", 0.8)[0] == 0
+    ticket.write_bytes(b"")
+    code, _, error = call(capsys, "prove", *options)
+    assert code == 2 and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("epsilon", ["1000", "1e300"])

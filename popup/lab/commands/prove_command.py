@@ -22,6 +22,7 @@ from popup.lab.runs.existence import (
     Found,
     Trained,
     build_ticket,
+    check_tickets,
     load_target,
     plan_for,
     search_ticket,
@@ -103,6 +104,7 @@ def prove(arguments: Sequence[str], models: Models) -> int:
     trained = load_target(laboratory, config, path) if options.target else train_target(laboratory, config)
     plans = {p: plan_for(trained, p, options.epsilon, options.tolerance, options.copies, options.most_weights)
              for p in options.er_p}  # what cannot be is told before anything is built
+    check_tickets(out, trained)
     _describe(laboratory, config, trained)
     write_atomically(out / "target.safetensors", target_file(trained))  # with it the tickets can be compared at any time
     rows = [_prove_at(laboratory, config, options, trained, p, plan) for p, plan in plans.items()]

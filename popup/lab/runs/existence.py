@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from popup.theory.plan import Plan, make_plan
 from popup.theory.reading import read_target
 from popup.theory.target import Target
 from popup.ticket.assembled import assemble
+from popup.ticket.file import read
 from popup.ticket.ticket import Ticket, extract
 
 MLP = re.compile("flatten-one-linear(-relu-linear)+")
@@ -135,6 +137,20 @@ def target_file(trained: Trained) -> bytes:
     return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in trained.net.state_dict().items()})
 
 
+def target_hash(trained: Trained) -> str:
+    """SHA-256 of the target's file, by which a ticket names its target."""
+    return hashlib.sha256(target_file(trained)).hexdigest()
+
+
+def check_tickets(out: Path, trained: Trained) -> None:
+    """A UsageError if a ticket in `out` was built for another target, which the one that is written there would belie."""
+    for path in sorted(out.glob("ticket-p*.safetensors")):
+        about = read(path)[0].get("about")
+        built = about.get("built") if isinstance(about, dict) else None
+        if not isinstance(built, dict) or built.get("target") != target_hash(trained):
+            raise UsageError(f"{path} is a ticket of another target: give another --out, or move it away")
+
+
 def _inputs(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
     """The normalised images, by split."""
     data = laboratory.data(config)
@@ -171,17 +187,18 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
     ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
     seconds = time.process_time() - began
     net = ticket.apply(laboratory.network(own)).eval()
-    ticket = replace(ticket, about=_about(laboratory, own, net, found))
+    ticket = replace(ticket, about=_about(laboratory, own, net, found, target_hash(trained)))
     gaps = _gaps(laboratory, own, trained, net, found.multiple)
     return Built(plan, found, ticket, gaps, ROUNDING * trained.largest, seconds)
 
 
-def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction) -> dict[str, object]:
-    """What a run records, with the accuracy as `eval` measures it; and what the ticket computes a multiple of."""
+def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction, target: str) -> dict[str, object]:
+    """What a run records, with the accuracy as `eval` measures it; and what the ticket computes a multiple of, by its hash."""
     data = laboratory.data(own)
     return {"task": asdict(own.task), "test_accuracy": _accuracy(laboratory, data, net), "data": data.title, "precision": "fp32",
             "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
-            "normalise": Normalise(data.train[0]).record(), "built": {"multiple": found.multiple, "guaranteed": found.guaranteed}}
+            "normalise": Normalise(data.train[0]).record(),
+            "built": {"multiple": found.multiple, "guaranteed": found.guaranteed, "target": target}}
 
 
 def _gaps(laboratory: Laboratory, own: Config, trained: Trained, net: nn.Module, multiple: float) -> dict[str, Gap]:
