@@ -17,26 +17,36 @@ SHARE = 0.95                # of the parameters that are to meet their tolerance
 OFFSET, SLOPE = 4.8, 0.97   # candidates = OFFSET + SLOPE log2(1 / tolerance) (measured, for tolerances of 1e-1 to 1e-4)
 MOST_COPIES = 1e9           # of one neuron, beyond which none is counted
 LEAST, REACHING = 5, 6       # candidates = LEAST + REACHING |parameter| at least: from sums of weights,
+FINEST = 2.0**-1000         # tolerance that is told apart from 0
 PRODUCTS = 2                # and so many more from sums of products, which are small more often
 
 
 def candidates_needed(tolerance: float, largest: float = 1.0, products: bool = False) -> int:
     """The number of candidates with which SHARE of the parameters in [-largest, largest] are met within `tolerance`, those at
     either end included; all in units of a weight, or of the deviation of `products` over that of weights."""
-    return max(ceil(LEAST + PRODUCTS * products + REACHING * largest), round(OFFSET + SLOPE * log2(1 / tolerance)))
+    return max(ceil(LEAST + PRODUCTS * products + REACHING * largest), round(OFFSET - SLOPE * log2(max(tolerance, FINEST))))
 
 
 def copies_needed(candidates: int, p: float) -> int:
     """q: the copies of a neuron of which at least `candidates` have an edge (of probability p) to another neuron, in SHARE of
     the cases."""
-    if p == 1:
-        return candidates
     if candidates / p > MOST_COPIES:
-        raise UsageError(f"er_p is {p:g}: a neuron would need some {candidates / p:.2g} copies; raise it")
-    low, high = candidates - 1, candidates  # low is never enough
-    while bdtrc(candidates - 1, high, p) < SHARE:
+        raise too_sparse(candidates / p, p)
+    return trials_needed(candidates, p)
+
+
+def too_sparse(copies: float, p: float) -> UsageError:
+    return UsageError(f"er_p is {p:g}: a neuron would need some {copies:.2g} copies; raise it")
+
+
+def trials_needed(successes: int, p: float) -> int:
+    """The number of trials of which at least `successes`, of probability p each, succeed in SHARE of the cases."""
+    if p == 1:
+        return successes
+    low, high = successes - 1, successes  # low is never enough
+    while bdtrc(successes - 1, high, p) < SHARE:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if bdtrc(candidates - 1, middle, p) >= SHARE else (middle, high)
+        low, high = (low, middle) if bdtrc(successes - 1, middle, p) >= SHARE else (middle, high)
     return high

@@ -11,7 +11,7 @@ from scipy.special import bdtrc
 
 from popup.errors import UsageError
 from popup.theory.budget import plan_tolerances
-from popup.theory.law import SHARE, candidates_needed, copies_needed
+from popup.theory.law import MOST_COPIES, SHARE, candidates_needed, copies_needed, too_sparse, trials_needed
 from popup.theory.subset_sum import MOST_CANDIDATES
 from popup.theory.target import Target
 
@@ -42,7 +42,7 @@ class Plan:
     @property
     def widths(self) -> tuple[int, ...]:
         neurons = [copies * units for copies, units in zip(self.copies, self.units, strict=True)]
-        return (copies_needed(neurons[0], self.reach), *neurons[1:])
+        return (trials_needed(neurons[0], self.reach), *neurons[1:])
 
     def entries(self, target: Target) -> int:
         """The weights of the complete source."""
@@ -66,8 +66,11 @@ def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, 
     if copies and copies < max(needed):
         raise _too_narrow(copies, wanted, needed, p)
     units = [len(target.branches) * target.widths[0] + 1, *(width + 1 for width in target.widths[1:-1])]
-    return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple([copies] * len(needed) if copies else needed),
-                tuple(units), _reach(target, p))
+    copied = [copies] * len(needed) if copies else needed
+    reach = _reach(target, p)
+    if copied[0] * units[0] > MOST_COPIES * reach:
+        raise too_sparse(copied[0] / reach, p)
+    return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple(copied), tuple(units), reach)
 
 
 def _tolerances(target: Target, epsilon: float, tolerance: float) -> list[float]:
@@ -140,7 +143,8 @@ def _too_fine(target: Target, wanted: int, epsilon: float, tolerance: float) -> 
         return max(_share(other, _tolerances(other, *((0.0, value) if tolerance else (value, 0.0))))[1]) <= MOST_CANDIDATES
 
     name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
-    larger = next((wider for power in range(1, DOUBLINGS) if fits(wider := value * 2.0**power)), None)
+    coarse = max(value, 2.0 ** (-DOUBLINGS // 2))  # with less no sum is met
+    larger = next((wider for power in range(1, DOUBLINGS) if fits(wider := coarse * 2.0**power)), None)
     sizes = {"smaller": [2.0**-power for power in SIZES], "larger": [2.0**power for power in SIZES]}
     weights = [f"{word} weights" for word, those in sizes.items()
                if any(fits(value, size) for size in those if size * _even(target) <= REACH)]
