@@ -16,15 +16,20 @@ from popup.errors import UsageError
 SHARE = 0.95                # of the parameters that are to meet their tolerance
 OFFSET, SLOPE = 4.8, 0.97   # candidates = OFFSET + SLOPE log2(1 / tolerance) (measured, for tolerances of 1e-1 to 1e-4)
 MOST_COPIES = 1e9           # of one neuron, beyond which none is counted
-LEAST, REACHING = 5, 6       # candidates = LEAST + REACHING |parameter| at least: from sums of weights,
 FINEST = 2.0**-1000         # tolerance that is told apart from 0
-PRODUCTS = 2                # and so many more from sums of products, which are small more often
+LEAST = {                   # weights, whether in products: (a, b) of at least a + b |parameter| candidates (measured)
+    ("uniform", False): (5, 6),
+    ("uniform", True): (7, 6),  # products are small more often
+    ("kaiming_normal", False): (6, 6),
+    ("kaiming_normal", True): (7, 8),
+}
 
 
-def candidates_needed(tolerance: float, largest: float = 1.0, products: bool = False) -> int:
+def candidates_needed(tolerance: float, largest: float = 1.0, products: bool = False, weights: str = "uniform") -> int:
     """The number of candidates with which SHARE of the parameters in [-largest, largest] are met within `tolerance`, those at
-    either end included; all in units of a weight, or of the deviation of `products` over that of weights."""
-    return max(ceil(LEAST + PRODUCTS * products + REACHING * largest), round(OFFSET - SLOPE * log2(max(tolerance, FINEST))))
+    either end included; all in units of a uniform weight of that deviation, and of `products` of their deviation over it."""
+    least, more = LEAST[weights, products]
+    return max(ceil(least + more * largest), round(OFFSET - SLOPE * log2(max(tolerance, FINEST))))
 
 
 def copies_needed(candidates: int, p: float) -> int:

@@ -51,16 +51,18 @@ class Plan:
         return sum(before * after * count for (before, after), count in zip(itertools.pairwise(sizes), taps, strict=True))
 
 
-def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, copies: int = 0) -> Plan:
-    """The plan for an output error of `epsilon`; or for one `tolerance` of every parameter, if it is given.
+def make_plan(target: Target, p: float, epsilon: float, tolerance: float = 0.0, copies: int = 0,
+              weights: str = "uniform") -> Plan:
+    """The plan for an output error of `epsilon`; or for one `tolerance` of every parameter, if it is given; from a source of
+    such `weights`.
 
     `copies`: q in all layers, in place of those that the law asks for. Raises UsageError where the law says that less
     than SHARE of the parameters would meet their tolerance, and names what would do.
     """
     tolerances = _tolerances(target, epsilon, tolerance)
-    multiples, wanted = _share(target, tolerances)
+    multiples, wanted = _share(target, tolerances, weights)
     if max(wanted) > MOST_CANDIDATES:
-        raise _too_fine(target, max(wanted), epsilon, tolerance)
+        raise _too_fine(target, max(wanted), epsilon, tolerance, weights)
     needed = [copies_needed(count, p) for count in wanted]
     needed[1:] = [ceil(SPARE * count) for count in needed[1:]]
     if copies and copies < max(needed):
@@ -79,10 +81,10 @@ def _tolerances(target: Target, epsilon: float, tolerance: float) -> list[float]
     return [min(value, layer.largest / 2) for value, layer in zip(wanted, target.layers, strict=True)]
 
 
-def _candidates(target: Target, tolerances: Sequence[float], multiples: Sequence[float]) -> list[int]:
+def _candidates(target: Target, tolerances: Sequence[float], multiples: Sequence[float], weights: str) -> list[int]:
     """The candidates that the parameters of each layer need, the largest included."""
     units = [PRODUCT, *[1.0] * (len(tolerances) - 1)]
-    return [candidates_needed(eps * after / before, layer.largest * after / before / unit, unit == PRODUCT)
+    return [candidates_needed(eps * after / before, layer.largest * after / before / unit, unit == PRODUCT, weights)
             for layer, eps, before, after, unit in zip(target.layers, tolerances, multiples, multiples[1:], units, strict=False)]
 
 
@@ -95,7 +97,7 @@ def _reach(target: Target, p: float) -> float:
     return 1 - missing * (1 - p / 2)
 
 
-def _share(target: Target, tolerances: Sequence[float]) -> tuple[list[float], list[int]]:
+def _share(target: Target, tolerances: Sequence[float], weights: str) -> tuple[list[float], list[int]]:
     """The multiples, and the candidates that each layer then needs, at most MOST_CANDIDATES if that can be.
 
     What the largest parameters multiply to, in units of sums, is what the layers are asked for together. If it is above 1
@@ -106,7 +108,7 @@ def _share(target: Target, tolerances: Sequence[float]) -> tuple[list[float], li
     asked = max(1.0, even)
     while True:
         multiples = _multiples(target, asked)
-        wanted = _candidates(target, tolerances, multiples)
+        wanted = _candidates(target, tolerances, multiples, weights)
         if max(wanted) <= MOST_CANDIDATES or asked <= even:
             return multiples, wanted
         asked = max(even, asked / 2)
@@ -136,19 +138,20 @@ def _multiples(target: Target, asked: float) -> list[float]:
     return [1.0, *multiples[::-1]]
 
 
-def _too_fine(target: Target, wanted: int, epsilon: float, tolerance: float) -> UsageError:
+def _too_fine(target: Target, wanted: int, epsilon: float, tolerance: float, weights: str) -> UsageError:
     """The refusal, with what will do: a value, and weights of another size, if there are such."""
     def fits(value: float, size: float = 1.0) -> bool:
         other = target.scaled(size)
-        return max(_share(other, _tolerances(other, *((0.0, value) if tolerance else (value, 0.0))))[1]) <= MOST_CANDIDATES
+        tolerances = _tolerances(other, *((0.0, value) if tolerance else (value, 0.0)))
+        return max(_share(other, tolerances, weights)[1]) <= MOST_CANDIDATES
 
     name, value = ("tolerance", tolerance) if tolerance else ("epsilon", epsilon)
     coarse = max(value, 2.0 ** (-DOUBLINGS // 2))  # with less no sum is met
     larger = next((wider for power in range(1, DOUBLINGS) if fits(wider := coarse * 2.0**power)), None)
     sizes = {"smaller": [2.0**-power for power in SIZES], "larger": [2.0**power for power in SIZES]}
-    weights = [f"{word} weights" for word, those in sizes.items()
+    sized = [f"{word} weights" for word, those in sizes.items()
                if any(fits(value, size) for size in those if size * _even(target) <= REACH)]
-    others = " or ".join(weights[:1] + ["fewer layers"] * (len(target.layers) > 1))
+    others = " or ".join(sized[:1] + ["fewer layers"] * (len(target.layers) > 1))
     remedies = [f"{larger * 1.05:.2g} will do"] if larger else [f"no {name} will do"]
     remedies += [f"{'or' if larger else 'but'} a target of {others}"] if others else []
     return UsageError(f"{name} is {value:g}: a parameter would need {wanted} candidates, and sums are searched over "

@@ -41,7 +41,7 @@ def inputs(count=500):
 def build(p=0.7, seed=0, net=None, epsilon=EPSILON, weights="uniform", low=LOW):
     """(construction, ticket, plain ticket network) of a target."""
     target = read_target(net or target_net(), IMAGE, low, HIGH)
-    plan = make_plan(target, p, epsilon)
+    plan = make_plan(target, p, epsilon, weights=weights)
     scale, gain = ("unit", 1 / sqrt(3)) if weights == "uniform" else ("edges", sqrt(2))
     recipe = Recipe(er_p=p, k=1.0, weights=weights, scale=scale, gain=gain, seed=seed)
     source = MODELS["mlp_constant"](IMAGE, CLASSES, plan.widths)

@@ -58,7 +58,7 @@ def build(name, p=0.7, low=LOW, weights="uniform"):
     """(target network, target, construction, ticket, plain ticket network)."""
     net = target_net(name)
     target = read_target(net, IMAGE, low, HIGH)
-    plan = make_plan(target, p, EPSILON)
+    plan = make_plan(target, p, EPSILON, weights=weights)
     recipe = source_recipe(p, weights)
     source = MODELS[f"chain:{target.source}"](IMAGE, target.widths[-1], plan.widths)
     layers = find_layers(source)

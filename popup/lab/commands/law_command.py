@@ -15,7 +15,7 @@ from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.record import check_writable
-from popup.theory.law import LEAST, OFFSET, REACHING, SHARE, SLOPE
+from popup.theory.law import LEAST, OFFSET, SHARE, SLOPE
 from popup.theory.measurement import (
     Representation,
     Requirement,
@@ -92,14 +92,14 @@ def _requirements(found: Sequence[Requirement], options: LawOptions) -> str:
 
 
 def _fits(found: Sequence[Requirement]) -> str:
-    constant, line = fit_constant(found), fit_candidates(found)
+    constant, line, (least, more) = fit_constant(found), fit_candidates(found), LEAST["uniform", False]
     fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p))"] if constant else []
     fitted += [f"candidates = {line[0]:.2f} + {line[1]:.3f} log2(1/eps)"] if line else []
     lines = [f"fitted: {'; '.join(fitted)}"] if fitted else []
     lines += [] if constant else [f"no constant to fit: no p below 1 has an epsilon that {MOST_CANDIDATES} candidates reach"]
     lines += [] if line else [f"no slope to fit: that takes two values of --epsilon that {MOST_CANDIDATES} candidates reach"]
-    return "\n".join([*lines, f"(prove plans with {OFFSET:g} + {SLOPE:g} log2(1/eps) candidates, and at least {LEAST} + "
-                      f"{REACHING} |parameter|)"])
+    return "\n".join([*lines, f"(prove plans with {OFFSET:g} + {SLOPE:g} log2(1/eps) candidates, and at least {least} + "
+                      f"{more} |parameter|)"])
 
 
 def _representations(options: LawOptions) -> list[Representation]:

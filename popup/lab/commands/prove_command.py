@@ -102,7 +102,7 @@ def prove(arguments: Sequence[str], models: Models) -> int:
         "er_p": 1.0, "k": 1.0})
     path = Path(options.target)
     trained = load_target(laboratory, config, path) if options.target else train_target(laboratory, config)
-    plans = {p: plan_for(trained, p, options.epsilon, options.tolerance, options.copies, options.most_weights)
+    plans = {p: plan_for(trained, p, options.epsilon, options.tolerance, options.copies, options.most_weights, options.weights)
              for p in options.er_p}  # what cannot be is told before anything is built
     check_tickets(out, trained)
     _describe(laboratory, config, trained)

@@ -232,9 +232,10 @@ def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, buil
     return Found(extract(net), outcome.test_accuracy, time.process_time() - began)
 
 
-def plan_for(trained: Trained, p: float, epsilon: float, tolerance: float, copies: int, most: int) -> Plan:
+def plan_for(trained: Trained, p: float, epsilon: float, tolerance: float, copies: int, most: int,
+             weights: str) -> Plan:
     """The plan, or a UsageError if it cannot be done or its source has more than `most` weights."""
-    plan = make_plan(trained.target, p, epsilon, tolerance, copies)
+    plan = make_plan(trained.target, p, epsilon, tolerance, copies, weights)
     entries = plan.entries(trained.target)
     if entries > most:
         raise UsageError(f"the target is too large: at p = {p:g} its source has widths {', '.join(map(str, plan.widths))} "
