@@ -10,6 +10,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.theory.budget import plan_tolerances
+from popup.theory.law import copies_needed
 from popup.theory.plan import PRODUCT, REACH, make_plan
 from popup.theory.reading import read_target
 
@@ -65,6 +66,14 @@ def test_a_loose_epsilon_leaves_the_largest_parameters_within_reach():
     """A sum of 8 weights reaches 2 in half of the cases, and an output has one copy."""
     assert min(make_plan(chain(1.0, 0.999 * PRODUCT * REACH**2), 0.5, 1000.0).candidates) >= 16
     assert make_plan(chain(0.5, 1.0), 0.5, 1000.0).candidates[-1] >= 11
+
+
+@pytest.mark.parametrize("p", [0.3, 0.9, 1.0])
+def test_hidden_layers_have_copies_to_leave_out(p):
+    """A tenth of them and more, beyond those among which a parameter has its candidates; inputs are copied exactly."""
+    plan = make_plan(chain(1.0, 1.0, 1.0), p, 0.01)
+    inputs, *hidden = (copies / copies_needed(count, p) for copies, count in zip(plan.copies, plan.candidates, strict=True))
+    assert inputs == 1 and all(1.1 < share < 1.25 for share in hidden)
 
 
 def test_the_refusal_of_a_large_target_counts_the_products():
