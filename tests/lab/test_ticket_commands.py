@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.torch
+import safetensors.torch
 import torch
 from scipy.sparse import csr_matrix
 
@@ -291,7 +292,8 @@ def test_a_normalisation_in_whole_numbers_is_taken(paths, capsys, tmp_path):
 def test_a_complex_statistic_is_refused_where_a_network_would_take_its_real_part(paths, capsys, tmp_path):
     ticket = load(paths["norms"])
     name = next(name for name in ticket.statistics if name.endswith("running_mean"))
-    for dtype in (torch.complex64, torch.int32):
+    kinds = (torch.complex64, torch.int32) if torch.complex64 in safetensors.torch._SIZE else (torch.int32,)  # not before 0.6
+    for dtype in kinds:
         changed = {**ticket.statistics, name: ticket.statistics[name].to(dtype)}
         code, _, err = call(capsys, "eval", replace(ticket, statistics=changed).save(tmp_path / "t"))
         assert code == 2 and f"{name!r} is torch.float32 in the network and {dtype} in the ticket" in err

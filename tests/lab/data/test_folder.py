@@ -199,7 +199,11 @@ def test_resizing_keeps_the_middle(tmp_path):
                                             (np.float32, "a.tif")])
 def test_images_of_more_than_eight_bits_are_refused(tmp_path, kind, name):
     """Pillow would make all of their pixels above 255 white (and of floats up to 1 black)."""
-    Image.fromarray(np.arange(0, 32000, 1000).reshape(4, 8).astype(kind)).save(tmp_path / name)
+    pixels = np.arange(0, 32000, 1000).reshape(4, 8).astype(kind)
+    if name.endswith("pgm"):  # which an older Pillow reads, but does not write
+        (tmp_path / name).write_bytes(b"P5 8 4 65535\n" + pixels.astype(">u2").tobytes())
+    else:
+        Image.fromarray(pixels).save(tmp_path / name)
     with pytest.raises(UsageError, match=rf"{name} has pixels of more than 8 bits .*save it with 8 bits") as error:
         decode_image(tmp_path / name)
     assert "\n" not in str(error.value)
