@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.torch
-import safetensors.torch
 import torch
 from scipy.sparse import csr_matrix
 
