@@ -19,7 +19,6 @@ from popup.search.schedule import k_at
 from popup.search.select import SCOPES, Bracket
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, owner
-from popup.source.masks import share
 from popup.source.recipe import Recipe, kept_edges
 
 ATTRIBUTE = "popup_search"
@@ -96,7 +95,7 @@ class Search:
     def top(self, keys: Sequence[Keys], k: float) -> list[torch.Tensor]:
         """For each layer the edges with the highest `keys` [edges], at `k` and in the settings' scope."""
         counts = [layer.kept if k == self.recipe.k else kept_edges(k, layer.count) for layer in self.layers]
-        floors = [max(min(1, count), share(self.settings.floor, count) if self.settings.floor else 0) for count in counts]
+        floors = [self.settings.floor_of(count) for count in counts]
         return SCOPES[self.settings.scope](keys, counts, self._brackets, floors)
 
     def select(self) -> list[torch.Tensor]:

@@ -13,6 +13,7 @@ from popup.search.methods import METHODS, TICKET_METHODS
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
 from popup.source.layers import Layer
+from popup.source.masks import share
 from popup.source.streams import Stream
 
 
@@ -57,6 +58,10 @@ class SearchSettings:
             check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
         check_count("redraw_every", self.redraw_every)
         check_number("penalty", self.penalty, 0.0, inf)
+
+    def floor_of(self, count: int) -> int:
+        """How many edges a layer keeps at least, whose share is `count`."""
+        return max(min(1, count), share(self.floor, count) if self.floor else 0)
 
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""

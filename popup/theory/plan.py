@@ -150,7 +150,7 @@ def _too_fine(target: Target, wanted: int, epsilon: float, tolerance: float, wei
     larger = next((wider for power in range(1, DOUBLINGS) if fits(wider := coarse * 2.0**power)), None)
     sizes = {"smaller": [2.0**-power for power in SIZES], "larger": [2.0**power for power in SIZES]}
     sized = [f"{word} weights" for word, those in sizes.items()
-               if any(fits(value, size) for size in those if size * _even(target) <= REACH)]
+             if any(fits(value, size) for size in those if size * _even(target) <= REACH)]
     others = " or ".join(sized[:1] + ["fewer layers"] * (len(target.layers) > 1))
     remedies = [f"{larger * 1.05:.2g} will do"] if larger else [f"no {name} will do"]
     remedies += [f"{'or' if larger else 'but'} a target of {others}"] if others else []

@@ -13,6 +13,7 @@ from popup.search.parametrization import EdgeWeight
 from popup.source.layers import owner
 from popup.source.recipe import GIVEN, LayerSource, draw_again, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
+from popup.ticket.verification import miscounted
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor) -> Proof
     changed = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
     kept, outside = _compare_with_source(net, search)
     differing = _differing_predictions(net, inputs)
-    return Proof(len(after), changed, outside, _miscounted(search, kept), differing, len(inputs))
+    names, wanted = [layer.layer.name for layer in search.layers], [layer.kept for layer in search.layers]
+    wrong = miscounted(search.settings, names, kept, wanted)
+    return Proof(len(after), changed, outside, wrong, differing, len(inputs))
 
 
 def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tuple[str, ...]]:
@@ -70,15 +73,6 @@ def _source(search: Search, layer: EdgeWeight) -> LayerSource:
     if not search.method.redraws:
         return fresh
     return replace(fresh, values=draw_again(recipe, fresh, layer.memory("redraw").cpu().numpy()))
-
-
-def _miscounted(search: Search, kept: list[int]) -> tuple[str, ...]:
-    """Layers (or under a global scope the whole) whose count of effective weights is not exactly what it must be."""
-    wanted = [layer.kept for layer in search.layers]
-    if search.settings.scope == "global":
-        empty = [layer.layer.name for layer, count in zip(search.layers, kept, strict=True) if layer.count and not count]
-        return tuple(empty) if sum(kept) == sum(wanted) else ("the whole network", *empty)
-    return tuple(layer.layer.name for layer, count, want in zip(search.layers, kept, wanted, strict=True) if count != want)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -194,8 +195,8 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         if room not in rooms or not rest:
             raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
-    names = [*(layer.layer.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    names = Counter([*(layer.layer.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]])
+    if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is there more than once, as a layer, a constant, given or a statistic")
     about = metadata["about"]
     if not isinstance(about, dict):

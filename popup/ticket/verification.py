@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from popup.search.settings import SearchSettings
 from popup.source.layers import is_gain, is_vector
-from popup.source.masks import share
 from popup.source.recipe import GIVEN, LayerSource
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
@@ -46,9 +46,10 @@ def verify(ticket: Ticket) -> Verification:
         weight = others.get(layer.layer.name, layer.weight(ticket.recipe, ticket.method))  # what the network gets
         if not _within(weight.numpy().reshape(-1), effective):
             outside.append(layer.layer.name)
-    miscounted = () if foreign else _miscounted(ticket, wanted)
+    names, kept = [layer.layer.name for layer in ticket.layers], [layer.kept for layer in ticket.layers]
+    wrong = () if foreign else miscounted(ticket.settings, names, kept, wanted)
     edges = sum(len(layer.selected) for layer in ticket.layers)
-    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), miscounted, _trained(others))
+    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), wrong, _trained(others))
 
 
 def _source(ticket: Ticket, layer: TicketLayer) -> LayerSource | None:
@@ -70,14 +71,13 @@ def _within(weight: np.ndarray, source: LayerSource) -> bool:
     return bool(np.isin(np.flatnonzero(used), source.edges).all() and np.array_equal(weight[used], whole[used]))
 
 
-def _miscounted(ticket: Ticket, wanted: list[int]) -> tuple[str, ...]:
-    """Layers, or under a global scope the whole, that do not keep exactly what k asks for."""
-    pairs = list(zip(ticket.layers, wanted, strict=True))
-    if ticket.settings.scope == "global":
-        floors = [max(min(1, want), share(ticket.settings.floor, want) if ticket.settings.floor else 0) for _, want in pairs]
-        empty = tuple(layer.layer.name for (layer, _), floor in zip(pairs, floors, strict=True) if layer.kept < floor)
-        return empty if sum(layer.kept for layer in ticket.layers) == sum(wanted) else ("the whole network", *empty)
-    return tuple(layer.layer.name for layer, want in pairs if layer.kept != want)
+def miscounted(settings: SearchSettings, names: Sequence[str], kept: Sequence[int], wanted: Sequence[int]) -> tuple[str, ...]:
+    """Layers that do not keep exactly what k asks for; under a global scope the whole, and layers below their floor."""
+    counts = list(zip(names, kept, wanted, strict=True))
+    if settings.scope != "global":
+        return tuple(name for name, count, want in counts if count != want)
+    few = [name for name, count, want in counts if count < settings.floor_of(want)]
+    return tuple(few if sum(kept) == sum(wanted) else ["the whole network", *few])
 
 
 def _trained(others: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
