@@ -19,6 +19,7 @@ from popup.lab.training.batches import Normalise
 from popup.lab.training.optimizers import OPTIMIZERS, optimizer_of
 from popup.lab.training.state import TrainingState
 from popup.lab.training.training import train_step
+from popup.search.gate import Gate
 from popup.search.keys import Keys
 from popup.search.methods import METHODS
 from popup.search.network import search_of
@@ -80,7 +81,7 @@ def test_weights_in_bf16_are_kept_on_the_device(p, mode):
         for layer in search_of(moved(net)).layers:
             for _ in range(2):  # made, then written to
                 gate = torch.empty(layer.count, dtype=torch.bool, device=META)
-                weight = layer.weight(gate, layer.places(), torch.bfloat16)
+                weight = layer.weight(Gate(gate), layer.places(), torch.bfloat16)
                 assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.layer.shape)
 
 

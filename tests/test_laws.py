@@ -1,4 +1,8 @@
-"""The laws of DESIGN.md over every model, density, scope and method of the registries: a new line is covered by itself.
+"""The laws over every model, density, scope and method of the registries, by the method's contract: a new line is covered by
+itself.
+
+1: no weight changes. 2: S_P lies within S_ER. 3: exactly n_l edges are kept, ties going to the lower index. 4: the gradient
+passes straight through. 5: one seed is the whole source. 7: realised densities are reported.
 
 Laws 1 to 5, and of law 7 that the realised densities are reported. (Law 6 is about accuracies: it is tested in the lab.)
 The models are shrunk to 1/32 of their widths. The counts and the order are worked out here by sorting.
@@ -18,13 +22,14 @@ from torch import nn
 
 import models
 from popup import advance, attach, densities, merge, scores
+from popup.search.contract import gate_faults
 from popup.search.methods import METHODS
 from popup.search.network import search_of
 from popup.search.select import SCOPES
 from popup.source import DENSITIES
 from popup.source.layers import find_layers
 from popup.source.masks import MASKS
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe, draw_layer, draw_values
 from popup.source.weights import SCALES, WEIGHTS
 
 IMAGE, CLASSES = (3, 32, 32), 4
@@ -105,71 +110,84 @@ def law_selection(net):
     return [chosen[(chosen >= first) & (chosen < last)] - first for first, last in pairwise(starts)]
 
 
-def effective(method, values, mask):
-    """What the kept weights of a layer are, from its dense source and mask: W, or for biprop the sign of W times the mean |W|."""
-    if method != "biprop":
-        return values
-    return values.sign() * values[mask].double().abs().mean().float() if mask.any() else values
+def draws_of(layer, codes):
+    """Each edge's weight of the draw that its code names, from the streams."""
+    values = torch.zeros(len(codes))
+    for code in codes.unique().tolist():
+        fresh = draw_values(layer.recipe, layer.layer, layer.p_l, layer.flat_edges().numpy(), f"redraw {code - 1}") if code > 1 \
+            else draw_layer(layer.recipe, layer.layer, layer.p_l).values
+        values[codes == code] = torch.from_numpy(fresh)[codes == code]
+    return values
+
+
+READINGS = {  # of the code books: (layer, first weights [edges], codes [edges], the kept ones) -> what the codes mean there
+    "plain": lambda layer, weights, codes, kept: weights[kept], "signed": lambda layer, weights, codes, kept: torch.where(
+        codes[kept] == 1, weights[kept], -weights[kept]),
+    "binary": lambda layer, weights, codes, kept: weights[kept].sign() * weights[kept].double().abs().mean().float(),
+    "draws": lambda layer, weights, codes, kept: draws_of(layer, codes)[kept]}
+
+
+def meant(layer, dense, edges, codes):
+    """The effective weights of all entries of a layer with its `codes`, by the reading of its book."""
+    kept, weight = codes.nonzero().flatten(), torch.zeros(layer.layer.entries)
+    reading = READINGS.get(layer.book.name, lambda layer, weights, codes, kept: layer.book.values(layer, codes)[kept])
+    return weight.index_copy(0, edges[kept], reading(layer, dense[edges], codes.long(), kept)) if len(kept) else weight
 
 
 def assert_forward_laws(net, seen, source):
-    """Laws 2 and 3 in one forward pass without gradients, bit for bit: exactly the right edges, each with its source's
-    weight (biprop's with its one scale)."""
+    """Laws 2 and 3 in one forward pass without gradients, bit for bit: exactly the right edges, each with what its code means."""
     seen.clear()
     with torch.no_grad():
         net(batch()[0])
-    for (layer, edges, dense), kept in zip(source, law_selection(net), strict=True):
-        mask = torch.zeros(layer.entries, dtype=torch.bool)
-        mask[edges[kept]] = True
-        expected = effective(search_of(net).settings.method, dense, mask)
-        assert torch.equal(seen[layer.name].flatten(), torch.where(mask, expected, 0)), layer.name
-        assert int(seen[layer.name].count_nonzero()) == len(kept)
-    assert seen.keys() == {layer.layer.name for layer in search_of(net).layers}
+    search = search_of(net)
+    for layer, codes, (_, edges, dense), kept in zip(search.layers, search.codes(), source, law_selection(net), strict=True):
+        assert torch.equal(codes.nonzero().flatten(), kept), "a code for each selected edge, and for no other"
+        weight = seen[layer.layer.name].flatten()
+        assert torch.equal(weight, meant(layer, dense, edges, codes)), layer.layer.name
+        assert int(weight.count_nonzero()) == len(kept)
+    assert seen.keys() == {layer.layer.name for layer in search.layers}
 
 
-def slope(net, place, score, weight, values):
-    """d gate / d score as the method's paper has it, on one layer's edges; `weight` is what the pass used there."""
-    method, layer = search_of(net).settings.method, search_of(net).layers[place]
-    if method in ("edge_popup", "averaged", "biprop", "iterand"):
-        return score.sign()
-    if method == "frozen":
-        return torch.where(layer.memory("locked"), 0.0, score.sign())
-    if method == "sampled":
-        return score.sigmoid() * (1 - score.sigmoid())
-    if method == "gates":
-        layer = search_of(net).layers[place]
-        scale = layer.memory("scale")
-        size = float((weight / values).square().sum())  # as large as the ticket's, unless hardly a gate is open
-        assert size == pytest.approx(layer.kept, rel=1e-4) or (float(scale) == 10 and size < layer.kept)
-        return ((weight != 0) & (weight != values * scale)) * scale
-    if method == "gem_miner":
-        return layer.memory("free").float()
-    if method == "random":
-        return torch.zeros_like(score)
-    return search_of(net).method.slope(layer, score, weight != 0, 1.0)  # of one's own, which has no other reading here
+def gates_used(net, forward):
+    """The gates of the training pass that `forward` is, and what it gives."""
+    found = {}
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output: found.update({layer.layer.name: layer.search.gate(layer)}))
+             for layer in search_of(net).layers]
+    output = forward()
+    for hook in hooks:
+        hook.remove()
+    return output, [found[layer.layer.name] for layer in search_of(net).layers]
 
 
 def assert_gradient_law(net, seen, source):
-    """Laws 2 and 4 in a training pass: no weight off the edges, and the scores' gradient from that of the weights of a plain
-    network with the very weights that the pass used."""
-    plain, (inputs, labels) = merge(net), batch()
-    loss = F.cross_entropy(net.train()(inputs), labels)
+    """Laws 2 and 4 in a training pass: gates that keep the contract, the weights that they mean, and the scores' gradient from
+    that of the weights of a plain network with the very weights that the pass used."""
+    plain, (inputs, labels), search = merge(net), batch(), search_of(net)
+    logits, gates = gates_used(net, lambda: net.train()(inputs))
+    loss = F.cross_entropy(logits, labels)
+    assert gate_faults(search, gates) == {}
     for name, weight in seen.items():
         plain.get_parameter(name).requires_grad_().data.copy_(weight)
     loss.backward()
     F.cross_entropy(plain.train()(inputs), labels).backward()
-    for place, ((layer, edges, dense), score) in enumerate(zip(source, scores(net), strict=True)):
-        weight, gradient = seen[layer.name].flatten(), plain.get_parameter(layer.name).grad.flatten()
-        assert weight.count_nonzero() == weight[edges].count_nonzero()
-        expected = (gradient * dense)[edges] * slope(net, place, score.detach(), weight[edges], dense[edges])
-        assert torch.equal(score.grad, expected), layer.name
+    for layer, gate, (_, edges, dense), score in zip(search.layers, gates, source, scores(net), strict=True):
+        weight, gradient = seen[layer.layer.name].flatten(), plain.get_parameter(layer.layer.name).grad.flatten()
+        factor = torch.zeros(layer.layer.entries).index_fill(0, edges, 1.0).index_copy(0, edges, gate.factor) if isinstance(
+            gate.factor, torch.Tensor) else gate.factor
+        assert torch.equal(weight, meant(layer, dense, edges, gate.codes) * factor)
+        slope = search.method.slope(layer, score.detach(), gate)
+        own = draws_of(layer, layer.turns + 1) if layer.book.name == "draws" else dense[edges]
+        assert torch.equal(score.grad, gradient[edges] * own * slope), layer.layer.name
 
 
 def frozen_of(net):
-    """Every tensor that no step may change: all parameters but the scores, and each layer's source."""
+    """Every tensor that no step may change: all parameters but the scores, and each layer's source, which is no buffer."""
     learned = {id(score) for score in scores(net)}
     tensors = {name: parameter for name, parameter in net.named_parameters() if id(parameter) not in learned}
-    return tensors | {name: buffer for name, buffer in net.named_buffers() if name.endswith((".values", ".gaps"))}
+    layers = search_of(net).layers
+    sources = {f"{layer.layer.name}/{name}": getattr(layer, name) for layer in layers for name in ("gaps", "values")}
+    assert len(sources) == 2 * len(scores(net)) > 0
+    return tensors | sources
 
 
 def assert_density_rows(net, seen, source):

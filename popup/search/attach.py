@@ -17,9 +17,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
+from popup.search.contract import gate_faults
 from popup.search.methods import BUILT, METHODS
-from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
+from popup.search.network import ATTRIBUTE, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
+from popup.search.search import Search
 from popup.search.settings import SearchSettings, first_scores
 from popup.source.densities import total_density
 from popup.source.layers import Layer, find_layers, freeze, left_out, owner
@@ -109,17 +111,16 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
-    if recipe.weights == GIVEN and METHODS[settings.method].redraws:
+    if recipe.weights == GIVEN and not METHODS[settings.method].book.keeps_weights:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)
     source = draw_source(recipe, layers, given, weights, edges)
     _tell_left_out(net, layers)
+    _try_method(settings)
     search = Search(recipe, settings)
     freeze(net)
-    orders = [tuple(owner(net, layer.layer.name)[0]._parameters) for layer in source]
-    for layer, order in zip(source, orders, strict=True):
-        _attach_layer(net, search, layer, order)
+    _attach_layers(net, search, source)
     search.hooks = [net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
@@ -137,6 +138,25 @@ def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
                       f"density: {names}", stacklevel=4)
 
 
+def _try_method(settings: SearchSettings) -> None:
+    """A UsageError if the method trains, at the end of a search, a network that no ticket can hold: tried on a small layer."""
+    with torch.random.fork_rng(devices=[]):
+        recipe, net = Recipe(er_p=1.0), nn.Linear(5, 7, bias=False, device="cpu")
+        search = Search(recipe, settings)
+        _attach_layers(net, search, draw_source(recipe, find_layers(net)))
+        search.progress = 1.0
+        gates = search.method.gates(search)
+    for words in gate_faults(search, gates).values():
+        raise UsageError(f"method {settings.method} trains a network that no ticket of it can be: of a layer of 35 edges {words}")
+
+
+def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource]) -> None:
+    """Let each layer's weight be computed from scores, in place."""
+    orders = [tuple(owner(net, layer.layer.name)[0]._parameters) for layer in source]
+    for layer, order in zip(source, orders, strict=True):
+        _attach_layer(net, search, layer, order)
+
+
 def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...]) -> None:
     """Replace one weight by its scores [edges] and the parametrization that computes the weight from them. `order`: the names of
     its module's parameters."""
@@ -146,10 +166,10 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tu
     first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.layer, edges, recipe.k))
     setattr(module, attribute, nn.Parameter(first.to(weight.device)))
     layer = EdgeWeight(search, source, weight, order)
-    layer.remember(search.method.memory(layer, first, recipe.seed))
+    layer.remember(search.method.first_memory(layer, first, recipe.seed))
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
     parametrize.register_parametrization(module, attribute, layer, unsafe=True)
-    search.add(net, layer)
+    search.add(layer, module, attribute)
 
 
 def detach(net: nn.Module) -> nn.Module:
@@ -157,8 +177,7 @@ def detach(net: nn.Module) -> nn.Module:
     UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
     search = search_of(net)
     _refuse_others(net, search)
-    weights = [layer.dense(mask)
-               for layer, mask in zip(search.layers, search.select(), strict=True)]
+    weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
         module, attribute = owner(net, layer.layer.name)
         _restore_class(module)

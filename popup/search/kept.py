@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import torch
+
+from popup.search.gate import Gate
+
+Changed = Callable[[np.ndarray, np.ndarray], np.ndarray]  # codes [edges], places [n] -> the places' weights, float32 [n]
 
 
 class KeptWeight:
@@ -18,10 +23,10 @@ class KeptWeight:
 
     def __init__(self) -> None:
         self.weight: torch.Tensor | None = None
-        self.shown: torch.Tensor | None = None   # the selection (bool) or the gate (float32)
+        self.shown: Gate | None = None
         self.places: torch.Tensor | None = None  # the edges' flat indices, while a pass is under way
         self.values: torch.Tensor | None = None  # the edges' values that it was made of
-        self.versions = (0, 0, 0)                # its own, those of the values and of what it shows, when it was written to last
+        self.versions: tuple[int, ...] = ()      # its own, those of the values and of what it shows, when it was written to last
         self.users: list[weakref.ref] = []       # the autograd nodes of passes that may need it in a backward pass
         self.pinned = False                      # whether a pass uses it that has no such node
         self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
@@ -30,7 +35,7 @@ class KeptWeight:
         """Whether it is there, in `dtype` and of `values`, and nobody else has written to it, to these or to what it shows."""
         weight = self.weight
         return (weight is not None and weight.dtype == dtype and self.values is values
-                and self.versions == versions(weight, values, self.shown))
+                and self.versions == versions(weight, values, *self.shown.tensors()))
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""
@@ -38,17 +43,17 @@ class KeptWeight:
         self.channels_last &= weight.device.type == "cpu"
         self.weight = weight.contiguous(memory_format=torch.channels_last) if self.channels_last else weight
 
-    def show(self, gate: torch.Tensor, values: torch.Tensor) -> None:
+    def show(self, gate: Gate, values: torch.Tensor) -> None:
         """It shows `gate` now, of the edges' `values`."""
-        self.shown, self.values, self.versions = gate, values, versions(self.weight, values, gate)
+        self.shown, self.values, self.versions = gate, values, versions(self.weight, values, *gate.tensors())
 
-    def change(self, gate: torch.Tensor, places: torch.Tensor | None, values: torch.Tensor) -> None:
-        """Let it show the selection `gate` in the place of another, on the CPU: only where the two differ, and by numpy, whose
+    def change(self, codes: torch.Tensor, places: torch.Tensor | None, weights: Changed) -> None:
+        """Let it show `codes` in the place of others, on the CPU: only where the two differ, and by numpy, whose
         calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
-        chosen = gate.numpy()
-        changed = differing(chosen, self.shown.numpy())
+        chosen = codes.numpy()
+        changed = differing(chosen, self.shown.codes.numpy())
         if len(changed):
-            now = np.where(chosen[changed], values.numpy()[changed], np.float32(0))
+            now = weights(chosen, changed)
             flat = changed if places is None else places.numpy()[changed].astype(np.int64)
             self._memory().index_copy_(0, torch.from_numpy(self._in_memory(flat)), torch.from_numpy(now).to(self.weight.dtype))
 
@@ -104,10 +109,11 @@ def _has_tensors(node: object | None) -> bool:
 
 
 def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where two bool arrays [n] differ, ascending, int64. Compared eight at a time, as few do."""
-    whole = len(first) // 8 * 8
+    """Where two arrays [n] of one small type differ, ascending, int64. Compared eight bytes at a time, as few do."""
+    together = 8 // first.itemsize
+    whole = len(first) // together * together
     words = np.flatnonzero(first[:whole].view(np.uint64) != second[:whole].view(np.uint64))
-    near = np.concatenate([(words[:, None] * 8 + np.arange(8)).ravel(), np.arange(whole, len(first))])
+    near = np.concatenate([(words[:, None] * together + np.arange(together)).ravel(), np.arange(whole, len(first))])
     return near[first[near] != second[near]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 
 import numpy as np
@@ -10,6 +10,8 @@ import torch
 
 from popup.search.keys import HIGHEST, Keys
 
+# keys and the number kept of each layer, brackets, and the least number -> one bool mask a layer
+Scope = Callable[[Sequence[Keys], Sequence[int], Sequence["Bracket"], Sequence[int]], list[torch.Tensor]]
 PART = 1 << 16  # keys looked at at once: few enough to stay in a core's own cache
 
 
@@ -118,4 +120,4 @@ def top_globally(keys: Sequence[Keys], counts: Sequence[int], brackets: Sequence
     return list(top(Keys(joined), sum(counts), brackets[0]).split(sizes))
 
 
-SCOPES = {"layer": top_layerwise, "global": top_globally}
+SCOPES: dict[str, Scope] = {"layer": top_layerwise, "global": top_globally}

@@ -1,14 +1,16 @@
-"""ticket.safetensors, format 1: how a ticket lies in a file.
+"""ticket.safetensors, formats 1 and 2: how a ticket lies in a file.
 
 A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket" with the tensors
 
     mask/NAME        uint8 [ceil(edges / 8)]: S_P over the edges of layer NAME, one bit an edge, in ascending order of
                      the flat index, the lowest bit of a byte first; the bits after the last edge are 0
     gaps/NAME        in place of mask/NAME where a layer has "coded": true: uint8, a zlib stream of the gaps between
-                     kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/masks.py)
+                     kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/coding.py)
     edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the layer's
                      entries, its bits as those of mask/NAME
     weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
+    codes/NAME       in format 2, whose book has more than two codes: uint8, the code of each kept edge, in the order of
+                     mask/NAME, less 1, in the fewest bits that tell the book's codes apart, the lowest first
     redraws/NAME     of the method iterand: uint8, a zlib stream of a number for each kept edge, in the order of mask/NAME:
                      which redraw of the layer, counted from 1, gave its weight; 0: none, it has its first. They are
                      little-endian, of 2 bytes each, or of 4 where one of the layer's is above 65535
@@ -17,7 +19,9 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
 
 and these metadata, an object with sorted keys:
 
-    kind, format     "ticket", 1; and `digest`, which seals the file
+    kind, format     "ticket", 1 or 2; and `digest`, which seals the file
+    book             in format 2 alone: the code book, an object with its name, its number of codes, and what it says of them
+                     (factors: the weight of code c is factors[c] times the edge's own); popup/source/books.py
     recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, bias, weights, scale,
                      gain
     settings         the fields of popup.search.SearchSettings: method, scope, score_scale and what single methods use
@@ -37,6 +41,9 @@ and these metadata, an object with sorted keys:
                          test_accuracy in percent, of the last epoch,
                          evaluated_on  on test data ("test") or on a held-out part of the training data ("validation")
 
+In format 1 a kept edge has its own weight ("plain"), that of a redraw ("draws": a file with redraws), or, of the method biprop,
+the layer's mean |W| over the kept edges with its own weight's sign ("binary").
+
 The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME), their weights from (seed,
 "weights", NAME), and those of the redraw t from (seed, "redraw t", NAME): popup/source/streams.py, masks.py and weights.py
 say how.
@@ -48,25 +55,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from popup.files import write_atomically
+from popup.source.books import Book
 from popup.ticket.sealed import Metadata, SealedError, Tensors, digest, seal, unseal
 
-__all__ = ["FORMAT", "KIND", "TicketError", "digest", "read", "write"]
+__all__ = ["FORMATS", "KIND", "TicketError", "digest", "format_of", "read", "write"]
 
-KIND, FORMAT = "ticket", 1
+KIND, FORMATS = "ticket", (1, 2)
 
 
 class TicketError(SealedError):
     """The ticket is damaged, of another kind, or of another network: nothing was changed."""
 
 
-def write(path: Path, metadata: Metadata, tensors: Tensors) -> None:
+def format_of(book: Book) -> int:
+    """The format of tickets of a book: 2 where a mask, and redraws, do not say which code an edge has."""
+    return 2 if book.keeps_weights and book.codes > 2 else 1
+
+
+def write(path: Path, metadata: Metadata, tensors: Tensors, version: int) -> None:
     """Write one ticket file; it appears whole or not at all."""
-    write_atomically(path, seal(KIND, FORMAT, metadata, tensors))
+    write_atomically(path, seal(KIND, version, metadata, tensors))
 
 
 def read(path: Path) -> tuple[Metadata, Tensors]:
     """Metadata and tensors of a ticket file. Raises TicketError if it is none, OSError for what the system refuses."""
     try:
-        return unseal(path, KIND, FORMAT)
+        return unseal(path, KIND, FORMATS)
     except SealedError as error:
         raise TicketError(str(error)) from None

@@ -30,6 +30,5 @@ def frozen_hashes(net: nn.Module) -> dict[str, str]:
     hashes = {name: hash_tensor(parameter) for name, parameter in net.named_parameters() if id(parameter) not in learned}
     for layer in search.layers:
         hashes[f"{layer.layer.name}/edges"] = hash_tensor(layer.gaps)
-        if not search.method.redraws:  # those that do are compared with what the streams say they are, by the proof
-            hashes[f"{layer.layer.name}/weights"] = hash_tensor(layer.values)
+        hashes[f"{layer.layer.name}/weights"] = hash_tensor(layer.values)  # the first draw: redraws are drawn from the seed
     return hashes

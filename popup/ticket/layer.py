@@ -1,18 +1,19 @@
-"""One layer of a ticket: which of its edges are kept, and how to get the edges and their weights back."""
+"""One layer of a ticket: each edge's code, and how to get the edges and their weights back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from popup.errors import UsageError
-from popup.search.methods import Method
+from popup.source import edges as edge_places
+from popup.source.books import Book, Drawn
 from popup.source.layers import Layer
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_again, draw_edges, draw_values
-from popup.ticket import contents, masks
+from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
+from popup.ticket import coding, contents
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
 from popup.ticket.sealed import Tensors
@@ -20,126 +21,142 @@ from popup.ticket.sealed import Tensors
 
 @dataclass(frozen=True, eq=False)
 class TicketLayer:
-    """One layer: its p_l, S_P over its edges (bool, ascending edge index), and the hashes of what the seed gives.
+    """One layer: its p_l, a code an edge (ascending edge index), and the hashes of what the seed gives.
 
     `edges`: their flat indices, ascending, int64, where no seed draws them (a mask that is given or computed).
-    `values`: the frozen weights of the edges where they are known without the seed (weights 'given', or embedded).
-    `redraws`: of methods that draw weights anew, which was each kept edge's last redraw; 0: none.
+    `values`: the weights that the edges have where they are known without the seed (weights 'given', or embedded).
     """
 
     layer: Layer
     p_l: float
-    selected: np.ndarray  # [edges]
+    codes: np.ndarray  # [edges]: bool, or where the book has more than two codes uint8 or int32; 0: dropped
     edges_hash: str
     weights_hash: str
     values: np.ndarray | None = None   # [edges], float32
-    redraws: np.ndarray | None = None  # [edges], int32
     edges: np.ndarray | None = None    # [edges], int64
+
+    @property
+    def selected(self) -> np.ndarray:
+        """S_P over the edges, bool [edges]."""
+        return self.codes != 0
 
     @property
     def kept(self) -> int:
         """How many edges are kept."""
-        return int(np.count_nonzero(self.selected))
+        return int(np.count_nonzero(self.codes))
 
-    def source(self, recipe: Recipe) -> LayerSource:
+    def drawn(self, recipe: Recipe, book: Book) -> Drawn:
         """Draw the layer's source again, and refuse it if it is not the one the ticket was found in."""
         edges = draw_edges(recipe, self.layer, self.p_l) if self.edges is None else self.edges
-        if len(edges) != len(self.selected) or hash_array(edges) != self.edges_hash:
+        if len(edges) != len(self.codes) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
         try:
-            values = self.draw(recipe, edges) if self.values is None else self.values
+            found = self._from_seed(recipe, edges) if self.values is None else self._stored(recipe, edges)
         except UsageError as error:
             raise TicketError(f"the recipe draws nothing: {error}") from None
-        if hash_array(values) != self.weights_hash:
+        if hash_array(own_weights(found, book, self.codes)) != self.weights_hash:
             raise TicketError(f"{self.layer.name}: the seed gives other weights than the ticket records")
-        return LayerSource(self.layer, self.p_l, edges, values)
+        return found
 
-    def draw(self, recipe: Recipe, edges: np.ndarray) -> np.ndarray:
-        """The weights that the seed gives the `edges`, redraws included."""
-        values = draw_values(recipe, self.layer, self.p_l, edges)
-        if self.redraws is None:
-            return values
-        return draw_again(recipe, LayerSource(self.layer, self.p_l, edges, values), self.redraws)
+    def _stored(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
+        return Drawn(recipe, LayerSource(self.layer, self.p_l, edges, self.values), stored=True)
 
-    def effective(self, recipe: Recipe, method: Method) -> LayerSource:
-        """The source with the weights that the ticket has at its edges: the source's own, or what the method makes of them."""
-        source = self.source(recipe)
-        values = method.values(torch.from_numpy(source.values), torch.from_numpy(self.selected))
-        return replace(source, values=values.numpy())
+    def _from_seed(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
+        return Drawn(recipe, LayerSource(self.layer, self.p_l, edges, draw_values(recipe, self.layer, self.p_l, edges)))
 
-    def weight(self, recipe: Recipe, method: Method) -> torch.Tensor:
+    def is_the_seeds(self, recipe: Recipe, book: Book) -> bool:
+        """Whether the seed gives the very weights that the ticket has, embedded or not."""
+        try:
+            found = self.drawn(recipe, book)
+        except TicketError:
+            return False
+        if self.values is None or recipe.weights == GIVEN:
+            return True
+        return hash_array(own_weights(self._from_seed(recipe, found.source.edges), book, self.codes)) == self.weights_hash
+
+    def effective(self, recipe: Recipe, book: Book) -> torch.Tensor:
+        """The effective weights of the edges, float32 [edges], 0 where one is dropped."""
+        return book.values(self.drawn(recipe, book), torch.from_numpy(self.codes))
+
+    def weight(self, recipe: Recipe, book: Book) -> torch.Tensor:
         """W_eff, 0 at all entries but the kept edges, as a float32 tensor of the layer's shape."""
-        source = self.effective(recipe, method)
-        dense = np.zeros(self.layer.entries, dtype=np.float32)
-        dense[source.edges[self.selected]] = source.values[self.selected]
-        return torch.from_numpy(dense).view(self.layer.shape)
+        found = self.drawn(recipe, book)
+        values = book.values(found, torch.from_numpy(self.codes))
+        return edge_places.expand(values, torch.from_numpy(found.source.edges), self.layer.entries).view(self.layer.shape)
 
-    def pack(self, embed_weights: bool, recipe: Recipe, compress: bool) -> tuple[dict[str, Any], Tensors]:
+    def pack(self, embed_weights: bool, recipe: Recipe, book: Book, compress: bool) -> tuple[dict[str, Any], Tensors]:
         """The layer's record and tensors as they stand in a file."""
-        name, bits = self.layer.name, masks.pack(self.selected)
-        coded = masks.compress(self.selected) if compress else None
-        record = {"name": name, "shape": list(self.layer.shape), "p_l": self.p_l, "edges": len(self.selected),
+        name, selected = self.layer.name, self.selected
+        bits, coded = coding.pack(selected), coding.compress(selected) if compress else None
+        record = {"name": name, "shape": list(self.layer.shape), "p_l": self.p_l, "edges": len(selected),
                   "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
                   "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)}
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
         if self.edges is not None:
-            tensors[f"edges/{name}"] = masks.pack(masks.at(self.edges, self.layer.entries))
+            tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.layer.entries))
         if embed_weights or recipe.weights == GIVEN:
-            tensors[f"weights/{name}"] = self.source(recipe).values
-        if self.redraws is not None:
-            tensors[f"redraws/{name}"] = masks.compress_counts(self.redraws[self.selected])
+            tensors[f"weights/{name}"] = own_weights(self.drawn(recipe, book), book, self.codes)
+        if not book.keeps_weights:
+            tensors[f"redraws/{name}"] = coding.compress_counts(self.codes[selected] - 1)
+        elif book.codes > 2:
+            tensors[f"codes/{name}"] = coding.pack_codes(self.codes[selected], book.codes)
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
-    def unpack(cls, value: Any, tensors: Tensors, recipe: Recipe, before: Layer | None) -> TicketLayer:
+    def unpack(cls, value: Any, tensors: Tensors, recipe: Recipe, book: Book, before: Layer | None) -> TicketLayer:
         """The layer of a file's record, after the one `before` it, its tensors taken out of `tensors`; a ValueError if they
         are not what was saved."""
         layer, record = contents.layer(value, recipe, before)
         try:
-            selected = _selected(record, tensors)
+            codes = _codes(record, tensors, book)
         except ValueError as error:
             raise ValueError(f"the mask of {layer.name} is not the one that was saved: {error}") from None
         values = _values(layer.name, record, tensors)
         if values is None and recipe.weights == GIVEN:
             raise ValueError(f"the weights of {layer.name} are 'given', and the file does not hold them")
-        redraws = _redraws(layer.name, tensors, selected)
         edges = None if recipe.draws_edges else _edges(layer, record, tensors)
-        return cls(layer, record["p_l"], selected, record["edges_hash"], record["weights_hash"], values, redraws, edges)
+        return cls(layer, record["p_l"], codes, record["edges_hash"], record["weights_hash"], values, edges)
 
 
-def _selected(record: dict[str, Any], tensors: Tensors) -> np.ndarray:
-    """The mask [edges], as many ones in it as the record says."""
+def own_weights(drawn: Drawn, book: Book, codes: np.ndarray) -> np.ndarray:
+    """The weight that a file records for each edge, float32 [edges]: its first, or of a kept edge that of its last redraw."""
+    if book.keeps_weights or drawn.stored:
+        return drawn.source.values
+    return drawn.at(torch.from_numpy(np.maximum(codes, 1) - 1)).numpy()
+
+
+def _codes(record: dict[str, Any], tensors: Tensors, book: Book) -> np.ndarray:
+    """The codes [edges], as many of them not 0 as the record says."""
     room, edges, kept = "gaps" if record["coded"] else "mask", record["edges"], record["kept"]
-    stored = tensors.pop(f"{room}/{record['name']}", None)
-    if stored is None or stored.dtype is not torch.uint8 or stored.dim() != 1:
-        raise ValueError(f"the file has no {room}/{record['name']} of dtype uint8")
-    selected = masks.decompress(stored.numpy(), edges, kept) if record["coded"] else masks.unpack(stored.numpy(), edges)
-    if np.count_nonzero(selected) != kept or hash_array(masks.pack(selected)) != record["mask_hash"]:
+    stored = _bytes(f"{room}/{record['name']}", tensors)
+    selected = coding.decompress(stored, edges, kept) if record["coded"] else coding.unpack(stored, edges)
+    if np.count_nonzero(selected) != kept or hash_array(coding.pack(selected)) != record["mask_hash"]:
         raise ValueError("its count or its hash is another")
-    return selected
+    if book.codes == 2:
+        return selected
+    codes = np.zeros(edges, dtype=coding.code_type(book.codes))
+    if book.keeps_weights:
+        codes[selected] = coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
+    else:
+        redraws = coding.decompress_counts(_bytes(f"redraws/{record['name']}", tensors), kept)
+        codes[selected] = np.minimum(redraws, book.codes - 2) + 1
+    return codes
+
+
+def _bytes(name: str, tensors: Tensors) -> np.ndarray:
+    """The tensor of that name, taken out; a ValueError unless it is uint8 of one dimension."""
+    stored = tensors.pop(name, None)
+    if stored is None or stored.dtype is not torch.uint8 or stored.dim() != 1:
+        raise ValueError(f"the file has no {name} of dtype uint8")
+    return stored.numpy()
 
 
 def _edges(layer: Layer, record: dict[str, Any], tensors: Tensors) -> np.ndarray:
-    """The flat indices of the edges that the file holds."""
-    stored = tensors.pop(f"edges/{layer.name}", None)
-    if stored is None or stored.dtype is not torch.uint8 or stored.dim() != 1:
-        raise ValueError(f"the file has no edges/{layer.name} of dtype uint8, and no seed draws them")
-    edges = np.flatnonzero(masks.unpack(stored.numpy(), layer.entries))
+    """The flat indices of the edges that the file holds, which no seed draws."""
+    edges = np.flatnonzero(coding.unpack(_bytes(f"edges/{layer.name}", tensors), layer.entries))
     if len(edges) != record["edges"] or hash_array(edges) != record["edges_hash"]:
         raise ValueError(f"edges/{layer.name} are not the edges that were saved")
     return edges
-
-
-def _redraws(name: str, tensors: Tensors, selected: np.ndarray) -> np.ndarray | None:
-    """Which was each edge's last redraw [edges], None if the file holds none."""
-    stored = tensors.pop(f"redraws/{name}", None)
-    if stored is None:
-        return None
-    if stored.dtype is not torch.uint8 or stored.dim() != 1:
-        raise ValueError(f"redraws/{name} is not coded as uint8")
-    redraws = np.zeros(len(selected), dtype=np.int32)
-    redraws[selected] = masks.decompress_counts(stored.numpy(), int(np.count_nonzero(selected)))
-    return redraws
 
 
 def _values(name: str, record: dict[str, Any], tensors: Tensors) -> np.ndarray | None:

@@ -12,13 +12,15 @@ from popup.ticket.ticket import Ticket
 
 @dataclass(frozen=True)
 class Overlap:
-    """One layer (or all): the source's edges, those kept by the one, by the other, by both, and by both by chance."""
+    """One layer (or all): the source's edges, those kept by the one, by the other, by both, by both with the same code, and by
+    both by chance."""
 
     name: str
     edges: int
     first: int
     second: int
     both: int
+    alike: int
     expected: float  # of `both`, if the second's edges were drawn anew, all sets of that size in each layer equally likely
 
     @property
@@ -47,8 +49,9 @@ def compare(one: Ticket, other: Ticket) -> list[Overlap]:
         if mine.edges_hash != theirs.edges_hash:
             raise TicketError(f"{mine.layer.name} has other edges in the two tickets: compare tickets of one source "
                               "(the same seed, er_p and density)")
-        edges, first, second = len(mine.selected), mine.kept, theirs.kept
-        both = int(np.count_nonzero(mine.selected & theirs.selected))
-        rows.append(Overlap(mine.layer.name, edges, first, second, both, first * second / edges if edges else 0.0))
-    total = [sum(getattr(row, field) for row in rows) for field in ("edges", "first", "second", "both", "expected")]
+        edges, first, second = len(mine.codes), mine.kept, theirs.kept
+        both = mine.selected & theirs.selected
+        counts = int(np.count_nonzero(both)), int(np.count_nonzero(both & (mine.codes == theirs.codes)))
+        rows.append(Overlap(mine.layer.name, edges, first, second, *counts, first * second / edges if edges else 0.0))
+    total = [sum(getattr(row, field) for row in rows) for field in ("edges", "first", "second", "both", "alike", "expected")]
     return [*rows, Overlap("all", *total)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from popup.search.attach import merge
-from popup.search.network import Search, search_of
-from popup.search.parametrization import EdgeWeight
+from popup.search.layer_state import LayerState
+from popup.search.network import search_of
+from popup.search.search import Search
+from popup.source.books import Drawn
 from popup.source.layers import owner
-from popup.source.recipe import GIVEN, LayerSource, draw_again, draw_edges, draw_layer
+from popup.source.recipe import GIVEN, LayerSource, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.verification import miscounted
 
@@ -49,30 +51,27 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor) -> Proof
 def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tuple[str, ...]]:
     """Draw each layer's source anew; count the effective weights, and name the layers whose weights are not among it."""
     kept, outside = [], []
-    for layer, mask in zip(search.layers, search.select(), strict=True):
+    for layer, codes in zip(search.layers, search.codes(), strict=True):
         module, attribute = owner(net, layer.layer.name)
         weight = getattr(module, attribute).detach().cpu().flatten()
         fresh = _source(search, layer)
-        values = search.method.values(torch.from_numpy(fresh.values), mask.cpu())
+        values = layer.book.values(Drawn(search.recipe, fresh), codes.cpu())
         source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).to(weight.dtype)
         used = weight != 0
-        kept.append(int(used.sum()) + int((mask & (layer.values == 0)).sum()))  # a given weight may be 0, a drawn one never
+        zero = (codes != 0) & (layer.values == 0)  # a given weight may be 0, a drawn one never
+        kept.append(int(used.sum()) + int(zero.sum()))
         if not torch.equal(weight[used], source[used]):
             outside.append(layer.layer.name)
     return kept, tuple(outside)
 
 
-def _source(search: Search, layer: EdgeWeight) -> LayerSource:
-    """The layer drawn anew, redraws included; edges or weights that no seed draws are compared by their hash from before
-    alone."""
+def _source(search: Search, layer: LayerState) -> LayerSource:
+    """The layer drawn anew; edges or weights that no seed draws are compared by their hash from before alone."""
     recipe = search.recipe
     edges = draw_edges(recipe, layer.layer, layer.p_l) if recipe.draws_edges else layer.flat_edges().cpu().numpy()
     if recipe.weights == GIVEN:
         return LayerSource(layer.layer, layer.p_l, edges, layer.values.cpu().numpy())
-    fresh = draw_layer(recipe, layer.layer, layer.p_l, edges=edges)
-    if not search.method.redraws:
-        return fresh
-    return replace(fresh, values=draw_again(recipe, fresh, layer.memory("redraw").cpu().numpy()))
+    return draw_layer(recipe, layer.layer, layer.p_l, edges=edges)
 
 
 @torch.no_grad()

@@ -57,8 +57,8 @@ def seal(kind: str, version: int, metadata: Metadata, tensors: Tensors) -> bytes
     return safetensors.torch.save(tensors, {"popup": text})
 
 
-def unseal(path: Path, kind: str, version: int) -> tuple[Metadata, Tensors]:
-    """Metadata and tensors of a sealed file of this kind.
+def unseal(path: Path, kind: str, versions: tuple[int, ...]) -> tuple[Metadata, Tensors]:
+    """Metadata and tensors of a sealed file of this kind, in one of the formats `versions`.
 
     Raises SealedError for anything but a whole one, OSError for what the system refuses. Takes no more memory than a few
     times the file's size.
@@ -68,7 +68,7 @@ def unseal(path: Path, kind: str, version: int) -> tuple[Metadata, Tensors]:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(_text(content[8:8 + length]), object_pairs_hook=_once)
         tensors = safetensors.torch.load(content)
-        _check_kind(path, metadata, kind, version)
+        _check_kind(path, metadata, kind, versions)
         found = metadata.pop("digest", None)
         whole = found == digest(metadata, tensors)
     except SealedError:
@@ -121,12 +121,13 @@ def _data_size(path: Path, kind: str, header: bytes) -> int:
         raise SealedError(f"{path} is no popup {kind}: its header cannot be read ({type(error).__name__})") from None
 
 
-def _check_kind(path: Path, metadata: Any, kind: str, version: int) -> None:
+def _check_kind(path: Path, metadata: Any, kind: str, versions: tuple[int, ...]) -> None:
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         raise SealedError(f"{path} is no popup {kind}")
     found = metadata.get("format")
-    if type(found) is not int or found != version:
-        raise SealedError(f"{path} has format {found!r:.20}; this popup reads format {version} of a {kind}: "
+    if type(found) is not int or found not in versions:
+        known = " and ".join(map(str, versions))
+        raise SealedError(f"{path} has format {found!r:.20}; this popup reads format {known} of a {kind}: "
                           "use the popup that wrote it, or update popup")
 
 

@@ -1,10 +1,10 @@
-"""The result of a search: a recipe, one bit an edge, the norm statistics. It rebuilds the sparse network exactly."""
+"""The result of a search: a recipe, a code an edge, the norm statistics. It rebuilds the sparse network exactly."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from popup.search.methods import TICKET_METHODS, Method
-from popup.search.network import LayerDensity, Search, density_row, search_of
-from popup.search.parametrization import EdgeWeight, is_search_state
+from popup.search.layer_state import LayerState
+from popup.search.methods import TICKET_METHODS
+from popup.search.network import LayerDensity, density_row, search_of
+from popup.search.parametrization import is_search_state
+from popup.search.search import Search
 from popup.search.settings import SearchSettings
+from popup.source.books import Book, Drawn
 from popup.source.layers import find_layers, is_norm, owner
-from popup.source.recipe import GIVEN, Recipe, draw_again
+from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import hash_array
-from popup.ticket.layer import TicketLayer
+from popup.ticket.layer import TicketLayer, own_weights
 from popup.ticket.sealed import Metadata, Tensors, one_line
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
@@ -47,16 +50,17 @@ class Ticket:
         k = 0.35 or so. Raises OSError for what the system refuses; the old file is then as it was.
         """
         metadata, tensors = self._pack(embed_weights, compress)
-        file.write(Path(path), metadata, tensors)
+        file.write(Path(path), metadata, tensors, file.format_of(self.book))
         return Path(path)
 
     def _pack(self, embed_weights: bool, compress: bool) -> tuple[Metadata, Tensors]:
-        packed = [layer.pack(embed_weights, self.recipe, compress) for layer in self.layers]
+        packed = [layer.pack(embed_weights, self.recipe, self.book, compress) for layer in self.layers]
         tensors = {name: tensor for _, own in packed for name, tensor in own.items()}
         tensors |= {f"statistics/{name}": tensor.contiguous() for name, tensor in self.statistics.items()}
         tensors |= {f"given/{name}": tensor.contiguous() for name, tensor in self.given.items()}
+        book = {} if file.format_of(self.book) == 1 else {"book": self.book.record()}
         return {"recipe": self.recipe.record(), "settings": asdict(self.settings), "constants": self.constants,
-                "layers": [record for record, _ in packed], "about": self.about}, tensors
+                "layers": [record for record, _ in packed], "about": self.about, **book}, tensors
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ticket.safetensors into `directory`, which is made if need be. Returns the file's path."""
@@ -69,18 +73,18 @@ class Ticket:
         return load(Path(directory) / NAME)
 
     @property
-    def method(self) -> Method:
-        """The method that found it, which knows what the weights of kept edges are."""
-        return TICKET_METHODS[self.settings.method](self.settings)
+    def book(self) -> Book:
+        """The code book of the method that found it: what the codes of its edges mean."""
+        return TICKET_METHODS[self.settings.method](self.settings).book
 
     def densities(self) -> list[LayerDensity]:
         """One row a layer."""
-        return [density_row(layer.layer, layer.p_l, len(layer.selected), layer.kept)
+        return [density_row(layer.layer, layer.p_l, len(layer.codes), layer.kept)
                 for layer in self.layers]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        return {layer.layer.name: layer.weight(self.recipe, self.method) for layer in self.layers} | self.others()
+        return {layer.layer.name: layer.weight(self.recipe, self.book) for layer in self.layers} | self.others()
 
     def others(self) -> dict[str, torch.Tensor]:
         """What of the network is no layer: constants, given parameters, statistics."""
@@ -130,8 +134,8 @@ def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     """The ticket that an attached network holds now. `about`: what to record with it, as JSON values."""
     search = search_of(net)
-    layers = tuple(_layer(search, layer, mask.cpu().numpy())
-                   for layer, mask in zip(search.layers, search.select(), strict=True))
+    layers = tuple(_layer(search, layer, codes.cpu().numpy())
+                   for layer, codes in zip(search.layers, search.codes(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
     statistics = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()
@@ -139,16 +143,13 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     return Ticket(search.recipe, search.settings, layers, statistics, given, constants, dict(about or {}))
 
 
-def _layer(search: Search, layer: EdgeWeight, mask: np.ndarray) -> TicketLayer:
-    """One layer's part of the ticket. Where edges were drawn anew, those that are not kept count as never redrawn."""
-    source, redraws = layer.source(), None
-    if search.method.redraws:
-        redraws = layer.memory("redraw").cpu().numpy() * mask
-        source = replace(source, values=draw_again(search.recipe, source, redraws))
+def _layer(search: Search, layer: LayerState, codes: np.ndarray) -> TicketLayer:
+    """One layer's part of the ticket."""
+    source = layer.source()
     given = source.values.copy() if search.recipe.weights == GIVEN else None
     edges = None if search.recipe.draws_edges else source.edges
-    hashes = hash_array(source.edges), hash_array(source.values)
-    return TicketLayer(layer.layer, layer.p_l, mask, *hashes, given, redraws, edges)
+    weights = own_weights(Drawn(search.recipe, source), layer.book, codes)
+    return TicketLayer(layer.layer, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges)
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
@@ -179,15 +180,14 @@ def load(path: str | Path) -> Ticket:
 
 def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     recipe, settings = contents.recipe(metadata["recipe"]), contents.settings(metadata["settings"])
+    book = TICKET_METHODS[settings.method](settings).book
+    if metadata["format"] != file.format_of(book) or (metadata["format"] > 1 and metadata["book"] != book.record()):
+        raise ValueError(f"its codes are not of the book {book.name!r} of the method {settings.method}")
     layers: list[TicketLayer] = []
     for record in metadata["layers"]:
-        layers.append(TicketLayer.unpack(record, tensors, recipe, layers[-1].layer if layers else None))
-    for layer in layers:
-        if (layer.redraws is not None) != TICKET_METHODS[settings.method].redraws:
-            raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
-                             f"{settings.method}")
+        layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].layer if layers else None))
     contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers],
-                             [len(layer.selected) for layer in layers])
+                             [len(layer.codes) for layer in layers])
     constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))
     rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}
     for name, tensor in tensors.items():

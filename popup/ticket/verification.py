@@ -10,10 +10,7 @@ import torch
 
 from popup.search.settings import SearchSettings
 from popup.source.layers import is_gain, is_vector
-from popup.source.recipe import GIVEN, LayerSource
-from popup.ticket.file import TicketError
-from popup.ticket.hashes import hash_array
-from popup.ticket.layer import TicketLayer
+from popup.source.recipe import kept_edges
 from popup.ticket.ticket import Ticket
 
 
@@ -37,38 +34,26 @@ def verify(ticket: Ticket) -> Verification:
     """Check the laws on a ticket; that its file is whole was checked when it was loaded."""
     foreign, outside, wanted, others = [], [], [], ticket.others()
     for layer in ticket.layers:
-        source = _source(ticket, layer)
-        if source is None:
+        if not layer.is_the_seeds(ticket.recipe, ticket.book):
             foreign.append(layer.layer.name)
             continue
-        wanted.append(source.kept(ticket.recipe.k))
-        effective = layer.effective(ticket.recipe, ticket.method)
-        weight = others.get(layer.layer.name, layer.weight(ticket.recipe, ticket.method))  # what the network gets
-        if not _within(weight.numpy().reshape(-1), effective):
+        wanted.append(kept_edges(ticket.recipe.k, len(layer.codes)))
+        weight = others.get(layer.layer.name, layer.weight(ticket.recipe, ticket.book))  # what the network gets
+        if not _within(weight.numpy().reshape(-1), layer.drawn(ticket.recipe, ticket.book).source.edges,
+                       layer.effective(ticket.recipe, ticket.book).numpy()):
             outside.append(layer.layer.name)
     names, kept = [layer.layer.name for layer in ticket.layers], [layer.kept for layer in ticket.layers]
     wrong = () if foreign else miscounted(ticket.settings, names, kept, wanted)
-    edges = sum(len(layer.selected) for layer in ticket.layers)
+    edges = sum(len(layer.codes) for layer in ticket.layers)
     return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), wrong, _trained(others))
 
 
-def _source(ticket: Ticket, layer: TicketLayer) -> LayerSource | None:
-    """The layer drawn anew; None if it is not the one that was recorded. Embedded weights must be the seed's own too."""
-    try:
-        source = layer.source(ticket.recipe)
-    except TicketError:
-        return None
-    if layer.values is not None and ticket.recipe.weights != GIVEN:
-        return source if hash_array(layer.draw(ticket.recipe, source.edges)) == layer.weights_hash else None
-    return source
-
-
-def _within(weight: np.ndarray, source: LayerSource) -> bool:
-    """Whether every weight in use [entries] is an edge's, with that edge's value."""
+def _within(weight: np.ndarray, edges: np.ndarray, values: np.ndarray) -> bool:
+    """Whether every weight in use [entries] is an edge's, with that edge's value [edges]."""
     whole = np.zeros_like(weight)
-    whole[source.edges] = source.values
+    whole[edges] = values
     used = weight != 0
-    return bool(np.isin(np.flatnonzero(used), source.edges).all() and np.array_equal(weight[used], whole[used]))
+    return bool(np.isin(np.flatnonzero(used), edges).all() and np.array_equal(weight[used], whole[used]))
 
 
 def miscounted(settings: SearchSettings, names: Sequence[str], kept: Sequence[int], wanted: Sequence[int]) -> tuple[str, ...]:

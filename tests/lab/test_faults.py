@@ -26,7 +26,7 @@ from popup.lab.runs.run import Laboratory
 from popup.lab.runs.sweep import Bar, Pool, Worker, _worker
 from popup.lab.runs.worker import Event, _check_tickets
 from popup.lab.training.stop import RunFailed
-from popup.ticket import masks
+from popup.ticket import coding
 
 QUICK = ["--epochs", "1", "--widths", "16", "--workers", "1"]
 
@@ -130,8 +130,8 @@ def test_a_tickets_file_that_is_gone_is_the_reason_of_its_control(tmp_path, caps
 
 
 def test_a_run_whose_saved_ticket_cannot_be_used_again_has_failed(tmp_path, capsys, monkeypatch):
-    narrow = masks.compress_counts
-    monkeypatch.setattr(masks, "compress_counts", lambda counts: narrow(counts // 2))
+    narrow = coding.compress_counts
+    monkeypatch.setattr(coding, "compress_counts", lambda counts: narrow(counts // 2))
     grid = [*QUICK, "--method", "iterand", "--redraw-every", "10", "--out", str(tmp_path)]
     assert main(grid, MODELS) == 1
     assert "the ticket that it has saved cannot be used again: 1.weight: the seed gives other weights" in one_line(capsys)

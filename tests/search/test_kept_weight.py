@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from popup import SearchSettings, attach, merge, scores
+from popup.search.gate import Gate
 from popup.search.kept import KeptWeight, differing
 from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
@@ -192,17 +193,17 @@ def test_a_weight_in_channels_last_moves_to_another_device():
 def test_a_gate_that_is_written_to_is_another_gate():
     """A method may give what it remembers, and change it in place."""
     class Own(METHODS["edge_popup"]):
-        def memory(self, layer, scores, seed):
+        def first_memory(self, layer, scores, seed):
             return {"gate": self.rank(scores).tensor() > 0}
 
-        def gates(self, search):
-            return [layer.memory("gate") for layer in search.layers]
+        def gates(self, state):
+            return [Gate(layer.memory("gate")) for layer in state.layers]
 
     net = attached(SearchSettings())
     search = search_of(net)
     search.method = Own(search.settings)
     for layer, score in search.pairs():
-        layer.remember(search.method.memory(layer, score, 0))
+        layer.remember(search.method.first_memory(layer, score, 0))
     for _ in range(3):
         loss(net).backward()
         gate, layer = search.layers[0].memory("gate"), search.layers[0]

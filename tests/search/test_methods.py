@@ -135,11 +135,12 @@ def test_with_signed_constants_biprop_is_edge_popup():
 def redrawn(steps=9, **options):
     """A search by iterand with a redraw every second step, the scores shuffled after each."""
     net, layer, score = one_layer("iterand", er_p=0.8, redraw_every=2, redraw_rate=0.5, weights="kaiming_normal", **options)
-    history = [(layer.values.clone(), search_of(net).select()[0].clone())]
+    method = search_of(net).method
+    history = [(method.weights(layer).clone(), search_of(net).select()[0].clone())]
     for step in range(steps):
         score.data.copy_(torch.rand(len(score), generator=torch.Generator().manual_seed(step)))
         advance(net, (step + 1) / 10)
-        history.append((layer.values.clone(), search_of(net).select()[0].clone()))
+        history.append((method.weights(layer).clone(), search_of(net).select()[0].clone()))
     return net, layer, history
 
 
@@ -169,10 +170,11 @@ def test_an_iterand_ticket_is_drawn_again_from_its_seed_and_its_redraws(tmp_path
     ticket = load(path)
     plain = ticket.apply(nn.Sequential(nn.Linear(8, 6, bias=False)))
     assert torch.equal(plain(torch.eye(8)), net.eval()(torch.eye(8))) and verify(ticket).holds
-    assert set(ticket.layers[0].redraws) <= {0, 1, 2, 3, 4} and ticket.layers[0].redraws.any()
-    assert not ticket.layers[0].redraws[~ticket.layers[0].selected].any()
+    codes = ticket.layers[0].codes
+    assert set(codes) <= {0, 1, 2, 3, 4, 5} and ticket.book.redrawn(codes) == int((codes > 1).sum()) > 0
+    assert np.array_equal(codes != 0, search_of(net).select()[0].numpy())
     assert prove(net, frozen_hashes(net), torch.eye(8)).holds
-    layer.values[search_of(net).select()[0].nonzero()[0]] *= -1  # a weight that no stream gives
+    layer.drawn[search_of(net).select()[0].nonzero()[0]] *= -1  # a weight that no stream gives
     assert not prove(net, frozen_hashes(net), torch.eye(8)).holds
 
 
@@ -180,9 +182,9 @@ def test_an_iterand_ticket_counts_beyond_16_bits(tmp_path):
     net, layer, _ = redrawn()
     kept = search_of(net).select()[0].nonzero().flatten()
     layer.memory("redraw")[kept[:3]] = torch.tensor([65535, 65536, 70000], dtype=torch.int32)
-    search_of(net).method.restored(search_of(net))
+    layer.redraw_as_remembered()
     ticket = load(extract(net).save(tmp_path / "ticket.safetensors"))
-    assert ticket.layers[0].redraws[kept[:3]].tolist() == [65535, 65536, 70000] and verify(ticket).holds
+    assert ticket.layers[0].codes[kept[:3]].tolist() == [65536, 65537, 70001] and verify(ticket).holds
 
 
 def test_iterand_refuses_weights_that_no_seed_draws():
@@ -392,9 +394,9 @@ def test_iterand_redraws_no_edge_that_an_annealed_search_uses():
                  search=SearchSettings("iterand", anneal="linear", redraw_every=1, redraw_rate=1.0))
     layer = search_of(net).layers[0]
     for step in range(1, 6):
-        before = layer.values.clone()
+        before = layer.memory("redraw").clone()
         advance(net, step / 10)
-        used, changed = search_of(net).method.gates(search_of(net))[0] != 0, layer.values != before
+        used, changed = search_of(net).method.gates(search_of(net))[0].codes != 0, layer.memory("redraw") != before
         assert layer.kept < int(used.sum()) < layer.count
         assert bool(changed.any()) and not bool((changed & used).any())
 

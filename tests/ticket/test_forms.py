@@ -17,7 +17,7 @@ import models
 from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
 from popup.lab.training.training import fit
 from popup.search.network import search_of
-from popup.ticket import masks
+from popup.ticket import coding
 from popup.ticket.export import differing
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,8 @@ def searched(**options):
 @pytest.mark.parametrize(("k", "excess"), [(0.001, 1.25), (0.01, 1.02), (0.05, 1.01), (0.2, 1.02), (0.35, 1.03)])
 def test_coded_masks_come_near_their_entropy_and_back(k, excess):
     selected = np.random.default_rng(0).random(400_000) < k
-    coded = masks.compress(selected)
-    assert np.array_equal(masks.decompress(coded, len(selected), int(selected.sum())), selected)
+    coded = coding.compress(selected)
+    assert np.array_equal(coding.decompress(coded, len(selected), int(selected.sum())), selected)
     entropy = -k * log2(k) - (1 - k) * log2(1 - k)
     assert len(coded) * 8 < excess * entropy * len(selected)
 
@@ -46,17 +46,17 @@ def test_coded_masks_come_near_their_entropy_and_back(k, excess):
     np.zeros(0, bool), np.zeros(3000, bool), np.arange(3000) == 2999, np.arange(3000) == 0, np.arange(3000) % 256 == 255,
     np.arange(3000) % 511 == 510, np.arange(3000) % 255 == 254, np.arange(600) == 255, np.arange(600) == 254])
 def test_every_length_of_gap_is_coded(selected):
-    coded = masks.compress(selected)
+    coded = coding.compress(selected)
     if coded is not None:
-        assert np.array_equal(masks.decompress(coded, len(selected), int(selected.sum())), selected)
+        assert np.array_equal(coding.decompress(coded, len(selected), int(selected.sum())), selected)
     assert (coded is None) == (len(selected) == 0)
 
 
 @pytest.mark.parametrize(("counts", "width"), [
     ([], 2), ([0], 2), ([3, 65535, 0], 2), ([65535, 65536, 70000], 4), ([2**31 - 1], 4)])
 def test_counts_are_stored_as_wide_as_they_need(counts, width):
-    coded = masks.compress_counts(np.array(counts, np.int32))
-    assert masks.decompress_counts(coded, len(counts)).tolist() == counts
+    coded = coding.compress_counts(np.array(counts, np.int32))
+    assert coding.decompress_counts(coded, len(counts)).tolist() == counts
     assert zlib.decompress(coded) == b"".join(count.to_bytes(width, "little") for count in counts)
 
 
@@ -65,11 +65,11 @@ def test_counts_are_stored_as_wide_as_they_need(counts, width):
     (bytes(6), "2 numbers"), (bytes(9), "2 numbers"), (bytes(10**7), "2 numbers")])
 def test_counts_in_another_form_are_refused(content, words):
     with pytest.raises(ValueError, match=words):
-        masks.decompress_counts(np.frombuffer(zlib.compress(content), np.uint8), 2)
+        coding.decompress_counts(np.frombuffer(zlib.compress(content), np.uint8), 2)
 
 
 def test_a_mask_of_half_the_edges_is_not_coded():
-    assert masks.compress(np.random.default_rng(0).random(10_000) < 0.5) is None
+    assert coding.compress(np.random.default_rng(0).random(10_000) < 0.5) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"k": 0.05}, {"weights": "kaiming_normal"}, {"weights": "given"}])

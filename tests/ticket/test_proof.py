@@ -8,7 +8,8 @@ import torch
 
 import models
 from popup import attach, merge, scores
-from popup.search.network import Search, search_of
+from popup.search.network import search_of
+from popup.search.search import Search
 from popup.ticket import proof as proof_module
 from popup.ticket import prove
 from popup.ticket.hashes import frozen_hashes, hash_array, hash_tensor

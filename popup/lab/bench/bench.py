@@ -24,7 +24,8 @@ from popup.lab.training.batches import Batches
 from popup.lab.training.optimizers import sgd
 from popup.search.attach import attach
 from popup.search.keys import magnitude_keys
-from popup.search.network import Search, scores, search_of
+from popup.search.network import scores, search_of
+from popup.search.search import Search
 from popup.search.select import Bracket, top
 
 Build = Callable[[], nn.Module]

@@ -105,7 +105,7 @@ def show(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(ShowOptions, arguments, "show")
     ticket = _load(options.ticket)
     size = Path(options.ticket).stat().st_size
-    edges = sum(len(layer.selected) for layer in ticket.layers)
+    edges = sum(len(layer.codes) for layer in ticket.layers)
     recipe = ", ".join(f"{name} {value}" for name, value in ticket.recipe.record().items())
     settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items())
     print(f"{options.ticket}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
@@ -152,14 +152,17 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     """python run.py diff TICKET OTHER"""
     options = parse_as(DiffOptions, arguments, "diff")
     one, other = _load(options.ticket), _load(options.other)
+    overlaps = compare(one, other)
     rows = [[row.name[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}",
-             f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in compare(one, other)]
+             f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in overlaps]
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
+    if one.book.codes > 2 or other.book.codes > 2:
+        print(f"of the {overlaps[-1].both:,} edges kept by both {overlaps[-1].alike:,} have the same code")
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         accuracy = recorded_accuracy(ticket)
         print(f"{name}: {path}: {recorded_part(ticket)} accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
     if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
-        redrawn = one.recipe == other.recipe and (one.method.redraws or other.method.redraws)
+        redrawn = one.recipe == other.recipe and not (one.book.keeps_weights and other.book.keeps_weights)
         print(f"the edges are the same, their weights are not ({'redrawn otherwise' if redrawn else ANOTHER_SCALE})")
     return DONE
 

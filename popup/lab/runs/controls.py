@@ -26,9 +26,10 @@ from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.search.settings import SearchSettings
+from popup.source.books import Book, Drawn
 from popup.source.layers import freeze, owner
 from popup.source.masks import COMPUTED
-from popup.source.recipe import LayerSource, Recipe, draw_values
+from popup.source.recipe import LayerSource, draw_values
 from popup.source.streams import Stream
 from popup.ticket.hashes import hash_array
 
@@ -37,19 +38,23 @@ TICKET = "ticket"
 
 @dataclass(frozen=True)
 class Subnetwork:
-    """What a control starts from: the recipe, each layer's source, the ticket's mask over its edges, and what it makes of its
-    weights under a mask (values float32 [edges], mask bool [edges] -> values)."""
+    """What a control starts from: each layer's source, the ticket's codes of its edges, and the book that they are of."""
 
-    recipe: Recipe
-    sources: list[LayerSource]
-    selected: list[np.ndarray]  # bool [edges] a layer
-    values: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda values, mask: values
+    sources: list[Drawn]
+    codes: list[np.ndarray]  # [edges] a layer
+    book: Book
 
-    def keep(self, choose: Callable[[str, np.ndarray], np.ndarray]) -> list[LayerSource]:
-        """Each layer's source cut down to what `choose(name, the ticket's mask)` selects of its edges."""
-        return [replace(source, edges=source.edges[chosen], values=source.values[chosen])
-                for source, mask in zip(self.sources, self.selected, strict=True)
-                for chosen in [choose(source.layer.name, mask)]]
+    def keep(self, choose: Callable[[Stream, np.ndarray], np.ndarray], purpose: str = "") -> list[LayerSource]:
+        """Each layer's source cut down to the edges that have a code by `choose(the stream of that purpose, the ticket's codes)`,
+        with the weights which the codes mean."""
+        return [_cut(drawn, self.book, choose(Stream(drawn.recipe.seed, purpose, drawn.source.layer.name), codes))
+                for drawn, codes in zip(self.sources, self.codes, strict=True)]
+
+
+def _cut(drawn: Drawn, book: Book, codes: np.ndarray) -> LayerSource:
+    """The source with the edges alone whose code is not 0, and their effective weights."""
+    chosen, values = codes != 0, book.values(drawn, torch.from_numpy(codes)).numpy()
+    return replace(drawn.source, edges=drawn.source.edges[chosen], values=values[chosen])
 
 
 @dataclass(frozen=True)
@@ -71,33 +76,33 @@ class Control:
 
 
 def random_subnetwork(start: Subnetwork) -> list[LayerSource]:
-    """As many edges of S_ER in each layer as the ticket keeps, all sets equally likely."""
-    def choose(name: str, mask: np.ndarray) -> np.ndarray:
-        order = Stream(start.recipe.seed, "random subnetwork", name).permutation(len(mask))
-        chosen = np.zeros(len(mask), dtype=bool)
-        chosen[order[:np.count_nonzero(mask)]] = True
+    """As many edges of S_ER in each layer as the ticket keeps, all sets equally likely, with the ticket's codes in turn."""
+    def choose(stream: Stream, codes: np.ndarray) -> np.ndarray:
+        kept, chosen = codes[codes != 0], np.zeros_like(codes)
+        chosen[stream.permutation(len(codes))[:len(kept)]] = kept
         return chosen
 
-    return start.keep(choose)
+    return start.keep(choose, "random subnetwork")
 
 
 def shuffled_mask(start: Subnetwork) -> list[LayerSource]:
-    """The learned mask, its bits shuffled within each layer's edges."""
-    return start.keep(lambda name, mask: mask[Stream(start.recipe.seed, "shuffled mask", name).permutation(len(mask))])
+    """The learned codes, shuffled within each layer's edges."""
+    return start.keep(lambda stream, codes: codes[stream.permutation(len(codes))], "shuffled mask")
 
 
 def redrawn_weights(start: Subnetwork) -> list[LayerSource]:
-    """The learned mask on weights of another draw."""
-    redrawn = []
-    for source, mask in zip(start.sources, start.selected, strict=True):
-        drawn = draw_values(start.recipe, source.layer, source.p_l, source.edges, "redrawn weights")
-        redrawn.append(replace(source, values=start.values(torch.from_numpy(drawn), torch.from_numpy(mask)).numpy()))
-    return replace(start, sources=redrawn).keep(lambda name, mask: mask)
+    """The learned codes on weights of another draw."""
+    def redrawn(drawn: Drawn) -> Drawn:
+        source = drawn.source
+        values = draw_values(drawn.recipe, source.layer, source.p_l, source.edges, "redrawn weights")
+        return Drawn(drawn.recipe, replace(source, values=values), stored=True)
+
+    return replace(start, sources=[redrawn(drawn) for drawn in start.sources]).keep(lambda stream, codes: codes)
 
 
 def whole_source(start: Subnetwork) -> list[LayerSource]:
-    """f(x; W S_ER): all edges, whatever the ticket keeps."""
-    return start.sources
+    """f(x; W S_ER): all edges with their own weights, whatever the ticket keeps."""
+    return [drawn.source for drawn in start.sources]
 
 
 TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search

@@ -31,6 +31,7 @@ from popup.lab.training.stop import RunFailed, Stop
 from popup.lab.training.training import Metrics, fit
 from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
+from popup.source.books import PLAIN, Drawn
 from popup.source.layers import find_layers
 from popup.source.recipe import draw_source
 from popup.ticket.file import TicketError
@@ -186,7 +187,7 @@ def _control(laboratory: Laboratory, config: Config, directory: RunDirectory, re
     directory.start()
     start, precision = _subnetwork(laboratory, config, net), Precision.of(net, config.training.precision)
     history, layers = run_control(net, data, config, start, record, checkpoints, laboratory.ranks)
-    rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
+    rows = [density_row(before.source.layer, before.source.p_l, len(before.source.edges), len(after.edges))
             for before, after in zip(start.sources, layers, strict=True)]
     return history, rows, None, {}, precision.name
 
@@ -197,14 +198,15 @@ def _subnetwork(laboratory: Laboratory, config: Config, net: nn.Module) -> Subne
     layers = find_layers(net, config.source.searches_biases)
     if not control.needs_ticket:
         sources = draw_source(config.source, layers, edges=laboratory.edges(config, net))
-        return Subnetwork(config.source, sources, [source.values != 0 for source in sources])
+        every = [np.ones(len(source.edges), dtype=bool) for source in sources]
+        return Subnetwork([Drawn(config.source, source) for source in sources], every, PLAIN)
     path = laboratory.directory(config.replace(role=TICKET)).ticket
     if not path.exists():
         raise RunFailed(f"the file of its ticket is gone, {path}: remove that directory, then plan or start the grid again, "
                         "which finds the ticket anew")
     ticket = load(path)
-    sources = [layer.effective(ticket.recipe, ticket.method) for layer in ticket.layers]
-    return Subnetwork(ticket.recipe, sources, [layer.selected for layer in ticket.layers], ticket.method.values)
+    sources = [layer.drawn(ticket.recipe, ticket.book) for layer in ticket.layers]
+    return Subnetwork(sources, [layer.codes for layer in ticket.layers], ticket.book)
 
 
 def _describe_data(data: Dataset) -> Result:

@@ -48,7 +48,7 @@ class Checkpoints:
         if not state.ranks.share(there):
             return
         try:
-            metadata, tensors = state.ranks.share(unseal(self.path, KIND, FORMAT) if state.ranks.first else None)
+            metadata, tensors = state.ranks.share(unseal(self.path, KIND, (FORMAT,)) if state.ranks.first else None)
             if metadata.get("config") != self.config:
                 raise SealedError(f"{self.path} is of a run with another config")
             if (metadata.get("data") or self.data) != self.data:

@@ -29,7 +29,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
     masks = {"er": [], "ticket": []}
     for layer in ticket.layers:
         edges = torch.zeros(layer.layer.entries, dtype=torch.float64)
-        places = torch.from_numpy(layer.source(ticket.recipe).edges)
+        places = torch.from_numpy(layer.drawn(ticket.recipe, ticket.book).source.edges)
         masks["er"].append(edges.scatter(0, places, 1.0).view(layer.layer.shape))
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.layer.shape))
     additive = not any(isinstance(module, SIGNED) for module in net.modules())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from popup.search.keys import RANKS, Keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
+from popup.search.search_state import SearchState
 
 
 class Averaged(Method):
@@ -20,21 +16,22 @@ class Averaged(Method):
     those that are the highest now.
     """
 
+    trains_ticket = False  # which is of the mean of what it trained by
     uses = (*Method.uses, "average_from")
 
-    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return self.rank(layer.memory("mean"))
 
-    def training_keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def training_keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return self.rank(scores)
 
-    def after_step(self, search: Search) -> None:
-        for layer, scores in search.pairs():
+    def after_step(self, state: SearchState) -> None:
+        for layer, scores in state.pairs():
             mean, now = layer.memory("mean"), RANKS[self.settings.rank].value(scores.detach())
-            if search.progress < self.settings.average_from:
+            if state.progress < self.settings.average_from:
                 mean.copy_(now)
             else:
                 mean += (now - mean) / layer.memory("steps").add_(1)

@@ -1,10 +1,7 @@
 """Diffenderfer and Kailkhura, *Multi-Prize Lottery Ticket Hypothesis*, ICLR 2021, arXiv 2103.09377, algorithm 1."""
 
-from __future__ import annotations
-
-import torch
-
 from popup.search.methods.method import Method
+from popup.source.books import BINARY
 
 
 class Biprop(Method):
@@ -16,8 +13,4 @@ class Biprop(Method):
     not binarised.
     """
 
-    def values(self, values: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        selected = gate != 0
-        total = torch.where(selected, values.abs(), 0).sum(dtype=torch.float64)
-        scale = total / selected.sum().clamp(min=1)
-        return values.sign() * scale.to(values.dtype)
+    book = BINARY

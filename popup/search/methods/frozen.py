@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from popup.search.gate import Gate
 from popup.search.keys import HIGHEST, Keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.source.masks import share
 from popup.source.streams import Stream
-
-if TYPE_CHECKING:
-    from popup.search.parametrization import EdgeWeight
 
 
 class Frozen(Method):
@@ -27,14 +24,14 @@ class Frozen(Method):
 
     uses = (*Method.uses, "locked")
 
-    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         locked = np.zeros(layer.count, dtype=bool)
         words = Stream(seed, "locked", layer.layer.name).words32(layer.count)
         locked[np.argsort(words, kind="stable")[:share(self.settings.locked, layer.kept)]] = True
         return {"locked": torch.from_numpy(locked)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return Keys(self.rank(scores).tensor().clamp_(max=HIGHEST - 1).masked_fill_(layer.memory("locked"), HIGHEST))
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
-        return super().slope(layer, scores, gate, scale).masked_fill_(layer.memory("locked"), 0.0)
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+        return super().slope(layer, scores, gate).masked_fill_(layer.memory("locked"), 0.0)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from math import exp, pi, sqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.special import ndtr
 
+from popup.search.gate import Gate
 from popup.search.keys import Keys, signed_keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
+from popup.search.search_state import SearchState
 
 
 class Gates(Method):
@@ -28,6 +26,7 @@ class Gates(Method):
     for the ticket alone: penalty and c_l stay with each layer's n_l.
     """
 
+    trains_ticket = False
     rate = 100.0
     uses = ("score_scale", "penalty")
     SIGMA, STRENGTH, MOST = 0.5, 1e-3, 10.0
@@ -38,29 +37,27 @@ class Gates(Method):
         start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
         return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
 
-    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"scale": torch.ones(())}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
-    def gates(self, search: Search) -> list[torch.Tensor]:
-        return [self._gate(layer, scores.detach()) for layer, scores in search.pairs()]
+    def gates(self, state: SearchState) -> list[Gate]:
+        return [self._gate(layer, scores.detach()) for layer, scores in state.pairs()]
 
-    def _gate(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def _gate(self, layer: LayerState, scores: torch.Tensor) -> Gate:
         opened = (scores + self.SIGMA * torch.randn_like(scores)).clamp_(0.0, 1.0)
         total = opened.square().sum().clamp(min=max(1, layer.kept) / self.MOST**2)
-        return opened.mul_(layer.memory("scale").copy_((layer.kept / total).sqrt()))
+        scale = layer.memory("scale").copy_((layer.kept / total).sqrt()).clone()
+        return Gate(opened > 0, opened.mul_(scale), scale)
 
-    def scale(self, layer: EdgeWeight) -> torch.Tensor:
-        return layer.memory("scale").clone()
-
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
-        if gate.dtype is torch.bool:  # the ticket's, which passes nothing on
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+        if gate.plain:  # the ticket's, which passes nothing on
             return torch.zeros_like(scores)
-        return ((gate > 0) & (gate < scale)) * scale
+        return (gate.codes & (gate.factor < gate.most)) * gate.most
 
-    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor:
         opened = 0.5 * (1 + torch.erf(scores / (self.SIGMA * sqrt(2)))).sum()
         return self.settings.penalty * self.STRENGTH * (opened - layer.kept).clamp(min=0)
 

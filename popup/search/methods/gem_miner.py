@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from popup.search.gate import Gate
 from popup.search.keys import Keys, signed_keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
+from popup.search.search_state import SearchState
 
 
 class GemMiner(Method):
@@ -27,6 +24,7 @@ class GemMiner(Method):
     1e-4, more for sparser tickets. During the search the number of ones is not that of the ticket.
     """
 
+    trains_ticket = False
     rate = 10.0
     uses = ("penalty",)
     FREEZINGS, STRENGTH = 10, 1e-5
@@ -34,27 +32,27 @@ class GemMiner(Method):
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
         return uniform
 
-    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"free": torch.ones(layer.count, dtype=torch.bool)}
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return signed_keys(torch.where(layer.memory("free"), scores.detach(), -1.0))
 
-    def gates(self, search: Search) -> list[torch.Tensor]:
-        return [(scores.detach() >= 0.5) & layer.memory("free") for layer, scores in search.pairs()]
+    def gates(self, state: SearchState) -> list[Gate]:
+        return [Gate((scores.detach() >= 0.5) & layer.memory("free")) for layer, scores in state.pairs()]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return layer.memory("free").to(scores.dtype)
 
-    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor:
+    def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor:
         return self.settings.penalty * self.STRENGTH * scores.square().sum()
 
     @torch.no_grad()
-    def after_step(self, search: Search) -> None:
-        for scores in search.scores():
+    def after_step(self, state: SearchState) -> None:
+        for scores in state.scores():
             scores.clamp_(0.0, 1.0)
-        before, now = (int(progress * (self.FREEZINGS + 1)) for progress in (search.before, search.progress))
+        before, now = (int(progress * (self.FREEZINGS + 1)) for progress in (state.before, state.progress))
         if now > before:
-            left = search.recipe.k ** min(1.0, now / self.FREEZINGS)
-            for layer, free in zip(search.layers, search.top([self.keys(*pair) for pair in search.pairs()], left), strict=True):
+            left = state.recipe.k ** min(1.0, now / self.FREEZINGS)
+            for layer, free in zip(state.layers, state.top([self.keys(*pair) for pair in state.pairs()], left), strict=True):
                 layer.memory("free").copy_(free)

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from popup.search.layer_state import REDRAW, LayerState
 from popup.search.methods.method import Method
+from popup.search.search_state import SearchState
+from popup.source.books import DRAWS
 from popup.source.masks import share
-from popup.source.recipe import draw_again, draw_values, redraw_purpose
 from popup.source.streams import Stream
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
 
 
 class Iterand(Method):
@@ -29,29 +25,24 @@ class Iterand(Method):
     a new weight could no longer be judged; their code ranks s itself, which is `rank` value here.
     """
 
-    redraws = True
+    book = DRAWS
     uses = (*Method.uses, "redraw_every", "redraw_rate")
     LAST = 0.9
 
-    def memory(self, layer: EdgeWeight, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        return {"redraw": torch.zeros(layer.count, dtype=torch.int32)}
+    def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        return {REDRAW: torch.zeros(layer.count, dtype=torch.int32)}
 
-    def after_step(self, search: Search) -> None:
-        turn, rest = divmod(search.steps, self.settings.redraw_every)
-        if rest == 0 and search.progress < self.LAST:
-            used = search.top([self.training_keys(*pair) for pair in search.pairs()], search.k_now())  # more than the ticket's
-            for layer, selected in zip(search.layers, used, strict=True):
-                self._redraw(search, layer, selected, turn)
+    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        return (layer.turns + 1) * selected
 
-    def _redraw(self, search: Search, layer: EdgeWeight, selected: torch.Tensor, turn: int) -> None:
-        words = Stream(search.recipe.seed, f"redraw {turn} chosen", layer.layer.name).words32(layer.count)
-        chosen = torch.from_numpy(words < np.uint64(share(self.settings.redraw_rate, 1 << 32))).to(selected.device)
-        layer.memory("redraw").masked_fill_(chosen & ~selected, turn)
-        source = layer.source()
-        fresh = draw_values(search.recipe, layer.layer, layer.p_l, source.edges, redraw_purpose(turn))
-        layer.rewrite(torch.where(chosen & ~selected, torch.from_numpy(fresh).to(selected.device), layer.values))
+    def weights(self, layer: LayerState) -> torch.Tensor:
+        return layer.at(layer.turns)
 
-    def restored(self, search: Search) -> None:
-        for layer in search.layers:
-            values = draw_again(search.recipe, layer.source(), layer.memory("redraw").cpu().numpy())
-            layer.rewrite(torch.from_numpy(values))
+    def after_step(self, state: SearchState) -> None:
+        turn, rest = divmod(state.steps, self.settings.redraw_every)
+        if rest == 0 and state.progress < self.LAST:
+            bound = np.uint64(share(self.settings.redraw_rate, 1 << 32))
+            streams = [Stream(state.recipe.seed, f"redraw {turn} chosen", layer.layer.name) for layer in state.layers]
+            wanted = [torch.from_numpy(stream.words32(layer.count) < bound)
+                      for stream, layer in zip(streams, state.layers, strict=True)]
+            state.redraw(wanted, turn, [self.training_keys(*pair) for pair in state.pairs()])

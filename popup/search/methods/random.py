@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from popup.search.gate import Gate
 from popup.search.keys import Keys, magnitude_keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
+from popup.search.search_state import SearchState
 
 
 class Random(Method):
@@ -25,11 +22,11 @@ class Random(Method):
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
         return 2 * uniform - 1  # alike in all layers, or a global scope would prefer those of a small fan-in
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)
 
-    def gates(self, search: Search) -> list[torch.Tensor]:
-        return search.select()
+    def gates(self, state: SearchState) -> list[Gate]:
+        return [Gate(mask) for mask in state.top([self.keys(*pair) for pair in state.pairs()], state.recipe.k)]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return torch.zeros_like(scores)

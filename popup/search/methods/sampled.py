@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from popup.search.gate import Gate
 from popup.search.keys import Keys, signed_keys
+from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
-
-if TYPE_CHECKING:
-    from popup.search.network import Search
-    from popup.search.parametrization import EdgeWeight
+from popup.search.search_state import SearchState
 
 
 class Sampled(Method):
@@ -25,6 +22,7 @@ class Sampled(Method):
     global scope is for the ticket alone.
     """
 
+    trains_ticket = False
     rate = 1000.0
     uses = ("score_scale", "penalty")
     STRENGTH = 1e-3
@@ -33,17 +31,17 @@ class Sampled(Method):
         share = min(max(k, 0.001), 0.999)
         return np.log(share / (1 - share)) + self.settings.score_scale * (uniform - 0.5)
 
-    def keys(self, layer: EdgeWeight, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
-    def gates(self, search: Search) -> list[torch.Tensor]:
-        return [torch.rand_like(scores.detach()) < scores.detach().sigmoid() for scores in search.scores()]
+    def gates(self, state: SearchState) -> list[Gate]:
+        return [Gate(torch.rand_like(scores.detach()) < scores.detach().sigmoid()) for scores in state.scores()]
 
-    def slope(self, layer: EdgeWeight, scores: torch.Tensor, gate: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         chance = scores.sigmoid()
         return chance * (1 - chance)
 
-    def penalty(self, layer: EdgeWeight, scores: torch.Tensor) -> torch.Tensor | None:
+    def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor | None:
         if not layer.count:
             return None
         distance = scores.sigmoid().mean() - layer.kept / layer.count

@@ -1,4 +1,5 @@
-"""S_P in a file: one bit an edge, or for a small k the gaps between the kept edges, Huffman-coded by zlib."""
+"""Codes in a file: S_P as one bit an edge, or for a small k as the gaps between the kept edges, Huffman-coded by zlib; and where
+a book has more than two codes, those of the kept edges in as few bits as tell them apart."""
 
 from __future__ import annotations
 
@@ -32,6 +33,33 @@ def unpack(packed: np.ndarray, edges: int) -> np.ndarray:
     if edges % 8 and packed[-1] >> (edges % 8):
         raise ValueError("there are bits after the last one")
     return np.unpackbits(packed, count=edges, bitorder="little").view(bool)
+
+
+def pack_codes(codes: np.ndarray, count: int) -> np.ndarray:
+    """uint8: the `codes` [kept] of a book of `count`, each less 1, in `bits_of(count)` bits, the lowest first."""
+    width = bits_of(count)
+    spread = (codes.astype(np.uint32)[:, None] - 1) >> np.arange(width, dtype=np.uint32) & 1  # [kept, width]
+    return np.packbits(spread.astype(bool).reshape(-1), bitorder="little")
+
+
+def unpack_codes(packed: np.ndarray, kept: int, count: int) -> np.ndarray:
+    """uint8 or int32 [kept]. Raises ValueError for a wrong length, a bit after the last one, or a code that is none."""
+    width = bits_of(count)
+    spread = unpack(packed, kept * width).reshape(kept, width)
+    codes = (spread.astype(np.int64) << np.arange(width)).sum(1) + 1
+    if (codes >= count).any():
+        raise ValueError(f"a code is {int(codes.max())}, and the book has {count}")
+    return codes.astype(code_type(count))
+
+
+def bits_of(count: int) -> int:
+    """How many bits tell the codes of kept edges apart in a book of `count` codes."""
+    return (count - 2).bit_length()
+
+
+def code_type(count: int) -> type:
+    """The type of the codes of a book of `count` codes: bool for two."""
+    return np.bool_ if count == 2 else np.uint8 if count <= 256 else np.int32
 
 
 def compress(selected: np.ndarray) -> np.ndarray | None:

@@ -1,0 +1,184 @@
+"""What a search holds of one layer: its frozen source, its code book, what the method remembers, and its effective weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.search.gate import Gate
+from popup.search.kept import KeptWeight
+from popup.source import edges
+from popup.source.books import Book
+from popup.source.layers import Layer
+from popup.source.recipe import LayerSource, Recipe, draw_again, draw_values, kept_edges, redraw_purpose
+
+MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
+
+REDRAW = "redraw"    # the name under which a method remembers redraws
+
+
+class LayerState(nn.Module):
+    """The frozen source of a layer, its edges and their weights: tensors that move with the network and are left out of its
+    state_dict, since the seed draws them again, and of its buffers, since averages of networks
+    (torch.optim.swa_utils.AveragedModel) average these. What the method remembers is a buffer.
+    """
+
+    SOURCE = ("gaps", "values", "drawn", "drawn_in")
+    gaps: torch.Tensor      # [edges], or empty if every entry is an edge
+    values: torch.Tensor    # [edges], float32, frozen: the first draw, or what was given
+    drawn: torch.Tensor     # [edges], float32: the last draw of each edge; empty where the book keeps the first
+    drawn_in: torch.Tensor  # [edges], int32: the redraw that gave it; empty too
+
+    def __init__(self, recipe: Recipe, source: LayerSource, book: Book, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.recipe, self.book = recipe, book
+        self.layer: Layer = source.layer
+        self.p_l = source.p_l
+        self.count = len(source.edges)
+        self.kept = kept_edges(recipe.k, self.count)
+        self.dtype = weight.dtype
+        self.memories: tuple[str, ...] = ()
+        self.gaps = edges.encode(source.edges, source.layer.entries).to(weight.device)
+        self.values = torch.from_numpy(source.values).to(weight.device)
+        self.drawn = self.values.clone() if not book.keeps_weights else self.values[:0]
+        self.drawn_in = torch.zeros(len(self.drawn), dtype=torch.int32, device=weight.device)
+        self._fingerprint: str | None = None
+        self.kept_weight = KeptWeight()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
+        """What torch moves and converts a module by."""
+        for name in self.SOURCE:
+            setattr(self, name, fn(getattr(self, name)))
+        return super()._apply(fn, recurse)
+
+    def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
+        """Take what the method remembers of this layer."""
+        self.memories = tuple(memory)
+        for name, tensor in memory.items():
+            self.register_buffer(MEMORY + name, tensor.to(self.values.device))
+
+    def memory(self, name: str) -> torch.Tensor:
+        """What the method remembers of this layer under `name`."""
+        return getattr(self, MEMORY + name)
+
+    def source(self) -> LayerSource:
+        """The layer as it was drawn first."""
+        return LayerSource(self.layer, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
+
+    @property
+    def turns(self) -> torch.Tensor:
+        """Of a book that draws weights anew: which redraw gave each edge the weight that it has now [edges], int32; 0: none."""
+        return self.memory(REDRAW)
+
+    def at(self, turns: torch.Tensor) -> torch.Tensor:
+        """Each edge's weight of its own redraw, float32 [edges]: `turns` [edges], counted from 1, 0 for the first draw; below 0
+        any. What `redraw` did not draw is no number: it would be another network than the ticket's."""
+        return torch.where((turns == self.drawn_in) | (turns < 0), self.drawn, torch.nan)
+
+    def redraw(self, chosen: torch.Tensor, turn: int) -> None:
+        """Let the `chosen` edges (bool [edges]) have their weights of the `turn`-th redraw from now on. Nothing is read back from
+        a device."""
+        source = self.source()
+        fresh = draw_values(self.recipe, self.layer, self.p_l, source.edges, redraw_purpose(turn))
+        for turns in (self.turns, self.drawn_in):
+            turns.masked_fill_(chosen, turn)
+        self.drawn = torch.where(chosen, torch.from_numpy(fresh).to(chosen.device), self.drawn)
+
+    def redraw_as_remembered(self) -> None:
+        """Draw what the redraws gave again, which were read from a checkpoint or a state_dict."""
+        values = draw_again(self.recipe, self.source(), self.turns.cpu().numpy())
+        self.drawn, self.drawn_in = torch.from_numpy(values).to(self.values.device), self.turns.clone()
+
+    def places(self) -> torch.Tensor | None:
+        """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
+        if self.count == self.layer.entries:
+            return None
+        held = self.kept_weight.places
+        return edges.decode(self.gaps, self.layer.entries) if held is None else held
+
+    def flat_edges(self) -> torch.Tensor:
+        """The flat indices of the edges, ascending, int64."""
+        places = self.places()
+        return torch.arange(self.count, device=self.values.device) if places is None else places.long()
+
+    def effective(self, gate: Gate) -> torch.Tensor:
+        """The effective weights of the edges [edges], float32: what the book says of their codes, times the gate's factor."""
+        values = self.book.values(self, gate.codes)
+        return values if gate.plain else values * gate.factor
+
+    def dense(self, codes: torch.Tensor) -> torch.Tensor:
+        """The effective weight for `codes` [edges] as a new tensor of the layer's shape and dtype."""
+        values = self.effective(Gate(codes)).to(self.dtype)
+        return edges.expand(values, self.places(), self.layer.entries).view(self.layer.shape)
+
+    def weight(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+        """The effective weight [the layer's shape]. That of codes is kept from step to step: only changed edges are written.
+
+        It is made anew where that could be seen: while a pass that used it waits for its backward pass, in inference mode,
+        and after somebody else has written to it (but for a write through `.data` or numpy, which leaves no trace). Only what a
+        hook keeps of the weights of a pass without gradients is overwritten by a later pass.
+        """
+        kept = self.kept_weight
+        if not (kept.fits(dtype, self.values) and self._shows(gate, places)):
+            weight = edges.expand(self.effective(gate).to(dtype), places, self.layer.entries).view(self.layer.shape)
+            if torch.is_inference_mode_enabled():  # what is made there is of no use to a training pass
+                return weight
+            kept.renew(weight)
+            kept.show(gate, self.values)
+        return kept.weight.view(self.layer.shape)  # another tensor for each pass, as autograd hangs its graph on it
+
+    def prepare(self, gate: Gate) -> None:
+        """Bring the weight that is kept to what a pass begins with. All layers one after the other take less time
+        than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
+        kept = self.kept_weight
+        if kept.weight is not None and kept.fits(kept.weight.dtype, self.values):
+            kept.places = self.places()
+            self._shows(gate, kept.places)
+
+    def _shows(self, gate: Gate, places: torch.Tensor | None) -> bool:
+        """Whether the weight that is kept shows `gate`, or may be written to, differs by little, and so has been made to."""
+        kept, last = self.kept_weight, self.kept_weight.shown
+        if gate.same_as(last):
+            return True
+        alike = last is not None and gate.plain and last.plain and gate.codes.dtype is last.codes.dtype
+        if kept.in_use() or torch.is_inference_mode_enabled() or not alike or not self.book.one_by_one:
+            return False
+        if gate.codes.device.type == "cpu":
+            kept.change(gate.codes, places, lambda codes, changed: self.book.some(self, codes, changed))
+        else:
+            kept.rewrite(self.effective(gate), places)
+        kept.show(gate, self.values)
+        return True
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
+        if self._fingerprint is None:
+            parts = hashlib.sha256(str(self.layer.shape).encode())
+            for array in (self.gaps.cpu().numpy(), self.values.cpu().numpy()):
+                parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)
+            self._fingerprint = parts.hexdigest()
+        return self._fingerprint
+
+    def check_state(self, state: torch.Tensor) -> dict[str, Any]:
+        """What a state_dict holds beside scores and memory, read; a UsageError if it is of another source."""
+        found = json.loads(bytes(state.tolist()))
+        if found["source"] != self.fingerprint():
+            raise UsageError(f"the scores of {self.layer.name} are of another source: attach with the seed, densities and "
+                             "weights that they were learned with")
+        return found
+
+    def dtype_now(self) -> torch.dtype:
+        """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once. (Float64 never
+        is cast.)"""
+        if self.dtype is torch.float64:
+            return self.dtype
+        device = self.values.device.type
+        known = device == "cpu" or torch.amp.is_autocast_available(device)  # not for tensors without data, on "meta"
+        return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else self.dtype

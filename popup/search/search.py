@@ -1,0 +1,141 @@
+"""The search inside one network: its method, its state, and what each forward pass uses of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from popup.errors import UsageError
+from popup.search.gate import Gate
+from popup.search.layer_state import LayerState
+from popup.search.methods import METHODS
+from popup.search.schedule import k_at
+from popup.search.search_state import SearchState
+from popup.search.select import SCOPES
+from popup.search.settings import SearchSettings
+from popup.source.recipe import Recipe
+
+
+class Search(SearchState):
+    """What `attach` leaves on a network. In a forward pass of the network every layer's gate is made once."""
+
+    def __init__(self, recipe: Recipe, settings: SearchSettings) -> None:
+        course = partial(k_at, settings.anneal, settings.k_start, recipe.k, until=settings.anneal_until)
+        super().__init__(recipe, course, SCOPES[settings.scope], settings.floor_of)
+        self.settings = settings
+        self.method = METHODS[settings.method](settings)
+        self._pass: list[Gate] | None = None
+        self._trained: list[Gate] | None = None  # the gates of the last pass with gradients
+        self._hidden = False                     # whether the last pass was one of training mode without gradients
+        self.hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def check_owners(self, net: nn.Module) -> None:
+        """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
+        for what the network computes."""
+        for layer in self.layers:
+            path, _, name = layer.layer.name.rpartition(".")
+            try:
+                module = net.get_submodule(path)
+            except AttributeError:
+                module = None
+            if not parametrize.is_parametrized(module, name) or module.parametrizations[name][0] is not layer:
+                raise UsageError(f"{layer.layer.name} is no longer what attach made of it (was its module replaced, or pruned?): "
+                                 "change a network before it is attached")
+
+    def select(self) -> list[torch.Tensor]:
+        """S_P, the ticket as it is now: for each layer one bool an edge."""
+        return self.top([self.method.keys(*pair) for pair in self.pairs()], self.recipe.k)
+
+    def codes(self) -> list[torch.Tensor]:
+        """The ticket as it is now: for each layer a code an edge, of the method's book."""
+        return [self.method.codes(*pair, mask) for pair, mask in zip(self.pairs(), self.select(), strict=True)]
+
+    def ticket_gates(self) -> list[Gate]:
+        """What a pass uses that is to compute the ticket."""
+        return [Gate(codes) for codes in self.codes()]
+
+    def gate(self, layer: LayerState) -> Gate:
+        """What is used of one layer: this pass's gate, or outside a pass the ticket's fresh codes. A part that is computed
+        anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of several that wait for
+        theirs, what the last had)."""
+        if self._pass is not None:
+            gates = self._pass
+        else:
+            gates = self._trained if self._trained is not None and _in_backward() else self.ticket_gates()
+        place = next((place for place, other in enumerate(self.layers) if other is layer), None)
+        if place is None:
+            raise UsageError(f"{layer.layer.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
+                             "torch.nn.parallel.DistributedDataParallel, or popup.fit under torchrun")
+        return gates[place]
+
+    @torch._disable_dynamo
+    def begin(self, module: nn.Module, inputs: tuple) -> None:
+        """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
+        gates; evaluation, and whatever runs without gradients, the ticket."""
+        learning = torch.is_grad_enabled()
+        training = module.training and learning
+        if training and self._hidden and _in_backward() and not self.trains_the_ticket():
+            raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
+                             "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
+        self._hidden = module.training and not learning
+        self._pass = self.method.gates(self) if training else self.ticket_gates()
+        self._trained = self._pass if learning else self._trained
+        for layer, gate in zip(self.layers, self._pass, strict=True):
+            layer.prepare(gate)
+
+    @property
+    def passing(self) -> bool:
+        """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
+        return self._pass is not None or _in_backward()
+
+    def trains_the_ticket(self) -> bool:
+        """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
+        return self.method.trains_ticket and self.k_now() == self.recipe.k
+
+    def __getstate__(self) -> dict:
+        """A copy is in no pass."""
+        return {**vars(self), "_pass": None, "_trained": None}
+
+    @torch._disable_dynamo
+    def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        """Forward hook of the network, called after an exception too: the masks are good for one pass only."""
+        self._pass = None
+        for layer in self.layers:
+            layer.kept_weight.places = None
+
+    def penalty(self) -> torch.Tensor | None:
+        """What the method adds to the loss, a scalar; None: nothing."""
+        parts = [part for pair in self.pairs() if (part := self.method.penalty(*pair)) is not None]
+        return torch.stack(parts).sum() if parts else None
+
+    def advance(self, progress: float) -> None:
+        """A step of the optimiser is done; `progress` of the whole search is behind us."""
+        self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
+        self.method.after_step(self)
+
+    def resume(self, steps: int, progress: float) -> None:
+        """Be where a search was after `steps`, its scores and memory being restored already."""
+        self.steps, self.before, self.progress = steps, progress, progress
+        for layer in self.layers if not self.method.book.keeps_weights else []:
+            layer.redraw_as_remembered()
+
+    def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
+        """Hook of the network, called before a state_dict is loaded: refuse scores of another source while nothing is changed."""
+        for layer in self.layers:
+            path, _, name = layer.layer.name.rpartition(".")
+            key = f"{prefix}{path}{path and '.'}parametrizations.{name}.0._extra_state"
+            if isinstance(state.get(key), torch.Tensor):
+                layer.check_state(state[key])
+
+    def loaded(self, module: nn.Module, keys: object) -> None:
+        """Hook of the network, called when a state_dict has been loaded: be where its search was."""
+        self.resume(self.steps, self.progress)
+
+
+def _in_backward() -> bool:
+    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
+    return torch._C._current_graph_task_id() != -1

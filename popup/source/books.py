@@ -1,0 +1,136 @@
+"""Code books: what the small whole number that a ticket holds for an edge says of the edge's effective weight.
+
+Code 0 is always a dropped edge. A new book is an object or a class here, and nothing else in popup multiplies a weight by a
+mask: `Book.values` serves the forward pass, merge, extract, the file, verify, diff, the controls and the proof.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from popup.source.recipe import LayerSource, Recipe, draw_again
+
+Array = TypeVar("Array", torch.Tensor, np.ndarray)
+
+
+class EdgeWeights(Protocol):
+    """What a book reads of a layer of the source: the frozen weights of its edges, float32 [edges]."""
+
+    values: torch.Tensor  # the first draw, or what was given
+
+    def at(self, turns: torch.Tensor) -> torch.Tensor:
+        """Each edge's weight of its own redraw: `turns` [edges], counted from 1, 0 for the first draw; below 0 any."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The weights of a layer of a source, redraws made when they are asked for. `stored`: those of `source` are the weights that
+    the edges have, redraws and all."""
+
+    recipe: Recipe
+    source: LayerSource
+    stored: bool = False
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The first draw, float32 [edges]."""
+        return torch.from_numpy(self.source.values)
+
+    def at(self, turns: torch.Tensor) -> torch.Tensor:
+        """Each edge's weight of its own redraw, float32 [edges]."""
+        return self.values if self.stored else torch.from_numpy(draw_again(self.recipe, self.source, turns.cpu().numpy()))
+
+
+@dataclass(frozen=True)
+class Book(ABC):
+    """A code book: its name, how many codes it has (0 among them), and the weights that they mean.
+
+    `one_by_one`: whether an edge's value depends on its own code alone, whatever codes the others have. `keeps_weights`: whether
+    values come from an edge's first W alone, and not from other draws of the seed.
+    """
+
+    name: str
+    codes: int
+    one_by_one: bool = True
+    keeps_weights: bool = True
+
+    @abstractmethod
+    def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        """The effective weights of a layer's edges, float32 [edges], from their `codes` [edges]: bool where the book has two,
+        else a small whole number. A pure function: the same weights and codes give the same bits."""
+
+    def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """`values` at a few `places` (int64 [n]) alone, on the CPU."""
+        return self.values(weights, torch.from_numpy(codes)).numpy()[places]
+
+    def holds(self, codes: torch.Tensor) -> bool:
+        """Whether all `codes` are ones of this book."""
+        return not codes.is_floating_point() and bool(((codes >= 0) & (codes < self.codes)).all())
+
+    def redrawn(self, codes: np.ndarray) -> int:
+        """How many of the `codes` stand for another draw than the first."""
+        return 0
+
+    def record(self) -> dict[str, Any]:
+        """The book as plain values, for a ticket's metadata."""
+        return {"name": self.name, "codes": self.codes}
+
+
+@dataclass(frozen=True)
+class Factors(Book):
+    """Each code is a factor of the edge's own W; that of code 0 is 0."""
+
+    factors: tuple[float, ...] = (0.0, 1.0)
+
+    def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        return self._of(weights.values, codes, torch.where, lambda: weights.values.new_tensor(self.factors)[codes.long()])
+
+    def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+        chosen = codes[places]
+        return self._of(weights.values.numpy()[places], chosen, np.where, lambda: np.float32(self.factors)[chosen])
+
+    def _of(self, values: Array, codes: Array, where: Callable[..., Array], factors: Callable[[], Array]) -> Array:
+        """By torch, or for a few edges by numpy, whose calls take a fraction of torch's."""
+        if self.codes == 2:
+            return where(codes, values, 0)
+        return where(codes != 0, values * factors(), 0)
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "factors": list(self.factors)}
+
+
+@dataclass(frozen=True)
+class Binary(Book):
+    """Code 1 is alpha sign(W), with one scale a layer: alpha is the mean |W| of the edges that are kept."""
+
+    def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        total = torch.where(codes, weights.values.abs(), 0).sum(dtype=torch.float64)
+        scale = total / codes.sum().clamp(min=1)
+        return torch.where(codes, weights.values.sign() * scale.to(weights.values.dtype), 0)
+
+
+@dataclass(frozen=True)
+class Draws(Book):
+    """Code j is the weight of the seed's j-th draw: 1 the first, 1 + t that of the layer's t-th redraw."""
+
+    def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        return torch.where(codes > 0, weights.at(codes.int() - 1), 0)
+
+    def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+        now = weights.at(torch.from_numpy(codes).int() - 1).numpy()[places]
+        return np.where(codes[places] > 0, now, np.float32(0))
+
+    def redrawn(self, codes: np.ndarray) -> int:
+        return int(np.count_nonzero(codes > 1))
+
+
+PLAIN = Factors("plain", 2)
+SIGNED = Factors("signed", 3, factors=(0.0, 1.0, -1.0))
+BINARY = Binary("binary", 2, one_by_one=False)
+DRAWS = Draws("draws", np.iinfo(np.int32).max, keeps_weights=False)
