@@ -13,10 +13,11 @@ from popup.search.methods.iterand import Iterand
 from popup.search.methods.method import Method
 from popup.search.methods.random import Random
 from popup.search.methods.sampled import Sampled
+from popup.search.methods.signed import Signed
 
 METHODS: dict[str, type[Method]] = {
     "edge_popup": EdgePopup, "averaged": Averaged, "frozen": Frozen, "biprop": Biprop, "iterand": Iterand,
-    "gem_miner": GemMiner, "sampled": Sampled, "gates": Gates, "random": Random}
+    "gem_miner": GemMiner, "sampled": Sampled, "gates": Gates, "signed": Signed, "random": Random}
 
 BUILT = "built"  # no search: the ticket's mask was chosen by other means (popup/theory), and there are no scores
 TICKET_METHODS: Mapping[str, type[Method]] = ChainMap({BUILT: Method}, METHODS)  # what is added to METHODS is in it too

@@ -1,0 +1,32 @@
+"""Signed supermasks: a kept edge may have its sign turned. Koster, Grothe, Rettinger, *Signing the Supermask: Keep, Hide,
+Invert*, ICLR 2022, arXiv 2201.13361."""
+
+from __future__ import annotations
+
+import torch
+
+from popup.search.gate import Gate
+from popup.search.keys import Keys, magnitude_keys
+from popup.search.layer_state import LayerState
+from popup.search.methods.method import Method
+from popup.source.books import SIGNED
+
+
+class Signed(Method):
+    """The edges with the largest |s| are kept, with the sign of s: W_eff = W * sign(s) * [|s| is among the n_l largest].
+
+    The gradient passes selection and sign straight through, ds = dL/dW_eff * W. Differences: the paper keeps what is beyond two
+    thresholds, so that the count of kept edges is learned; here it is exactly n_l, as of every method.
+    """
+
+    book = SIGNED
+    uses = ("score_scale", "anneal")
+
+    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+        return magnitude_keys(scores)
+
+    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        return torch.where(scores.detach() < 0, 2, 1).to(torch.uint8) * selected
+
+    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+        return torch.ones_like(scores).mul_(gate.most)
