@@ -3,7 +3,8 @@ holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -26,7 +27,8 @@ class Layer:
 
     name: str
     shape: tuple[int, ...]
-    weight: Layer | None = None  # of a bias: the weight whose outputs it is added to
+    weight: Layer | None = None      # of a bias: the weight whose outputs it is added to
+    further: tuple[Layer, ...] = ()  # of a bias that is one for three weights: those of its second and last third
 
     @property
     def entries(self) -> int:
@@ -37,6 +39,11 @@ class Layer:
     def fan_in(self) -> int:
         """The entries that feed one output neuron or channel; a bias has its weight's."""
         return prod(self.shape[1:]) if self.weight is None else self.weight.fan_in
+
+    @property
+    def weights(self) -> tuple[Layer, ...]:
+        """The weights whose deviations its equal parts have: itself; of a bias those that it is added to the outputs of."""
+        return self.weight or self, *self.further
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -71,7 +78,7 @@ def find_layers(net: nn.Module, biases: bool = False) -> list[Layer]:
         raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
     _refuse_other_ties(net, seen)
     _refuse_lazy(net)
-    return layers
+    return with_further(layers)
 
 
 def weight_of(name: str, before: Layer | None) -> Layer | None:
@@ -80,6 +87,18 @@ def weight_of(name: str, before: Layer | None) -> Layer | None:
         return None
     (path, _, attribute), (module, _, weight) = name.rpartition("."), before.name.rpartition(".")
     return before if path == module and BIAS_OF.get(weight) == attribute else None
+
+
+def with_further(layers: Sequence[Layer]) -> list[Layer]:
+    """The `layers`, the bias of attention with separate projections (kdim, vdim) with the weights of keys and values too."""
+    found = {layer.name: layer for layer in layers}
+    whole = []
+    for layer in layers:
+        path = layer.weight.name.removesuffix("q_proj_weight") if layer.weight else ""
+        further = [found.get(f"{path}{name}") for name in ("k_proj_weight", "v_proj_weight")]
+        thirds = layer.weight and all(part and 3 * part.shape[0] == layer.entries for part in (layer.weight, *further))
+        whole.append(replace(layer, further=tuple(further)) if thirds else layer)
+    return whole
 
 
 def _maskable(module: nn.Module, biases: bool) -> list[str]:

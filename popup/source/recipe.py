@@ -13,7 +13,7 @@ from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layers import Layer
 from popup.source.masks import COMPUTED, MASKS, share
 from popup.source.streams import Stream
-from popup.source.weights import SCALES, WEIGHTS, standard_deviation
+from popup.source.weights import SCALES, WEIGHTS, deviations
 
 GIVEN, SEARCH = "given", "search"
 BIASES = ("zero", SEARCH)
@@ -138,8 +138,8 @@ def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, pur
     if recipe.weights == GIVEN:
         raise UsageError(f"weights are 'given', so no seed draws those of {layer.name}: attach a network that has them "
                          f"with popup.attach(net, weights='given'), or use {', '.join(WEIGHTS)}")
-    deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
-    return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
+    scaled = deviations(layer, edges, p_l, recipe.k, recipe.scale, recipe.gain)
+    return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * scaled
 
 
 def redraw_purpose(turn: int) -> str:

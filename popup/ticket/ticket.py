@@ -16,7 +16,7 @@ from popup.search.methods import TICKET_METHODS, Method
 from popup.search.network import LayerDensity, Search, density_row, search_of
 from popup.search.parametrization import EdgeWeight, is_search_state
 from popup.search.settings import SearchSettings
-from popup.source.layers import find_layers, is_norm, owner
+from popup.source.layers import find_layers, is_norm, owner, with_further
 from popup.source.recipe import GIVEN, Recipe, draw_again
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
@@ -182,6 +182,8 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     layers: list[TicketLayer] = []
     for record in metadata["layers"]:
         layers.append(TicketLayer.unpack(record, tensors, recipe, layers[-1].layer if layers else None))
+    whole = with_further([layer.layer for layer in layers])
+    layers = [replace(layer, layer=found) for layer, found in zip(layers, whole, strict=True)]
     for layer in layers:
         if (layer.redraws is not None) != TICKET_METHODS[settings.method].redraws:
             raise ValueError(f"{layer.layer.name} {'lacks' if layer.redraws is None else 'has'} redraws, with the method "
