@@ -87,10 +87,13 @@ def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
     found = {}
     for layer in find_layers(net, biases):
         module, attribute = owner(net, layer.name)
-        weight = getattr(module, attribute).detach().float().cpu()
+        weight = getattr(module, attribute).detach()
+        if weight.is_meta:
+            raise UsageError(f"weights are 'given', and {layer.name} is on the device 'meta', where it has no values: give the "
+                             "network its weights before attaching")
         if not weight.isfinite().all():
             raise UsageError(f"{layer.name} has weights that are not finite: give it others before attaching")
-        found[layer.name] = weight.numpy().reshape(-1)
+        found[layer.name] = weight.float().cpu().numpy().reshape(-1)
     return found
 
 

@@ -102,6 +102,18 @@ class Search:
         """S_P, the ticket as it is now: for each layer one bool an edge."""
         return self.top([self.method.keys(*pair) for pair in self.pairs()], self.recipe.k)
 
+    def counts(self) -> list[int]:
+        """How many edges of each layer S_P has now. On "meta" scores have no values, and layer by layer it takes none."""
+        if self.settings.scope == "layer" and self.layers[0].values.is_meta:
+            return [layer.kept for layer in self.layers]
+        self.check_data()
+        return [int(mask.sum()) for mask in self.select()]
+
+    def check_data(self) -> None:
+        """A UsageError if a layer's source is on the device "meta"."""
+        for layer in self.layers:
+            layer.check_data()
+
     def gate(self, layer: EdgeWeight) -> torch.Tensor:
         """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask. A
         part that is computed anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of
@@ -230,8 +242,8 @@ def penalty(net: nn.Module) -> torch.Tensor:
 def densities(net: nn.Module) -> list[LayerDensity]:
     """One row a layer, with what S_P keeps now (under a global scope it moves between the layers)."""
     search = search_of(net)
-    return [density_row(layer.layer, layer.p_l, layer.count, int(mask.sum()))
-            for layer, mask in zip(search.layers, search.select(), strict=True)]
+    return [density_row(layer.layer, layer.p_l, layer.count, kept)
+            for layer, kept in zip(search.layers, search.counts(), strict=True)]
 
 
 def density_row(layer: Layer, p_l: float, edges: int, kept: int) -> LayerDensity:

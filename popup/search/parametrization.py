@@ -91,10 +91,22 @@ class EdgeWeight(nn.Module):
             self.register_buffer("mark", self._mark(weight.device), persistent=False)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> EdgeWeight:
-        """What torch moves and converts a module by."""
-        for name in self.SOURCE:
-            setattr(self, name, fn(getattr(self, name)))
+        """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
+        try:
+            moved = {name: fn(getattr(self, name)) for name in self.SOURCE}
+        except NotImplementedError:
+            self.check_data()
+            raise
+        if not moved["values"].is_meta:
+            self.check_data()
+        vars(self).update(moved)
         return super()._apply(fn, recurse)
+
+    def check_data(self) -> None:
+        """A UsageError if the source is on the device "meta"."""
+        if self.values.is_meta:
+            raise UsageError(f"{self.layer.name} was attached on (or moved to) the device 'meta', where tensors have no values, "
+                             "and so its source is lost: put the network on a device that has data first, and then attach it")
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
@@ -108,6 +120,7 @@ class EdgeWeight(nn.Module):
 
     def source(self) -> LayerSource:
         """The layer as it was drawn first."""
+        self.check_data()
         drawn = LayerSource(self.layer, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
         return replace(drawn, values=self._first) if self._first is not None else drawn
 
@@ -179,6 +192,7 @@ class EdgeWeight(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
         if self._fingerprint is None:
+            self.check_data()
             values = self.values.cpu().numpy() if self._first is None else self._first
             parts = hashlib.sha256(str(self.layer.shape).encode())
             for array in (self.gaps.cpu().numpy(), values):

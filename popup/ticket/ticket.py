@@ -130,6 +130,7 @@ def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     """The ticket that an attached network holds now. `about`: what to record with it, as JSON values."""
     search = search_of(net)
+    search.check_data()
     layers = tuple(_layer(search, layer, mask.cpu().numpy())
                    for layer, mask in zip(search.layers, search.select(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
