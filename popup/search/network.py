@@ -18,6 +18,7 @@ from popup.search.parametrization import EdgeWeight
 from popup.search.schedule import k_at
 from popup.search.select import SCOPES, Bracket
 from popup.search.settings import SearchSettings
+from popup.search.states import check_states
 from popup.source.layers import Layer, owner
 from popup.source.recipe import Recipe, kept_edges
 
@@ -186,12 +187,9 @@ class Search:
         self.method.restored(self)
 
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
-        """Hook of the network, called before a state_dict is loaded: refuse scores of another source while nothing is changed."""
-        for layer in self.layers:
-            path, _, name = layer.layer.name.rpartition(".")
-            key = f"{prefix}{path}{path and '.'}parametrizations.{name}.0._extra_state"
-            if isinstance(state.get(key), torch.Tensor):
-                layer.check_state(state[key])
+        """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while
+        nothing is changed."""
+        check_states(self.layers, module, state, prefix)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""

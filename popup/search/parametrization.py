@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
 
 
-def is_search_state(name: str) -> bool:
-    """Whether an entry of a state_dict is the search's own, beside its scores."""
-    path, _, last = name.rpartition(".")
-    return ".parametrizations." in f".{path}." and (last == "_extra_state" or last.startswith(MEMORY))
-
-
 class SelectEdges(torch.autograd.Function):
     """Forward: W * gate at the edges, 0 elsewhere. Backward: ds = (dL/dW_eff * W) * slope(s) on all edges."""
 

@@ -14,8 +14,9 @@ from torch import nn
 
 from popup.search.methods import TICKET_METHODS, Method
 from popup.search.network import LayerDensity, Search, density_row, search_of
-from popup.search.parametrization import EdgeWeight, is_search_state
+from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings
+from popup.search.states import is_search_state
 from popup.source.layers import find_layers, is_norm, owner, with_further
 from popup.source.recipe import GIVEN, Recipe, draw_again
 from popup.ticket import contents, file
