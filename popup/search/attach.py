@@ -40,9 +40,9 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
     p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
-    that `net` has there, unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias is a
-    layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at 1,
-    other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
+    that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
+    is a layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at
+    1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
     allowed.
     """
     _check_given(er_p, density, mask, masks)
