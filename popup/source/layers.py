@@ -3,6 +3,7 @@ holds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,6 +18,9 @@ from popup.errors import UsageError
 MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+GAIN = re.compile(r"layer_?scale|res_?scale|res_?weight|rezero|gamma|gain|(^|_)ls_?\d*$|(^|_)lambda_?\d+$")
+PLACE = re.compile(r"token|(^|_)pos")  # what is added to activations, not multiplied with
+TINY = 1.01e-2                         # 1e-2 in bf16 and fp16 is a little more
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias
 
 
@@ -154,11 +158,24 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_gain(name: str) -> bool:
-    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma).
+    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma), which its
+    own name or that of its module says.
 
     Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
     """
-    return any(word in name.lower() for word in ("layer_scale", "gamma", "gain"))
+    return any(GAIN.search(part) for part in _last_words(name))
+
+
+def is_tiny(parameter: torch.Tensor) -> bool:
+    """Whether it is one value that is near 0 and not 0, as gains start whatever their name. On "meta" nobody knows."""
+    if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+        return False
+    first = parameter.detach().flatten()[0]
+    return 0 < abs(float(first)) <= TINY and bool((parameter == first).all())
+
+
+def _last_words(name: str) -> list[str]:
+    return name.lower().split(".")[-2:]
 
 
 def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
@@ -166,17 +183,19 @@ def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
     recurrent layers, ...), each with its number of weights."""
     names = {layer.name for layer in layers}
     return {name: parameter.numel() for name, parameter in net.named_parameters()
-            if name not in names and not is_vector(parameter)}
+            if name not in names and not is_vector(parameter) and frozen_at(name, parameter, False) is None}
 
 
-def frozen_at(module: nn.Module, name: str, parameter: torch.Tensor) -> float | None:
-    """The value that `freeze` gives a parameter of `module`: 0 for biases, 1 for norms' and blocks' gains; None: its own."""
-    norm = is_norm(module)
-    if not norm and not is_vector(parameter):
-        return None
-    if name.endswith("bias"):
-        return 0.0
-    return 1.0 if is_gain(name) or (norm and name == "weight") else None
+def frozen_at(name: str, parameter: torch.Tensor, norm: bool, slope: bool = False) -> float | None:
+    """The value that `freeze` gives a parameter, and that a ticket's must have: 0 for biases, 1 for norms' and blocks' gains;
+    None: its own. `norm`: whether its module normalises. `slope`: whether it may be an activation's, which starts small too."""
+    attribute, small = name.rpartition(".")[2], norm or is_vector(parameter)
+    if attribute.endswith("bias"):
+        return 0.0 if small else None
+    if small and (is_gain(name) or (norm and attribute == "weight")):
+        return 1.0
+    placed = any(PLACE.search(part) for part in _last_words(name))
+    return 1.0 if not slope and not placed and is_tiny(parameter) else None
 
 
 def is_vector(tensor: torch.Tensor) -> bool:
@@ -186,12 +205,13 @@ def is_vector(tensor: torch.Tensor) -> bool:
 
 def freeze(net: nn.Module) -> None:
     """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are: a matrix too, whatever it is called (it projects, or is added to attention)."""
-    for module in net.modules():
-        if is_norm(module) and hasattr(module, "reset_running_stats"):
+    stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention)."""
+    for path, module in net.named_modules():
+        norm, slope, weights = is_norm(module), isinstance(module, nn.PReLU), _maskable(module, False)
+        if norm and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
         for name, parameter in module.named_parameters(recurse=False):
             parameter.requires_grad_(False)
-            value = frozen_at(module, name, parameter)
+            value = None if name in weights else frozen_at(f"{path}.{name}", parameter, norm, slope)
             if value is not None:
                 parameter.data.fill_(value)
