@@ -21,6 +21,7 @@ from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
+from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.layers import Layer, find_layers, freeze, left_out, owner
 from popup.source.masks import given_edges
@@ -119,7 +120,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     source = draw_source(recipe, layers, given, weights, edges)
     _tell_left_out(net, layers)
     search = Search(recipe, settings)
-    freeze(net)
+    values = freeze(net)
     orders = [tuple(owner(net, layer.layer.name)[0]._parameters) for layer in source]
     for layer, order in zip(source, orders, strict=True):
         _attach_layer(net, search, layer, order)
@@ -127,6 +128,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
+    search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
     return net
 

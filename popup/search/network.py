@@ -19,6 +19,7 @@ from popup.search.schedule import k_at
 from popup.search.select import SCOPES, Bracket
 from popup.search.settings import SearchSettings
 from popup.search.states import check_states
+from popup.search.untouched import Untouched
 from popup.source.layers import Layer, owner
 from popup.source.recipe import Recipe, kept_edges
 
@@ -54,6 +55,8 @@ class Search:
         self._pass: list[torch.Tensor] | None = None
         self._trained: list[torch.Tensor] | None = None  # the gates of the last pass with gradients
         self._hidden = False                             # whether the last pass was one of training mode without gradients
+        self._loads = False                              # whether what is being loaded is a search
+        self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def add(self, net: nn.Module, layer: EdgeWeight) -> None:
@@ -107,13 +110,8 @@ class Search:
         """How many edges of each layer S_P has now. On "meta" scores have no values, and layer by layer it takes none."""
         if self.settings.scope == "layer" and self.layers[0].values.is_meta:
             return [layer.kept for layer in self.layers]
-        self.check_data()
+        self.layers[0].check_data()
         return [int(mask.sum()) for mask in self.select()]
-
-    def check_data(self) -> None:
-        """A UsageError if a layer's source is on the device "meta"."""
-        for layer in self.layers:
-            layer.check_data()
 
     def gate(self, layer: EdgeWeight) -> torch.Tensor:
         """What one layer's weights are multiplied by [edges]: this pass's gate, or outside a pass the ticket's fresh mask. A
@@ -189,10 +187,12 @@ class Search:
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
         """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while
         nothing is changed."""
-        check_states(self.layers, module, state, prefix)
+        self._loads = check_states(self.layers, module, state, prefix)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""
+        if self._loads:
+            self.untouched.renew(module, self.scores())
         self.resume(self.steps, self.progress)
 
     def memory(self) -> dict[str, torch.Tensor]:

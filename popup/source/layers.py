@@ -203,15 +203,20 @@ def is_vector(tensor: torch.Tensor) -> bool:
     return sum(side > 1 for side in tensor.shape) <= 1
 
 
-def freeze(net: nn.Module) -> None:
+def freeze(net: nn.Module) -> dict[str, float]:
     """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention)."""
+    stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention).
+    Returns what was set, by name."""
+    values = {}
     for path, module in net.named_modules():
         norm, slope, weights = is_norm(module), isinstance(module, nn.PReLU), _maskable(module, False)
         if norm and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
         for name, parameter in module.named_parameters(recurse=False):
             parameter.requires_grad_(False)
-            value = None if name in weights else frozen_at(f"{path}.{name}", parameter, norm, slope)
+            full = f"{path}.{name}" if path else name
+            value = None if name in weights else frozen_at(full, parameter, norm, slope)
             if value is not None:
                 parameter.data.fill_(value)
+                values[full] = value
+    return values

@@ -129,9 +129,12 @@ def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 
 
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
-    """The ticket that an attached network holds now. `about`: what to record with it, as JSON values."""
+    """The ticket that an attached network holds now. `about`: what to record with it, as JSON values. Raises UsageError, with
+    its name, for a parameter that is no score and that something has changed since attach."""
     search = search_of(net)
-    search.check_data()
+    for layer in search.layers:
+        layer.check_data()
+    search.untouched.check(net, search.scores())
     layers = tuple(_layer(search, layer, mask.cpu().numpy())
                    for layer, mask in zip(search.layers, search.select(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
