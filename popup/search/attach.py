@@ -23,6 +23,7 @@ from popup.search.network import ATTRIBUTE, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.search import Search
 from popup.search.settings import SearchSettings, first_scores
+from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.layers import Layer, find_layers, freeze, left_out, owner
 from popup.source.masks import given_edges
@@ -42,9 +43,9 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
     p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
-    that `net` has there, unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias is a
-    layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at 1,
-    other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
+    that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
+    is a layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at
+    1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
     allowed.
     """
     _check_given(er_p, density, mask, masks)
@@ -89,10 +90,13 @@ def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
     found = {}
     for layer in find_layers(net, biases):
         module, attribute = owner(net, layer.name)
-        weight = getattr(module, attribute).detach().float().cpu()
+        weight = getattr(module, attribute).detach()
+        if weight.is_meta:
+            raise UsageError(f"weights are 'given', and {layer.name} is on the device 'meta', where it has no values: give the "
+                             "network its weights before attaching")
         if not weight.isfinite().all():
             raise UsageError(f"{layer.name} has weights that are not finite: give it others before attaching")
-        found[layer.name] = weight.numpy().reshape(-1)
+        found[layer.name] = weight.float().cpu().numpy().reshape(-1)
     return found
 
 
@@ -119,12 +123,13 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     _tell_left_out(net, layers)
     _try_method(settings)
     search = Search(recipe, settings)
-    freeze(net)
+    values = freeze(net)
     _attach_layers(net, search, source)
     search.hooks = [net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
+    search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
     return net
 

@@ -53,10 +53,22 @@ class LayerState(nn.Module):
         self.kept_weight = KeptWeight()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
-        """What torch moves and converts a module by."""
-        for name in self.SOURCE:
-            setattr(self, name, fn(getattr(self, name)))
+        """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
+        try:
+            moved = {name: fn(getattr(self, name)) for name in self.SOURCE}
+        except NotImplementedError:
+            self.check_data()
+            raise
+        if not moved["values"].is_meta:
+            self.check_data()
+        vars(self).update(moved)
         return super()._apply(fn, recurse)
+
+    def check_data(self) -> None:
+        """A UsageError if the source is on the device "meta"."""
+        if self.values.is_meta:
+            raise UsageError(f"{self.layer.name} was attached on (or moved to) the device 'meta', where tensors have no values, "
+                             "and so its source is lost: put the network on a device that has data first, and then attach it")
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
@@ -70,6 +82,7 @@ class LayerState(nn.Module):
 
     def source(self) -> LayerSource:
         """The layer as it was drawn first."""
+        self.check_data()
         return LayerSource(self.layer, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
 
     @property
@@ -160,6 +173,7 @@ class LayerState(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
         if self._fingerprint is None:
+            self.check_data()
             parts = hashlib.sha256(str(self.layer.shape).encode())
             for array in (self.gaps.cpu().numpy(), self.values.cpu().numpy()):
                 parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)

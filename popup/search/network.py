@@ -61,8 +61,8 @@ def penalty(net: nn.Module) -> torch.Tensor:
 def densities(net: nn.Module) -> list[LayerDensity]:
     """One row a layer, with what S_P keeps now (under a global scope it moves between the layers)."""
     search = search_of(net)
-    return [density_row(layer.layer, layer.p_l, layer.count, int(mask.sum()))
-            for layer, mask in zip(search.layers, search.select(), strict=True)]
+    return [density_row(layer.layer, layer.p_l, layer.count, kept)
+            for layer, kept in zip(search.layers, search.counts(), strict=True)]
 
 
 def density_row(layer: Layer, p_l: float, edges: int, kept: int) -> LayerDensity:

@@ -8,16 +8,10 @@ import torch
 
 from popup.errors import UsageError
 from popup.search.gate import Gate
-from popup.search.layer_state import MEMORY, LayerState
+from popup.search.layer_state import LayerState
 from popup.search.search import Search
 from popup.source import edges
 from popup.source.recipe import LayerSource
-
-
-def is_search_state(name: str) -> bool:
-    """Whether an entry of a state_dict is the search's own, beside its scores."""
-    path, _, last = name.rpartition(".")
-    return ".parametrizations." in f".{path}." and (last == "_extra_state" or last.startswith(MEMORY))
 
 
 class SelectEdges(torch.autograd.Function):

@@ -17,6 +17,8 @@ from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
 from popup.search.settings import SearchSettings
+from popup.search.states import check_states
+from popup.search.untouched import Untouched
 from popup.source.recipe import Recipe
 
 
@@ -31,6 +33,8 @@ class Search(SearchState):
         self._pass: list[Gate] | None = None
         self._trained: list[Gate] | None = None  # the gates of the last pass with gradients
         self._hidden = False                     # whether the last pass was one of training mode without gradients
+        self._loads = False                      # whether what is being loaded is a search
+        self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def check_owners(self, net: nn.Module) -> None:
@@ -53,6 +57,13 @@ class Search(SearchState):
     def codes(self) -> list[torch.Tensor]:
         """The ticket as it is now: for each layer a code an edge, of the method's book."""
         return [self.method.codes(*pair, mask) for pair, mask in zip(self.pairs(), self.select(), strict=True)]
+
+    def counts(self) -> list[int]:
+        """How many edges of each layer S_P has now. On "meta" scores have no values, and layer by layer it takes none."""
+        if self.settings.scope == "layer" and self.layers[0].values.is_meta:
+            return [layer.kept for layer in self.layers]
+        self.layers[0].check_data()
+        return [int(mask.sum()) for mask in self.select()]
 
     def ticket_gates(self) -> list[Gate]:
         """What a pass uses that is to compute the ticket."""
@@ -124,15 +135,14 @@ class Search(SearchState):
             layer.redraw_as_remembered()
 
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
-        """Hook of the network, called before a state_dict is loaded: refuse scores of another source while nothing is changed."""
-        for layer in self.layers:
-            path, _, name = layer.layer.name.rpartition(".")
-            key = f"{prefix}{path}{path and '.'}parametrizations.{name}.0._extra_state"
-            if isinstance(state.get(key), torch.Tensor):
-                layer.check_state(state[key])
+        """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while
+        nothing is changed."""
+        self._loads = check_states(self.layers, module, state, prefix)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""
+        if self._loads:
+            self.untouched.renew(module, self.scores())
         self.resume(self.steps, self.progress)
 
 

@@ -89,17 +89,17 @@ class Factors(Book):
     factors: tuple[float, ...] = (0.0, 1.0)
 
     def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
-        return self._of(weights.values, codes, torch.where, lambda: weights.values.new_tensor(self.factors)[codes.long()])
+        return self._of(weights.values, codes, torch.where)
 
     def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
-        chosen = codes[places]
-        return self._of(weights.values.numpy()[places], chosen, np.where, lambda: np.float32(self.factors)[chosen])
+        return self._of(weights.values.numpy()[places], codes[places], np.where)
 
-    def _of(self, values: Array, codes: Array, where: Callable[..., Array], factors: Callable[[], Array]) -> Array:
+    def _of(self, values: Array, codes: Array, where: Callable[..., Array]) -> Array:
         """By torch, or for a few edges by numpy, whose calls take a fraction of torch's."""
-        if self.codes == 2:
-            return where(codes, values, 0)
-        return where(codes != 0, values * factors(), 0)
+        found = where(codes if self.codes == 2 else codes == 1, values * self.factors[1] if self.factors[1] != 1 else values, 0)
+        for code, factor in enumerate(self.factors[2:], 2):
+            found = where(codes == code, values * factor, found)
+        return found
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "factors": list(self.factors)}

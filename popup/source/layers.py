@@ -3,7 +3,9 @@ holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -16,6 +18,9 @@ from popup.errors import UsageError
 MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+GAIN = re.compile(r"layer_?scale|res_?scale|res_?weight|rezero|gamma|gain|(^|_)ls_?\d*$|(^|_)lambda_?\d+$")
+PLACE = re.compile(r"token|(^|_)pos")  # what is added to activations, not multiplied with
+TINY = 1.01e-2                         # 1e-2 in bf16 and fp16 is a little more
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias
 
 
@@ -26,7 +31,8 @@ class Layer:
 
     name: str
     shape: tuple[int, ...]
-    weight: Layer | None = None  # of a bias: the weight whose outputs it is added to
+    weight: Layer | None = None      # of a bias: the weight whose outputs it is added to
+    further: tuple[Layer, ...] = ()  # of a bias that is one for three weights: those of its second and last third
 
     @property
     def entries(self) -> int:
@@ -37,6 +43,11 @@ class Layer:
     def fan_in(self) -> int:
         """The entries that feed one output neuron or channel; a bias has its weight's."""
         return prod(self.shape[1:]) if self.weight is None else self.weight.fan_in
+
+    @property
+    def weights(self) -> tuple[Layer, ...]:
+        """The weights whose deviations its equal parts have: itself; of a bias those that it is added to the outputs of."""
+        return self.weight or self, *self.further
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -71,7 +82,7 @@ def find_layers(net: nn.Module, biases: bool = False) -> list[Layer]:
         raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
     _refuse_other_ties(net, seen)
     _refuse_lazy(net)
-    return layers
+    return with_further(layers)
 
 
 def weight_of(name: str, before: Layer | None) -> Layer | None:
@@ -80,6 +91,18 @@ def weight_of(name: str, before: Layer | None) -> Layer | None:
         return None
     (path, _, attribute), (module, _, weight) = name.rpartition("."), before.name.rpartition(".")
     return before if path == module and BIAS_OF.get(weight) == attribute else None
+
+
+def with_further(layers: Sequence[Layer]) -> list[Layer]:
+    """The `layers`, the bias of attention with separate projections (kdim, vdim) with the weights of keys and values too."""
+    found = {layer.name: layer for layer in layers}
+    whole = []
+    for layer in layers:
+        path = layer.weight.name.removesuffix("q_proj_weight") if layer.weight else ""
+        further = [found.get(f"{path}{name}") for name in ("k_proj_weight", "v_proj_weight")]
+        thirds = layer.weight and all(part and 3 * part.shape[0] == layer.entries for part in (layer.weight, *further))
+        whole.append(replace(layer, further=tuple(further)) if thirds else layer)
+    return whole
 
 
 def _maskable(module: nn.Module, biases: bool) -> list[str]:
@@ -135,11 +158,24 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_gain(name: str) -> bool:
-    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma).
+    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma), which its
+    own name or that of its module says.
 
     Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
     """
-    return any(word in name.lower() for word in ("layer_scale", "gamma", "gain"))
+    return any(GAIN.search(part) for part in _last_words(name))
+
+
+def is_tiny(parameter: torch.Tensor) -> bool:
+    """Whether it is one value that is near 0 and not 0, as gains start whatever their name. On "meta" nobody knows."""
+    if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+        return False
+    first = parameter.detach().flatten()[0]
+    return 0 < abs(float(first)) <= TINY and bool((parameter == first).all())
+
+
+def _last_words(name: str) -> list[str]:
+    return name.lower().split(".")[-2:]
 
 
 def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
@@ -147,17 +183,19 @@ def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
     recurrent layers, ...), each with its number of weights."""
     names = {layer.name for layer in layers}
     return {name: parameter.numel() for name, parameter in net.named_parameters()
-            if name not in names and not is_vector(parameter)}
+            if name not in names and not is_vector(parameter) and frozen_at(name, parameter, False) is None}
 
 
-def frozen_at(module: nn.Module, name: str, parameter: torch.Tensor) -> float | None:
-    """The value that `freeze` gives a parameter of `module`: 0 for biases, 1 for norms' and blocks' gains; None: its own."""
-    norm = is_norm(module)
-    if not norm and not is_vector(parameter):
-        return None
-    if name.endswith("bias"):
-        return 0.0
-    return 1.0 if is_gain(name) or (norm and name == "weight") else None
+def frozen_at(name: str, parameter: torch.Tensor, norm: bool, slope: bool = False) -> float | None:
+    """The value that `freeze` gives a parameter, and that a ticket's must have: 0 for biases, 1 for norms' and blocks' gains;
+    None: its own. `norm`: whether its module normalises. `slope`: whether it may be an activation's, which starts small too."""
+    attribute, small = name.rpartition(".")[2], norm or is_vector(parameter)
+    if attribute.endswith("bias"):
+        return 0.0 if small else None
+    if small and (is_gain(name) or (norm and attribute == "weight")):
+        return 1.0
+    placed = any(PLACE.search(part) for part in _last_words(name))
+    return 1.0 if not slope and not placed and is_tiny(parameter) else None
 
 
 def is_vector(tensor: torch.Tensor) -> bool:
@@ -165,14 +203,20 @@ def is_vector(tensor: torch.Tensor) -> bool:
     return sum(side > 1 for side in tensor.shape) <= 1
 
 
-def freeze(net: nn.Module) -> None:
+def freeze(net: nn.Module) -> dict[str, float]:
     """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are: a matrix too, whatever it is called (it projects, or is added to attention)."""
-    for module in net.modules():
-        if is_norm(module) and hasattr(module, "reset_running_stats"):
+    stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention).
+    Returns what was set, by name."""
+    values = {}
+    for path, module in net.named_modules():
+        norm, slope, weights = is_norm(module), isinstance(module, nn.PReLU), _maskable(module, False)
+        if norm and hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
         for name, parameter in module.named_parameters(recurse=False):
             parameter.requires_grad_(False)
-            value = frozen_at(module, name, parameter)
+            full = f"{path}.{name}" if path else name
+            value = None if name in weights else frozen_at(full, parameter, norm, slope)
             if value is not None:
                 parameter.data.fill_(value)
+                values[full] = value
+    return values

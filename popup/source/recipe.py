@@ -13,7 +13,7 @@ from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layers import Layer
 from popup.source.masks import COMPUTED, MASKS, share
 from popup.source.streams import Stream
-from popup.source.weights import SCALES, WEIGHTS, standard_deviation
+from popup.source.weights import SCALES, WEIGHTS, deviations
 
 GIVEN, SEARCH = "given", "search"
 BIASES = ("zero", SEARCH)
@@ -121,8 +121,27 @@ def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | Non
     """
     edges = draw_edges(recipe, layer, p_l) if edges is None else edges
     if recipe.weights == GIVEN and given is not None:
-        return LayerSource(layer, p_l, edges, given.reshape(-1)[edges].astype(np.float32))
+        values = given.reshape(-1)[edges].astype(np.float32)
+        _refuse_zeros(recipe, layer, values, given)
+        return LayerSource(layer, p_l, edges, values)
     return LayerSource(layer, p_l, edges, draw_values(recipe, layer, p_l, edges))
+
+
+def _refuse_zeros(recipe: Recipe, layer: Layer, values: np.ndarray, given: np.ndarray) -> None:
+    """A UsageError if the `values` of edges, out of the layer's `given` weights, have a 0: counted as kept, it would be in no
+    use."""
+    zeros = len(values) - np.count_nonzero(values)
+    if not zeros:
+        return
+    if not given.astype(np.float32).any():
+        remedy = "has no other weight: initialise it, or use " + ("bias='zero'" if layer.weight else "weights='signed_constant'")
+    elif recipe.mask == GIVEN:
+        remedy = f"needs a mask without these: masks[{layer.name!r}] & (weight != 0)"
+    else:
+        remedy = ("keeps to its own edges with mask='given', masks={layer.name: net.get_parameter(layer.name) != 0 for layer in "
+                  f"popup.source.find_layers(net{', True' * recipe.searches_biases})}} in place of er_p and density")
+    raise UsageError(f"weights are 'given', and {layer.name} has the weight 0 at {zeros} of its {len(values)} edges, and "
+                     f"{remedy}")
 
 
 def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
@@ -138,8 +157,8 @@ def draw_values(recipe: Recipe, layer: Layer, p_l: float, edges: np.ndarray, pur
     if recipe.weights == GIVEN:
         raise UsageError(f"weights are 'given', so no seed draws those of {layer.name}: attach a network that has them "
                          f"with popup.attach(net, weights='given'), or use {', '.join(WEIGHTS)}")
-    deviation = standard_deviation(layer, p_l, recipe.k, recipe.scale, recipe.gain)
-    return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * np.float32(deviation)
+    scaled = deviations(layer, edges, p_l, recipe.k, recipe.scale, recipe.gain)
+    return WEIGHTS[recipe.weights](Stream(recipe.seed, purpose, layer.name), layer.entries, edges) * scaled
 
 
 def redraw_purpose(turn: int) -> str:

@@ -70,3 +70,10 @@ def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: flo
         raise UsageError(f"gain is {gain!r}: the weights of {layer.name} would have a standard deviation of "
                          f"{deviation:g}, outside what float32 holds; use one near sqrt(2)")
     return deviation
+
+
+def deviations(layer: Layer, edges: np.ndarray, p_l: float, k: float, scale: str, gain: float) -> np.ndarray:
+    """`standard_deviation` of each of the `edges` as float32, or [1] where it is one for all: a bias of several weights has in
+    each part the fan_in of that part's own, and everywhere its own p_l."""
+    found = np.array([standard_deviation(weight, p_l, k, scale, gain) for weight in layer.weights], dtype=np.float32)
+    return found if len(found) == 1 else found[edges // (layer.entries // len(found))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from torch import nn
 from popup.search.layer_state import LayerState
 from popup.search.methods import TICKET_METHODS
 from popup.search.network import LayerDensity, density_row, search_of
-from popup.search.parametrization import is_search_state
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
+from popup.search.states import is_search_state
 from popup.source.books import Book, Drawn
-from popup.source.layers import find_layers, is_norm, owner
+from popup.source.layers import find_layers, is_norm, owner, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
@@ -132,8 +132,12 @@ def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 
 
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
-    """The ticket that an attached network holds now. `about`: what to record with it, as JSON values."""
+    """The ticket that an attached network holds now. `about`: what to record with it, as JSON values. Raises UsageError, with
+    its name, for a parameter that is no score and that something has changed since attach."""
     search = search_of(net)
+    for layer in search.layers:
+        layer.check_data()
+    search.untouched.check(net, search.scores())
     layers = tuple(_layer(search, layer, codes.cpu().numpy())
                    for layer, codes in zip(search.layers, search.codes(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
@@ -186,6 +190,8 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     layers: list[TicketLayer] = []
     for record in metadata["layers"]:
         layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].layer if layers else None))
+    whole = with_further([layer.layer for layer in layers])
+    layers = [replace(layer, layer=found) for layer, found in zip(layers, whole, strict=True)]
     contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers],
                              [len(layer.codes) for layer in layers])
     constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from popup.search.settings import SearchSettings
-from popup.source.layers import is_gain, is_vector
+from popup.source.layers import frozen_at
 from popup.source.recipe import kept_edges
 from popup.ticket.ticket import Ticket
 
@@ -45,7 +44,7 @@ def verify(ticket: Ticket) -> Verification:
     names, kept = [layer.layer.name for layer in ticket.layers], [layer.kept for layer in ticket.layers]
     wrong = () if foreign else miscounted(ticket.settings, names, kept, wanted)
     edges = sum(len(layer.codes) for layer in ticket.layers)
-    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), wrong, _trained(others))
+    return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), wrong, _trained(ticket))
 
 
 def _within(weight: np.ndarray, edges: np.ndarray, values: np.ndarray) -> bool:
@@ -65,20 +64,15 @@ def miscounted(settings: SearchSettings, names: Sequence[str], kept: Sequence[in
     return tuple(few if sum(kept) == sum(wanted) else ["the whole network", *few])
 
 
-def _trained(others: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+def _trained(ticket: Ticket) -> tuple[str, ...]:
     """The parameters that attach sets and that have other values: a norm's weight is known by a bias of its shape, or by running
-    statistics, beside it."""
-    found = []
+    statistics, beside it. A buffer may have any value, unless its name says that it is none."""
+    found, others = [], ticket.others()
     for name, tensor in others.items():
         path, dot, attribute = name.rpartition(".")
         beside = [others.get(f"{path}{dot}{other}") for other in ("bias", "running_mean", "weight")]
         norm = any(other is not None and other is not tensor and other.shape == tensor.shape for other in beside)
-        if attribute.endswith("bias") and (norm or is_vector(tensor)):
-            wanted = 0.0
-        elif (is_gain(attribute) and is_vector(tensor)) or (attribute == "weight" and norm):
-            wanted = 1.0
-        else:
-            continue
-        if not bool((tensor == wanted).all()):
+        wanted = frozen_at(name, tensor, norm, slope=attribute == "weight" or name in ticket.statistics)
+        if wanted is not None and not bool((tensor == wanted).all()):
             found.append(name)
     return tuple(found)

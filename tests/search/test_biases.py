@@ -5,10 +5,24 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri
 from torch import nn
 
 from models import MODELS
-from popup import TicketError, UsageError, attach, densities, detach, extract, load, merge, scores, verify
+from popup import (
+    SearchSettings,
+    TicketError,
+    UsageError,
+    advance,
+    attach,
+    densities,
+    detach,
+    extract,
+    load,
+    merge,
+    scores,
+    verify,
+)
 from popup.lab.commands.command import main
 from popup.lab.report.comparison import settings
 from popup.lab.report.results import read_directory
@@ -16,6 +30,7 @@ from popup.lab.runs.controls import CONTROLS
 from popup.search.network import search_of
 from popup.source import Layer, Recipe, draw_layer, find_layers
 from popup.source.densities import DENSITIES
+from popup.source.streams import Stream
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove
 
@@ -156,3 +171,50 @@ def test_a_sweep_with_biases_its_controls_and_the_commands_about_its_ticket(tmp_
 def test_a_criterion_that_ranks_weights_has_no_biases():
     with pytest.raises(UsageError, match="bias is 'search' and mask is 'snip', which ranks weights alone"):
         Recipe(mask="snip", bias="search")
+
+
+def separate(**options):
+    return attach(nn.MultiheadAttention(8, 2, kdim=3, vdim=5), **{"er_p": 0.9, "k": 0.5, "bias": "search", "seed": 4, **options})
+
+
+@pytest.mark.parametrize("scale", ["final", "edges", "none", "unit"])
+@pytest.mark.parametrize("weights", ["signed_constant", "kaiming_normal"])
+def test_each_third_of_separate_projections_bias_has_the_deviation_of_its_own_weight(weights, scale):
+    net = separate(weights=weights, scale=scale, er_p=1.0)
+    layers = {layer.layer.name: layer for layer in search_of(net).layers}
+    stream = Stream(4, "weights", "in_proj_bias")
+    drawn = np.where(stream.bits(24), 1, -1) if weights == "signed_constant" else ndtri((stream.words32(24) + 0.5) / 2**32)
+    share = {"final": 0.5, "edges": 1.0, "none": 1.0, "unit": None}[scale]
+    for place, (name, fan_in) in enumerate((("q", 8), ("k", 3), ("v", 5))):
+        deviation = sqrt(2) / sqrt(fan_in * share if share else 1)
+        part = slice(8 * place, 8 * place + 8)
+        assert layers["in_proj_bias"].values[part].numpy() == pytest.approx(drawn[part] * deviation, rel=1e-6)
+        if weights == "signed_constant":
+            assert layers["in_proj_bias"].values[part].abs().unique() == layers[f"{name}_proj_weight"].values.abs().unique()
+
+
+@pytest.mark.parametrize("options", [{}, {"density": "erk"}, {"mask": "exact", "scope": "global"},
+                                     {"search": SearchSettings("iterand", redraw_every=1, redraw_rate=0.5)}])
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_ticket_of_separate_projections_gives_the_network_again(options, embed, tmp_path):
+    net = separate(**options)
+    for step in range(3):
+        advance(net, (step + 1) / 3)
+    ticket = load(extract(net).save(tmp_path / "t", embed_weights=embed))
+    assert verify(ticket).holds and ticket.layers[1].layer == find_layers(nn.MultiheadAttention(8, 2, kdim=3, vdim=5), True)[1]
+    assert [part.shape for part in ticket.layers[1].layer.weights] == [(8, 8), (8, 3), (8, 5)]
+    merged = merge(net).state_dict()
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in ticket.state_dict().items())
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_ticket_of_before_the_thirds_differed_is_read_as_it_was_drawn(embed, tmp_path):
+    """Its whole bias has the deviation of the query's weight."""
+    net = separate(er_p=1.0)
+    bias = search_of(net).layers[1]
+    bias.values.copy_(bias.values.sign() * bias.values[0].abs())
+    path = extract(net).save(tmp_path / "t", embed_weights=embed)
+    ticket = load(path)
+    kept = ticket.state_dict()["in_proj_bias"]
+    assert torch.equal(kept, merge(net).in_proj_bias) and kept.abs().unique().numel() == 2 and verify(ticket).holds
+    assert ticket.save(tmp_path / "again", embed_weights=embed).read_bytes() == path.read_bytes()

@@ -79,3 +79,14 @@ def test_sources_of_one_seed_at_two_densities_are_nested_and_agree_in_sign():
     among = np.searchsorted(large.edges, small.edges)
     assert np.array_equal(large.edges[among], small.edges)
     assert np.array_equal(np.sign(large.values[among]), np.sign(small.values))
+
+
+def test_an_edge_has_a_weight_that_is_given_and_not_zero():
+    given = np.arange(12.0) - 5  # the sixth is 0
+    recipe, layer = Recipe(weights="given"), Layer("a", (3, 4))
+    with pytest.raises(UsageError, match="a has the weight 0 at 1 of its 12 edges"):
+        draw_layer(recipe, layer, 1.0, given)
+    edges = np.flatnonzero(given)
+    assert np.array_equal(draw_layer(recipe, layer, 11 / 12, given, edges).values, given[edges].astype(np.float32))
+    with pytest.raises(UsageError, match="a has the weight 0 at 11 of its 11 edges, and has no other weight"):
+        draw_layer(recipe, layer, 11 / 12, np.full(12, 1e-60), edges)  # of float64: none that float32 has

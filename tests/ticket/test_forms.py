@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import models
-from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
+import popup
+from popup import Ticket, UsageError, attach, densities, extract, load, merge, scores, verify
 from popup.lab.training.training import fit
 from popup.search.network import search_of
 from popup.ticket import coding
@@ -93,15 +94,52 @@ def test_given_weights_are_the_networks_own(tmp_path):
         assert torch.equal(layer.values, before[layer.layer.name].flatten()[layer.flat_edges()])
 
 
-def test_a_run_on_given_weights_is_proven_even_if_some_are_zero():
+def pruned():
     net = models.mlp(IMAGE, 4, (32,))
     net[1].weight.data[:, ::7] = 0
-    attach(net, er_p=0.5, weights="given")
+    return net
+
+
+def test_a_run_on_the_weights_of_a_pruned_network_is_proven_and_counts_what_is_in_use():
+    net = pruned()
+    edges = {layer.name: net.get_parameter(layer.name) != 0 for layer in popup.source.find_layers(net)}
+    attach(net, mask="given", masks=edges, weights="given")
+    assert [row.edges for row in densities(net)] == [32 * 54, 32 * 4]
     images, labels = torch.randn(64, *IMAGE), torch.arange(64) % 4
     outcome = fit(net, (images, labels), (images, labels))
     assert outcome.proof.holds
     ticket = extract(net)
     assert verify(ticket).holds
+    assert [row.kept for row in densities(net)] == [int(merge(net)[place].weight.count_nonzero()) for place in (1, 3)]
+
+
+def blank(place, attribute):
+    net = models.mlp(IMAGE, 4, (32,))
+    getattr(net[place], attribute).data.zero_()
+    return net
+
+
+OWN = r"masks=\{layer\.name: net\.get_parameter\(layer\.name\) != 0 for layer in popup\.source\.find_layers\(net"
+ZEROS = {
+    "pruned": (pruned, {"er_p": 1.0}, r"1\.weight has the weight 0 at 320 of its 2048 edges, .*mask='given', " + OWN + r"\)\}"),
+    "pruned, with biases": (pruned, {"er_p": 1.0, "bias": "search"}, OWN + r", True\)\}"),
+    "a layer of zeros": (lambda: blank(3, "weight"), {"er_p": 0.5}, "3.weight has .* no other weight: initialise it, or use w"),
+    "biases of zeros": (lambda: blank(1, "bias"), {"er_p": 0.5, "bias": "search"}, "1.bias .* initialise it, or use bias='zero'"),
+    "a mask of one's own": (pruned, {"mask": "given", "masks": {
+        "1.weight": torch.ones(32, 64, dtype=torch.bool), "3.weight": torch.ones(4, 32, dtype=torch.bool)}},
+        r"1\.weight has the weight 0 at 320 .* needs a mask without these: masks\['1\.weight'\] & \(weight != 0\)"),
+}
+
+
+@pytest.mark.parametrize("case", ZEROS)
+def test_a_given_weight_of_zero_is_no_edge(case):
+    build, options, words = ZEROS[case]
+    net = build()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(UsageError, match=words) as error:
+        attach(net, weights="given", **options)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
 
 
 def test_given_weights_must_be_finite():

@@ -13,7 +13,7 @@ from popup.lab.training.compiled import compiled
 from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
 from popup.search.network import is_attached, search_of
-from popup.search.parametrization import is_search_state
+from popup.search.states import is_search_state
 from popup.ticket.hashes import hash_tensor
 from popup.ticket.sealed import Tensors
 
