@@ -18,8 +18,8 @@ from popup.lab.report.comparison import settings
 from popup.lab.report.results import read_directory
 from popup.lab.runs.controls import CONTROLS, control_config
 from popup.lab.runs.run import Laboratory
+from popup.lab.training.attachment import computed_edges
 from popup.lab.training.batches import Normalise
-from popup.lab.training.source import computed_edges
 from popup.lab.training.stop import Stop, Stopped
 from popup.source import find_layers, snip
 from popup.source.masks import given_edges

@@ -22,8 +22,7 @@ from popup.lab.runs.run import Laboratory
 from popup.lab.training import training
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
 from popup.lab.training.state import TrainingState
-from popup.lab.training.stop import Stop, Stopped
-from popup.lab.training.training import RunFailed
+from popup.lab.training.stop import RunFailed, Stop, Stopped
 from popup.search.methods import METHODS
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from torch import nn
 
 import models
 from popup import Ticket, UsageError, attach, extract, load, merge, scores, verify
-from popup.lab.training.training import fit
+from popup.lab.training.fit import fit
 from popup.search.network import search_of
 from popup.ticket import masks
 from popup.ticket.export import differing

@@ -13,7 +13,8 @@ from popup.lab.report.tables import layer_table, proof_lines
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.record import RunDirectory
 from popup.lab.runs.run import Laboratory, Result
-from popup.lab.training.training import Metrics, RunFailed
+from popup.lab.training.state import Metrics
+from popup.lab.training.stop import RunFailed
 
 FILES = ("config.json", "metrics.jsonl", "result.json", "ticket.safetensors", "training.png")
 

@@ -23,7 +23,9 @@ from popup.lab.runs.controls import Subnetwork, run_control
 from popup.lab.runs.gaps import Gap, measure_gaps
 from popup.lab.runs.run import Laboratory
 from popup.lab.training.batches import Normalise
-from popup.lab.training.training import EVALUATION_BATCH, Metrics, evaluate, fit
+from popup.lab.training.fit import fit
+from popup.lab.training.state import Metrics
+from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.search.attach import attach_recipe
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, find_layers

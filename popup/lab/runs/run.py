@@ -22,13 +22,14 @@ from popup.lab.precision import Precision
 from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
 from popup.lab.runs.logs import check_packages, opened
 from popup.lab.runs.record import RunDirectory
+from popup.lab.training.attachment import computed_edges
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.diagnostics import diagnose
+from popup.lab.training.fit import fit
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.source import computed_edges
+from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed, Stop
-from popup.lab.training.training import Metrics, fit
 from popup.search.attach import attach_recipe
 from popup.search.network import LayerDensity, densities, density_row
 from popup.source.layers import find_layers

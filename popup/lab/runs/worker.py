@@ -14,7 +14,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.run import Laboratory
-from popup.lab.training.training import RunFailed
+from popup.lab.training.stop import RunFailed
 
 MOST_DEATHS = 3  # processes that may be killed on one cell, without a checkpoint between them, before it is called failed
 PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that others are doing, doubled from look to look

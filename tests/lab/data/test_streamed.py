@@ -16,9 +16,9 @@ from popup.lab.data.streamed import Streamed, channel_sums, first_images, in_par
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine
 from popup.lab.runs.run import Laboratory
+from popup.lab.training.attachment import computed_edges
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.source import computed_edges
 from popup.lab.training.stop import Stopped
 
 

@@ -1,4 +1,4 @@
-"""The source of a config on a plain network: drawn from the seed, or cut out by a pruning criterion."""
+"""A config's search on a plain network, whose edges the seed draws or a pruning criterion cuts out."""
 
 from __future__ import annotations
 
