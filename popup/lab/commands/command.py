@@ -17,8 +17,9 @@ from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, sh
 from popup.lab.commands.unused import unused_note
 from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
-from popup.lab.runs.record import check_writable
-from popup.lab.runs.run import Laboratory, Models
+from popup.lab.networks import Models
+from popup.lab.runs.directory import check_writable
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop
 

@@ -26,7 +26,7 @@ from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines, layer_table, table
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.source.recipe import GIVEN
 from popup.ticket.export import differing, onnx_file, plain_file, program_file

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine, usable_cores
+from popup.lab.networks import Models
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.run import Laboratory, Models
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import Event, described, work
 from popup.lab.training.stop import RunFailed, Stop
 

@@ -15,7 +15,7 @@ from popup.lab.data.datasets import load_dataset
 from popup.lab.data.streamed import Streamed, channel_sums, first_images, in_parts
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.attachment import computed_edges
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.ranks import Ranks
@@ -143,7 +143,7 @@ def test_a_streamed_run_stopped_in_an_epoch_leaves_the_ticket_of_the_decoded_one
 
     def run(out, streaming, decoders=1, stop=None):
         machine = Machine("cpu", data_dir=str(images.parent / "data"), streaming=streaming, decoders=decoders)
-        return Laboratory({"small": small}, machine, tmp_path / out, stop).run(config)
+        return run(Laboratory({"small": small}, machine, tmp_path / out, stop), config)
 
     whole = run("decoded", "never")
     with pytest.raises(Stopped):
