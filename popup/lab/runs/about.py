@@ -12,5 +12,6 @@ from popup.lab.training.batches import Normalise
 
 def about_run(config: Config, data: Dataset, accuracy: float, precision: str, normalise: Normalise) -> dict[str, Any]:
     """`accuracy`: in percent, of the last epoch; `precision`: that it was measured in."""
-    return {"task": asdict(config.task), "test_accuracy": accuracy, "data": data.title, "precision": precision,
-            "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes, "normalise": normalise.record()}
+    return {"task": asdict(config.task), "test_accuracy": accuracy, "data": data.title,
+            "data_fingerprint": data.identity(), "precision": precision, "evaluated_on": data.evaluated_on,
+            "image": data.image, "classes": data.classes, "normalise": normalise.record()}
