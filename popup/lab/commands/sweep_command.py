@@ -14,13 +14,14 @@ from popup.lab.config import Config
 from popup.lab.networks import Models
 from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs.attached import attach_plain
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.checks import check, check_finished
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.grid import another_version, counted, find_cells, plan, write_plan
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.runs.prepared import attached
+from popup.lab.runs.plain import make_plain
 from popup.lab.runs.sweep import default_workers, run_sweep
 
 DONE, FAILED = 0, 1
@@ -80,7 +81,7 @@ def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequ
     cells = plan(configs, roles)
     for config in cells:
         check(laboratory, config)
-    attached(laboratory, configs[0])
+    attach_plain(laboratory, make_plain(laboratory, configs[0]))
     check_finished(laboratory, cells)
     return cells
 

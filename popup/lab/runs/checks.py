@@ -16,20 +16,28 @@ from popup.lab.runs.plain import build
 
 
 def check(laboratory: Laboratory, config: Config) -> None:
-    """A UsageError if runs like this cannot be done here, whatever their source and search: the data or the network are not
-    there or not for one another, a log's package is missing, these processes cannot deal the batch."""
+    """A UsageError if runs like this cannot be done here, whatever their source and search: what `check_place` tells, or that
+    the network is not for the data, of which an outline is built at most, once for all of them."""
     task, training = replace(config.task, role=TICKET), config.training
     if (task, training) in laboratory.checked:
         return
-    check_packages(laboratory.machine.log)
-    if training.compile:
-        laboratory.ranks.check_alone("--compile")
-    find_builder(laboratory.models, task.model)  # a name that is wrong is told before data are loaded
+    check_place(laboratory, config)
     data = laboratory.data(config)
-    laboratory.ranks.check_batch(min(training.batch_size, len(data.train[0])), training.accumulate)
     if outline(laboratory.models, config, data.image, data.classes) is None:
         build(laboratory, config)
     laboratory.checked.add((task, training))
+
+
+def check_place(laboratory: Laboratory, config: Config) -> None:
+    """A UsageError for all that can be told without a network: the data or the builder are not there, a log's package is
+    missing, these processes cannot deal the batch."""
+    training = config.training
+    check_packages(laboratory.machine.log)
+    if training.compile:
+        laboratory.ranks.check_alone("--compile")
+    find_builder(laboratory.models, config.task.model)  # a name that is wrong is told before data are loaded
+    data = laboratory.data(config)
+    laboratory.ranks.check_batch(min(training.batch_size, len(data.train[0])), training.accumulate)
 
 
 def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:

@@ -47,10 +47,10 @@ def ready_control(laboratory: Laboratory, plain: Plain) -> ControlRun:
 
 
 def _of_source(plain: Plain) -> Subnetwork:
-    source = plain.config.source
+    recipe = plain.config.source
     edges = computed_edges(plain.net, plain.config, plain.data.train)
-    sources = draw_source(source, find_layers(plain.net, source.searches_biases), edges=edges)
-    return Subnetwork(source, sources, [layer.values != 0 for layer in sources])
+    sources = draw_source(recipe, find_layers(plain.net, recipe.searches_biases), edges=edges)
+    return Subnetwork(recipe, sources, [layer.values != 0 for layer in sources])
 
 
 def _of_ticket(laboratory: Laboratory, config: Config) -> Subnetwork:

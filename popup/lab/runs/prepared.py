@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.machine import PeakMemory
-from popup.lab.runs.attached import Attached, attach_plain
-from popup.lab.runs.checks import check
+from popup.lab.runs.attached import attach_plain
+from popup.lab.runs.checks import check_place
 from popup.lab.runs.control_run import ControlRun, ready_control
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import Laboratory
@@ -32,17 +32,10 @@ class Prepared:
 def prepare(laboratory: Laboratory, config: Config) -> Prepared:
     """Everything of a run that can be refused: a UsageError then, or a RunFailed where a control's ticket is gone."""
     memory, began = PeakMemory(laboratory.device), time.perf_counter()
+    check_place(laboratory, config)
+    plain = make_plain(laboratory, config)
     if config.task.role == TICKET:
-        first = attached(laboratory, config)
-        rest = ready_ticket(laboratory, first)
+        rest = ready_ticket(laboratory, attach_plain(laboratory, plain))
     else:
-        check(laboratory, config)
-        first = make_plain(laboratory, config)
-        rest = ready_control(laboratory, first)
-    return Prepared(config, first.data, first.network_fingerprint, rest, began, memory)
-
-
-def attached(laboratory: Laboratory, config: Config) -> Attached:
-    """The attached network of a ticket's config: whether model, source and method are for one another."""
-    check(laboratory, config)
-    return attach_plain(laboratory, make_plain(laboratory, config))
+        rest = ready_control(laboratory, plain)
+    return Prepared(config, plain.data, plain.network_fingerprint, rest, began, memory)
