@@ -2,7 +2,7 @@
 
 from popup.errors import UsageError
 from popup.lab.config import Config
-from popup.lab.training.training import Outcome, fit
+from popup.lab.training.fit import Outcome, fit
 from popup.search import SearchSettings, advance, attach, densities, detach, merge, penalty, scores
 from popup.ticket import Ticket, TicketError, compare, extract, load, verify
 

@@ -91,7 +91,9 @@ def test_a_batch_is_augmented_on_the_device(mode):
     with contextlib.nullcontext() if mode == "meta" else FakeTensorMode(allow_non_fake_inputs=True):
         images = torch.empty(6, 3, 8, 8, dtype=torch.uint8, device=META)
         normalise = Normalise.from_record({"mean": [0.0] * 3, "deviation": [1.0] * 3}, images)
-        assert augmentation(images, augmentation.draw(0, 6, META), normalise).shape == images.shape
+        draws = augmentation.draw(0, 6, META)
+        inputs = normalise(augmentation.of_pixels(images, draws))
+        assert augmentation.of_normalised(inputs, draws).shape == images.shape
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -118,11 +118,11 @@ def test_no_room_is_below_itself():
     ("popup.source.masks", "importlib.import_module('popup.lab')"), ("popup.source.masks", "__import__('models')"),
     ("popup.source.masks", "import popup"), ("popup.source.masks", "from popup import attach"),
     ("popup.search.attach", "from popup.ticket.hashes import hash_array"),
-    ("popup.ticket.file", "from popup.lab.runs import run"),
-    ("popup.theory.sums", "from popup.lab import config"), ("popup.lab.runs.run", "import models"),
-    ("popup.lab.runs.run", "from models.mlp import mlp"), ("popup.lab.runs.run", "import run"), ("models.mlp", "import popup"),
+    ("popup.ticket.file", "from popup.lab.runs import flow"),
+    ("popup.theory.sums", "from popup.lab import config"), ("popup.lab.runs.flow", "import models"),
+    ("popup.lab.runs.flow", "from models.mlp import mlp"), ("popup.lab.runs.flow", "import run"), ("models.mlp", "import popup"),
     ("models.mlp", "from popup.source import Layer"), ("popup.errors", "from popup.source import Layer"),
-    ("popup.files", "import popup.lab"), ("popup.lab.runs.run", "from tests import conftest")])
+    ("popup.files", "import popup.lab"), ("popup.lab.runs.flow", "from tests import conftest")])
 def test_the_walk_sees_each_kind_of_wrong_import(module, text):
     assert len(wrong_imports(text, module)) == 1
 
@@ -131,7 +131,7 @@ def test_the_walk_sees_each_kind_of_wrong_import(module, text):
     ("popup.search.attach", "from popup.source.layers import owner"),
     ("popup.ticket.proof", "from ..search.attach import merge"), ("popup.theory.sums", "from popup.ticket import Ticket"),
     ("popup.source.masks", "from . import streams"), ("popup.source.masks", "from popup import errors"),
-    ("popup.lab.runs.run", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),
-    ("run", "import models, popup, popup.lab.runs.run")])
+    ("popup.lab.runs.flow", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),
+    ("run", "import models, popup, popup.lab.runs.flow")])
 def test_the_walk_lets_right_imports_pass(module, text):
     assert wrong_imports(text, module) == []

@@ -33,6 +33,7 @@ and these metadata, an object with sorted keys:
     about            an object of what was recorded, any JSON. Of a run, and so that `eval` can repeat its accuracy:
                          task          the fields of popup.lab.config.TaskSettings: model, dataset, widths, ...
                          data          the data set's title
+                         data_fingerprint  tells its images and labels from others (missing in files of before; may be empty)
                          image         [channels, height, width] of an image, or whatever shape it has
                          classes       their number
                          normalise     {"mean": [..], "deviation": [..]}, numbers by channel: an input is (pixel - mean) /

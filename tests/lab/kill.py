@@ -23,7 +23,8 @@ import torch
 from models import MODELS
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run as run_config
+from popup.lab.runs.laboratory import Laboratory
 
 LEFT_BEHIND = {"config.json", "metrics.jsonl", "result.json", "ticket.safetensors"}
 
@@ -33,8 +34,8 @@ def run(out: Path, config: Config, seconds: float, data: dict) -> None:
     laboratory = Laboratory(MODELS, Machine("cpu", checkpoint_seconds=seconds), out)
     laboratory._data = data
     if config.task.role != "ticket" and not laboratory.directory(config.replace(role="ticket")).ticket.exists():
-        laboratory.run(config.replace(role="ticket"))
-    laboratory.run(config)
+        run_config(laboratory, config.replace(role="ticket"))
+    run_config(laboratory, config)
 
 
 def killed(out: Path, config: Config, delay: float, data: dict) -> bool:

@@ -81,15 +81,25 @@ def test_crop_shifts_by_at_most_an_eighth_and_fills_with_zeros():
     assert len(found) > 12
 
 
+def test_shifts_and_flips_are_of_pixels_and_crops_and_cutouts_of_what_is_normalised():
+    """What is shifted in from outside is black; what a cutout leaves is the mean."""
+    deal = batches(AUGMENTATIONS, size=40)
+    (inputs, labels), = deal.epoch(2)
+    draws, pixels = deal.augmentation.draw(2, 40, torch.device("cpu")), deal.images[labels]
+    expected = deal.normalise(shift_and_flip(pixels, draws.shifts, draws.flips, (1, 1)))
+    assert torch.equal(inputs, cut_out(resize_boxes(expected, draws.boxes), draws.centres, 4))
+    assert torch.equal(deal.augmentation.of_pixels(pixels, draws), shift_and_flip(pixels, draws.shifts, draws.flips, (1, 1)))
+
+
 @pytest.mark.parametrize("sides", [(8, 64), (64, 8), (20, 33)])
 def test_an_image_that_is_no_square_is_shifted_by_an_eighth_of_each_side_and_loses_a_square_of_half_the_shorter(sides):
     crop, cutout = (Augmentation((name,), sides, 0) for name in ("crop", "cutout"))
-    ones, plain = torch.ones(200, 1, *sides), lambda images: images
-    moved = crop(ones, crop.draw(0, 200, torch.device("cpu")), plain)
+    ones = torch.ones(200, 1, *sides)
+    moved = crop.of_pixels(ones, crop.draw(0, 200, torch.device("cpu")))
     for axis, side in enumerate(sides):
         left = moved.sum(axis + 2).amax((1, 2))  # of the longest row or column
         assert left.min() == side - side // 8 and left.max() == side
-    cut = (cutout(ones, cutout.draw(0, 200, torch.device("cpu")), plain) == 0)[:, 0]
+    cut = (cutout.of_normalised(ones, cutout.draw(0, 200, torch.device("cpu"))) == 0)[:, 0]
     half = min(sides) // 2
     assert {int(cut.any(axis).sum(1).max()) for axis in (1, 2)} == {half} and cut.sum((1, 2)).max() == half**2
 

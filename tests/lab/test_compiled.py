@@ -9,7 +9,8 @@ from torch import nn
 from models import MODELS
 from popup import Config, UsageError, attach, scores
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.compiled import compiled
 
 
@@ -49,7 +50,7 @@ def test_a_compiled_run_finds_as_good_a_ticket(changes, tmp_path):
     found = {}
     for compile in (False, True):
         wanted = Config.from_flat({"epochs": 2, "widths": (16,), "compile": compile, **changes})
-        found[compile] = Laboratory(MODELS, Machine("cpu"), tmp_path).run(wanted)
+        found[compile] = run(Laboratory(MODELS, Machine("cpu"), tmp_path), wanted)
     assert found[True]["hash"] != found[False]["hash"]
     assert found[True]["train_loss"] == pytest.approx(found[False]["train_loss"], rel=0.02)
 

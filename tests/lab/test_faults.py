@@ -21,8 +21,9 @@ from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.runs import sweep
 from popup.lab.runs.cell import Cell
+from popup.lab.runs.checks import check
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.sweep import Bar, Pool, Worker, _worker
 from popup.lab.runs.worker import Event, _check_tickets
 from popup.lab.training.stop import RunFailed
@@ -212,7 +213,7 @@ def test_a_gpu_that_is_lost_is_no_fault_of_the_cell(tmp_path, monkeypatch):
     def lost(*arguments):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(Laboratory, "run", lost)
+    monkeypatch.setattr("popup.lab.runs.worker.run", lost)
     with pytest.raises(RuntimeError, match="CUDA error"):
         main([*QUICK, "--controls", "random", "--out", str(tmp_path)], MODELS)
     assert not cells(tmp_path, "failure")
@@ -262,7 +263,7 @@ def test_a_networks_outline_takes_no_memory_and_draws_nothing(tmp_path):
     torch.manual_seed(3)
     state = torch.get_rng_state()
     for seed in (0, 1):
-        laboratory.check(Config.from_flat({"model": "huge", "seed": seed}))
+        check(laboratory, Config.from_flat({"model": "huge", "seed": seed}))
     assert built == [1] and torch.equal(torch.get_rng_state(), state)
 
 

@@ -10,8 +10,9 @@ from models import MODELS
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.machine import LOGS, Machine
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import MAKERS
-from popup.lab.runs.run import Laboratory
 from popup.lab.training.stop import Stopped
 
 RUN = ["--epochs", "2", "--widths", "16"]
@@ -48,8 +49,8 @@ def test_tensorboard_has_each_metric_of_each_epoch_once_though_the_run_was_inter
     config = Config.from_flat({"epochs": 3, "batch_size": 92, "widths": (16,)})
     machine = Machine("cpu", log=("tensorboard",))
     with pytest.raises(Stopped):
-        Laboratory(MODELS, machine, tmp_path, stop_at(34)).run(config)
-    Laboratory(MODELS, machine, tmp_path).run(config)
+        run(Laboratory(MODELS, machine, tmp_path, stop_at(34)), config)
+    run(Laboratory(MODELS, machine, tmp_path), config)
     (files,) = tmp_path.glob("*/tensorboard")
     found = EventAccumulator(str(files))
     found.Reload()

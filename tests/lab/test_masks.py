@@ -17,9 +17,11 @@ from popup.lab.machine import Machine
 from popup.lab.report.comparison import settings
 from popup.lab.report.results import read_directory
 from popup.lab.runs.controls import CONTROLS, control_config
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import build
+from popup.lab.training.attachment import computed_edges
 from popup.lab.training.batches import Normalise
-from popup.lab.training.source import computed_edges
 from popup.lab.training.stop import Stop, Stopped
 from popup.source import find_layers, snip
 from popup.source.masks import given_edges
@@ -57,7 +59,7 @@ def test_every_control_of_a_computed_mask_runs_on_the_tickets_source(weights, tm
     ticket = [row["edges"] for row in setting.runs[0].result["layers"]]
     assert all(rows[role] == ticket for role in CONTROLS if role != "dense_trained")
     control = control_config(setting.config, "er_trained")
-    edges = computed_edges(laboratory(tmp_path).network(control), control, laboratory(tmp_path).data(control).train)
+    edges = computed_edges(build(laboratory(tmp_path), control), control, laboratory(tmp_path).data(control).train)
     found = load(next(tmp_path.glob(f"{setting.config.hash()}/ticket.safetensors")))
     assert all(np.array_equal(edges[layer.layer.name], layer.edges) for layer in found.layers)
 
@@ -67,7 +69,7 @@ def test_snip_looks_at_128_training_images_of_its_own_stream():
     found = laboratory(".")
     images, labels = found.data(config).train
     chosen = np.argsort(Stream(3, "saliency").words64(len(images)), kind="stable")[:128]
-    net = found.network(config)
+    net = build(found, config)
     expected = given_edges(find_layers(net), snip(net, config.source, Normalise(images)(images[chosen]), labels[chosen]))
     edges = computed_edges(net, config, (images, labels))
     assert len(images) < 800 and all(map(np.array_equal, edges.values(), expected.values()))
@@ -88,12 +90,12 @@ class StopAt(Stop):
 @pytest.mark.parametrize("mask", CRITERIA)
 def test_a_stopped_run_of_a_computed_mask_goes_on_to_the_same_bytes(mask, tmp_path):
     config = Config.from_flat({"mask": mask, "weights": "kaiming_normal", "widths": (12,), "epochs": 2})
-    laboratory(tmp_path / "whole").run(config)
+    run(laboratory(tmp_path / "whole"), config)
     torch.rand(5)
     with pytest.raises(Stopped):
-        laboratory(tmp_path / "stopped", StopAt()).run(config)
+        run(laboratory(tmp_path / "stopped", StopAt()), config)
     assert laboratory(tmp_path / "stopped").directory(config).checkpoint.exists()
-    laboratory(tmp_path / "stopped").run(config)
+    run(laboratory(tmp_path / "stopped"), config)
     tickets = [laboratory(tmp_path / out).directory(config).ticket.read_bytes() for out in ("whole", "stopped")]
     assert tickets[0] == tickets[1]
 

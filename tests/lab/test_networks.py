@@ -9,7 +9,8 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import build_network
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import build
 
 
 def config(**changes):
@@ -91,7 +92,7 @@ class Token(nn.Module):
 def test_what_a_builder_draws_comes_from_the_seed(tmp_path):
     laboratory = Laboratory({"token": lambda image, classes: Token(classes)}, Machine(device="cpu", threads=1), tmp_path)
     before = torch.get_rng_state()
-    first, again, other = (laboratory.network(config(model="token", seed=seed)).token for seed in (0, 0, 1))
+    first, again, other = (build(laboratory, config(model="token", seed=seed)).token for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -18,7 +18,8 @@ from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import _do, main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.prepared import prepare
 from popup.lab.training.batches import Batches
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.ranks import Ranks, under_torchrun
@@ -196,7 +197,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused():
 def test_a_compiled_run_of_several_ranks_is_refused_before_it_begins(tmp_path):
     laboratory = Laboratory(MODELS, Machine("cpu"), tmp_path, ranks=Ranks(0, 2))
     with pytest.raises(UsageError, match="--compile is for a run of one process, and torchrun started 2"):
-        laboratory.attached(Config.from_flat({"compile": True}))
+        prepare(laboratory, Config.from_flat({"compile": True}))
     assert not list(tmp_path.iterdir())
 
 

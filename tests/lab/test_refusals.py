@@ -17,7 +17,8 @@ from popup.files import write_atomically
 from popup.lab.commands.command import COMMANDS, main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.stop import Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ def test_a_disk_that_fills_ends_the_run_with_one_line_and_the_same_command_goes_
 def test_a_directory_that_vanishes_is_named(tmp_path, capsys, monkeypatch):
     laboratory, config = Laboratory(MODELS, Machine("cpu"), tmp_path / "runs"), Config.from_flat({"epochs": 3, "widths": (8,)})
     with pytest.raises(FileNotFoundError) as error:
-        laboratory.run(config, lambda metrics: shutil.rmtree(tmp_path / "runs"))
+        run(laboratory, config, lambda metrics: shutil.rmtree(tmp_path / "runs"))
     assert error.value.filename == str(laboratory.directory(config).path / "metrics.jsonl")
 
 
@@ -64,7 +65,7 @@ def test_what_a_killed_writer_left_is_removed_when_the_run_goes_on(tmp_path):
     place.mkdir()
     (place / ".checkpoint.safetensors.abc.part").write_bytes(b"half")
     (place / ".lock").write_bytes(b"")
-    laboratory.run(config)
+    run(laboratory, config)
     assert not list(place.glob(".*.part")) and (place / ".lock").exists()
 
 

@@ -18,12 +18,12 @@ from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.precision import Precision
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training import training
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
 from popup.lab.training.state import TrainingState
-from popup.lab.training.stop import Stop, Stopped
-from popup.lab.training.training import RunFailed
+from popup.lab.training.stop import RunFailed, Stop, Stopped
 from popup.search.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -72,15 +72,15 @@ CASES = [{}, {"model": "small_conv", "widths": (4, 4), "scope": "global", "augme
 @pytest.mark.parametrize("changes", CASES)
 def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path, stop_at):
     wanted = config(**changes)
-    laboratory(tmp_path / "whole").run(wanted)
+    run(laboratory(tmp_path / "whole"), wanted)
     for looks in (1, STEPS, STEPS + 1, 2 * STEPS + 5, 3 * STEPS + 6):
         out, seen = tmp_path / str(looks), []
         with pytest.raises(Stopped) as stopped:
-            laboratory(out, stop_at(looks)).run(wanted)
+            run(laboratory(out, stop_at(looks)), wanted)
         assert stopped.value.code == 130
         directory = laboratory(out).directory(wanted)
         assert directory.checkpoint.exists() and directory.result() is None
-        laboratory(out).run(wanted, seen.append)
+        run(laboratory(out), wanted, seen.append)
         assert left_by(out, wanted) == left_by(tmp_path / "whole", wanted)
         assert [metrics["epoch"] for metrics in seen] == [1, 2, 3] and not directory.checkpoint.exists()
 
@@ -89,11 +89,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(changes, tmp_path, stop_at):
 def test_whatever_a_method_remembers_goes_on_to_the_same_bytes(method, tmp_path, stop_at):
     """Averages, locked edges, redraws, frozen edges, noise, and the course of k, stopped in its middle and near its end."""
     wanted = config(method=method, er_p=0.5, k=0.3, anneal="cubic", anneal_until=0.7, redraw_every=6, epochs=3)
-    laboratory(tmp_path / "whole").run(wanted)
+    run(laboratory(tmp_path / "whole"), wanted)
     for looks in (STEPS - 2, 3 * STEPS - 4) if METHODS[method].learns else (STEPS - 2,):
         with pytest.raises(Stopped):
-            laboratory(tmp_path / str(looks), stop_at(looks)).run(wanted)
-        laboratory(tmp_path / str(looks)).run(wanted)
+            run(laboratory(tmp_path / str(looks), stop_at(looks)), wanted)
+        run(laboratory(tmp_path / str(looks)), wanted)
         assert left_by(tmp_path / str(looks), wanted) == left_by(tmp_path / "whole", wanted)
 
 
@@ -101,7 +101,7 @@ def test_whatever_a_method_remembers_goes_on_to_the_same_bytes(method, tmp_path,
 def test_a_signal_during_an_evaluation_is_heard_at_once(epoch, tmp_path, monkeypatch):
     """Even in the last one, before which the running statistics have been estimated anew with dropout at work."""
     wanted, stop, calls = config(model="noisy", widths=()), Stop(), []
-    laboratory(tmp_path / "whole").run(wanted)
+    run(laboratory(tmp_path / "whole"), wanted)
 
     evaluate = training.evaluate
 
@@ -114,19 +114,19 @@ def test_a_signal_during_an_evaluation_is_heard_at_once(epoch, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", asked)
         with pytest.raises(Stopped) as stopped:
-            laboratory(tmp_path / "cut", stop).run(wanted)
+            run(laboratory(tmp_path / "cut", stop), wanted)
     assert stopped.value.code == 143 and len(calls) == epoch
-    laboratory(tmp_path / "cut").run(wanted)
+    run(laboratory(tmp_path / "cut"), wanted)
     assert left_by(tmp_path / "cut", wanted) == left_by(tmp_path / "whole", wanted)
 
 
 def test_a_run_stopped_again_and_again_goes_on(tmp_path, stop_at):
     wanted = config(model="noisy", widths=())
-    laboratory(tmp_path / "whole").run(wanted)
+    run(laboratory(tmp_path / "whole"), wanted)
     stops = 0
     for _ in range(20):
         try:
-            laboratory(tmp_path / "often", stop_at(7)).run(wanted)
+            run(laboratory(tmp_path / "often", stop_at(7)), wanted)
             break
         except Stopped:
             stops += 1
@@ -146,7 +146,7 @@ def test_an_interrupt_within_a_step_writes_nothing_that_is_half(tmp_path, monkey
     cross_entropy = nn.functional.cross_entropy
     monkeypatch.setattr("popup.lab.training.training.F.cross_entropy", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        laboratory(tmp_path).run(wanted)
+        run(laboratory(tmp_path), wanted)
     assert not laboratory(tmp_path).directory(wanted).checkpoint.exists()
 
 
@@ -179,24 +179,24 @@ def test_a_signal_ends_a_run_within_a_step_with_a_checkpoint_and_one_line(number
 def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path, stop_at):
     for seed in (0, 1):
         with pytest.raises(Stopped):
-            laboratory(tmp_path, stop_at(20)).run(config(seed=seed))
+            run(laboratory(tmp_path, stop_at(20)), config(seed=seed))
     one, other = (laboratory(tmp_path).directory(config(seed=seed)).checkpoint for seed in (0, 1))
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     with pytest.raises(CheckpointError, match="is of a run with another config; remove it") as error:
-        laboratory(tmp_path).run(config(seed=0))
+        run(laboratory(tmp_path), config(seed=0))
     assert "\n" not in str(error.value)
     one.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match=r"is (damaged|no popup checkpoint).*remove it"):
-        laboratory(tmp_path).run(config(seed=0))
+        run(laboratory(tmp_path), config(seed=0))
     one.write_bytes(content)
-    laboratory(tmp_path).run(config(seed=0))
+    run(laboratory(tmp_path), config(seed=0))
 
 
 def test_checkpoints_hold_no_frozen_weight(tmp_path, stop_at):
     wanted = config(widths=(256, 256), er_p=0.05)
     with pytest.raises(Stopped):
-        laboratory(tmp_path, stop_at(20)).run(wanted)
+        run(laboratory(tmp_path, stop_at(20)), wanted)
     edges = 0.05 * 84480
     header = 17000  # its config and random states; the weights alone would be 16896
     assert laboratory(tmp_path).directory(wanted).checkpoint.stat().st_size < 2 * 4 * edges + edges / 4 + header
@@ -204,9 +204,9 @@ def test_checkpoints_hold_no_frozen_weight(tmp_path, stop_at):
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, monkeypatch, stop_at):
     wanted = config()
-    laboratory(tmp_path / "whole").run(wanted)
+    run(laboratory(tmp_path / "whole"), wanted)
     with pytest.raises(Stopped):
-        laboratory(tmp_path / "full", stop_at(20)).run(wanted)
+        run(laboratory(tmp_path / "full", stop_at(20)), wanted)
     checkpoint = laboratory(tmp_path / "full").directory(wanted).checkpoint
     before = checkpoint.read_bytes()
 
@@ -217,10 +217,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_can_go_on(tmp_path, 
 
     monkeypatch.setattr("popup.lab.training.checkpoint.write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
-        laboratory(tmp_path / "full", seconds=0.0).run(wanted)
+        run(laboratory(tmp_path / "full", seconds=0.0), wanted)
     monkeypatch.undo()
     assert checkpoint.read_bytes() == before
-    laboratory(tmp_path / "full").run(wanted)
+    run(laboratory(tmp_path / "full"), wanted)
     assert left_by(tmp_path / "full", wanted) == left_by(tmp_path / "whole", wanted)
 
 
@@ -235,12 +235,12 @@ def test_a_loss_that_is_not_finite_names_step_and_rate_and_keeps_the_last_good_c
 
     monkeypatch.setattr("popup.lab.training.training.F.cross_entropy", broken)
     with pytest.raises(RunFailed, match=r"not finite at step 8 of epoch 1 \(learning rate 0\.05\d+\): lower --lr"):
-        laboratory(tmp_path, seconds=0.0).run(wanted)
+        run(laboratory(tmp_path, seconds=0.0), wanted)
     monkeypatch.undo()
     directory = laboratory(tmp_path).directory(wanted)
     assert directory.result() is None and directory.checkpoint.exists()
-    laboratory(tmp_path / "whole").run(wanted)
-    laboratory(tmp_path).run(wanted)  # the state of step 7 was good
+    run(laboratory(tmp_path / "whole"), wanted)
+    run(laboratory(tmp_path), wanted)  # the state of step 7 was good
     assert left_by(tmp_path, wanted) == left_by(tmp_path / "whole", wanted)
 
 
@@ -257,7 +257,7 @@ def test_a_run_leaves_the_callers_generator_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    laboratory(tmp_path).run(config(model="noisy", widths=(), epochs=1))
+    run(laboratory(tmp_path), config(model="noisy", widths=(), epochs=1))
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -18,7 +18,7 @@ from popup.lab.report.contrasts import best_contrasts, source_contrasts
 from popup.lab.report.results import read_directory
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import CONTROLS, control_config
-from popup.lab.runs.plan import plan
+from popup.lab.runs.grid import plan
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "2", "--widths", "32"]

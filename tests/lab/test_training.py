@@ -14,7 +14,8 @@ from popup.lab.data.datasets import DATASETS
 from popup.lab.precision import Precision
 from popup.lab.training.augmentation import shift_and_flip
 from popup.lab.training.batches import Batches, Normalise
-from popup.lab.training.training import RunFailed, evaluate, rate_factor
+from popup.lab.training.stop import RunFailed
+from popup.lab.training.training import evaluate, rate_factor
 
 QUICK = {"epochs": 3, "widths": (64,), "er_p": 0.5}
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partialmethod
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.runs.cell import Cell, check_locks
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import work
 from popup.lab.training.stop import Stopped
 
@@ -27,7 +28,7 @@ GRID = ["--epochs", "8", "--widths", "64", "--er-p", "0.3", "1", "--k", "0.3", "
 NOT_MEASURED = ("seconds", "peak_memory")
 
 
-def interrupted(laboratory, run, out, *arguments):
+def interrupted(out, laboratory, *arguments):
     """A run; Ctrl-C instead where one is finished."""
     if list(out.glob("*/result.json")):
         raise Stopped(signal.SIGINT)
@@ -72,7 +73,7 @@ def test_a_plan_is_reported_and_done_and_planned_again(tmp_path, capsys):
 def test_a_sweep_that_is_interrupted_is_a_plan(tmp_path, capsys, monkeypatch):
     grid = ["--epochs", "1", "--widths", "16", "--seeds", "2", "--controls", "random", "--workers", "1", "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(Laboratory, "run", partialmethod(interrupted, Laboratory.run, tmp_path))
+        patch.setattr("popup.lab.runs.worker.run", partial(interrupted, tmp_path))
         assert main(grid, MODELS) == 130
     capsys.readouterr()
     assert main(["report", str(tmp_path)], MODELS) == 0
@@ -155,7 +156,7 @@ def test_a_cell_that_kills_its_workers_is_called_failed(tmp_path, monkeypatch):
         process = os.fork()
         if process:
             return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        monkeypatch.setattr(Laboratory, "run", lambda *arguments: os._exit(99))
+        monkeypatch.setattr("popup.lab.runs.worker.run", lambda *arguments: os._exit(99))
         work(Laboratory(MODELS, Machine("cpu"), tmp_path), [Config()], lambda event: None)
         os._exit(0)
 

@@ -16,7 +16,8 @@ from torch import nn
 from models import MODELS
 from popup.lab.config import Config
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.batches import Batches
 from popup.lab.training.ranks import joined
 from popup.lab.training.state import TrainingState
@@ -45,7 +46,7 @@ def main(out: Path, config: Config, machine: Machine) -> None:
     Batches.epoch, TrainingState.finish_epoch = watched, note
     with joined(machine) as (ranks, device):
         laboratory = Laboratory({**MODELS, "normed": normed}, machine, out, Stop(), ranks, device)
-        result = laboratory.run(config)
+        result = run(laboratory, config)
         seen |= {"loss": result["test_loss"], "holds": (result["proof"] or {}).get("holds")}
         (out / f"seen{ranks.rank}of{ranks.count}.json").write_text(json.dumps(seen))
 

@@ -16,7 +16,7 @@ from torch import nn
 import models
 import popup
 from popup import Ticket, UsageError, attach, densities, extract, load, merge, scores, verify
-from popup.lab.training.training import fit
+from popup.lab.training.fit import fit
 from popup.search.network import search_of
 from popup.ticket import coding
 from popup.ticket.export import differing

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from popup.lab.bench.published import attach_published
+from popup.lab.bench.original import attach_published
 from popup.lab.config import TrainingSettings
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches

@@ -21,7 +21,7 @@ from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models, build_network
 from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
-from popup.lab.runs.record import check_writable
+from popup.lab.runs.directory import check_writable
 
 SIZES = {"mlp": (1, 28, 28)}
 PICTURE = (3, 32, 32)

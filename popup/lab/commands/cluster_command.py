@@ -21,7 +21,7 @@ from popup.lab.commands.ending import ENDINGS, say
 from popup.lab.commands.worker_command import join
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop, Stopped
 

@@ -8,17 +8,19 @@ from pathlib import Path
 from popup.lab.commands.arguments import Request, parse
 from popup.lab.commands.bench_command import bench
 from popup.lab.commands.ending import ENDINGS, say
+from popup.lab.commands.eval_command import evaluate_ticket
 from popup.lab.commands.law_command import law
 from popup.lab.commands.prove_command import prove
 from popup.lab.commands.recipes_command import hint, recipes
 from popup.lab.commands.single import run_single
 from popup.lab.commands.sweep_command import plan_grid, report, run_grid, submit_grid
-from popup.lab.commands.ticket_commands import diff, evaluate_ticket, export, show, verify_ticket
+from popup.lab.commands.ticket_commands import diff, export, show, verify_ticket
 from popup.lab.commands.unused import unused_note
 from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
-from popup.lab.runs.record import check_writable
-from popup.lab.runs.run import Laboratory, Models
+from popup.lab.networks import Models
+from popup.lab.runs.directory import check_writable
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop
 

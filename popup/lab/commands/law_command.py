@@ -14,7 +14,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
-from popup.lab.runs.record import check_writable
+from popup.lab.runs.directory import check_writable
 from popup.theory.law import LEAST, OFFSET, SHARE, SLOPE
 from popup.theory.measurement import (
     Representation,

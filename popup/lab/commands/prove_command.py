@@ -16,6 +16,7 @@ from popup.lab.machine import Machine
 from popup.lab.networks import Models, find_builder
 from popup.lab.report.existence_figures import draw_gaps
 from popup.lab.report.tables import table
+from popup.lab.runs.directory import check_writable
 from popup.lab.runs.existence import (
     WEIGHTS,
     Built,
@@ -30,8 +31,7 @@ from popup.lab.runs.existence import (
     target_file,
     train_target,
 )
-from popup.lab.runs.record import check_writable
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
 from popup.theory.plan import Plan
 
 DONE, FAILED = 0, 1

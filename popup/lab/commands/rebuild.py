@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from math import prod
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -17,11 +18,22 @@ from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
-from popup.ticket.ticket import Ticket
+from popup.ticket.ticket import Ticket, load
 
 SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+")  # no name that imports a module of the file's choice
 SAFE_DATASET = re.compile(r"\w+|folder:.+")
 LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
+
+
+def open_ticket(path: str) -> Ticket:
+    """The ticket at `path`; a path that names nothing is wrong input."""
+    if Path(path).is_dir():
+        inside = next(iter(sorted(Path(path).glob("**/ticket.safetensors"))), Path("ticket.safetensors"))
+        raise UsageError(f"{path!r} is a directory: name a ticket file, such as {str(inside)!r}")
+    try:
+        return load(path)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path!r}: name a run's ticket.safetensors") from None
 
 
 def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Config:
@@ -92,6 +104,12 @@ def _single(value: Any) -> bool:
 def recorded_part(ticket: Ticket) -> str:
     """Of which images the recorded accuracy is: those of the test data, or of the training data those that were held out."""
     return "validation" if ticket.about.get("evaluated_on") == "validation" else "test"
+
+
+def recorded_fingerprint(ticket: Ticket) -> str:
+    """What tells the data of the recorded accuracy from others; empty where the file does not say."""
+    found = ticket.about.get("data_fingerprint")
+    return found if isinstance(found, str) else ""
 
 
 def recorded_accuracy(ticket: Ticket) -> float | None:

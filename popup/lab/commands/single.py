@@ -11,9 +11,14 @@ from popup.lab.config import Config
 from popup.lab.report.plots import plot_training
 from popup.lab.report.tables import layer_table, proof_lines
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.record import RunDirectory
-from popup.lab.runs.run import Laboratory, Result
-from popup.lab.training.training import Metrics, RunFailed
+from popup.lab.runs.checks import check_finished
+from popup.lab.runs.directory import RunDirectory
+from popup.lab.runs.flow import perform
+from popup.lab.runs.found import Result
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.prepared import prepare
+from popup.lab.training.state import Metrics
+from popup.lab.training.stop import RunFailed
 
 FILES = ("config.json", "metrics.jsonl", "result.json", "ticket.safetensors", "training.png")
 
@@ -27,7 +32,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     if result is None:
         result = _run_alone(laboratory, config)
     elif laboratory.ranks.first:
-        laboratory.check_finished([config])
+        check_finished(laboratory, [config])
         directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
     if not laboratory.ranks.first:
@@ -44,7 +49,7 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
 
 def _run_alone(laboratory: Laboratory, config: Config) -> Result:
     """Do the run, unless another process is doing it."""
-    laboratory.attached(config)  # what is refused is refused before a directory is made
+    prepared = prepare(laboratory, config)  # what is refused is refused before a directory is made
     with Cell(laboratory.out, config).claim() if laboratory.ranks.first else nullcontext() as mine:
         if not laboratory.ranks.share(mine):
             raise UsageError(f"another process is doing this run in {laboratory.directory(config).path}: wait for it, "
@@ -52,7 +57,7 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
         if (result := laboratory.directory(config).result() if laboratory.ranks.count == 1 else None) is not None:
             return result  # another process has finished it since this one looked
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
-            return laboratory.run(config, progress)
+            return perform(laboratory, prepared, progress)
 
 
 def _title(config: Config) -> str:

@@ -11,13 +11,17 @@ from popup.lab.cluster import Cluster
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.cluster_command import MOST_JOBS, check_submitit, submit
 from popup.lab.config import Config
+from popup.lab.networks import Models
 from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs.attached import attach_plain
 from popup.lab.runs.cell import Cell
+from popup.lab.runs.checks import check, check_finished
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.plan import another_version, counted, find_cells, plan, write_plan
-from popup.lab.runs.record import check_writable
-from popup.lab.runs.run import Laboratory, Models
+from popup.lab.runs.directory import check_writable
+from popup.lab.runs.grid import another_version, counted, find_cells, plan, write_plan
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import make_plain
 from popup.lab.runs.sweep import default_workers, run_sweep
 
 DONE, FAILED = 0, 1
@@ -76,9 +80,9 @@ def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequ
         raise UsageError("every cell of the grid is impossible: give a final density of at most p")
     cells = plan(configs, roles)
     for config in cells:
-        laboratory.check(config)
-    laboratory.attached(configs[0])
-    laboratory.check_finished(cells)
+        check(laboratory, config)
+    attach_plain(laboratory, make_plain(laboratory, configs[0]))
+    check_finished(laboratory, cells)
     return cells
 
 

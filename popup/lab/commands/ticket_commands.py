@@ -1,4 +1,4 @@
-"""The commands about tickets: eval, show, verify, export, diff. Each takes its arguments and returns the exit code."""
+"""The commands about tickets: show, verify, export, diff. Each takes its arguments and returns the exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import (
     check_images,
+    open_ticket,
     rebuild,
     recorded_accuracy,
     recorded_config,
@@ -24,30 +25,17 @@ from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
-from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines, layer_table, table
-from popup.lab.runs.run import Laboratory
-from popup.lab.training.training import EVALUATION_BATCH, evaluate
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.training import EVALUATION_BATCH
 from popup.source.recipe import GIVEN
 from popup.ticket.export import differing, onnx_file, plain_file, program_file
 from popup.ticket.overlap import compare
-from popup.ticket.ticket import Ticket, load
+from popup.ticket.ticket import Ticket
 from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
 ANOTHER_SCALE = "another k, gain or distribution"
-NOT_REPEATED = "NOT repeated (another device or number of threads than the run's may round otherwise)"
-
-
-def _load(path: str) -> Ticket:
-    """The ticket at `path`; a path that names nothing is wrong input."""
-    if Path(path).is_dir():
-        inside = next(iter(sorted(Path(path).glob("**/ticket.safetensors"))), Path("ticket.safetensors"))
-        raise UsageError(f"{path!r} is a directory: name a ticket file, such as {str(inside)!r}")
-    try:
-        return load(path)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path!r}: name a run's ticket.safetensors") from None
 
 
 @dataclass(frozen=True)
@@ -73,21 +61,6 @@ class DiffOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
-    """Rebuild a ticket's network from the file alone and measure its accuracy."""
-
-    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
-    dataset: str = field(default="", metadata={
-        "help": "data set to test on; none: the ticket's own, whose accuracy must repeat"})
-    model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
-    device: str = field(default="auto", metadata={"help": "where to compute; another than the run's may round otherwise"})
-    threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
-    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
-    test: bool = field(default=False, metadata={
-        "help": "measure on the test images, also where the run held out validation images and recorded their accuracy"})
-
-
-@dataclass(frozen=True)
 class ExportOptions:
     """Write a ticket's network for other programs: OUT.safetensors (a plain state_dict), OUT.pt2 (a torch.export program)
     or OUT.onnx, the last two checked to make the same predictions."""
@@ -103,7 +76,7 @@ class ExportOptions:
 def show(arguments: Sequence[str], models: Models) -> int:
     """python run.py show TICKET"""
     options = parse_as(ShowOptions, arguments, "show")
-    ticket = _load(options.ticket)
+    ticket = open_ticket(options.ticket)
     size = Path(options.ticket).stat().st_size
     edges = sum(len(layer.codes) for layer in ticket.layers)
     recipe = ", ".join(f"{name} {value}" for name, value in ticket.recipe.record().items())
@@ -135,7 +108,7 @@ def _summary(ticket: Ticket) -> dict[str, object]:
 def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     """python run.py verify TICKET"""
     options = parse_as(VerifyOptions, arguments, "verify")
-    ticket = _load(options.ticket)
+    ticket = open_ticket(options.ticket)
     found = verify(ticket)
     who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
     weights = "the file their weights (weights given)" if ticket.recipe.weights == GIVEN else "the seed their weights again"
@@ -151,7 +124,7 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
 def diff(arguments: Sequence[str], models: Models) -> int:
     """python run.py diff TICKET OTHER"""
     options = parse_as(DiffOptions, arguments, "diff")
-    one, other = _load(options.ticket), _load(options.other)
+    one, other = open_ticket(options.ticket), open_ticket(options.other)
     overlaps = compare(one, other)
     rows = [[row.name[-34:], f"{row.edges:,}", f"{row.first:,}", f"{row.second:,}", f"{row.both:,}",
              f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in overlaps]
@@ -167,33 +140,10 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     return DONE
 
 
-def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
-    """python run.py eval TICKET"""
-    options = parse_as(EvalOptions, arguments, "eval")
-    ticket = _load(options.ticket)
-    machine = Machine(options.device, options.threads, options.data_dir)
-    laboratory = Laboratory(models, machine, Path())
-    config = recorded_config(ticket, options.model, options.dataset)
-    if options.test:
-        config = config.replace(validation=0.0)
-    net = rebuild(ticket, models, config).to(laboratory.device)
-    data = laboratory.data(config)
-    check_images(ticket, data)
-    images, labels = (part.to(laboratory.device) for part in data.test)
-    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
-    accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
-    print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
-    recorded = recorded_accuracy(ticket)
-    if options.dataset or recorded is None or data.evaluated_on != recorded_part(ticket):
-        return DONE
-    print(f"recorded: {recorded:.2f}%, {'repeated exactly' if accuracy == recorded else NOT_REPEATED}")
-    return DONE if accuracy == recorded else FAILED
-
-
 def export(arguments: Sequence[str], models: Models) -> int:
     """python run.py export TICKET OUT"""
     options = parse_as(ExportOptions, arguments, "export")
-    out, ticket = Path(options.out), _load(options.ticket)
+    out, ticket = Path(options.out), open_ticket(options.ticket)
     writers = {".safetensors": None, ".pt2": program_file, ".onnx": onnx_file}
     if out.suffix not in writers:
         raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")

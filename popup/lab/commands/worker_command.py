@@ -15,9 +15,9 @@ from popup.lab.networks import Models
 from popup.lab.report.results import read_runs
 from popup.lab.report.summary import failure_lines
 from popup.lab.runs.cell import check_locks
-from popup.lab.runs.plan import another_version, counted, find_cells
-from popup.lab.runs.record import check_writable
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.directory import check_writable
+from popup.lab.runs.grid import another_version, counted, find_cells
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import Event, work
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop

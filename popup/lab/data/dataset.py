@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
+from popup.ticket.hashes import hash_tensor
 
 CHECKED = 1024  # images looked at at once
 Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
@@ -32,6 +34,13 @@ class Dataset:
         """[channels, height, width]"""
         return tuple(self.train[0].shape[1:])
 
+    def identity(self) -> str:
+        """What tells these images and labels from others: the fingerprint, or where there is none that of the tensors. Empty
+        where images are streamed without one."""
+        tensors = (*self.train, *self.test)
+        known = self.fingerprint or not all(isinstance(tensor, torch.Tensor) for tensor in tensors)
+        return self.fingerprint if known else fingerprint(*tensors)
+
 
 @dataclass(frozen=True)
 class DataRequest:
@@ -44,6 +53,11 @@ class DataRequest:
     streaming: str = "auto"
     memory: float = inf
     decoders: int = 1
+
+
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """SHA-256 of images and labels, so that results on changed data are not taken for one another's."""
+    return hashlib.sha256("".join(f"{tuple(tensor.shape)}{hash_tensor(tensor)}" for tensor in tensors).encode()).hexdigest()
 
 
 def check_alike(train: Images, test: Images) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import pkgutil
@@ -14,8 +13,7 @@ from typing import Any
 import torch
 
 from popup.errors import UsageError
-from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite
-from popup.ticket.hashes import hash_tensor
+from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite, fingerprint
 
 
 def load_own(name: str) -> Dataset:
@@ -35,23 +33,16 @@ def _dataset(name: str, found: Any) -> Dataset:
     """What the function of that name has returned, as a Dataset."""
     try:
         if isinstance(found, Dataset):
-            (images, labels), (tests, targets) = found.train, found.test
+            (images, _), (tests, _) = found.train, found.test
             check_alike(images, tests)
-            tensors = (images, labels, tests, targets)
-            known = found.fingerprint or not all(isinstance(tensor, torch.Tensor) for tensor in tensors)
-            return found if known else replace(found, fingerprint=_fingerprint(*tensors))
+            return replace(found, fingerprint=found.identity())
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])
         classes = int(max(train[1].max(), test[1].max())) + 1
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"data set {name!r} returned something else than ((images, labels), (images, labels)) with images "
                          f"[n, channels, height, width] and labels [n] from 0: {' '.join(str(error).split())}") from None
-    return Dataset(name, classes, train, test, fingerprint=_fingerprint(*train, *test))
-
-
-def _fingerprint(*tensors: torch.Tensor) -> str:
-    """SHA-256 of images and labels, so that results on changed data are not taken for one another's."""
-    return hashlib.sha256("".join(f"{tuple(tensor.shape)}{hash_tensor(tensor)}" for tensor in tensors).encode()).hexdigest()
+    return Dataset(name, classes, train, test, fingerprint=fingerprint(*train, *test))
 
 
 def _find(name: str) -> Callable[[], Any]:

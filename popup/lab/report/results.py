@@ -13,7 +13,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.record import read_config, read_json, read_metrics
+from popup.lab.runs.directory import read_config, read_json, read_metrics
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
 NEEDED = ("test_accuracy", "final_density", "layers")  # without which there is nothing to report

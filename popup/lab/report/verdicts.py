@@ -8,7 +8,7 @@ from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, shared_l
 from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
-from popup.lab.runs.plan import counted
+from popup.lab.runs.grid import counted
 
 CLEAR = 0.05   # Holm's p value below which a difference is called clear
 HOPELESS = 5   # where a difference must be so many times its interval to be called clear, the number of seeds is too small

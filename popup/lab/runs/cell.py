@@ -20,7 +20,7 @@ from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.runs.controls import CONTROLS, TICKET
-from popup.lab.runs.record import RunDirectory
+from popup.lab.runs.directory import RunDirectory
 
 HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
 BEGUN = ".begun"  # the note of a process that does a cell

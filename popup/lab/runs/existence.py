@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
@@ -19,11 +19,15 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
+from popup.lab.runs.about import about_run
 from popup.lab.runs.controls import Subnetwork, run_control
 from popup.lab.runs.gaps import Gap, measure_gaps
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import build
 from popup.lab.training.batches import Normalise
-from popup.lab.training.training import EVALUATION_BATCH, Metrics, evaluate, fit
+from popup.lab.training.fit import fit
+from popup.lab.training.state import Metrics
+from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.search.attach import attach_recipe
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, find_layers
@@ -91,7 +95,7 @@ class Found:
 def train_target(laboratory: Laboratory, config: Config) -> Trained:
     """Train the config's dense network (its weights and biases) on its data."""
     began = time.process_time()
-    net, data = laboratory.network(config), laboratory.data(config)
+    net, data = build(laboratory, config), laboratory.data(config)
     layers = find_layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
     start = Subnetwork(config.source, sources, [source.values != 0 for source in sources])
@@ -102,7 +106,7 @@ def train_target(laboratory: Laboratory, config: Config) -> Trained:
 def load_target(laboratory: Laboratory, config: Config, path: Path) -> Trained:
     """The config's network with the state_dict of a safetensors file; a UsageError if it does not fit."""
     began = time.process_time()
-    net, data = laboratory.network(config), laboratory.data(config)
+    net, data = build(laboratory, config), laboratory.data(config)
     if not path.is_file():
         raise UsageError(f"there is no file {str(path)!r}: name a safetensors file with the target's state_dict")
     try:
@@ -186,7 +190,7 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
                          "give a smaller one")
     ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
     seconds = time.process_time() - began
-    net = ticket.apply(laboratory.network(own)).eval()
+    net = ticket.apply(build(laboratory, own)).eval()
     ticket = replace(ticket, about=_about(laboratory, own, net, found, target_hash(trained)))
     gaps = _gaps(laboratory, own, trained, net, found.multiple)
     return Built(plan, found, ticket, gaps, ROUNDING * trained.largest, seconds)
@@ -195,9 +199,7 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
 def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction, target: str) -> dict[str, object]:
     """What a run records, with the accuracy as `eval` measures it; and what the ticket computes a multiple of, by its hash."""
     data = laboratory.data(own)
-    return {"task": asdict(own.task), "test_accuracy": _accuracy(laboratory, data, net), "data": data.title, "precision": "fp32",
-            "evaluated_on": data.evaluated_on, "image": data.image, "classes": data.classes,
-            "normalise": Normalise(data.train[0]).record(),
+    return {**about_run(own, data, _accuracy(laboratory, data, net), "fp32", Normalise(data.train[0])),
             "built": {"multiple": found.multiple, "guaranteed": found.guaranteed, "target": target}}
 
 
@@ -221,7 +223,7 @@ def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, buil
     """
     began = time.process_time()
     own = source_config(config, built.ticket.recipe, trained.target, built.plan).replace(epochs=epochs)
-    net, data = laboratory.network(own), laboratory.data(own)
+    net, data = build(laboratory, own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
     with torch.no_grad():
         images = Normalise(data.train[0])(data.train[0][:EVALUATION_BATCH]).to(laboratory.device)

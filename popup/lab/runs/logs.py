@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from popup.errors import UsageError
-from popup.lab.runs.record import RunDirectory
+from popup.lab.runs.directory import RunDirectory
 from popup.lab.training.state import Metrics
 
 Log = Callable[[Metrics], None]

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine, usable_cores
+from popup.lab.networks import Models
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.run import Laboratory, Models
+from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import Event, described, work
-from popup.lab.training.stop import Stop
-from popup.lab.training.training import RunFailed
+from popup.lab.training.stop import RunFailed, Stop
 
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end

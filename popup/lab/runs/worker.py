@@ -13,8 +13,10 @@ import torch
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.run import Laboratory
-from popup.lab.training.training import RunFailed
+from popup.lab.runs.checks import check
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.stop import RunFailed
 
 MOST_DEATHS = 3  # processes that may be killed on one cell, without a checkpoint between them, before it is called failed
 PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that others are doing, doubled from look to look
@@ -62,9 +64,9 @@ def _check_tickets(pending: Sequence[Cell]) -> None:
 def _follow(laboratory: Laboratory) -> None:
     """Take part in the runs that rank 0 has claimed, until it has no more."""
     while (config := laboratory.ranks.share(None)) is not None:
-        laboratory.check(config)  # what only this rank lacks ends all
+        check(laboratory, config)  # what only this rank lacks ends all
         with contextlib.suppress(RunFailed, UsageError):  # which rank 0 meets too, and records
-            laboratory.run(config)
+            run(laboratory, config)
 
 
 def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> bool:
@@ -73,7 +75,7 @@ def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None],
         return True
     if not cell.ready() or not keep_on():
         return False
-    laboratory.check(cell.config)
+    check(laboratory, cell.config)
     with cell.claim() as mine:
         if mine and not cell.over():
             _do_cell(laboratory, cell, tell, keep_on)
@@ -97,7 +99,7 @@ def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -
         if cell.ticket is not None and not cell.ticket.finished():
             raise RunFailed(f"its ticket failed: {cell.ticket.failure()}")
         laboratory.ranks.share(cell.config)
-        laboratory.run(cell.config, lambda metrics: _stop_unless(keep_on))
+        run(laboratory, cell.config, lambda metrics: _stop_unless(keep_on))
     except (RunFailed, UsageError, MemoryError, torch.OutOfMemoryError) as error:
         cell.fail(str(error) or type(error).__name__)
         if laboratory.ranks.count > 1 and isinstance(error, (MemoryError, torch.OutOfMemoryError)):

@@ -1,8 +1,12 @@
-"""Augmentation of training images, each by its own draw, many images in one pass."""
+"""Augmentation of training images, each by its own draw, many images in one pass.
+
+Some work on pixels as they are stored, where what is shifted in from outside is 0, and some on normalised images, where 0 is
+the mean: STEPS says which. Batches normalise between the two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import log
 
@@ -52,15 +56,19 @@ class Augmentation:
             centres = torch.from_numpy(np.stack([stream.integers(side, count) for side in self.sides], axis=1))
         return Draws(*(draw.to(device) for draw in (shifts, flips, boxes, centres)))
 
-    def __call__(self, images: torch.Tensor, draws: Draws,
-                 normalise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """`images` [n, c, h, w] augmented by their `draws`, and normalised."""
-        if {"crop", "flip"} & self.names:
-            images = shift_and_flip(images, draws.shifts, draws.flips, self.reach)
-        inputs = normalise(images)
-        if "resized_crop" in self.names:
-            inputs = resize_boxes(inputs, draws.boxes)
-        return cut_out(inputs, draws.centres, min(self.sides) // 2) if "cutout" in self.names else inputs
+    def of_pixels(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """`images` [n, c, h, w] after the steps that come before normalisation."""
+        return self._do(images, draws, normalised=False)
+
+    def of_normalised(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Normalised `images` [n, c, h, w] after the steps that come after it."""
+        return self._do(images, draws, normalised=True)
+
+    def _do(self, images: torch.Tensor, draws: Draws, normalised: bool) -> torch.Tensor:
+        for step in STEPS:
+            if step.normalised == normalised and step.names & self.names:
+                images = step.do(self, images, draws)
+        return images
 
 
 def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: tuple[int, int]) -> torch.Tensor:
@@ -105,3 +113,18 @@ def cut_out(images: torch.Tensor, centres: torch.Tensor, side: int) -> torch.Ten
     rows, columns = (((torch.arange(size, device=images.device) - centre[:, None] + side // 2) // max(1, side)) == 0
                      for size, centre in zip(images.shape[-2:], centres.T, strict=True))  # [n, h], [n, w]
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done in one pass for the augmentations `names`: to `normalised` images, or to pixels before."""
+
+    names: Set[str]
+    normalised: bool
+    do: Callable[[Augmentation, torch.Tensor, Draws], torch.Tensor]
+
+
+STEPS = (  # in this order
+    Step({"crop", "flip"}, False, lambda own, images, draws: shift_and_flip(images, draws.shifts, draws.flips, own.reach)),
+    Step({"resized_crop"}, True, lambda own, images, draws: resize_boxes(images, draws.boxes)),
+    Step({"cutout"}, True, lambda own, images, draws: cut_out(images, draws.centres, min(own.sides) // 2)))

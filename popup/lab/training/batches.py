@@ -82,6 +82,8 @@ class Batches:
         together = max(1, TOGETHER // (mine.shape[1] * prod(self.images.shape[1:])))
         parts = [mine[step:step + together].flatten() for step in range(first, self.steps, together)]
         for part, images in zip(parts, in_parts(self.images, [order[part] for part in parts]), strict=True):
-            inputs = self.augmentation(images, draws[part.to(device)], self.normalise)
+            drawn = draws[part.to(device)]
+            inputs = self.normalise(self.augmentation.of_pixels(images, drawn))
+            inputs = self.augmentation.of_normalised(inputs, drawn)
             labels = self.labels[order[part].to(device)]
             yield from zip(inputs.split(mine.shape[1]), labels.split(mine.shape[1]), strict=True)

@@ -1,9 +1,8 @@
-"""The training loop: learn the scores of an attached network, evaluate its ticket each epoch."""
+"""The training loop: learn what learns of a network, and evaluate each epoch what it has become."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from math import cos, isfinite, pi, prod
 
 import torch
@@ -12,40 +11,18 @@ from torch import nn
 
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.dataset import Split, check_alike
-from popup.lab.data.streamed import Images, first_images, in_parts
+from popup.lab.data.streamed import Images, in_parts
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
-from popup.lab.training.churn import Churn
 from popup.lab.training.norms import synchronised
-from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.source import attach_config
-from popup.lab.training.splits import check_network, check_precision, checked
+from popup.lab.training.splits import checked
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
-from popup.search.attach import merge
-from popup.search.network import is_attached, scores, search_of
-from popup.ticket.hashes import frozen_hashes
-from popup.ticket.proof import Proof, prove
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 1024, 1 << 24  # at most, at once
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run found: metrics by epoch, and the proof of the laws. The last epoch's accuracy is the result."""
-
-    history: list[Metrics]
-    proof: Proof
-    precision: str  # fp32 or bf16
-    normalise: Normalise
-
-    @property
-    def test_accuracy(self) -> float:
-        """Percent, of the last epoch."""
-        return self.history[-1]["test_accuracy"]
 
 
 def rate_factor(settings: TrainingSettings, progress: float) -> float:
@@ -54,37 +31,6 @@ def rate_factor(settings: TrainingSettings, progress: float) -> float:
         return progress / settings.warmup
     rest = settings.epochs - settings.warmup
     return (1 + cos(pi * (progress - settings.warmup) / rest)) / 2 if rest else 1.0
-
-
-def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
-        on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None,
-        ranks: Ranks | None = None) -> Outcome:
-    """Search for a ticket in `net`, which is attached by `config` if it is not yet.
-
-    `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
-    statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
-    test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
-    `ranks`: this process's place among several that search together. Raises UsageError for data or a network that it cannot
-    search with, RunFailed when the loss is not finite.
-    """
-    config, ranks = config or Config(), ranks or Ranks()
-    check_precision(net)
-    batches, test = load_batches(net, train, test, config, ranks)
-    two = batches.normalise(first_images(batches.images, 2))
-    check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
-    if not is_attached(net):
-        attach_config(net, config, train)
-    precision = Precision.of(net, config.training.precision)
-    before = frozen_hashes(net)
-    method, settings = search_of(net).method, config.training
-    lr = settings.lr * method.rate
-    optimizer = optimizer_of(scores(net), settings, lr)
-    state = TrainingState(net, scores(net), optimizer, batches.steps, precision, Churn(net), before, ranks)
-    if not method.learns:
-        settings = replace(settings, epochs=1, warmup=0.0)
-    history = optimise(state, batches, test, settings, lr, merge, on_epoch, checkpoints or Checkpoints())
-    proof = prove(net, before, batches.normalise(first_images(test[0], EVALUATION_BATCH)))
-    return Outcome(history, proof, precision.name, batches.normalise)
 
 
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> tuple[Batches, Split]:

@@ -15,10 +15,11 @@ from popup.lab.data.datasets import load_dataset
 from popup.lab.data.streamed import Streamed, channel_sums, first_images, in_parts
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine
-from popup.lab.runs.run import Laboratory
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.attachment import computed_edges
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.source import computed_edges
 from popup.lab.training.stop import Stopped
 
 
@@ -141,14 +142,14 @@ def test_a_streamed_run_stopped_in_an_epoch_leaves_the_ticket_of_the_decoded_one
     config = Config.from_flat({"dataset": f"folder:{images}", "image_size": 8, "model": "small", "epochs": 2,
                                "batch_size": 8, "augment": ("flip",)})
 
-    def run(out, streaming, decoders=1, stop=None):
+    def found(out, streaming, decoders=1, stop=None):
         machine = Machine("cpu", data_dir=str(images.parent / "data"), streaming=streaming, decoders=decoders)
-        return Laboratory({"small": small}, machine, tmp_path / out, stop).run(config)
+        return run(Laboratory({"small": small}, machine, tmp_path / out, stop), config)
 
-    whole = run("decoded", "never")
+    whole = found("decoded", "never")
     with pytest.raises(Stopped):
-        run("streamed", "always", 2, stop_at(8))
-    again = run("streamed", "always", 1)
+        found("streamed", "always", 2, stop_at(8))
+    again = found("streamed", "always", 1)
     tickets = [(tmp_path / out / config.hash() / "ticket.safetensors").read_bytes() for out in ("decoded", "streamed")]
     assert tickets[0] == tickets[1] and again["data_fingerprint"] == whole["data_fingerprint"]
     assert json.dumps(again["layers"]) == json.dumps(whole["layers"]) and again["test_loss"] == whole["test_loss"]

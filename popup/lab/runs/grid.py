@@ -9,7 +9,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import TICKET, control_config
-from popup.lab.runs.record import read_config
+from popup.lab.runs.directory import read_config
 
 
 def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:

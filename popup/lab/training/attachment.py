@@ -1,4 +1,4 @@
-"""The source of a config on a plain network: drawn from the seed, or cut out by a pruning criterion."""
+"""A config's search on a plain network, whose edges the seed draws or a pruning criterion cuts out."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np
 
     SNIP's batch is drawn from a stream of its own, and its images are normalised and not augmented.
     """
-    source, (images, labels) = config.source, train
-    if source.mask not in COMPUTED:
+    recipe, (images, labels) = config.source, train
+    if recipe.mask not in COMPUTED:
         return None
-    if source.mask == "synflow":
-        return given_edges(find_layers(net), synflow(net, source, images.shape[1:]))
-    chosen = torch.from_numpy(Stream(source.seed, "saliency").permutation(len(images))[:BATCH])
+    if recipe.mask == "synflow":
+        return given_edges(find_layers(net), synflow(net, recipe, images.shape[1:]))
+    chosen = torch.from_numpy(Stream(recipe.seed, "saliency").permutation(len(images))[:BATCH])
     batch = Normalise(images)(next(in_parts(images, [chosen]))), labels[chosen.to(labels.device)]
-    return given_edges(find_layers(net), snip(net, source, *batch))
+    return given_edges(find_layers(net), snip(net, recipe, *batch))

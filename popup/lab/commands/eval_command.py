@@ -1,0 +1,82 @@
+"""python run.py eval: a ticket's accuracy, and whether it is the one that its run recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.rebuild import (
+    check_images,
+    open_ticket,
+    rebuild,
+    recorded_accuracy,
+    recorded_config,
+    recorded_fingerprint,
+    recorded_normalise,
+    recorded_part,
+)
+from popup.lab.data.dataset import Dataset
+from popup.lab.machine import Machine
+from popup.lab.networks import Models
+from popup.lab.precision import Precision
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.training import evaluate
+from popup.ticket.ticket import Ticket
+
+DONE, FAILED = 0, 1
+REPEATED = "repeated exactly"
+NOT_REPEATED = "NOT repeated (another device or number of threads than the run's may round otherwise)"
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Rebuild a ticket's network from the file alone and measure its accuracy."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+    dataset: str = field(default="", metadata={
+        "help": "data set to test on; none: the ticket's own. Where it is what the run saw, by its fingerprint, the recorded "
+                "accuracy must repeat"})
+    model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
+    device: str = field(default="auto", metadata={"help": "where to compute; another than the run's may round otherwise"})
+    threads: int = field(default=0, metadata={"help": "CPU threads; 0: as many as a run on the data has"})
+    data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
+    test: bool = field(default=False, metadata={
+        "help": "measure on the test images, also where the run held out validation images and recorded their accuracy"})
+
+
+def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
+    """python run.py eval TICKET"""
+    options = parse_as(EvalOptions, arguments, "eval")
+    ticket = open_ticket(options.ticket)
+    machine = Machine(options.device, options.threads, options.data_dir)
+    laboratory = Laboratory(models, machine, Path())
+    config = recorded_config(ticket, options.model, options.dataset)
+    if options.test:
+        config = config.replace(validation=0.0)
+    net = rebuild(ticket, models, config).to(laboratory.device)
+    data = laboratory.data(config)
+    check_images(ticket, data)
+    images, labels = (part.to(laboratory.device) for part in data.test)
+    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
+    print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
+    if (recorded := recorded_accuracy(ticket)) is None:
+        return DONE
+    said, code = _compare(ticket, data, accuracy == recorded, bool(options.dataset))
+    print(f"recorded: {recorded:.2f}%, {said}")
+    return code
+
+
+def _compare(ticket: Ticket, data: Dataset, equal: bool, named: bool) -> tuple[str, int]:
+    """What to say of an accuracy on `data` that is, or is not, `equal` to the recorded one; and the exit code. `named`: the user
+    has named the data; else they are to be the run's own."""
+    part, fingerprint = recorded_part(ticket), recorded_fingerprint(ticket)
+    if data.evaluated_on != part:
+        return f"not compared: that is {part} accuracy, and this is {data.evaluated_on} accuracy", DONE
+    if named and not fingerprint:
+        return "not compared: the ticket records no fingerprint of its data, so these may be others", DONE
+    if fingerprint and fingerprint != data.identity():
+        return "not compared: the data are others than the run's (their fingerprints differ)", DONE if named else FAILED
+    return (REPEATED, DONE) if equal else (NOT_REPEATED, FAILED)

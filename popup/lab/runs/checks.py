@@ -1,0 +1,65 @@
+"""What can be told of a run before anything is built for it, and of runs that were finished before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from popup.errors import UsageError
+from popup.lab.config import Config
+from popup.lab.networks import find_builder, fingerprint, is_own, outline
+from popup.lab.runs.controls import TICKET
+from popup.lab.runs.found import Result
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.logs import check_packages
+from popup.lab.runs.plain import build
+
+
+def check(laboratory: Laboratory, config: Config) -> None:
+    """A UsageError if runs like this cannot be done here, whatever their source and search: what `check_place` tells, or that
+    the network is not for the data, of which an outline is built at most, once for all of them."""
+    task, training = replace(config.task, role=TICKET), config.training
+    if (task, training) in laboratory.checked:
+        return
+    check_place(laboratory, config)
+    data = laboratory.data(config)
+    if outline(laboratory.models, config, data.image, data.classes) is None:
+        build(laboratory, config)
+    laboratory.checked.add((task, training))
+
+
+def check_place(laboratory: Laboratory, config: Config) -> None:
+    """A UsageError for all that can be told without a network: the data or the builder are not there, a log's package is
+    missing, these processes cannot deal the batch."""
+    training = config.training
+    check_packages(laboratory.machine.log)
+    if training.compile:
+        laboratory.ranks.check_alone("--compile")
+    find_builder(laboratory.models, config.task.model)  # a name that is wrong is told before data are loaded
+    data = laboratory.data(config)
+    laboratory.ranks.check_batch(min(training.batch_size, len(data.train[0])), training.accumulate)
+
+
+def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:
+    """A UsageError if some of `configs`, of one data set, were finished on other images than it has now, or by another
+    network than the user's function builds now."""
+    done = [(config, result) for config in configs if (result := laboratory.directory(config).result())]
+    if not done:
+        return
+    dataset, images = configs[0].task.dataset, laboratory.data(configs[0]).fingerprint
+    _check_same(laboratory, f"saw other images than {dataset} has now",
+                [(result, "data_fingerprint", images) for _, result in done])
+    own = [(replace(config.task, role=TICKET), config, result) for config, result in done if is_own(config.task.model)]
+    now = {task: fingerprint(build(laboratory, config)) for task, config in {task: config for task, config, _ in own}.items()}
+    for model in {task.model for task, _, _ in own}:
+        _check_same(laboratory, f"had another network than {model} builds now",
+                    [(result, "network_fingerprint", now[task]) for task, _, result in own if task.model == model])
+
+
+def _check_same(laboratory: Laboratory, words: str, cases: Sequence[tuple[Result, str, str]]) -> None:
+    """A UsageError that says so in `words` if some of the `cases` (result, what it records, what that is now) differ. What
+    is not recorded, or not known now, does not."""
+    other = [result for result, name, now in cases if now and (result.get(name) or now) != now]
+    if other:
+        raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {laboratory.out} ({other[0]['hash']}, ...) "
+                         f"{words}: name another --out, or remove what is there")

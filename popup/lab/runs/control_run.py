@@ -1,0 +1,67 @@
+"""The steps of a control's run: its network gets the subnetwork of a ticket that was found before, and is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from popup.lab.config import Config
+from popup.lab.precision import Precision
+from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
+from popup.lab.runs.directory import RunDirectory
+from popup.lab.runs.found import Found
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import Plain
+from popup.lab.training.attachment import computed_edges
+from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.state import Metrics
+from popup.lab.training.stop import RunFailed
+from popup.search.network import density_row
+from popup.source.books import PLAIN, Drawn
+from popup.source.layers import find_layers
+from popup.source.recipe import draw_source
+from popup.ticket.ticket import load
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """A control that can begin: its plain network, and the subnetwork that it starts from."""
+
+    laboratory: Laboratory
+    plain: Plain
+    start: Subnetwork
+
+    def find(self, directory: RunDirectory, tell: Callable[[Metrics], None], checkpoints: Checkpoints) -> Found:
+        """Evaluate the control, or train and evaluate it; in its directory nothing but numbers is written."""
+        net, data, config = self.plain.net, self.plain.data, self.plain.config
+        precision = Precision.of(net, config.training.precision)
+        history, layers = run_control(net, data, config, self.start, tell, checkpoints, self.laboratory.ranks)
+        rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
+                for before, after in zip((drawn.source for drawn in self.start.sources), layers, strict=True)]
+        return Found(history, rows, precision.name)
+
+
+def ready_control(laboratory: Laboratory, plain: Plain) -> ControlRun:
+    """The run of a control: its source, and the codes of its ticket where it needs one (else all edges)."""
+    needs_ticket = CONTROLS[plain.config.task.role].needs_ticket
+    return ControlRun(laboratory, plain, _of_ticket(laboratory, plain.config) if needs_ticket else _of_source(plain))
+
+
+def _of_source(plain: Plain) -> Subnetwork:
+    recipe = plain.config.source
+    edges = computed_edges(plain.net, plain.config, plain.data.train)
+    sources = draw_source(recipe, find_layers(plain.net, recipe.searches_biases), edges=edges)
+    every = [np.ones(len(source.edges), dtype=bool) for source in sources]
+    return Subnetwork([Drawn(recipe, source) for source in sources], every, PLAIN)
+
+
+def _of_ticket(laboratory: Laboratory, config: Config) -> Subnetwork:
+    path = laboratory.directory(config.replace(role=TICKET)).ticket
+    if not path.exists():
+        raise RunFailed(f"the file of its ticket is gone, {path}: remove that directory, then plan or start the grid again, "
+                        "which finds the ticket anew")
+    ticket = load(path)
+    sources = [layer.drawn(ticket.recipe, ticket.book) for layer in ticket.layers]
+    return Subnetwork(sources, [layer.codes for layer in ticket.layers], ticket.book)

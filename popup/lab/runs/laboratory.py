@@ -1,0 +1,47 @@
+"""What the runs of one process share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from popup.lab.config import Config, TaskSettings, TrainingSettings
+from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
+from popup.lab.data.validation import hold_out
+from popup.lab.machine import Machine, keep_freed_memory
+from popup.lab.networks import Models
+from popup.lab.runs.directory import RunDirectory
+from popup.lab.training.ranks import Ranks
+from popup.lab.training.stop import Stop
+
+
+class Laboratory:
+    """What runs share: the models, the machine, its ranks, the directory of results, the data sets that were loaded, and what
+    was `checked` before. It does no run: those go one way, as flow.py says."""
+
+    def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
+                 device: torch.device | None = None) -> None:
+        self.models, self.machine, self.out, self.stop = models, machine, out, stop or Stop()
+        self.ranks = ranks or Ranks()
+        self.device = device or machine.torch_device()
+        self.checked: set[tuple[TaskSettings, TrainingSettings]] = set()
+        self._data: dict[tuple[str, int, float], Dataset] = {}
+
+    def data(self, config: Config) -> Dataset:
+        """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
+        task = config.task
+        wanted = task.dataset, task.image_size, task.validation
+        if wanted not in self._data:
+            machine = self.machine
+            request = DataRequest(machine.data_directory, machine.download, task.image_size, machine.streaming,
+                                  machine.data_memory(self.device), machine.decoders or machine.cores)
+            data = load_dataset(task.dataset, request)
+            self._data[wanted] = hold_out(data, task.validation) if task.validation else data
+        keep_freed_memory()
+        torch.set_num_threads(self.machine.threads_for(self._data[wanted].train[0].nbytes))
+        return self._data[wanted]
+
+    def directory(self, config: Config) -> RunDirectory:
+        """Where the config's run is, or will be."""
+        return RunDirectory(self.out, config, self.ranks.first)

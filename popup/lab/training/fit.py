@@ -1,0 +1,97 @@
+"""A search from an attached network to its proof: made ready, searched, proved, each step from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from popup.lab.config import Config
+from popup.lab.data.dataset import Split
+from popup.lab.data.streamed import first_images
+from popup.lab.precision import Precision
+from popup.lab.training.attachment import attach_config
+from popup.lab.training.batches import Batches, Normalise
+from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.churn import Churn
+from popup.lab.training.optimizers import optimizer_of
+from popup.lab.training.ranks import Ranks
+from popup.lab.training.splits import check_network, check_precision
+from popup.lab.training.state import Metrics, TrainingState
+from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
+from popup.search.attach import merge
+from popup.search.network import is_attached, scores, search_of
+from popup.ticket.hashes import frozen_hashes
+from popup.ticket.proof import Proof, prove
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A search that can begin: what it could be refused for was looked at. `frozen`: hashes of what no step may change."""
+
+    net: nn.Module  # attached
+    config: Config
+    batches: Batches
+    test: Split
+    precision: Precision
+    frozen: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found: metrics by epoch, and the proof of the laws. The last epoch's accuracy is the result."""
+
+    history: list[Metrics]
+    proof: Proof
+    precision: str  # fp32 or bf16
+    normalise: Normalise
+
+    @property
+    def test_accuracy(self) -> float:
+        """Percent, of the last epoch."""
+        return self.history[-1]["test_accuracy"]
+
+
+def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
+        on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None,
+        ranks: Ranks | None = None) -> Outcome:
+    """Search for a ticket in `net`, which is attached by `config` if it is not yet.
+
+    `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
+    statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
+    test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
+    `ranks`: this process's place among several that search together. Raises UsageError for data or a network that it cannot
+    search with, RunFailed when the loss is not finite.
+    """
+    ready = make_ready(net, train, test, config or Config(), ranks or Ranks())
+    return proved(ready, search(ready, on_epoch, checkpoints or Checkpoints()))
+
+
+def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> Ready:
+    """The search of `config` in `net`, which is attached if it is not yet. A UsageError if it cannot be done."""
+    check_precision(net)
+    batches, test = load_batches(net, train, test, config, ranks)
+    two = batches.normalise(first_images(batches.images, 2))
+    check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
+    if not is_attached(net):
+        attach_config(net, config, train)
+    precision = Precision.of(net, config.training.precision)
+    return Ready(net, config, batches, test, precision, frozen_hashes(net))
+
+
+def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints) -> list[Metrics]:
+    """Learn the scores, or go on from a checkpoint; returns the metrics of all epochs. The network is then the ticket."""
+    net, method, settings = ready.net, search_of(ready.net).method, ready.config.training
+    lr = settings.lr * method.rate
+    state = TrainingState(net, scores(net), optimizer_of(scores(net), settings, lr), ready.batches.steps, ready.precision,
+                          Churn(net), ready.frozen, ready.batches.ranks)
+    if not method.learns:
+        settings = replace(settings, epochs=1, warmup=0.0)
+    return optimise(state, ready.batches, ready.test, settings, lr, merge, on_epoch, checkpoints)
+
+
+def proved(ready: Ready, history: list[Metrics]) -> Outcome:
+    """The laws, checked on the network that was searched."""
+    probe = ready.batches.normalise(first_images(ready.test[0], EVALUATION_BATCH))
+    return Outcome(history, prove(ready.net, ready.frozen, probe), ready.precision.name, ready.batches.normalise)
