@@ -17,10 +17,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
+from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, Search, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.settings import SearchSettings, first_scores
+from popup.search.trial import refuse_unfaithful
 from popup.source.densities import total_density
 from popup.source.layers import Layer, find_layers, freeze, left_out, owner
 from popup.source.masks import given_edges
@@ -113,6 +115,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)
+    refuse_held(net, layers)
+    refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
     _tell_left_out(net, layers)
     search = Search(recipe, settings)
