@@ -109,7 +109,8 @@ def derive(func: Callable[..., object], name: str, args: tuple, kwargs: dict, or
     known = [(tensor, origins.of(tensor)) for tensor in tensors_in((args, kwargs))]
     weights = [origin for _, origin in known if isinstance(origin, Weight)]
     layers = frozenset().union(*(origin.layers for origin in weights))
-    computed = Weight(layers, Faith.COMPUTED, None, maker=next((each.maker for each in weights if each.maker), name))
+    again = all(origin.faith is Faith.COMPUTED for origin in weights)
+    computed = Weight(layers, Faith.COMPUTED, None, maker=weights[0].maker if again else name)
     if name in SHAPED:
         return None
     if name in SCALINGS:
