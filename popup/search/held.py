@@ -16,6 +16,7 @@ from popup.search.provenance import memory
 from popup.source.layers import Layer, owner
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
+PLAIN, EMPTY = (bool, int, float, str, type(None)), (dict, *CONTAINERS)  # most of what a module has, and holds no tensor
 DEPTH = 8  # how far into containers we look
 
 
@@ -42,7 +43,7 @@ def _held_by(module: nn.Module, known: set[int]) -> Iterator[tuple[str, torch.Te
     for key, value in vars(module).items():
         if key in ("_parameters", "_buffers"):
             yield from ((name, tensor) for name, tensor in value.items() if tensor is not None)
-        elif key != "_modules":
+        elif key != "_modules" and not isinstance(value, PLAIN) and (not isinstance(value, EMPTY) or value):
             yield from ((f"{key}{way}", tensor) for way, tensor in tensors_held(value, known))
 
 
