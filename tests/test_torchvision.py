@@ -9,12 +9,17 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torchvision.models.regnet import BlockParams
 
 import popup
+from popup.search.held import refuse_held
 from popup.search.network import search_of
+from popup.search.trial import refuse_unfaithful
+from popup.search.watch import watched
 from popup.source.layers import find_layers, owner
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove
+from tests.search.shapes import Shapes
 
 FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
             "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
@@ -45,6 +50,14 @@ def build(name):
     return net.train()
 
 
+def with_data(function):
+    """A function of torchvision's that reads tensors that it has made."""
+    def inner(*arguments, **options):
+        with torch.device("cpu"):
+            return function(*arguments, **options)
+    return inner
+
+
 def loss_of(net, images, labels):
     """Cross-entropy of every output, auxiliary ones included; dropout is the same each time."""
     torch.manual_seed(2)
@@ -59,6 +72,28 @@ def straight_through(net, images, labels):
     gradients = torch.autograd.grad(loss_of(plain, images, labels), weights)
     return [gradient.flatten()[layer.flat_edges()] * layer.values * scores.detach().sign()
             for gradient, layer, scores in zip(gradients, search.layers, search.scores(), strict=True)]
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(torchvision.models))
+def test_each_weight_of_every_classifier_reaches_its_products_as_it_is(name, monkeypatch):
+    """Without data: the chain of operations from the weight to the product is the evidence; heads of training count."""
+    monkeypatch.setattr(BlockParams, "from_init_params", with_data(BlockParams.from_init_params))
+    options = {} if name == "vit_b_16" else OPTIONS.get(name, {})
+    with torch.device("meta"), Shapes():
+        net = torchvision.models.get_model(name, weights=None, num_classes=10, **options)
+        side = 299 if name == "inception_v3" else getattr(net, "image_size", 224)
+        images = torch.empty(2, 3, side, side)
+    layers = find_layers(net)
+    refuse_held(net, layers), refuse_unfaithful(net, layers)
+    reached = set()
+    for training in (False, True):
+        with torch.no_grad(), Shapes():
+            found = watched(net.train(training), {layer.name: None for layer in layers}, lambda: net(images), images)
+        assert not found.faults
+        reached |= set(found.reached) - set(found.unreached)
+        if len(reached) == len(layers):
+            break
+    assert reached == {layer.name for layer in layers}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -18,11 +18,13 @@ from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
 from popup.search.contract import gate_faults
+from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
 from popup.search.search import Search
 from popup.search.settings import SearchSettings, first_scores
+from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.layers import Layer, find_layers, freeze, left_out, owner
@@ -119,6 +121,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)
+    refuse_held(net, layers)
+    refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
     _tell_left_out(net, layers)
     _try_method(settings)

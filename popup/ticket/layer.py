@@ -70,9 +70,11 @@ class TicketLayer:
         """Whether the seed gives the very weights that the ticket has, embedded or not."""
         embedded = self.values is not None and recipe.weights != GIVEN
         try:
-            return bool((replace(self, values=None) if embedded else self).drawn(recipe, book))
+            for layer in (self, replace(self, values=None)) if embedded else (self,):
+                layer.drawn(recipe, book)
         except TicketError:
             return False
+        return True
 
     def effective(self, recipe: Recipe, book: Book) -> torch.Tensor:
         """The effective weights of the edges, float32 [edges], 0 where one is dropped."""

@@ -86,7 +86,7 @@ def test_a_control_is_prepared_before_its_directory_and_needs_its_ticket(tmp_pat
     run(laboratory, config)
     prepared = prepare(laboratory, control)
     assert isinstance(prepared.rest, ControlRun) and not laboratory.directory(control).path.exists()
-    assert perform(laboratory, prepared, lambda metrics: None)["kept"] == sum(map(sum, prepared.rest.start.selected))
+    assert perform(laboratory, prepared, lambda metrics: None)["kept"] == sum(map(sum, prepared.rest.start.codes))
 
 
 def too_few_classes(request):

@@ -117,10 +117,10 @@ def test_verify_proves_the_laws(name, paths, capsys):
 def broken_tickets(ticket):
     """What each law's breach looks like in a ticket whose file is whole."""
     layer, *rest = ticket.layers
-    more = layer.selected.copy()
+    more = layer.codes.copy()
     more[(~more).nonzero()[0][:1]] = True
-    moved = replace(layer, values=layer.source(ticket.recipe).values * 2)
-    return {"exact counts": replace(ticket, layers=(replace(layer, selected=more), *rest)),
+    moved = replace(layer, values=layer.drawn(ticket.recipe, ticket.book).source.values * 2)
+    return {"exact counts": replace(ticket, layers=(replace(layer, codes=more), *rest)),
             "the seed gives": replace(ticket, layers=(moved, *rest)),
             "the seed": replace(ticket, layers=(replace(layer, edges_hash="0" * 64), *rest))}
 
@@ -137,7 +137,7 @@ def test_verify_finds_what_is_broken(words, paths, capsys, tmp_path):
 
 def test_verify_compares_embedded_weights_with_the_seeds(paths):
     ticket = load(paths["one"])
-    values = ticket.layers[0].source(ticket.recipe).values
+    values = ticket.layers[0].drawn(ticket.recipe, ticket.book).source.values
     assert verify(replace(ticket, layers=(replace(ticket.layers[0], values=values), *ticket.layers[1:]))).holds
     forged = replace(ticket.layers[0], values=-values, weights_hash=hash_array(-values))
     assert verify(replace(ticket, layers=(forged, *ticket.layers[1:]))).foreign == (ticket.layers[0].layer.name,)

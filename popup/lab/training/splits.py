@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from popup.errors import UsageError
 from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
+from popup.search.reach import check_reached
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
 
@@ -44,18 +45,16 @@ def check_precision(net: nn.Module) -> None:
 @torch.no_grad()
 def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -> None:
     """A UsageError unless the plain network makes logits [n, classes] of a few `inputs` [n, ...], with `labels` among its
-    classes. A lazy one is left as it is."""
+    classes, and uses each weight that is masked. A lazy one is left as it is."""
     if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
         return
-    modes = {module: module.training for module in net.modules()}
     try:
-        logits = net.eval()(inputs)
+        logits = check_reached(net, inputs)
+    except UsageError:
+        raise
     except FAULTS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{type(net).__name__} cannot take inputs {list(inputs.shape)} of {inputs.dtype}: {reason}") from None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     _check_labels(type(net).__name__, logits, len(inputs), labels)
 
 

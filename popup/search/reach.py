@@ -1,0 +1,50 @@
+"""Whether each weight that is to be masked reaches a product as it is, seen with a batch of real inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.search.watch import Watched, watched
+from popup.source.layers import find_layers
+
+
+@torch.no_grad()
+def check_reached(net: nn.Module, inputs: torch.Tensor) -> object:
+    """A UsageError that names the first layer of the plain network `net` that no product gets, or gets otherwise than it is.
+
+    Runs it in evaluation mode, and a copy of it in training mode if there is a layer that evaluation does not reach (of an
+    auxiliary head, say). Nothing is changed by it: neither modes, weights, statistics nor the random state. Returns what the
+    network gives of `inputs` in evaluation mode.
+    """
+    modes, outputs = {module: module.training for module in net.modules()}, []
+    with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+        try:
+            seen = _look(net.eval(), lambda: outputs.append(net(inputs)), inputs)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if seen.unreached and not seen.faults:
+            trained = copy.deepcopy(net).train()
+            seen = _both(seen, _look(trained, lambda: trained(inputs), inputs))
+    for name in seen.reached:
+        if name in seen.faults:
+            raise UsageError(f"{name} {seen.faults[name]}: what is computed would be no ticket; let forward use the weight that "
+                             "the layer's module has, unchanged")
+        if name in seen.unreached:
+            raise UsageError(f"{name} reaches no product of {type(net).__name__}'s forward pass, which has another tensor in its "
+                             "place or does not use the layer: ask the module for its weight each time, or remove the layer")
+    return outputs[0]
+
+
+def _look(net: nn.Module, forward: Callable[[], object], inputs: torch.Tensor) -> Watched:
+    return watched(net, {layer.name: None for layer in find_layers(net)}, forward, inputs)
+
+
+def _both(first: Watched, second: Watched) -> Watched:
+    """What was seen in two passes."""
+    return Watched({name: times + second.reached[name] for name, times in first.reached.items()}, first.faults | second.faults)

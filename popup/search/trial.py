@@ -1,0 +1,112 @@
+"""What attach tries before it changes anything: whether modules of unusual classes compute with their weight as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.search.watch import Watched, watched
+from popup.source.layers import Layer, owner
+
+USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear}
+WIDTHS = {"in_features", "out_features", "in_channels", "out_channels", "training"}  # what makes no other kind of a module
+REMEDY = "replace the module by a plain one"
+
+
+def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
+    """A UsageError for a layer whose module, tried alone, computes with something else than its weight.
+
+    Tried are copies of modules of other classes than torch's own, one of each class and configuration, with a small input in
+    evaluation and in training mode. A module that takes none of the inputs that we can think of is not refused: whether its
+    weight reaches its products is seen when a run looks at the whole network with its data. The same goes for what a module
+    around it does with the weight.
+    """
+    kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
+    for layer in layers:
+        module, _ = owner(net, layer.name)
+        if type(module) not in USUAL or "forward" in vars(module):
+            kind = kind_of(module)
+            tried, names = kinds.setdefault(kind, (module, []))
+            if tried is module:
+                names.append(layer)
+    for module, names in kinds.values():
+        fault = trial(module, [layer.name.rpartition(".")[2] for layer in names])
+        if fault is not None:
+            attribute, words = fault
+            name = next(layer.name for layer in names if layer.name.rpartition(".")[2] == attribute)
+            raise UsageError(f"{name} {words} in {type(module).__name__}, tried alone: what is computed would be no ticket; "
+                             f"{REMEDY}, or leave this network")
+
+
+def kind_of(module: nn.Module) -> tuple:
+    """What modules that behave alike have in common: their class and all their settings but widths."""
+    settings = {key: value for key, value in vars(module).items()
+                if key not in WIDTHS and isinstance(value, (bool, int, float, str, tuple, type(None)))}
+    return type(module), repr(sorted(settings.items())), id(module) if "forward" in vars(module) else None
+
+
+def trial(module: nn.Module, attributes: list[str]) -> tuple[str, str] | None:
+    """An attribute of `module` and what is wrong with the use that its forward makes of it; None: nothing, or it cannot be
+    tried. The module, its hooks and the random state of torch are left as they are."""
+    devices = {tensor.device for tensor in module.parameters() if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices), torch.no_grad():
+        try:
+            subject = _subject(module, attributes)
+        except Exception:  # of somebody else's __deepcopy__, whatever it may be
+            return None
+        runs = [run for training in (False, True) if (run := _run(subject.train(training), attributes)) is not None]
+    for attribute in attributes:
+        fault = next((run.faults[attribute] for run in runs if attribute in run.faults), None)
+        if fault is None and runs and not any(run.reached[attribute] for run in runs):
+            fault = "reaches no product"
+        if fault is not None:
+            return attribute, fault
+    return None
+
+
+def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
+    """A copy to try: with data if it has none, without hooks, half of its weights zero."""
+    subject = copy.deepcopy(module)
+    if any(tensor.is_meta for tensor in subject.parameters()):
+        subject = subject.to_empty(device="cpu")
+        for tensor in (*subject.parameters(), *subject.buffers()):
+            tensor.fill_(1)
+    for hooks in (subject._forward_hooks, subject._forward_pre_hooks):
+        hooks.clear()
+    for attribute in attributes:
+        weight = getattr(subject, attribute)
+        values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        weight.copy_(values * (values > 0))
+    return subject
+
+
+def _run(subject: nn.Module, attributes: list[str]) -> Watched | None:
+    """What is seen with the first input that the module takes; None: it takes none."""
+    for inputs in examples(subject):
+        try:
+            return watched(subject, dict.fromkeys(attributes), lambda inputs=inputs: subject(*inputs), inputs)
+        except Exception:  # of somebody else's forward, whatever it may be
+            continue
+    return None
+
+
+def examples(module: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Small inputs [2, ...] that a module like `module` may take."""
+    parameter = next(module.parameters())
+    for shape in _shapes(module):
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(parameter)
+        yield from ((values,), (values, values), (values, values, values))
+
+
+def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
+    if isinstance(module, nn.Linear):
+        yield from ((2, *middle, module.in_features) for middle in ((), (3,), (2, 2)))
+    elif isinstance(module, nn.MultiheadAttention):
+        yield 2, 3, module.embed_dim
+    else:
+        sides = [(kernel - 1) * step + 4 for kernel, step in zip(module.kernel_size, module.dilation, strict=True)]
+        yield from ((2, module.in_channels, *(side * times for side in sides)) for times in (1, 4))
