@@ -14,7 +14,6 @@ from popup.source.layers import Layer, owner
 
 USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear}
 WIDTHS = {"in_features", "out_features", "in_channels", "out_channels", "training"}  # what makes no other kind of a module
-REMEDY = "replace the module by a plain one"
 
 
 def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
@@ -39,7 +38,7 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
             attribute, words = fault
             name = next(layer.name for layer in names if layer.name.rpartition(".")[2] == attribute)
             raise UsageError(f"{name} {words} in {type(module).__name__}, tried alone: what is computed would be no ticket; "
-                             f"{REMEDY}, or leave this network")
+                             "put a plain layer of torch's in its place")
 
 
 def kind_of(module: nn.Module) -> tuple:
@@ -61,7 +60,8 @@ def trial(module: nn.Module, attributes: list[str]) -> tuple[str, str] | None:
         runs = [run for training in (False, True) if (run := _run(subject.train(training), attributes)) is not None]
     for attribute in attributes:
         fault = next((run.faults[attribute] for run in runs if attribute in run.faults), None)
-        if fault is None and runs and not any(run.reached[attribute] for run in runs):
+        own = "forward" not in vars(module)  # a function that an instance was given may use the instance, not the copy
+        if fault is None and own and runs and not any(run.reached[attribute] for run in runs):
             fault = "reaches no product"
         if fault is not None:
             return attribute, fault

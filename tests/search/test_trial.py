@@ -140,6 +140,12 @@ def test_a_forward_that_an_instance_was_given_is_tried():
         attach(net, er_p=0.5)
 
 
+def test_a_forward_that_uses_the_instance_it_was_given_to_is_taken():
+    net = network(nn.Linear(6, 6))
+    net[0].forward = lambda x: F.linear(x, net[0].weight)
+    attach(net, er_p=0.5)
+
+
 # --- weights that are held elsewhere
 
 class Holder(nn.Module):
