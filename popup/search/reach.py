@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -14,23 +14,33 @@ from popup.source.layers import find_layers
 
 
 @torch.no_grad()
-def check_reached(net: nn.Module, inputs: torch.Tensor) -> object:
-    """A UsageError that names the first layer of the plain network `net` that no product gets, or gets otherwise than it is.
+def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: torch.Tensor,
+         forward: Callable[[nn.Module], torch.Tensor] | None = None) -> tuple[Watched, torch.Tensor]:
+    """What the products of `net` get of the layers in `tensors` (what each ought to be; None: what it is), and what the network
+    gives of `inputs` in evaluation mode. `forward` runs a network on them; None: net(inputs).
 
-    Runs it in evaluation mode, and a copy of it in training mode if there is a layer that evaluation does not reach (of an
-    auxiliary head, say). Nothing is changed by it: neither modes, weights, statistics nor the random state. Returns what the
-    network gives of `inputs` in evaluation mode.
+    A copy is run in training mode too if there is a layer that evaluation does not reach (of an auxiliary head, say). Nothing
+    is changed by it: neither modes, weights, statistics nor the random state.
     """
+    run = forward or (lambda net: net(inputs))
     modes, outputs = {module: module.training for module in net.modules()}, []
     with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         try:
-            seen = _look(net.eval(), lambda: outputs.append(net(inputs)), inputs)
+            net.eval()
+            seen = watched(net, tensors, lambda: outputs.append(run(net)), inputs)
         finally:
             for module, mode in modes.items():
                 module.training = mode
         if seen.unreached and not seen.faults:
             trained = copy.deepcopy(net).train()
-            seen = _both(seen, _look(trained, lambda: trained(inputs), inputs))
+            seen = _both(seen, watched(trained, tensors, lambda: run(trained), inputs))
+    return seen, outputs[0]
+
+
+def check_reached(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """A UsageError that names the first layer of the plain network `net` that no product gets, or gets otherwise than it is.
+    Returns what the network gives of `inputs` in evaluation mode."""
+    seen, outputs = look(net, {layer.name: None for layer in find_layers(net)}, inputs)
     for name in seen.reached:
         if name in seen.faults:
             raise UsageError(f"{name} {seen.faults[name]}: what is computed would be no ticket; let forward use the weight that "
@@ -38,11 +48,7 @@ def check_reached(net: nn.Module, inputs: torch.Tensor) -> object:
         if name in seen.unreached:
             raise UsageError(f"{name} reaches no product of {type(net).__name__}'s forward pass, which has another tensor in its "
                              "place or does not use the layer: ask the module for its weight each time, or remove the layer")
-    return outputs[0]
-
-
-def _look(net: nn.Module, forward: Callable[[], object], inputs: torch.Tensor) -> Watched:
-    return watched(net, {layer.name: None for layer in find_layers(net)}, forward, inputs)
+    return outputs
 
 
 def _both(first: Watched, second: Watched) -> Watched:

@@ -1,13 +1,17 @@
-"""The proof that a run prints: the laws, checked on the network that was searched, against the source drawn anew."""
+"""The proof that a run prints: the laws, checked on the network that was searched and on one that was built anew from the
+ticket, against the source drawn anew."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.search.attach import merge
+from popup.search.contract import gate_faults
 from popup.search.layer_state import LayerState
 from popup.search.network import search_of
 from popup.search.search import Search
@@ -15,54 +19,62 @@ from popup.source.books import Drawn
 from popup.source.layers import owner
 from popup.source.recipe import GIVEN, LayerSource, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
+from popup.ticket.ticket import Ticket, extract
+from popup.ticket.use import differing, look_at_use
 from popup.ticket.verification import miscounted
+
+Expected = dict[str, torch.Tensor]  # each layer's effective weight, dense, by name
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One line a law: what was checked, over how many, and what failed (empty if nothing did)."""
+    """One field a law: what was checked, over how many, and what failed (empty if nothing did)."""
 
     frozen: int                       # tensors whose hash was compared
     changed: tuple[str, ...]          # tensors whose hash is another than before
+    redrawn: int                      # kept edges that have a weight of the seed's redraws
     outside: tuple[str, ...]          # layers with a weight where the source has none, or another than the source's
     miscounted: tuple[str, ...]       # layers that do not keep exactly what they must
-    differing: int                    # predictions in which the merged network differs
-    predictions: int                  # predictions compared
+    trained: tuple[str, ...]          # layers that the method trained last as no ticket of it can be, with what is wrong
+    misused: tuple[str, ...]          # layers whose products get something else than the ticket's weights, with what
+    anew: bool                        # whether the network of the ticket was built anew, not copied from the searched one
+    differing: int                    # outputs in which that network differs from the searched one
+    predictions: int                  # outputs compared
 
     @property
     def holds(self) -> bool:
-        return not (self.changed or self.outside or self.miscounted or self.differing)
+        return not (self.changed or self.outside or self.miscounted or self.trained or self.misused or self.differing)
 
 
-def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor) -> Proof:
+def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: Ticket | None = None,
+          plain: nn.Module | None = None, forward: Callable[[nn.Module], torch.Tensor] | None = None) -> Proof:
     """Check the laws on an attached network.
 
-    `before`: `frozen_hashes(net)` from before the search. `inputs` [n, ...]: a batch to compare predictions on.
+    `before`: `frozen_hashes(net)` from before the search. `inputs` [n, ...]: a batch to compare outputs on, which `forward` runs
+    a network on (None: net(inputs)). `ticket`: the one that was saved, as it was read back (None: the one that `net` holds).
+    `plain`: a network of the architecture, built anew, which becomes the ticket (None: a copy of `net`).
     """
     search, after = search_of(net), frozen_hashes(net)
     changed = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-    kept, outside = _compare_with_source(net, search)
-    differing = _differing_predictions(net, inputs)
+    expected = _expected(search)
+    kept, outside = _compare_weights(net, search, expected)
     names, wanted = [layer.layer.name for layer in search.layers], [layer.kept for layer in search.layers]
-    wrong = miscounted(search.settings, names, kept, wanted)
-    return Proof(len(after), changed, outside, wrong, differing, len(inputs))
+    trained = gate_faults(search, search.method.gates(search)) if search.trains_the_ticket() else {}
+    misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
+    redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
+    return Proof(len(after), changed, redrawn, outside, miscounted(search.settings, names, kept, wanted),
+                 tuple(f"{name}: {words}" for name, words in trained.items()), misused, plain is not None, others, len(inputs))
 
 
-def _compare_with_source(net: nn.Module, search: Search) -> tuple[list[int], tuple[str, ...]]:
-    """Draw each layer's source anew; count the effective weights, and name the layers whose weights are not among it."""
-    kept, outside = [], []
+def _expected(search: Search) -> Expected:
+    """Draw each layer's source anew: the dense weights that the codes of its edges mean there."""
+    found = {}
     for layer, codes in zip(search.layers, search.codes(), strict=True):
-        module, attribute = owner(net, layer.layer.name)
-        weight = getattr(module, attribute).detach().cpu().flatten()
         fresh = _source(search, layer)
         values = layer.book.values(Drawn(search.recipe, fresh), codes.cpu())
-        source = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).to(weight.dtype)
-        used = weight != 0
-        zero = (codes != 0) & (layer.values == 0)  # a given weight may be 0, a drawn one never
-        kept.append(int(used.sum()) + int(zero.sum()))
-        if not torch.equal(weight[used], source[used]):
-            outside.append(layer.layer.name)
-    return kept, tuple(outside)
+        found[layer.layer.name] = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
+            layer.layer.shape)
+    return found
 
 
 def _source(search: Search, layer: LayerState) -> LayerSource:
@@ -74,12 +86,31 @@ def _source(search: Search, layer: LayerState) -> LayerSource:
     return draw_layer(recipe, layer.layer, layer.p_l, edges=edges)
 
 
-@torch.no_grad()
-def _differing_predictions(net: nn.Module, inputs: torch.Tensor) -> int:
-    """How many predictions the plain merged network makes that are not the attached network's own."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    same = net(inputs).argmax(-1) == merge(net)(inputs).argmax(-1)
-    for module, training in modes:
-        module.training = training
-    return int((~same).sum())
+def _compare_weights(net: nn.Module, search: Search, expected: Expected) -> tuple[list[int], tuple[str, ...]]:
+    """Count the weights that the attached network has in use, and name the layers whose weights are not the expected ones."""
+    kept, outside = [], []
+    for name, source in expected.items():
+        module, attribute = owner(net, name)
+        weight = getattr(module, attribute).detach().cpu()
+        used = weight != 0
+        kept.append(int(used.sum()))
+        if not torch.equal(weight[used], source.to(weight.dtype)[used]):
+            outside.append(name)
+    return kept, tuple(outside)
+
+
+def _compare_use(net: nn.Module, expected: Expected, inputs: torch.Tensor, ticket: Ticket | None, plain: nn.Module | None,
+                 forward: Callable[[nn.Module], torch.Tensor] | None) -> tuple[tuple[str, ...], int]:
+    """Let a plain network be the ticket, and look at what its products get and what it gives, beside the searched one's."""
+    try:
+        tried = (ticket or extract(net)).apply(merge(net) if plain is None else plain)
+    except UsageError as error:  # of a parameter that is not what attach left, for one
+        return (f"the ticket cannot be applied: {error}",), len(inputs)
+    right = {name: tensor.to(inputs.device) for name, tensor in expected.items()}
+    faults, outputs = look_at_use(tried.to(inputs.device), right, inputs, forward)
+    modes = {module: module.training for module in net.modules()}
+    with torch.no_grad():
+        own = (forward or (lambda net: net(inputs)))(net.eval())
+    for module, mode in modes.items():
+        module.training = mode
+    return faults, differing(own, outputs)

@@ -151,7 +151,7 @@ def test_a_merged_network_that_predicts_otherwise_is_reported(searched, monkeypa
 
     def other(net):
         merged = merge(net)
-        merged[13].weight.neg_()
+        merged.register_forward_hook(lambda module, inputs, output: -output)
         return merged
 
     monkeypatch.setattr(proof_module, "merge", other)

@@ -14,8 +14,9 @@ from popup.lab.commands.prove_command import prove
 from popup.lab.commands.recipes_command import hint, recipes
 from popup.lab.commands.single import run_single
 from popup.lab.commands.sweep_command import plan_grid, report, run_grid, submit_grid
-from popup.lab.commands.ticket_commands import diff, export, show, verify_ticket
+from popup.lab.commands.ticket_commands import diff, export, show
 from popup.lab.commands.unused import unused_note
+from popup.lab.commands.verify_command import verify_ticket
 from popup.lab.commands.worker_command import worker
 from popup.lab.data.datasets import DATASETS
 from popup.lab.networks import Models

@@ -17,10 +17,13 @@ from popup.lab.commands.rebuild import (
     recorded_normalise,
     recorded_part,
 )
+from popup.lab.commands.verify_command import PROBE, USED, point_of_use
 from popup.lab.data.dataset import Dataset
+from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
+from popup.lab.report.tables import check_lines
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.training import evaluate
 from popup.ticket.ticket import Ticket
@@ -62,11 +65,14 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
     accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
     print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
+    probe = recorded_normalise(ticket, images)(first_images(images, PROBE))
+    faults = point_of_use(ticket, net, probe, precision)
+    print(*check_lines([(USED.format(config.task.model), faults)]), sep="\n")
     if (recorded := recorded_accuracy(ticket)) is None:
-        return DONE
+        return FAILED if faults else DONE
     said, code = _compare(ticket, data, accuracy == recorded, bool(options.dataset))
     print(f"recorded: {recorded:.2f}%, {said}")
-    return code
+    return FAILED if faults else code
 
 
 def _compare(ticket: Ticket, data: Dataset, equal: bool, named: bool) -> tuple[str, int]:

@@ -25,14 +25,12 @@ from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
-from popup.lab.report.tables import check_lines, layer_table, table
+from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.training import EVALUATION_BATCH
-from popup.source.recipe import GIVEN
 from popup.ticket.export import differing, onnx_file, plain_file, program_file
 from popup.ticket.overlap import compare
 from popup.ticket.ticket import Ticket
-from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
 ANOTHER_SCALE = "another k, gain or distribution"
@@ -41,13 +39,6 @@ ANOTHER_SCALE = "another k, gain or distribution"
 @dataclass(frozen=True)
 class ShowOptions:
     """Print what a ticket is: its recipe, its layers, what was recorded about it."""
-
-    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """Draw a ticket's source anew and prove the laws on it."""
 
     ticket: str = field(metadata={"help": "a ticket file", "positional": True})
 
@@ -103,22 +94,6 @@ def _summary(ticket: Ticket) -> dict[str, object]:
     entries, edges, kept = (sum(row[column] for row in rows) for column in ("entries", "edges", "kept"))
     return {"layers": rows, "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
             "final_density": kept / entries}
-
-
-def verify_ticket(arguments: Sequence[str], models: Models) -> int:
-    """python run.py verify TICKET"""
-    options = parse_as(VerifyOptions, arguments, "verify")
-    ticket = open_ticket(options.ticket)
-    found = verify(ticket)
-    who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
-    weights = "the file their weights (weights given)" if ticket.recipe.weights == GIVEN else "the seed their weights again"
-    checks = [("the file is whole: its digest is the one that was saved", ()),
-              (f"{who} the {found.edges:,} edges of {found.layers} layers, {weights}", found.foreign),
-              ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
-              ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted),
-              ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
-    print(*check_lines(checks), sep="\n")
-    return DONE if found.holds else FAILED
 
 
 def diff(arguments: Sequence[str], models: Models) -> int:

@@ -75,13 +75,22 @@ def _ratio(part: int, whole: int) -> float:
 
 def proof_lines(proof: dict[str, Any]) -> list[str]:
     """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
+    redrawn, where = proof.get("redrawn", 0), "a network built anew" if proof.get("anew") else "a plain copy"
+    again = (f"; {redrawn} kept edges have weights that the seed drew anew, which it does for edges alone that are not selected"
+             if redrawn else "")
+    used = [(f"at the point of use: with the saved ticket in {where}, each product gets W x S_P, entry by entry",
+             proof["misused"])] if "misused" in proof else []  # of records from before, which have none
     checks = [
-        (f"no weight changed: the hashes of all {proof['frozen']} frozen tensors are those of before", proof["changed"]),
+        (f"no weight changed: the hashes of all {proof['frozen']} frozen tensors are those of before{again}", proof["changed"]),
         ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof["outside"]),
         ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof["miscounted"]),
-        (f"the plain merged network makes the same {proof['predictions']} predictions",
+        *used,
+        (f"its outputs are the searched network's on {proof['predictions']} images" if used else
+         f"the plain merged network makes the same {proof['predictions']} predictions",
          [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]
+    if proof.get("trained"):
+        checks.append(("what was trained last is the ticket", proof["trained"]))
     return check_lines(checks)
 
 

@@ -1,7 +1,7 @@
 """One run from config to finished directory. It flows one way, each value made once, from the one before:
 
     config -> data, plain network (plain.py) -> attached (attached.py) -> ready (prepared.py)
-           -> searched, proved, its ticket written (ticket_run.py) -> found (found.py) -> the finished directory
+           -> searched, its ticket written, proved from the file (ticket_run.py) -> found (found.py) -> the finished directory
 
 A control has no search: plain -> the subnetwork of its ticket -> evaluated, or trained and evaluated (control_run.py).
 """

@@ -1,4 +1,4 @@
-"""The last steps of a ticket's run: what is ready is searched, proved, and written."""
+"""The last steps of a ticket's run: what is ready is searched, its ticket written, and what the file holds proved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 from popup.search.network import densities
 from popup.ticket.file import TicketError
-from popup.ticket.ticket import extract, load
+from popup.ticket.ticket import Ticket, extract, load
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,23 @@ class TicketRun:
     ready: Ready
 
     def find(self, directory: RunDirectory, tell: Callable[[Metrics], None], checkpoints: Checkpoints) -> Found:
-        """Find the ticket, prove the laws on it, and save it."""
-        outcome = proved(self.ready, search(self.ready, tell, checkpoints))
-        diagnostics = self._write(outcome, directory) if self.laboratory.ranks.first else {}
+        """Find the ticket, save it, and prove the laws on what the file holds, in a network that is built anew."""
+        history = search(self.ready, tell, checkpoints)
+        if not self.laboratory.ranks.first:
+            return self._found(proved(self.ready, history), {})
+        ticket, plain = self._write(history, directory), build(self.laboratory, self.ready.config)
+        outcome = proved(self.ready, history, ticket, plain)
+        return self._found(outcome, diagnose(ticket, plain, self.data.image))
+
+    def _found(self, outcome: Outcome, diagnostics: dict[str, Any]) -> Found:
         return Found(outcome.history, densities(self.ready.net), outcome.precision, outcome.proof, diagnostics)
 
-    def _write(self, outcome: Outcome, directory: RunDirectory) -> dict[str, Any]:
-        """Save the ticket. What is diagnosed is the one that the file holds, its source drawn again from that."""
-        config, data = self.ready.config, self.data
-        about = about_run(config, data, outcome.test_accuracy, outcome.precision, outcome.normalise)
-        extract(self.ready.net, about).save(directory.ticket)
+    def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
+        """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
+        ready = self.ready
+        about = about_run(ready.config, self.data, history[-1]["test_accuracy"], ready.precision.name, ready.batches.normalise)
         try:
-            return diagnose(load(directory.ticket), build(self.laboratory, config), data.image)
+            return load(extract(ready.net, about).save(directory.ticket))
         except TicketError as error:
             raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from popup.lab.config import Config
@@ -24,11 +26,13 @@ from popup.search.attach import merge
 from popup.search.network import is_attached, scores, search_of
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
+from popup.ticket.ticket import Ticket
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A search that can begin: what it could be refused for was looked at. `frozen`: hashes of what no step may change."""
+    """A search that can begin: what it could be refused for was looked at. `frozen`: hashes of what no step may change. `plain`:
+    a copy from before it was attached, to prove the ticket on; None: it came attached, or another is built for that."""
 
     net: nn.Module  # attached
     config: Config
@@ -36,6 +40,7 @@ class Ready:
     test: Split
     precision: Precision
     frozen: dict[str, str]
+    plain: nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     search with, RunFailed when the loss is not finite.
     """
     ready = make_ready(net, train, test, config or Config(), ranks or Ranks())
-    return proved(ready, search(ready, on_epoch, checkpoints or Checkpoints()))
+    return proved(ready, search(ready, on_epoch, checkpoints or Checkpoints()), plain=ready.plain)
 
 
 def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> Ready:
@@ -74,10 +79,11 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     batches, test = load_batches(net, train, test, config, ranks)
     two = batches.normalise(first_images(batches.images, 2))
     check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
-    if not is_attached(net):
+    plain = None if is_attached(net) else copy.deepcopy(net)
+    if plain is not None:
         attach_config(net, config, train)
     precision = Precision.of(net, config.training.precision)
-    return Ready(net, config, batches, test, precision, frozen_hashes(net))
+    return Ready(net, config, batches, test, precision, frozen_hashes(net), plain)
 
 
 def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Checkpoints) -> list[Metrics]:
@@ -91,7 +97,14 @@ def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Check
     return optimise(state, ready.batches, ready.test, settings, lr, merge, on_epoch, checkpoints)
 
 
-def proved(ready: Ready, history: list[Metrics]) -> Outcome:
-    """The laws, checked on the network that was searched."""
+def proved(ready: Ready, history: list[Metrics], ticket: Ticket | None = None, plain: nn.Module | None = None) -> Outcome:
+    """The laws, checked on the network that was searched, and on `plain` (None: a copy of it) as the `ticket` that was saved
+    (None: the one it holds now), in the precision that its accuracy was measured in."""
     probe = ready.batches.normalise(first_images(ready.test[0], EVALUATION_BATCH))
-    return Outcome(history, prove(ready.net, ready.frozen, probe), ready.precision.name, ready.batches.normalise)
+
+    def forward(net: nn.Module) -> torch.Tensor:
+        with ready.precision.autocast():
+            return net(ready.precision.inputs(probe))
+
+    proof = prove(ready.net, ready.frozen, probe, ticket, plain, forward)
+    return Outcome(history, proof, ready.precision.name, ready.batches.normalise)

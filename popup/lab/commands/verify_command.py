@@ -1,0 +1,78 @@
+"""python run.py verify: the laws on a ticket's file, and where its network can be built, at the point of use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image
+from popup.lab.networks import FAULTS, Models
+from popup.lab.precision import Precision
+from popup.lab.report.tables import check_lines
+from popup.source.recipe import GIVEN
+from popup.ticket.ticket import Ticket
+from popup.ticket.use import ticket_use
+from popup.ticket.verification import verify
+
+DONE, FAILED = 0, 1
+USED = "at the point of use: in {}, each product gets W x S_P of that source, entry by entry"
+PROBE = 4  # inputs of noise
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Draw a ticket's source anew and prove the laws on it; and look, with inputs of noise, at what the products of its network
+    get."""
+
+    ticket: str = field(metadata={"help": "a ticket file", "positional": True})
+    model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
+
+
+def verify_ticket(arguments: Sequence[str], models: Models) -> int:
+    """python run.py verify TICKET"""
+    options = parse_as(VerifyOptions, arguments, "verify")
+    ticket = open_ticket(options.ticket)
+    found = verify(ticket)
+    who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
+    weights = "the file their weights (weights given)" if ticket.recipe.weights == GIVEN else "the seed their weights again"
+    checks = [("the file is whole: its digest is the one that was saved", ()),
+              (f"{who} the {found.edges:,} edges of {found.layers} layers, {weights}", found.foreign),
+              ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
+              ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted),
+              ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
+    faults: tuple[str, ...] = ()
+    try:
+        name, faults = _look(ticket, models, options.model)
+        checks.append((USED.format(name), faults))
+        left = ""
+    except UsageError as error:
+        left = f"\n  --     at the point of use: not looked at, since {error}"
+    print("\n".join(check_lines(checks)) + left)
+    return DONE if found.holds and not faults else FAILED
+
+
+def _look(ticket: Ticket, models: Models, model: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the ticket's network, and what is wrong with the use that it makes of its weights. A UsageError if it cannot
+    be built here."""
+    config = recorded_config(ticket, model)
+    net = rebuild(ticket, models, config)
+    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    inputs = torch.randn(PROBE, *recorded_image(ticket)[0], generator=torch.Generator().manual_seed(0))
+    try:
+        return config.task.model, point_of_use(ticket, net, inputs, precision)
+    except FAULTS as error:
+        raise UsageError(f"{config.task.model} takes no inputs {list(inputs.shape)} ({type(error).__name__})") from None
+
+
+def point_of_use(ticket: Ticket, net: nn.Module, inputs: torch.Tensor, precision: Precision) -> tuple[str, ...]:
+    """What is wrong with the use that `net`, which is the ticket, makes of it on `inputs`."""
+    def forward(net: nn.Module) -> torch.Tensor:
+        with precision.autocast():
+            return net(precision.inputs(inputs))
+
+    return ticket_use(ticket, net, inputs, forward)

@@ -1,0 +1,38 @@
+"""The proof at the point of use: what the products of a network really get, against what the ticket says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from popup.search.reach import look
+from popup.ticket.ticket import Ticket
+
+NOISE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}  # of an output's largest: sums in another order differ by less
+
+
+def look_at_use(net: nn.Module, expected: Mapping[str, torch.Tensor], inputs: torch.Tensor,
+                forward: Callable[[nn.Module], torch.Tensor] | None = None) -> tuple[tuple[str, ...], torch.Tensor]:
+    """What is wrong with the weights that the products of the plain network `net` get, by layer, and what it gives of `inputs`.
+
+    `expected`: each layer's effective weight, which must get there entry by entry (after casts). Each must get there.
+    """
+    seen, outputs = look(net, expected, inputs, forward)
+    faults = [f"{name} {seen.faults[name]}" if name in seen.faults else f"{name} reaches no product"
+              for name in seen.reached if name in seen.faults or name in seen.unreached]
+    return tuple(faults), outputs
+
+
+def ticket_use(ticket: Ticket, net: nn.Module, inputs: torch.Tensor,
+               forward: Callable[[nn.Module], torch.Tensor] | None = None) -> tuple[str, ...]:
+    """What is wrong with the use that `net`, to which the ticket was applied, makes of it: its weights are drawn once more."""
+    expected = {layer.layer.name: layer.weight(ticket.recipe, ticket.book).to(inputs.device) for layer in ticket.layers}
+    return look_at_use(net, expected, inputs, forward)[0]
+
+
+def differing(first: torch.Tensor, second: torch.Tensor) -> int:
+    """How many of the outputs [n, ...] differ by more than float noise; what is no number differs."""
+    gaps = (first.float() - second.float()).abs().flatten(1).amax(1)
+    return int((~(gaps <= NOISE.get(first.dtype, 1e-3) * first.float().abs().flatten(1).amax(1))).sum())
