@@ -135,3 +135,32 @@ def test_the_walk_sees_each_kind_of_wrong_import(module, text):
     ("run", "import models, popup, popup.lab.runs.flow")])
 def test_the_walk_lets_right_imports_pass(module, text):
     assert wrong_imports(text, module) == []
+
+
+def graph():
+    """Each module of popup with the modules of popup that it imports, type hints included."""
+    names = {module_of(path): path for path in files()}
+    found = {}
+    for name, path in names.items():
+        wanted = imports(ast.parse(path.read_text()), name, path.name == "__init__.py")
+        known = (next((part for part in (other, other.rpartition(".")[0]) if part in names), name) for _, other in wanted)
+        found[name] = set(known) - {name}
+    return found
+
+
+def ring_in(edges):
+    """Some modules that import one another in a ring; none if there is no ring."""
+    free = dict(edges)
+    while leaves := [name for name, others in free.items() if not others & free.keys()]:
+        for name in leaves:
+            del free[name]
+    return sorted(free)
+
+
+def test_no_modules_import_one_another_in_a_ring():
+    edges = graph()
+    assert len(edges) > 100 and edges["popup.search.settings"] >= {"popup.search.methods"} and ring_in(edges) == []
+
+
+def test_the_walk_sees_a_ring():
+    assert ring_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == ["a", "b", "c", "d"]

@@ -26,7 +26,7 @@ class Gate:
 
     def tensors(self) -> list[torch.Tensor]:
         """What of it can be written to."""
-        return [part for part in (self.codes, self.factor) if isinstance(part, torch.Tensor)]
+        return [self.codes, self.factor] if isinstance(self.factor, torch.Tensor) else [self.codes]
 
     def same_as(self, other: Gate | None) -> bool:
         """Whether the other shows the very same tensors."""

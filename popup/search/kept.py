@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from popup.search.gate import Gate
-
-Changed = Callable[[np.ndarray, np.ndarray], np.ndarray]  # codes [edges], places [n] -> the places' weights, float32 [n]
+from popup.source.books import Book, EdgeWeights
 
 
 class KeptWeight:
@@ -19,11 +17,12 @@ class KeptWeight:
     No attributes of the parametrization: to set one of an nn.Module takes longer than many a write to the weight.
     """
 
-    __slots__ = ("channels_last", "pinned", "places", "shown", "users", "values", "versions", "weight")
+    __slots__ = ("channels_last", "pinned", "places", "shown", "tracked", "users", "values", "versions", "weight")
 
     def __init__(self) -> None:
         self.weight: torch.Tensor | None = None
         self.shown: Gate | None = None
+        self.tracked: list[torch.Tensor] = []    # what of that can be written to
         self.places: torch.Tensor | None = None  # the edges' flat indices, while a pass is under way
         self.values: torch.Tensor | None = None  # the edges' values that it was made of
         self.versions: tuple[int, ...] = ()      # its own, those of the values and of what it shows, when it was written to last
@@ -35,7 +34,7 @@ class KeptWeight:
         """Whether it is there, in `dtype` and of `values`, and nobody else has written to it, to these or to what it shows."""
         weight = self.weight
         return (weight is not None and weight.dtype == dtype and self.values is values
-                and self.versions == versions(weight, values, *self.shown.tensors()))
+                and self.versions == versions(weight, values, *self.tracked))
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""
@@ -45,15 +44,16 @@ class KeptWeight:
 
     def show(self, gate: Gate, values: torch.Tensor) -> None:
         """It shows `gate` now, of the edges' `values`."""
-        self.shown, self.values, self.versions = gate, values, versions(self.weight, values, *gate.tensors())
+        self.shown, self.values, self.tracked = gate, values, gate.tensors()
+        self.versions = versions(self.weight, values, *self.tracked)
 
-    def change(self, codes: torch.Tensor, places: torch.Tensor | None, weights: Changed) -> None:
-        """Let it show `codes` in the place of others, on the CPU: only where the two differ, and by numpy, whose
+    def change(self, codes: torch.Tensor, places: torch.Tensor | None, book: Book, weights: EdgeWeights) -> None:
+        """Let it show `codes` of the `book` in the place of others, on the CPU: only where the two differ, and by numpy, whose
         calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
         chosen = codes.numpy()
         changed = differing(chosen, self.shown.codes.numpy())
         if len(changed):
-            now = weights(chosen, changed)
+            now = book.some(weights, chosen, changed)
             flat = changed if places is None else places.numpy()[changed].astype(np.int64)
             self._memory().index_copy_(0, torch.from_numpy(self._in_memory(flat)), torch.from_numpy(now).to(self.weight.dtype))
 

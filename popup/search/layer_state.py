@@ -164,7 +164,7 @@ class LayerState(nn.Module):
         if kept.in_use() or torch.is_inference_mode_enabled() or not alike or not self.book.one_by_one:
             return False
         if gate.codes.device.type == "cpu":
-            kept.change(gate.codes, places, lambda codes, changed: self.book.some(self, codes, changed))
+            kept.change(gate.codes, places, self.book, self)
         else:
             kept.rewrite(self.effective(gate), places)
         kept.show(gate, self.values)

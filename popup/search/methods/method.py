@@ -82,8 +82,9 @@ class Method:
     def gates(self, state: SearchState) -> list[Gate]:
         """What a training pass uses of each layer: here the selection at k as it is now, scaled while that is more than the
         ticket's."""
-        selected, scale = state.top([self.training_keys(*pair) for pair in state.pairs()], state.k_now()), state.scale_now()
-        return [Gate(self.codes(*pair, mask), scale, scale) for pair, mask in zip(state.pairs(), selected, strict=True)]
+        pairs, scale = state.pairs(), state.scale_now()
+        selected = state.top([self.training_keys(*pair) for pair in pairs], state.k_now())
+        return [Gate(self.codes(*pair, mask), scale, scale) for pair, mask in zip(pairs, selected, strict=True)]
 
     def weights(self, layer: LayerState) -> torch.Tensor:
         """The weight that each edge has now [edges], float32, which its score's gradient dL/dW_eff is multiplied by."""
