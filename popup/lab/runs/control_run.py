@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from popup.lab.config import Config
 from popup.lab.precision import Precision
-from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control
+from popup.lab.runs.controls import CONTROLS, TICKET, Subnetwork, run_control, whole_source_of
 from popup.lab.runs.directory import RunDirectory
 from popup.lab.runs.found import Found
 from popup.lab.runs.laboratory import Laboratory
@@ -19,7 +17,6 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 from popup.search.network import density_row
-from popup.source.books import PLAIN, Drawn
 from popup.source.layers import find_layers
 from popup.source.recipe import draw_source
 from popup.ticket.ticket import load
@@ -53,8 +50,7 @@ def _of_source(plain: Plain) -> Subnetwork:
     recipe = plain.config.source
     edges = computed_edges(plain.net, plain.config, plain.data.train)
     sources = draw_source(recipe, find_layers(plain.net, recipe.searches_biases), edges=edges)
-    every = [np.ones(len(source.edges), dtype=bool) for source in sources]
-    return Subnetwork([Drawn(recipe, source) for source in sources], every, PLAIN)
+    return whole_source_of(recipe, sources)
 
 
 def _of_ticket(laboratory: Laboratory, config: Config) -> Subnetwork:

@@ -26,10 +26,10 @@ from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.search.settings import SearchSettings
-from popup.source.books import Book, Drawn
+from popup.source.books import PLAIN, Book, Drawn
 from popup.source.layers import freeze, owner
 from popup.source.masks import COMPUTED
-from popup.source.recipe import LayerSource, draw_values
+from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream
 from popup.ticket.hashes import hash_array
 
@@ -49,6 +49,12 @@ class Subnetwork:
         with the weights which the codes mean."""
         return [_cut(drawn, self.book, choose(Stream(drawn.recipe.seed, purpose, drawn.source.layer.name), codes))
                 for drawn, codes in zip(self.sources, self.codes, strict=True)]
+
+
+def whole_source_of(recipe: Recipe, sources: Sequence[LayerSource]) -> Subnetwork:
+    """A start of which every edge is kept with its own weight."""
+    return Subnetwork([Drawn(recipe, source) for source in sources], [np.ones(len(source.edges), dtype=bool) for source in sources],
+                      PLAIN)
 
 
 def _cut(drawn: Drawn, book: Book, codes: np.ndarray) -> LayerSource:

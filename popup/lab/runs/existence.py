@@ -20,7 +20,7 @@ from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
 from popup.lab.runs.about import about_run
-from popup.lab.runs.controls import Subnetwork, run_control
+from popup.lab.runs.controls import run_control, whole_source_of
 from popup.lab.runs.gaps import Gap, measure_gaps
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
@@ -98,7 +98,7 @@ def train_target(laboratory: Laboratory, config: Config) -> Trained:
     net, data = build(laboratory, config), laboratory.data(config)
     layers = find_layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
-    start = Subnetwork(config.source, sources, [source.values != 0 for source in sources])
+    start = whole_source_of(config.source, sources)
     history, _ = run_control(net, data, config, start, lambda metrics: None)
     return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began)
 
