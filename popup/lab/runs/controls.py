@@ -53,8 +53,8 @@ class Subnetwork:
 
 def whole_source_of(recipe: Recipe, sources: Sequence[LayerSource]) -> Subnetwork:
     """A start of which every edge is kept with its own weight."""
-    return Subnetwork([Drawn(recipe, source) for source in sources], [np.ones(len(source.edges), dtype=bool) for source in sources],
-                      PLAIN)
+    every = [np.ones(len(source.edges), dtype=bool) for source in sources]
+    return Subnetwork([Drawn(recipe, source) for source in sources], every, PLAIN)
 
 
 def _cut(drawn: Drawn, book: Book, codes: np.ndarray) -> LayerSource:
