@@ -1,8 +1,7 @@
 """Code books: what the small whole number that a ticket holds for an edge says of the edge's effective weight.
 
 Code 0 is always a dropped edge. A new book is an object or a class here. Nothing else in popup works out the weights of a ticket:
-`Book.values` (and `some`, its few edges) serves the forward pass, merge, the file, apply, verify, diagnostics, the controls and the
-proof.
+`Book.values` (and `some`, for a few edges) serves the forward pass, merge, apply, the file, verify, the controls and the proof.
 """
 
 from __future__ import annotations
