@@ -6,9 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from popup import UsageError, attach
+from popup.search.methods import METHODS
+from popup.source import books
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+OWN = (ROOT / "docs/own-method.md").read_text(encoding="utf-8")
 
 
 def test_two_commands_come_first_and_ci_calls_the_second():
@@ -39,22 +47,42 @@ def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
         copy(ROOT / part, tmp_path / part)
     methods = tmp_path / "popup/search/methods"
     (methods / "noisy.py").write_text(PYTHON[1])
+    (methods / "heavy.py").write_text(PYTHON[3])
     registry, first = methods / "__init__.py", "METHODS: dict[str, type[Method]] = {\n"
     assert first in registry.read_text()
-    registry.write_text("from popup.search.methods.noisy import Noisy\n" + registry.read_text().replace(first, first + PYTHON[2]))
-    run = subprocess.run([sys.executable, "run.py", "--method", "noisy", "edge_popup", "--epochs", "1", "--widths", "16",
+    imports = "from popup.search.methods.heavy import Heavy\nfrom popup.search.methods.noisy import Noisy\n"
+    registry.write_text(imports + registry.read_text().replace(first, first + PYTHON[2] + '    "heavy": Heavy,\n'))
+    run = subprocess.run([sys.executable, "run.py", "--method", "noisy", "heavy", "edge_popup", "--epochs", "1", "--widths", "16",
                           "--workers", "1", "--controls", "none"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "noisy" in run.stdout and "edge_popup" in run.stdout
+    assert "noisy" in run.stdout and "heavy" in run.stdout and "edge_popup" in run.stdout
     tickets = list((tmp_path / "runs").rglob("ticket.safetensors"))
-    assert len(tickets) == 2 and tickets[0].read_bytes() != tickets[1].read_bytes()
+    assert len({ticket.read_bytes() for ticket in tickets}) == len(tickets) == 3
+    assert sum(b"codes/1.weight" in ticket.read_bytes() for ticket in tickets) == 1
     laws = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_laws.py", "-k",
-                           "noisy and (mlp or some)"], cwd=tmp_path, capture_output=True, text=True, check=False)
+                           "(noisy or heavy) and (mlp or some)"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert laws.returncode == 0 and " passed" in laws.stdout, laws.stdout
 
 
-def test_linked_files_and_pictures_exist():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets
+def test_the_page_about_methods_shows_the_code_as_it_is_and_what_is_said_of_a_wrong_one(monkeypatch):
+    book, signed, wrong = re.findall(r"```python\n(.*?)```", OWN, flags=re.DOTALL)
+    assert book in (ROOT / "popup/source/books.py").read_text() and eval(book.partition("=")[2], vars(books)) == books.SIGNED
+    assert (ROOT / "popup/search/methods/signed.py").read_text().endswith(f"\n\n\n{signed}")
+    names = {}
+    exec(compile(wrong, "own-method.md", "exec"), names)
+    monkeypatch.setitem(METHODS, "turned", names["Turned"])
+    with pytest.raises(UsageError) as error:
+        attach(torch.nn.Linear(4, 4), er_p=0.5, method="turned")
+    assert str(error.value) == " ".join(re.search(r"```text\n(.*?)```", OWN, flags=re.DOTALL)[1].split())
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_linked_files_and_pictures_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    assert targets or page != "README.md"
     for target in targets:
-        assert (ROOT / target).exists(), target
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+    titles = {"-".join(title.lower().split()) for title in re.findall(r"^## (.+)$", text, flags=re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= titles

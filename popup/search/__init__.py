@@ -1,4 +1,4 @@
-"""Learning S_P inside S_ER: exact selection, the parametrization, attaching it to any network."""
+"""Learning codes inside S_ER: exact selection, methods, the parametrization, attaching it to a network, the watch."""
 
 from popup.search.attach import attach, attach_recipe, detach, merge
 from popup.search.network import LayerDensity, advance, densities, penalty, scores

@@ -48,7 +48,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
     is a layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at
     1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
-    allowed.
+    allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
     _check_given(er_p, density, mask, masks)
     given, edges = {name: _plain(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
@@ -182,8 +182,8 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tu
 
 
 def detach(net: nn.Module) -> nn.Module:
-    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor W * S_P. Returns `net`. Raises
-    UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
+    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns `net`.
+    Raises UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
     search = search_of(net)
     _refuse_others(net, search)
     weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]

@@ -115,7 +115,7 @@ class Search(SearchState):
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
-        """Forward hook of the network, called after an exception too: the masks are good for one pass only."""
+        """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
         self._pass = None
         for layer in self.layers:
             layer.kept_weight.places = None

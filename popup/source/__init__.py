@@ -1,4 +1,4 @@
-"""The frozen random network: named streams, layerwise densities, ER masks, frozen weights."""
+"""The frozen random network: named streams, layerwise densities, ER masks, frozen weights, code books."""
 
 from popup.source.densities import DENSITIES, layer_densities, total_density
 from popup.source.layers import Layer, find_layers

@@ -1,7 +1,7 @@
 """Code books: what the small whole number that a ticket holds for an edge says of the edge's effective weight.
 
-Code 0 is always a dropped edge. A new book is an object or a class here, and nothing else in popup multiplies a weight by a
-mask: `Book.values` serves the forward pass, merge, extract, the file, verify, diff, the controls and the proof.
+Code 0 is always a dropped edge. A new book is an object or a class here. Nothing else in popup works out the weights of a ticket:
+`Book.values` (and `some`, for a few edges) serves the forward pass, merge, apply, the file, verify, the controls and the proof.
 """
 
 from __future__ import annotations

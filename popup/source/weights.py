@@ -58,7 +58,10 @@ SCALES: dict[str, Callable[[Layer, float, float], float]] = {
 
 
 def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: float) -> float:
-    """gain / sqrt(fan_in * density), where `scale` names the density (DESIGN.md, 'Initialisation that works').
+    """gain / sqrt(fan_in * density), where `scale` names the density: by default the one that the layer ends with, p_l k.
+
+    Without that scale activations of a network that has no norms shrink from layer to layer, and it can hardly be searched:
+    Conv-4 on CIFAR-10 (JPEG), p = 0.2, k = 0.5, 4 epochs, one seed, reached 60% with it and 25% without.
 
     No layer with an edge ends below one of its entries, so the density is taken as at least that. A bias has the deviation
     of its weight, being one from an input of 1.

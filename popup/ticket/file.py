@@ -5,31 +5,35 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
     mask/NAME        uint8 [ceil(edges / 8)]: S_P over the edges of layer NAME, one bit an edge, in ascending order of
                      the flat index, the lowest bit of a byte first; the bits after the last edge are 0
     gaps/NAME        in place of mask/NAME where a layer has "coded": true: uint8, a zlib stream of the gaps between
-                     kept edges; a gap is gap // 255 bytes of 255 and one byte gap % 255 (popup/ticket/coding.py)
+                     kept edges, the edges left out before each; a gap is gap // 255 bytes of 255 and one byte gap % 255
     edges/NAME       uint8 [ceil(entries / 8)], where `mask` of the recipe is given, snip or synflow: S_ER over the layer's
                      entries, its bits as those of mask/NAME
-    weights/NAME     float32 [edges], in embed_weights=True files: the frozen weights of the edges
-    codes/NAME       in format 2, whose book has more than two codes: uint8, the code of each kept edge, in the order of
-                     mask/NAME, less 1, in the fewest bits that tell the book's codes apart, the lowest first
+    weights/NAME     float32 [edges], in embed_weights=True files and where `weights` of the recipe is given: the frozen weights
+                     of the edges, W before any code; of iterand, a kept edge's is that of its redraw
+    codes/NAME       in format 2 alone: uint8 [ceil(kept * bits / 8)], the code of each kept edge less 1, in the order of
+                     mask/NAME, each in `bits` bits, the lowest first, one behind the other as the bits of mask/NAME are; a
+                     book of c codes needs as many bits as the number c - 2 has (signed: c is 3, 1 bit)
     redraws/NAME     of the method iterand: uint8, a zlib stream of a number for each kept edge, in the order of mask/NAME:
                      which redraw of the layer, counted from 1, gave its weight; 0: none, it has its first. They are
                      little-endian, of 2 bytes each, or of 4 where one of the layer's is above 65535
-    statistics/NAME  buffers of the network (running mean and variance of norms)
-    given/NAME       frozen parameters that are neither weights, biases nor norm affines (a class token, say)
+    statistics/NAME  buffers that a state_dict of the network has (running mean and variance of norms)
+    given/NAME       frozen parameters that are no layer and not among the constants (a class token, a gain of a block)
 
 and these metadata, an object with sorted keys:
 
-    kind, format     "ticket", 1 or 2; and `digest`, which seals the file
-    book             in format 2 alone: the code book, an object with its name, its number of codes, and what it says of them
-                     (factors: the weight of code c is factors[c] times the edge's own); popup/source/books.py
+    kind, format     "ticket", 1 or 2; and `digest`, which seals the file and is all that seals codes/NAME and redraws/NAME
+    book             in format 2 alone: the code book, an object with its name, its number of `codes` with 0 among them, and
+                     what it says of them (`factors`: the weight of code c is factors[c] times the edge's own). It must be the
+                     book of the method in `settings`; popup/source/books.py
     recipe           the fields of popup.source.Recipe: seed, er_p, k, density, redistribute, mask, bias, weights, scale,
                      gain
     settings         the fields of popup.search.SearchSettings: method, scope, score_scale and what single methods use
                      (fields that came after the first files, as bias and those, may be missing: their defaults hold)
     layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, and as SHA-256 of
-                     little-endian bytes edges_hash (flat indices, int64), weights_hash (float32), mask_hash (mask/NAME);
+                     little-endian bytes edges_hash (flat indices, int64), weights_hash (float32, what weights/NAME holds or
+                     would hold), mask_hash (what mask/NAME holds, or with "coded" would hold);
                      where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]
-    constants        an object: parameter name -> [value, shape], of biases (0) and norm affines (1 and 0)
+    constants        an object: parameter name -> [value, shape], of biases that are 0 and norm affines that are 1 and 0
     about            an object of what was recorded, any JSON. Of a run, and so that `eval` can repeat its accuracy:
                          task          the fields of popup.lab.config.TaskSettings: model, dataset, widths, ...
                          data          the data set's title
@@ -42,8 +46,8 @@ and these metadata, an object with sorted keys:
                          test_accuracy in percent, of the last epoch,
                          evaluated_on  on test data ("test") or on a held-out part of the training data ("validation")
 
-In format 1 a kept edge has its own weight ("plain"), that of a redraw ("draws": a file with redraws), or, of the method biprop,
-the layer's mean |W| over the kept edges with its own weight's sign ("binary").
+In format 1 the method says what a kept edge has: its own weight ("plain"); of iterand that of a redraw ("draws"); of biprop the
+layer's mean |W| over the kept edges, summed in float64 and rounded to float32, with its own weight's sign ("binary").
 
 The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME), their weights from (seed,
 "weights", NAME), and those of the redraw t from (seed, "redraw t", NAME): popup/source/streams.py, masks.py and weights.py

@@ -1,5 +1,5 @@
-"""The proof that a run prints: the laws, checked on the network that was searched and on one that was built anew from the
-ticket, against the source drawn anew."""
+"""The proof that a run prints: the laws, checked on the network that was searched, and on a plain one that becomes the saved
+ticket, against the source drawn anew. Passes that torch.compile has compiled are not looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The laws, proven on a ticket alone: its source is drawn anew, and its mask is compared with what the recipe allows."""
+"""The laws, checked on a ticket alone: its source is drawn anew, and its codes are compared with what the recipe allows. What
+a network makes of it is another question (use.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class Verification:
     layers: int
     edges: int
     foreign: tuple[str, ...]      # the seed gives other edges or weights than were recorded
-    outside: tuple[str, ...]      # W * S_P has an entry off the edges, or with another weight than the source's
+    outside: tuple[str, ...]      # a weight is off the edges, or another than its edge's code means
     miscounted: tuple[str, ...]   # other counts than k asks for
     trained: tuple[str, ...]      # biases that are not 0, gains of norms and blocks that are not 1
 

@@ -1,4 +1,4 @@
-"""The commands about tickets: show, verify, export, diff. Each takes its arguments and returns the exit code."""
+"""The commands about tickets: show, diff, export. Each takes its arguments and returns the exit code."""
 
 from __future__ import annotations
 

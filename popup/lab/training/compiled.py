@@ -1,4 +1,4 @@
-"""A training pass through torch.compile: the masks and effective weights as ever, the network around them as one graph.
+"""A training pass through torch.compile: the gates and effective weights as ever, the network around them as one graph.
 
 What selects (numpy on the CPU, a running bracket) is no business of a compiler. So the effective weights are made outside, and
 what is compiled is the plain network as a function of them and its input. The compiled kernels lie in torch's own cache on disk,

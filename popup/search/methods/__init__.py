@@ -1,4 +1,4 @@
-"""The search methods, one a file: how scores become S_P. A new one is a file here and a line below."""
+"""The search methods, one a file: how scores become the codes of a ticket. A new one is a file here and a line below."""
 
 from collections import ChainMap
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ class Method:
 
     book: Book = PLAIN       # what the codes of its tickets mean
     learns = True            # whether scores get a gradient at all
-    trains_ticket = True     # whether it trains by the ticket's own codes, once k is the ticket's; the proof compares the two
+    trains_ticket = True     # whether it trains by the ticket's codes, once k is the ticket's: attach and the proof compare
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
     uses: tuple[str, ...] = ("rank", "score_scale", "anneal")  # the settings that matter to it, beside method and scope
 
