@@ -20,7 +20,7 @@ from popup.ticket.use import ticket_use
 from popup.ticket.verification import verify
 
 DONE, FAILED = 0, 1
-USED = "at the point of use: in {}, each product gets W x S_P of that source, entry by entry"
+USED = "at the point of use: in {}, each product gets the ticket's weights, entry by entry"
 PROBE = 4  # inputs of noise
 
 

@@ -24,6 +24,7 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
 from popup.search.attach import merge
 from popup.search.network import is_attached, scores, search_of
+from popup.search.reach import check_reached
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, prove
 from popup.ticket.ticket import Ticket
@@ -82,6 +83,7 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     plain = None if is_attached(net) else copy.deepcopy(net)
     if plain is not None:
         attach_config(net, config, train)
+        check_reached(merge(net), two)  # what holds a weight by itself computes with the old one from now on
     precision = Precision.of(net, config.training.precision)
     return Ready(net, config, batches, test, precision, frozen_hashes(net), plain)
 

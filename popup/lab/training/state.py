@@ -57,8 +57,8 @@ class TrainingState:
         self.losses = self.ranks.mean(self.losses)
 
     def fingerprint(self) -> str:
-        """A hash of the masks, or of the parameters where there is no search: the same on every rank."""
-        found = self.churn.search.select() if self.churn else [parameter.flatten() for parameter in self.parameters]
+        """A hash of the codes, or of the parameters where there is no search: the same on every rank."""
+        found = self.churn.search.codes() if self.churn else [parameter.flatten() for parameter in self.parameters]
         return hash_tensor(torch.cat(found))
 
     def finite(self) -> bool:
