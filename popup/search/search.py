@@ -56,9 +56,7 @@ class Search(SearchState):
 
     def codes(self) -> list[torch.Tensor]:
         """The ticket as it is now: for each layer a code an edge, of the method's book."""
-        pairs = self.pairs()
-        selected = self.top([self.method.keys(*pair) for pair in pairs], self.recipe.k)
-        return [self.method.codes(*pair, mask) for pair, mask in zip(pairs, selected, strict=True)]
+        return [self.method.codes(*pair, mask) for pair, mask in zip(self.pairs(), self.select(), strict=True)]
 
     def counts(self) -> list[int]:
         """How many edges of each layer S_P has now. On "meta" scores have no values, and layer by layer it takes none."""
