@@ -1,0 +1,100 @@
+"""A method that trains another network than it saves cannot get an ok: each of wrong_methods.py is caught by the proof of a
+whole run, or refused, and by the contract test; and what is right passes both."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import popup
+from popup import Config, SearchSettings, UsageError, attach
+from popup.lab.report.tables import proof_lines
+from popup.lab.runs.found import asdict
+from popup.lab.training.stop import RunFailed
+from popup.search import attach as attach_module
+from popup.search.contract import gate_faults
+from popup.search.methods import METHODS
+from popup.search.methods.signed import Signed
+from popup.search.network import search_of
+from tests.laws import CLASSES, IMAGE, assert_laws, tiny
+from tests.ticket.wrong_methods import GROWN, WRONG
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = SearchSettings("wrong", redraw_every=2, redraw_rate=0.5)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """A function that puts a method into the registry by the name of wrong."""
+    monkeypatch.setitem(GROWN, "factor", 1.0)
+    monkeypatch.setitem(METHODS, "wrong", None)
+    return lambda method: METHODS.update(wrong=method)
+
+
+@pytest.fixture
+def untried(monkeypatch):
+    """attach does not try methods, as if a small layer showed nothing."""
+    monkeypatch.setattr(attach_module, "_try_method", lambda settings: None)
+
+
+def attached(weights="kaiming_normal"):
+    return attach(tiny(), er_p=0.6, k=0.4, seed=3, weights=weights, search=SearchSettings("wrong", redraw_every=2))
+
+
+def run():
+    """A whole run of two epochs of three steps."""
+    images, labels = torch.randn(24, *IMAGE), torch.arange(24) % CLASSES
+    config = Config().replace(er_p=0.6, k=0.4, weights="kaiming_normal", epochs=2, batch_size=8, method="wrong", redraw_every=2)
+    return popup.fit(tiny(), (images, labels), (images, labels), config)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.method.__name__)
+def test_attach_refuses_what_a_small_layer_shows(wrong, register):
+    register(wrong.method)
+    if wrong.attach is None:
+        attached()
+        return
+    net = tiny()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(UsageError, match=wrong.attach) as error:
+        attach(net, er_p=0.6, k=0.4, method="wrong")
+    assert "\n" not in str(error.value) and "method wrong" in str(error.value)
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong.field or wrong.refusal], ids=lambda wrong:
+                         wrong.method.__name__)
+def test_the_proof_of_a_whole_run_catches_it(wrong, register, untried):
+    register(wrong.method)
+    if wrong.refusal:
+        with pytest.raises((UsageError, RunFailed), match=wrong.refusal):
+            run()
+        return
+    proof = run().proof
+    assert getattr(proof, wrong.field) and not proof.holds
+    assert any(line.startswith("  BROKEN") for line in proof_lines(asdict(proof)))
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.method.__name__)
+def test_the_contract_test_catches_it(wrong, register, untried):
+    register(wrong.method)
+    with pytest.raises((AssertionError, UsageError)):
+        assert_laws(attached(), 3)
+
+
+def test_the_right_signed_method_passes_all_of_it(register):
+    register(Signed)
+    assert_laws(attached(), 3)
+    proof = run().proof
+    assert proof.holds and not any(line.startswith("  BROKEN") for line in proof_lines(asdict(proof)))
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_registered_method_keeps_its_contract(method, progress):
+    for settings in (SearchSettings(method), SearchSettings(method, anneal="linear", scope="global")):
+        search = search_of(attach(tiny(), er_p=0.6, k=0.4, search=settings))
+        search.progress = progress
+        assert gate_faults(search, search.method.gates(search)) == {}
