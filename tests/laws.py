@@ -170,7 +170,7 @@ def assert_laws(net, steps=1):
         optimiser.zero_grad()
         assert_gradient_law(net, seen, source)
         optimiser.step()
-        advance(net, (step + 1) / 2)
+        advance(net, (step + 1) / max(2, steps))
         assert_forward_laws(net, seen, source)
     assert_density_rows(net, seen, source)
     assert frozen_of(net).keys() == before.keys()

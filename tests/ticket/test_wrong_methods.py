@@ -1,19 +1,21 @@
 """A method that trains another network than it saves cannot get an ok: each of wrong_methods.py is caught by the proof of a
 whole run, or refused, and by the contract test; and what is right passes both."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 import popup
-from popup import Config, SearchSettings, UsageError, attach
+from popup import SearchSettings, UsageError, attach
+from popup.lab.config import Config
 from popup.lab.report.tables import proof_lines
-from popup.lab.runs.found import asdict
 from popup.lab.training.stop import RunFailed
-from popup.search import attach as attach_module
 from popup.search.contract import gate_faults
 from popup.search.methods import METHODS
 from popup.search.methods.signed import Signed
@@ -22,7 +24,6 @@ from tests.laws import CLASSES, IMAGE, assert_laws, tiny
 from tests.ticket.wrong_methods import GROWN, WRONG
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = SearchSettings("wrong", redraw_every=2, redraw_rate=0.5)
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def register(monkeypatch):
 @pytest.fixture
 def untried(monkeypatch):
     """attach does not try methods, as if a small layer showed nothing."""
-    monkeypatch.setattr(attach_module, "_try_method", lambda settings: None)
+    monkeypatch.setattr(import_module("popup.search.attach"), "_try_method", lambda settings: None)
 
 
 def attached(weights="kaiming_normal"):
@@ -98,3 +99,19 @@ def test_every_registered_method_keeps_its_contract(method, progress):
         search = search_of(attach(tiny(), er_p=0.6, k=0.4, search=settings))
         search.progress = progress
         assert gate_faults(search, search.method.gates(search)) == {}
+
+
+def test_the_command_line_ends_with_1_and_prints_what_is_broken_or_with_2_where_attach_refuses(tmp_path):
+    for part in ("popup", "models", "run.py"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    methods = tmp_path / "popup/search/methods"
+    shutil.copy(ROOT / "tests/ticket/wrong_methods.py", methods / "wrong.py")
+    registry, first = methods / "__init__.py", "METHODS: dict[str, type[Method]] = {\n"
+    lines = first + '    "larger": wrong.OtherKInLarge, "smaller": wrong.OtherK,\n'
+    registry.write_text("from popup.search.methods import wrong\n" + registry.read_text().replace(first, lines))
+    for method, code, words in (("larger", 1, "BROKEN the method keeps its contract"), ("smaller", 2, "with other codes than")):
+        done = subprocess.run([sys.executable, "run.py", "--method", method, "--epochs", "1", "--widths", "16", "--out", method],
+                              cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code and words in done.stdout + done.stderr, done.stderr
+    assert not (tmp_path / "smaller").exists()

@@ -90,7 +90,7 @@ def proof_lines(proof: dict[str, Any]) -> list[str]:
          [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]
     if proof.get("trained"):
-        checks.append(("what was trained last is the ticket", proof["trained"]))
+        checks.append(("the method keeps its contract: what it trains is what tickets hold", proof["trained"]))
     return check_lines(checks)
 
 
