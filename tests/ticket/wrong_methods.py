@@ -228,7 +228,7 @@ class OtherKInLarge(Method):
     """And one that does so in layers of some size alone."""
 
     def gates(self, state):
-        return trained_by(state, self, k=0.9) if state.layers[-1].count > 35 else super().gates(state)
+        return trained_by(state, self, k=0.9) if state.layers[0].count > 35 else super().gates(state)
 
 
 class Multiplied(Method):
