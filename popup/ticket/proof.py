@@ -32,7 +32,8 @@ class Proof:
 
     frozen: int                       # tensors whose hash was compared
     changed: tuple[str, ...]          # tensors whose hash is another than before
-    redrawn: int                      # kept edges that have a weight of the seed's redraws
+    redraws: int                      # edges that have a weight of the seed's redraws
+    redrawn: int                      # and how many of them are kept
     outside: tuple[str, ...]          # layers with a weight where the source has none, or another than the source's
     miscounted: tuple[str, ...]       # layers that do not keep exactly what they must
     trained: tuple[str, ...]          # layers that the method trains as no ticket of it can be, with what is wrong
@@ -65,7 +66,8 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     trained = _gate_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
-    return Proof(len(after), changed, redrawn, outside, miscounted(search.settings, names, kept, wanted),
+    redraws = sum(int(layer.drawn_in.count_nonzero()) for layer in search.layers)
+    return Proof(len(after), changed, redraws, redrawn, outside, miscounted(search.settings, names, kept, wanted),
                  tuple(f"{name}: {words}" for name, words in trained.items()), misused, plain is not None, others, len(inputs))
 
 
