@@ -185,6 +185,13 @@ def test_a_source_is_drawn_whole_from_its_recipe(options):
         assert layer.count == 0 or bool((layer.values != 0).all() and layer.values.isfinite().all())
 
 
+def test_what_is_frozen_is_all_but_the_scores_and_something():
+    net = attach(nn.Sequential(nn.Linear(9, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), er_p=0.5)
+    assert frozen_of(net).keys() == {"0.bias", "1.weight", "1.bias", "2.bias", *(f"{layer}.weight/{what}" for layer in (0, 2)
+                                                                                 for what in ("gaps", "values"))}
+    assert all(tensor.numel() for tensor in frozen_of(net).values())
+
+
 def test_the_checks_above_can_fail():
     """A selection that keeps one edge too many, a wrong slope and an edge outside S_ER are each seen."""
     net = attach(tiny(), er_p=0.5, k=0.5)

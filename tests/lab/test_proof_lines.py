@@ -30,9 +30,9 @@ def test_of_iterand_it_says_how_many_kept_edges_the_seed_drew_anew():
     assert outcome.proof.redrawn == redrawn > 0 and outcome.proof.holds
     redraws = sum(int((layer.turns > 0).sum()) for layer in search_of(net).layers)
     assert outcome.proof.redraws == redraws > redrawn
-    assert first == (f"  ok     weights changed by the seed's redraws alone, each of edges not selected then ({redraws} edges have "
-                     f"such a weight, {redrawn} of them kept): the hashes of all {outcome.proof.frozen} frozen tensors are those "
-                     "of before")
+    assert first == (f"  ok     weights changed by the seed's redraws alone, each of edges not selected then ({redraws} edges "
+                     f"have such a weight, {redrawn} of them kept): the hashes of all {outcome.proof.frozen} frozen tensors "
+                     "are those of before")
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "signed"}, {"method": "iterand", "redraw_every": 10**6}])

@@ -4,7 +4,7 @@ whole run, or refused, and by the contract test; and what is right passes both."
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -21,15 +21,60 @@ from popup.search.methods import METHODS
 from popup.search.methods.signed import Signed
 from popup.search.network import search_of
 from tests.laws import CLASSES, IMAGE, assert_laws, tiny
-from tests.ticket.wrong_methods import GROWN, WRONG
+from tests.ticket import wrong_methods
 
 ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What must be said of a wrong method: by attach (None: nothing), by the proof (a field) or a refusal (words) of a run."""
+
+    method: type
+    attach: str | None
+    field: str = ""
+    refusal: str = ""
+
+
+WRONG = [
+    Wrong(wrong_methods.DroppedSign, "other codes than the ticket has", "trained"),
+    Wrong(wrong_methods.SignAsFactor, "factors go from -1 to 1", "trained"),
+    Wrong(wrong_methods.MinusW, "factors go from -1 to -1", "trained"),
+    Wrong(wrong_methods.ForgottenScale, "trained 0.5 times as large", "trained"),
+    Wrong(wrong_methods.NoisyCodes, "other codes than the ticket has", "outside"),
+    Wrong(wrong_methods.NoisyKeys, "other codes than the ticket has|at other edges", "misused"),
+    Wrong(wrong_methods.OneTooMany, "at other edges", "miscounted"),
+    Wrong(wrong_methods.OneTooFew, "at other edges", "miscounted"),
+    Wrong(wrong_methods.Elsewhere, "at other edges", "trained"),
+    Wrong(wrong_methods.OneMoreTrained, "other codes than the ticket has", "trained"),
+    Wrong(wrong_methods.OutsideTheSource, None, "outside"),
+    Wrong(wrong_methods.SkippedLayer, "other codes than the ticket has", "trained"),
+    Wrong(wrong_methods.WholeLayer, None, "miscounted"),
+    Wrong(wrong_methods.ChangedWeight, None, "changed"),
+    Wrong(wrong_methods.ChangedUnseen, None, "changed"),
+    Wrong(wrong_methods.NoSuchCode, "not those of the book 'signed'", "trained"),
+    Wrong(wrong_methods.WrittenRedraws, None, refusal="not finite"),
+    Wrong(wrong_methods.SelectedRedrawn, None, refusal="draws weights anew of edges that are selected"),
+    Wrong(wrong_methods.RememberedRedrawn, None, refusal="draws weights anew of edges that are selected"),
+    Wrong(wrong_methods.RunningState, None, "changed"),
+    Wrong(wrong_methods.OwnBook, "another book", "misused"),
+    Wrong(wrong_methods.FewOtherwise, None, "outside"),
+    Wrong(wrong_methods.OtherK, "other codes than the ticket has", "trained"),
+    Wrong(wrong_methods.OtherKUntilTheEnd, "other codes than the ticket has", ""),
+    Wrong(wrong_methods.OtherKInLarge, None, "trained"),
+    Wrong(wrong_methods.Multiplied, None, "outside"),
+    Wrong(wrong_methods.Hooked, None, "outside"),
+    Wrong(wrong_methods.ByMode, None, "differing"),
+    Wrong(wrong_methods.SpoiledWeight, None, "outside"),
+    Wrong(wrong_methods.TwoFaced, None, "outside"),
+    Wrong(wrong_methods.LateSign, None, "trained"),
+]
 
 
 @pytest.fixture
 def register(monkeypatch):
     """A function that puts a method into the registry by the name of wrong."""
-    monkeypatch.setitem(GROWN, "factor", 1.0)
+    monkeypatch.setitem(wrong_methods.GROWN, "factor", 1.0)
     monkeypatch.setitem(METHODS, "wrong", None)
     return lambda method: METHODS.update(wrong=method)
 

@@ -76,8 +76,8 @@ def _ratio(part: int, whole: int) -> float:
 def proof_lines(proof: dict[str, Any]) -> list[str]:
     """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
     where = "a network built anew" if proof.get("anew") else "a plain copy"
-    weights = (f"weights changed by the seed's redraws alone, each of edges not selected then ({proof['redraws']} edges have such "
-               f"a weight, {proof['redrawn']} of them kept)" if proof.get("redraws") else "no weight changed")
+    weights = (f"weights changed by the seed's redraws alone, each of edges not selected then ({proof['redraws']} edges have "
+               f"such a weight, {proof['redrawn']} of them kept)" if proof.get("redraws") else "no weight changed")
     used = [(f"at the point of use: with the saved ticket in {where}, each product gets W x S_P, entry by entry",
              proof["misused"])] if "misused" in proof else []  # of records from before, which have none
     checks = [
