@@ -63,7 +63,7 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     expected = _expected(search, sources)
     kept, outside = _compare_weights(net, search, expected)
     names, wanted = [layer.layer.name for layer in search.layers], [source.kept(search.recipe.k) for source in sources]
-    trained = _gate_faults(search)
+    trained = contract_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
     redraws = sum(int(layer.drawn_in.count_nonzero()) for layer in search.layers)
@@ -71,7 +71,7 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
                  tuple(f"{name}: {words}" for name, words in trained.items()), misused, plain is not None, others, len(inputs))
 
 
-def _gate_faults(search: Search) -> dict[str, str]:
+def contract_faults(search: Search) -> dict[str, str]:
     """What is wrong with the gates that the method trains by now, by layer. What it remembers, and the random state, stay."""
     memory = {name: tensor.clone() for name, tensor in search.memory().items()}
     device = search.layers[0].values.device

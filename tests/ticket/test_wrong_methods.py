@@ -60,7 +60,7 @@ WRONG = [
     Wrong(wrong_methods.OwnBook, "another book", "misused"),
     Wrong(wrong_methods.FewOtherwise, None, "outside"),
     Wrong(wrong_methods.OtherK, "other codes than the ticket has", "trained"),
-    Wrong(wrong_methods.OtherKUntilTheEnd, "other codes than the ticket has", ""),
+    Wrong(wrong_methods.OtherKUntilTheEnd, "other codes than the ticket has", refusal="with other codes than the ticket has"),
     Wrong(wrong_methods.OtherKInLarge, None, "trained"),
     Wrong(wrong_methods.Multiplied, None, "outside"),
     Wrong(wrong_methods.Hooked, None, "outside"),
@@ -89,10 +89,11 @@ def attached(weights="kaiming_normal"):
     return attach(tiny(), er_p=0.6, k=0.4, seed=3, weights=weights, search=SearchSettings("wrong", redraw_every=2))
 
 
-def run():
-    """A whole run of two epochs of three steps."""
+def run(epochs=1):
+    """A whole run, of six steps an epoch."""
     images, labels = torch.randn(24, *IMAGE), torch.arange(24) % CLASSES
-    config = Config().replace(er_p=0.6, k=0.4, weights="kaiming_normal", epochs=2, batch_size=8, method="wrong", redraw_every=2)
+    config = Config().replace(er_p=0.6, k=0.4, weights="kaiming_normal", epochs=epochs, batch_size=4, method="wrong",
+                              redraw_every=2)
     return popup.fit(tiny(), (images, labels), (images, labels), config)
 
 
@@ -110,17 +111,24 @@ def test_attach_refuses_what_a_small_layer_shows(wrong, register):
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
 
 
-@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong.field or wrong.refusal], ids=lambda wrong:
-                         wrong.method.__name__)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.method.__name__)
 def test_the_proof_of_a_whole_run_catches_it(wrong, register, untried):
     register(wrong.method)
     if wrong.refusal:
         with pytest.raises((UsageError, RunFailed), match=wrong.refusal):
-            run()
+            run(epochs=2)
         return
     proof = run().proof
     assert getattr(proof, wrong.field) and not proof.holds
     assert any(line.startswith("  BROKEN") for line in proof_lines(asdict(proof)))
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong.field == "trained"], ids=lambda wrong: wrong.method.__name__)
+def test_a_run_of_several_epochs_ends_early_where_the_contract_is_broken(wrong, register, untried):
+    register(wrong.method)
+    with pytest.raises(RunFailed, match=r"method wrong trains a network that no ticket of it can be: of 0\.weight") as error:
+        run(epochs=2)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.method.__name__)
@@ -133,7 +141,7 @@ def test_the_contract_test_catches_it(wrong, register, untried):
 def test_the_right_signed_method_passes_all_of_it(register):
     register(Signed)
     assert_laws(attached(), 3)
-    proof = run().proof
+    proof = run(epochs=5).proof
     assert proof.holds and not any(line.startswith("  BROKEN") for line in proof_lines(asdict(proof)))
 
 
