@@ -58,7 +58,7 @@ class Sample:
         return self.values * (turns + 2)
 
 
-SAMPLE = Sample(torch.linspace(-1.5, 2.0, 16))
+SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320))  # as many codes are seen
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Book(ABC):
         """What it says of a small sample of weights and codes: another after a search, and the book is none that a ticket
         names."""
         codes = torch.arange(len(SAMPLE.values)) % self.codes
-        return self.values(SAMPLE, codes.bool() if self.codes == 2 else codes.to(torch.uint8))
+        return self.values(SAMPLE, codes.bool() if self.codes == 2 else codes.int())
 
 
 @dataclass(frozen=True)
