@@ -169,3 +169,11 @@ def test_diff_tells_how_many_codes_are_alike():
     kept = [layer.kept for layer in ticket.layers]
     assert (rows["0.weight"].both, rows["0.weight"].alike) == (kept[0], kept[0] - 7)
     assert (rows["all"].both, rows["all"].alike) == (sum(kept), sum(kept) - 7) and rows["all"].jaccard == 1
+
+
+def test_codes_of_different_books_are_alike_where_both_are_the_edges_own_weight():
+    """Code 2 is -W of the one and the first redraw of the other."""
+    ticket = extract(searched())
+    other = replace(ticket, settings=replace(ticket.settings, method="iterand"))
+    first = sum(int((layer.codes == 1).sum()) for layer in ticket.layers)
+    assert compare(ticket, other)[-1].alike == first < compare(ticket, ticket)[-1].alike
