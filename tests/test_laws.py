@@ -5,34 +5,43 @@ itself.
 passes straight through. 5: one seed is the whole source. 7: realised densities are reported.
 
 Laws 1 to 5, and of law 7 that the realised densities are reported. (Law 6 is about accuracies: it is tested in the lab.)
-The models are shrunk to 1/32 of their widths. The counts and the order are worked out here by sorting.
+The models are shrunk to 1/32 of their widths. The assertions are in tests/laws.py.
 """
 
 import copy
-from decimal import Decimal
 from functools import cache
-from itertools import cycle, pairwise, product
+from itertools import cycle, product
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import models
-from popup import advance, attach, densities, merge, scores
-from popup.search.contract import gate_faults
+from popup import attach, densities, scores
 from popup.search.methods import METHODS
 from popup.search.network import search_of
 from popup.search.select import SCOPES
 from popup.source import DENSITIES
 from popup.source.layers import find_layers
 from popup.source.masks import MASKS
-from popup.source.recipe import Recipe, draw_layer, draw_values
+from popup.source.recipe import Recipe
 from popup.source.weights import SCALES, WEIGHTS
+from tests.laws import (
+    CLASSES,
+    IMAGE,
+    assert_density_rows,
+    assert_forward_laws,
+    assert_gradient_law,
+    assert_laws,
+    frozen_of,
+    law_count,
+    source_of,
+    tiny,
+    weights_seen,
+)
 
-IMAGE, CLASSES = (3, 32, 32), 4
 SETTINGS = {  # p and k from the smallest to 1
     "sparse": {"er_p": 0.01, "k": 1e-6}, "usual": {"er_p": 0.2, "k": 0.5, "weights": "kaiming_normal"},
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
@@ -61,162 +70,10 @@ def shrunk(name):
     return copy.deepcopy(template(name))
 
 
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(6, *IMAGE, generator=generator), torch.arange(6) % CLASSES
-
-
-def weights_seen(net):
-    """A dict that each forward pass fills with every layer's effective weight, by name."""
-    seen = {}
-    for layer in search_of(net).layers:
-        name = layer.layer.name
-        module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        module.register_forward_hook(lambda module, inputs, output, name=name, attribute=attribute:
-                                     seen.update({name: getattr(module, attribute).detach().clone()}))
-    return seen
-
-
-def source_of(net):
-    """The source drawn anew from the recipe alone: for each layer its edges and dense weights."""
-    recipe, source = search_of(net).recipe, []
-    for layer in search_of(net).layers:
-        fresh = draw_layer(recipe, layer.layer, layer.p_l)
-        edges, values = torch.from_numpy(fresh.edges), torch.from_numpy(fresh.values)
-        source.append((layer.layer, edges, torch.zeros(layer.layer.entries).index_copy(0, edges, values)))
-    return source
-
-
-def law_count(k, edges):
-    """n_l = max(1, floor(k |S_ER,l| + 1/2)), in decimal arithmetic; none of none."""
-    return max(1, int(Decimal(repr(float(k))) * edges + Decimal("0.5"))) if edges else 0
-
-
-def best_of(keys, count):
-    """The places of the `count` highest keys, ties to the lower place: a stable sort (test_select.py sorts in Python)."""
-    return torch.sort(-keys, stable=True).indices[:count].sort().values
-
-
-def law_selection(net):
-    """For each layer the places among its edges that must be kept."""
-    search = search_of(net)
-    keys = [search.method.keys(*pair).tensor().long() for pair in search.pairs()]
-    counts = [law_count(search.recipe.k, len(layer)) for layer in keys]
-    if search.settings.scope == "layer":
-        return [best_of(layer, count) for layer, count in zip(keys, counts, strict=True)]
-    for layer in keys:
-        layer[best_of(layer, 1)] += 2**40  # each layer's best comes before all others
-    chosen, starts = best_of(torch.cat(keys), sum(counts)), torch.tensor([0, *map(len, keys)]).cumsum(0)
-    return [chosen[(chosen >= first) & (chosen < last)] - first for first, last in pairwise(starts)]
-
-
-def draws_of(layer, codes):
-    """Each edge's weight of the draw that its code names, from the streams."""
-    values = torch.zeros(len(codes))
-    for code in codes.unique().tolist():
-        fresh = draw_values(layer.recipe, layer.layer, layer.p_l, layer.flat_edges().numpy(), f"redraw {code - 1}") if code > 1 \
-            else draw_layer(layer.recipe, layer.layer, layer.p_l).values
-        values[codes == code] = torch.from_numpy(fresh)[codes == code]
-    return values
-
-
-READINGS = {  # of the code books: (layer, first weights [edges], codes [edges], the kept ones) -> what the codes mean there
-    "plain": lambda layer, weights, codes, kept: weights[kept], "signed": lambda layer, weights, codes, kept: torch.where(
-        codes[kept] == 1, weights[kept], -weights[kept]),
-    "binary": lambda layer, weights, codes, kept: weights[kept].sign() * weights[kept].double().abs().mean().float(),
-    "draws": lambda layer, weights, codes, kept: draws_of(layer, codes)[kept]}
-
-
-def meant(layer, dense, edges, codes):
-    """The effective weights of all entries of a layer with its `codes`, by the reading of its book."""
-    kept, weight = codes.nonzero().flatten(), torch.zeros(layer.layer.entries)
-    reading = READINGS.get(layer.book.name, lambda layer, weights, codes, kept: layer.book.values(layer, codes)[kept])
-    return weight.index_copy(0, edges[kept], reading(layer, dense[edges], codes.long(), kept)) if len(kept) else weight
-
-
-def assert_forward_laws(net, seen, source):
-    """Laws 2 and 3 in one forward pass without gradients, bit for bit: exactly the right edges, each with what its code means."""
-    seen.clear()
-    with torch.no_grad():
-        net(batch()[0])
-    search = search_of(net)
-    for layer, codes, (_, edges, dense), kept in zip(search.layers, search.codes(), source, law_selection(net), strict=True):
-        assert torch.equal(codes.nonzero().flatten(), kept), "a code for each selected edge, and for no other"
-        weight = seen[layer.layer.name].flatten()
-        assert torch.equal(weight, meant(layer, dense, edges, codes)), layer.layer.name
-        assert int(weight.count_nonzero()) == len(kept)
-    assert seen.keys() == {layer.layer.name for layer in search.layers}
-
-
-def gates_used(net, forward):
-    """The gates of the training pass that `forward` is, and what it gives."""
-    found = {}
-    hooks = [layer.register_forward_hook(lambda layer, inputs, output: found.update({layer.layer.name: layer.search.gate(layer)}))
-             for layer in search_of(net).layers]
-    output = forward()
-    for hook in hooks:
-        hook.remove()
-    return output, [found[layer.layer.name] for layer in search_of(net).layers]
-
-
-def assert_gradient_law(net, seen, source):
-    """Laws 2 and 4 in a training pass: gates that keep the contract, the weights that they mean, and the scores' gradient from
-    that of the weights of a plain network with the very weights that the pass used."""
-    plain, (inputs, labels), search = merge(net), batch(), search_of(net)
-    logits, gates = gates_used(net, lambda: net.train()(inputs))
-    loss = F.cross_entropy(logits, labels)
-    assert gate_faults(search, gates) == {}
-    for name, weight in seen.items():
-        plain.get_parameter(name).requires_grad_().data.copy_(weight)
-    loss.backward()
-    F.cross_entropy(plain.train()(inputs), labels).backward()
-    for layer, gate, (_, edges, dense), score in zip(search.layers, gates, source, scores(net), strict=True):
-        weight, gradient = seen[layer.layer.name].flatten(), plain.get_parameter(layer.layer.name).grad.flatten()
-        factor = torch.zeros(layer.layer.entries).index_fill(0, edges, 1.0).index_copy(0, edges, gate.factor) if isinstance(
-            gate.factor, torch.Tensor) else gate.factor
-        assert torch.equal(weight, meant(layer, dense, edges, gate.codes) * factor)
-        slope = search.method.slope(layer, score.detach(), gate)
-        own = draws_of(layer, layer.turns + 1) if layer.book.name == "draws" else dense[edges]
-        assert torch.equal(score.grad, gradient[edges] * own * slope), layer.layer.name
-
-
-def frozen_of(net):
-    """Every tensor that no step may change: all parameters but the scores, and each layer's source, which is no buffer."""
-    learned = {id(score) for score in scores(net)}
-    tensors = {name: parameter for name, parameter in net.named_parameters() if id(parameter) not in learned}
-    layers = search_of(net).layers
-    sources = {f"{layer.layer.name}/{name}": getattr(layer, name) for layer in layers for name in ("gaps", "values")}
-    assert len(sources) == 2 * len(scores(net)) > 0
-    return tensors | sources
-
-
-def assert_density_rows(net, seen, source):
-    """Law 7: what is reported is what the forward pass used."""
-    rows = densities(net)
-    for row, (layer, edges, _) in zip(rows, source, strict=True):
-        kept = int(seen[layer.name].count_nonzero())
-        assert (row.name, row.entries, row.edges, row.kept) == (layer.name, layer.entries, len(edges), kept)
-        assert row.density == kept / layer.entries and 0 < row.p_l <= 1
-
-
 @pytest.mark.parametrize(("model", "density", "scope", "method", "setting"), MATRIX, ids=map("-".join, MATRIX))
 def test_the_laws_hold_before_and_after_training(model, density, scope, method, setting):
     net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, **(SETTINGS | BIASES)[setting])
-    frozen, seen, source = frozen_of(net), weights_seen(net), source_of(net)
-    before = {name: tensor.clone() for name, tensor in frozen.items()}
-    assert_forward_laws(net, seen, source)
-    optimiser = torch.optim.SGD(scores(net), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    for step in range(2 if model in WHOLE else 1):
-        optimiser.zero_grad()
-        assert_gradient_law(net, seen, source)
-        optimiser.step()
-        advance(net, (step + 1) / 2)
-        assert_forward_laws(net, seen, source)
-    assert_density_rows(net, seen, source)
-    assert frozen_of(net).keys() == before.keys()
-    for name, tensor in frozen_of(net).items():
-        assert tensor is frozen[name] and torch.equal(tensor, before[name]), name
-        assert not tensor.requires_grad and tensor.grad is None, name
+    assert_laws(net, 2 if model in WHOLE else 1)
 
 
 @pytest.mark.parametrize("model", models.MODELS)
@@ -302,12 +159,6 @@ DRAWN = st.fixed_dictionaries({
     "bias": st.sampled_from(["zero", "search"])})
 
 
-def tiny():
-    """Layers of very different sizes, with a grouped convolution and a norm."""
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(),
-                         nn.Flatten(), nn.Linear(24, 40), nn.ReLU(), nn.Linear(40, CLASSES))
-
-
 @given(options=DRAWN, data=st.data())
 def test_the_laws_hold_for_any_recipe_and_any_scores(options, data):
     net = attach(tiny(), **options)
@@ -332,6 +183,13 @@ def test_a_source_is_drawn_whole_from_its_recipe(options):
     for layer, p, (_, edges, dense) in zip(search_of(net).layers, p_l, source_of(net), strict=True):
         assert layer.p_l == p and torch.equal(layer.flat_edges(), edges) and torch.equal(layer.values, dense[edges])
         assert layer.count == 0 or bool((layer.values != 0).all() and layer.values.isfinite().all())
+
+
+def test_what_is_frozen_is_all_but_the_scores_and_something():
+    net = attach(nn.Sequential(nn.Linear(9, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), er_p=0.5)
+    assert frozen_of(net).keys() == {"0.bias", "1.weight", "1.bias", "2.bias", *(f"{layer}.weight/{what}" for layer in (0, 2)
+                                                                                 for what in ("gaps", "values"))}
+    assert all(tensor.numel() for tensor in frozen_of(net).values())
 
 
 def test_the_checks_above_can_fail():

@@ -14,20 +14,38 @@ from popup.search.search import Search
 def gate_faults(search: Search, gates: Sequence[Gate]) -> dict[str, str]:
     """What is wrong with the `gates` of a training pass, in words by layer name; nothing if they keep the contract:
 
-    each edge has a code of the method's book; factors lie between 0 and `most`, so that no sign is turned; and of a method that
-    says it trains the ticket, once k is the ticket's, they are the ticket's codes with factor 1.
+    each edge has a code of the method's book; factors lie between 0 and `most`, so that no sign is turned; the ticket has a code
+    for each selected edge and for no other; and of a method that says it trains the ticket, once k is the ticket's, the gates are
+    the ticket's codes with factor 1.
     """
     found = [_kinds(layer, gate) for layer, gate in zip(search.layers, gates, strict=True)]
+    ticket = search.codes()
+    if not any(found):
+        found = [_codes(*each) for each in zip(search.layers, ticket, search.select(), strict=True)]
     if not any(found) and search.trains_the_ticket():
-        found = [_unlike(gate, codes) for gate, codes in zip(gates, search.codes(), strict=True)]
+        found = [_unlike(gate, codes) for gate, codes in zip(gates, ticket, strict=True)]
     return {layer.layer.name: words for layer, words in zip(search.layers, found, strict=True) if words}
+
+
+def foreign_codes(layer: LayerState, codes: torch.Tensor) -> str:
+    """What is wrong with the `codes` of a layer's edges, in words, if they are none of its book; else nothing."""
+    if codes.shape == (layer.count,) and layer.book.holds(codes):
+        return ""
+    return f"its codes are not those of the book {layer.book.name!r}, which has {layer.book.codes}"
+
+
+def _codes(layer: LayerState, codes: torch.Tensor, selected: torch.Tensor) -> str:
+    if words := foreign_codes(layer, codes):
+        return words
+    others = int(((codes != 0) != selected).sum())
+    return f"the ticket has codes at other edges than those selected: {others} differ" if others else ""
 
 
 def _kinds(layer: LayerState, gate: Gate) -> str:
     if not isinstance(gate, Gate):
         return f"its gate is a {type(gate).__name__}, not a popup.search.gate.Gate(codes, factor, most)"
-    if gate.codes.shape != (layer.count,) or not layer.book.holds(gate.codes):
-        return f"its codes are not those of the book {layer.book.name!r}, which has {layer.book.codes}"
+    if words := foreign_codes(layer, gate.codes):
+        return words
     factor, most = torch.as_tensor(gate.factor), torch.as_tensor(gate.most)
     if not bool(((factor >= 0) & (factor <= most) & most.isfinite()).all()):
         return (f"its factors go from {float(factor.min()):g} to {float(factor.max()):g}, and no ticket holds what is not within "

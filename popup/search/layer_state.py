@@ -90,6 +90,11 @@ class LayerState(nn.Module):
         """Of a book that draws weights anew: which redraw gave each edge the weight that it has now [edges], int32; 0: none."""
         return self.memory(REDRAW)
 
+    @property
+    def own(self) -> torch.Tensor:
+        """The weights that each edge has now [edges], float32: of a book that draws anew the last draws."""
+        return self.values if self.book.keeps_weights else self.drawn
+
     def at(self, turns: torch.Tensor) -> torch.Tensor:
         """Each edge's weight of its own redraw, float32 [edges]: `turns` [edges], counted from 1, 0 for the first draw; below 0
         any. What `redraw` did not draw is no number: it would be another network than the ticket's."""
@@ -139,19 +144,19 @@ class LayerState(nn.Module):
         hook keeps of the weights of a pass without gradients is overwritten by a later pass.
         """
         kept = self.kept_weight
-        if not (kept.fits(dtype, self.values) and self._shows(gate, places)):
+        if not (kept.fits(dtype, self.own) and self._shows(gate, places)):
             weight = edges.expand(self.effective(gate).to(dtype), places, self.layer.entries).view(self.layer.shape)
             if torch.is_inference_mode_enabled():  # what is made there is of no use to a training pass
                 return weight
             kept.renew(weight)
-            kept.show(gate, self.values)
+            kept.show(gate, self.own)
         return kept.weight.view(self.layer.shape)  # another tensor for each pass, as autograd hangs its graph on it
 
     def prepare(self, gate: Gate) -> None:
         """Bring the weight that is kept to what a pass begins with. All layers one after the other take less time
         than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
         kept = self.kept_weight
-        if kept.weight is not None and kept.fits(kept.weight.dtype, self.values):
+        if kept.weight is not None and kept.fits(kept.weight.dtype, self.own):
             kept.places = self.places()
             self._shows(gate, kept.places)
 
@@ -167,7 +172,7 @@ class LayerState(nn.Module):
             kept.change(gate.codes, places, self.book, self)
         else:
             kept.rewrite(self.effective(gate), places)
-        kept.show(gate, self.values)
+        kept.show(gate, self.own)
         return True
 
     def fingerprint(self) -> str:

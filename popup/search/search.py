@@ -30,6 +30,7 @@ class Search(SearchState):
         super().__init__(recipe, course, SCOPES[settings.scope], settings.floor_of)
         self.settings = settings
         self.method = METHODS[settings.method](settings)
+        self.meaning = self.method.book.meaning()  # of codes, as the search began
         self._pass: list[Gate] | None = None
         self._trained: list[Gate] | None = None  # the gates of the last pass with gradients
         self._hidden = False                     # whether the last pass was one of training mode without gradients
@@ -126,7 +127,19 @@ class Search(SearchState):
     def advance(self, progress: float) -> None:
         """A step of the optimiser is done; `progress` of the whole search is behind us."""
         self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
+        drawn = [layer.drawn for layer in self.layers]
         self.method.after_step(self)
+        self._check_redraws(drawn)
+
+    def _check_redraws(self, before: list[torch.Tensor]) -> None:
+        """A UsageError if an edge that is selected has another draw than `before`: of the layers that hold other draws now."""
+        if all(layer.drawn is drawn for layer, drawn in zip(self.layers, before, strict=True)):
+            return
+        used = self.top([self.method.training_keys(*pair) for pair in self.pairs()], self.k_now())
+        for layer, drawn, mask in zip(self.layers, before, used, strict=True):
+            if bool(((layer.drawn != drawn) & mask).any()):
+                raise UsageError(f"method {self.settings.method} draws weights anew of edges that are selected, in "
+                                 f"{layer.layer.name}: let it use the search's own redraw, which leaves these out")
 
     def resume(self, steps: int, progress: float) -> None:
         """Be where a search was after `steps`, its scores and memory being restored already."""

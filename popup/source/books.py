@@ -48,6 +48,20 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Weights to see a book's meaning by."""
+
+    values: torch.Tensor
+
+    def at(self, turns: torch.Tensor) -> torch.Tensor:
+        """Another weight for each redraw."""
+        return self.values * (turns + 2)
+
+
+SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320))  # as many codes are seen
+
+
+@dataclass(frozen=True)
 class Book(ABC):
     """A code book: its name, how many codes it has (0 among them), and the weights that they mean.
 
@@ -80,6 +94,12 @@ class Book(ABC):
     def record(self) -> dict[str, Any]:
         """The book as plain values, for a ticket's metadata."""
         return {"name": self.name, "codes": self.codes}
+
+    def meaning(self) -> torch.Tensor:
+        """What it says of a small sample of weights and codes: another after a search, and the book is none that a ticket
+        names."""
+        codes = torch.arange(len(SAMPLE.values)) % self.codes
+        return self.values(SAMPLE, codes.bool() if self.codes == 2 else codes.int())
 
 
 @dataclass(frozen=True)

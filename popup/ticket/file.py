@@ -52,7 +52,7 @@ layer's mean |W| over the kept edges, summed in float64 and rounded to float32, 
 The edges of a layer that the file does not hold are drawn again from (seed, "edges", NAME), their weights from (seed,
 "weights", NAME), and those of the redraw t from (seed, "redraw t", NAME): popup/source/streams.py, masks.py and weights.py
 say how.
-tests/ticket/read_mask.py reads a mask and draws its edges with numpy alone.
+tests/ticket/read_mask.py reads a mask and its codes, and draws its edges, with numpy alone.
 """
 
 from __future__ import annotations

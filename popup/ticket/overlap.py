@@ -51,7 +51,8 @@ def compare(one: Ticket, other: Ticket) -> list[Overlap]:
                               "(the same seed, er_p and density)")
         edges, first, second = len(mine.codes), mine.kept, theirs.kept
         both = mine.selected & theirs.selected
-        counts = int(np.count_nonzero(both)), int(np.count_nonzero(both & (mine.codes == theirs.codes)))
+        alike = both & (mine.codes == theirs.codes) & (one.book == other.book or mine.codes == 1)  # others mean others elsewhere
+        counts = int(np.count_nonzero(both)), int(np.count_nonzero(alike))
         rows.append(Overlap(mine.layer.name, edges, first, second, *counts, first * second / edges if edges else 0.0))
     total = [sum(getattr(row, field) for row in rows) for field in ("edges", "first", "second", "both", "alike", "expected")]
     return [*rows, Overlap("all", *total)]

@@ -32,10 +32,11 @@ class Proof:
 
     frozen: int                       # tensors whose hash was compared
     changed: tuple[str, ...]          # tensors whose hash is another than before
-    redrawn: int                      # kept edges that have a weight of the seed's redraws
+    redraws: int                      # edges that have a weight of the seed's redraws
+    redrawn: int                      # and how many of them are kept
     outside: tuple[str, ...]          # layers with a weight where the source has none, or another than the source's
     miscounted: tuple[str, ...]       # layers that do not keep exactly what they must
-    trained: tuple[str, ...]          # layers that the method trained last as no ticket of it can be, with what is wrong
+    trained: tuple[str, ...]          # layers that the method trains as no ticket of it can be, with what is wrong
     misused: tuple[str, ...]          # layers whose products get something else than the ticket's weights, with what
     anew: bool                        # whether the network of the ticket was built anew, not copied from the searched one
     differing: int                    # outputs in which that network differs from the searched one
@@ -56,21 +57,35 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     """
     search, after = search_of(net), frozen_hashes(net)
     changed = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-    expected = _expected(search)
+    if not torch.equal(search.meaning, search.method.book.meaning()):
+        changed = (*changed, f"what the code book {search.method.book.name!r} says")
+    sources = [_source(search, layer) for layer in search.layers]
+    expected = _expected(search, sources)
     kept, outside = _compare_weights(net, search, expected)
-    names, wanted = [layer.layer.name for layer in search.layers], [layer.kept for layer in search.layers]
-    trained = gate_faults(search, search.method.gates(search)) if search.trains_the_ticket() else {}
+    names, wanted = [layer.layer.name for layer in search.layers], [source.kept(search.recipe.k) for source in sources]
+    trained = contract_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
-    return Proof(len(after), changed, redrawn, outside, miscounted(search.settings, names, kept, wanted),
+    redraws = sum(int(layer.drawn_in.count_nonzero()) for layer in search.layers)
+    return Proof(len(after), changed, redraws, redrawn, outside, miscounted(search.settings, names, kept, wanted),
                  tuple(f"{name}: {words}" for name, words in trained.items()), misused, plain is not None, others, len(inputs))
 
 
-def _expected(search: Search) -> Expected:
-    """Draw each layer's source anew: the dense weights that the codes of its edges mean there."""
+def contract_faults(search: Search) -> dict[str, str]:
+    """What is wrong with the gates that the method trains by now, by layer. What it remembers, and the random state, stay."""
+    memory = {name: tensor.clone() for name, tensor in search.memory().items()}
+    device = search.layers[0].values.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        found = gate_faults(search, search.method.gates(search))
+    for name, tensor in search.memory().items():
+        tensor.copy_(memory[name])
+    return found
+
+
+def _expected(search: Search, sources: list[LayerSource]) -> Expected:
+    """The dense weights that the codes of each layer's edges mean in its source drawn anew."""
     found = {}
-    for layer, codes in zip(search.layers, search.codes(), strict=True):
-        fresh = _source(search, layer)
+    for layer, codes, fresh in zip(search.layers, search.codes(), sources, strict=True):
         values = layer.book.values(Drawn(search.recipe, fresh), codes.cpu())
         found[layer.layer.name] = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
             layer.layer.shape)

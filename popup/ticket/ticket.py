@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from popup.errors import UsageError
+from popup.search.contract import foreign_codes
 from popup.search.layer_state import LayerState
 from popup.search.methods import TICKET_METHODS
 from popup.search.network import LayerDensity, density_row, search_of
@@ -149,6 +151,8 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
 
 def _layer(search: Search, layer: LayerState, codes: np.ndarray) -> TicketLayer:
     """One layer's part of the ticket."""
+    if words := foreign_codes(layer, torch.from_numpy(codes)):
+        raise UsageError(f"{layer.layer.name} has no ticket: {words}")
     source = layer.source()
     given = source.values.copy() if search.recipe.weights == GIVEN else None
     edges = None if search.recipe.draws_edges else source.edges

@@ -16,7 +16,9 @@ from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
 from popup.search.parametrization import EdgeWeight
 
-SETTINGS = {method: SearchSettings(method) for method in METHODS} | {"annealed": SearchSettings(anneal="linear")}
+SETTINGS = {method: SearchSettings(method) for method in METHODS} | {
+    "annealed": SearchSettings(anneal="linear"), "annealed and signed": SearchSettings("signed", anneal="linear"),
+    "redrawn": SearchSettings("iterand", redraw_every=1, redraw_rate=0.5)}
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(1))
 

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 import models
-from popup import TicketError, attach, extract, load, scores
+from popup import SearchSettings, TicketError, advance, attach, extract, load, scores
 from popup.lab.config import Config
 from popup.lab.precision import Precision
 from popup.lab.training.checkpoint import CheckpointError, Checkpoints
@@ -32,6 +32,7 @@ from popup.ticket.hashes import frozen_hashes
 from popup.ticket.sealed import digest
 
 ROOM = 512 << 20  # bytes of memory that a file may take beyond what the process has
+FORGED = {"recipe", "layers", "book"}  # what must hold together, whoever computes the digest
 WEIRD = [0, 1, -1, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, True, None, "", "x", "exact", "given", [], [1, 2],
          [10**9, 10**9], {}]
 
@@ -100,7 +101,7 @@ def metadata(content, chance, forged=False):
     """Some value within the metadata becomes another; with a new digest if `forged`."""
     header, start = header_of(content)
     record = json.loads(header["__metadata__"]["popup"])
-    parts = {key: record[key] for key in (("recipe", "layers") if forged else record)} if "recipe" in record else record
+    parts = {key: record[key] for key in sorted(FORGED & record.keys() if forged else record)} if "recipe" in record else record
     change(parts, chance)
     record |= parts
     if forged:
@@ -147,14 +148,21 @@ def network():
 
 
 def tickets(directory):
-    """Readers of four kinds of ticket: plain, coded for a small k, with given weights, with a given mask and biases."""
+    """Readers of six kinds of ticket: plain, coded for a small k, with a given mask and biases, with given weights, signed (of
+    format 2), and with redraws."""
     drawn = {"er_p": 0.4, "density": "erk", "weights": "kaiming_normal"}
     own = {"mask": "given", "bias": "search", "masks": {layer.name: torch.rand(layer.shape) < 0.4
                                                         for layer in find_layers(network(), biases=True)}}
+    redrawn = SearchSettings("iterand", redraw_every=1, redraw_rate=0.9)
     for place, (k, source, options) in enumerate([(0.5, drawn, {}), (0.05, drawn, {"compress": True}), (0.4, own, {}),
-                                                  (0.3, drawn | {"weights": "given"}, {"embed_weights": True})]):
+                                                  (0.3, drawn | {"weights": "given"}, {"embed_weights": True}),
+                                                  (0.3, drawn | {"method": "signed"}, {}),
+                                                  (0.5, drawn | {"search": redrawn}, {"compress": True})]):
         net = attach(network(), k=k, seed=place, **source)
         net(torch.randn(8, 1, 8, 8))
+        advance(net, 0.1)
+        for score in scores(net):
+            score.data = score.data.flip(0)  # so that what was drawn anew is selected
         path = extract(net, {"task": {"model": "resnet18"}, "test_accuracy": 12.5}).save(directory / "ticket", **options)
         content, state = path.read_bytes(), load(path).state_dict()
 

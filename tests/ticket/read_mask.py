@@ -1,4 +1,4 @@
-"""Read a layer's mask from a ticket without popup, as popup/ticket/file.py and sealed.py describe the format.
+"""Read a layer's mask and codes from a ticket without popup, as popup/ticket/file.py and sealed.py describe the format.
 
     python tests/ticket/read_mask.py TICKET LAYER
 """
@@ -23,7 +23,7 @@ def read(path):
     lines = [f"{name} torch.{ {'U8': 'uint8', 'F32': 'float32', 'I64': 'int64'}[header[name]['dtype']]} {header[name]['shape']} "
              f"{hashlib.sha256(tensors[name]).hexdigest()}" for name in sorted(tensors)]
     digest = metadata.pop("digest")
-    assert metadata["kind"] == "ticket" and metadata["format"] == 1
+    assert metadata["kind"] == "ticket" and metadata["format"] in (1, 2)
     assert digest == hashlib.sha256((json.dumps(metadata, sort_keys=True) + "".join(lines)).encode()).hexdigest()
     return metadata, tensors
 
@@ -42,6 +42,15 @@ def selected(layer, tensors):
     return found
 
 
+def codes(metadata, layer, tensors):
+    """The code of each kept edge: 1 where the format's mask says it all, else in as few bits as tell the book's codes apart."""
+    if metadata["format"] == 1:
+        return np.ones(layer["kept"], int)
+    width = (metadata["book"]["codes"] - 2).bit_length()
+    packed = np.frombuffer(tensors["codes/" + layer["name"]], np.uint8)
+    return np.unpackbits(packed, count=layer["kept"] * width, bitorder="little").reshape(-1, width) @ (1 << np.arange(width)) + 1
+
+
 def edges(recipe, layer):
     """The flat indices of the edges: entries whose 32-bit word of the layer's Philox stream is below p_l 2**32."""
     assert recipe["mask"] == "bernoulli"
@@ -57,4 +66,5 @@ if __name__ == "__main__":
     metadata, tensors = read(sys.argv[1])
     layer = next(layer for layer in metadata["layers"] if layer["name"] == sys.argv[2])
     kept = edges(metadata["recipe"], layer)[selected(layer, tensors)]
-    print(json.dumps({"shape": layer["shape"], "edges": layer["edges"], "kept": len(kept), "first": kept[:20].tolist()}))
+    print(json.dumps({"shape": layer["shape"], "edges": layer["edges"], "kept": len(kept), "first": kept[:20].tolist(),
+                      "codes": codes(metadata, layer, tensors)[:20].tolist()}))

@@ -156,19 +156,21 @@ def test_the_hubs_names(tmp_path):
     assert Ticket.from_pretrained(tmp_path / "new" / "directory").about == {"a": 1}
 
 
-@pytest.mark.parametrize(("k", "compress"), [(0.5, False), (0.05, True)])
-def test_a_script_without_popup_reads_a_mask(k, compress, tmp_path):
+@pytest.mark.parametrize(("k", "compress", "method"), [
+    (0.5, False, "edge_popup"), (0.05, True, "edge_popup"), (0.5, False, "signed"), (0.05, True, "signed")])
+def test_a_script_without_popup_reads_a_mask_and_its_codes(k, compress, method, tmp_path):
     script = ROOT / "tests/ticket/read_mask.py"
     assert "popup" not in [line.split()[1].split(".")[0] for line in script.read_text().splitlines()
-                           if line.startswith(("import ", "from "))] and len(script.read_text().splitlines()) <= 60
-    net = attach(models.resnet18(IMAGE, 3, (4, 4, 6, 6)), er_p=0.4, k=k, seed=7)
+                           if line.startswith(("import ", "from "))] and len(script.read_text().splitlines()) <= 75
+    net = attach(models.resnet18(IMAGE, 3, (4, 4, 6, 6)), er_p=0.4, k=k, seed=7, method=method)
     path, weights = extract(net).save(tmp_path / "t", compress=compress), merge(net).state_dict()
-    for layer in search_of(net).layers[::5]:
+    for layer, own in [*zip(search_of(net).layers, search_of(net).codes(), strict=True)][::5]:
         done = subprocess.run([sys.executable, str(script), str(path), layer.layer.name], cwd=tmp_path, capture_output=True,
                               text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         found = json.loads(done.stdout)
         kept = weights[layer.layer.name].flatten().nonzero().flatten().tolist()
-        assert found == {"shape": list(layer.layer.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20]}
+        assert found == {"shape": list(layer.layer.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20],
+                         "codes": own[own != 0].int().tolist()[:20]}
 
 
 def test_an_export_may_decide_ties_otherwise_and_nothing_else():

@@ -75,13 +75,13 @@ def _ratio(part: int, whole: int) -> float:
 
 def proof_lines(proof: dict[str, Any]) -> list[str]:
     """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
-    redrawn, where = proof.get("redrawn", 0), "a network built anew" if proof.get("anew") else "a plain copy"
-    first = "first weight changed, as the seed drew them" if redrawn else "weight changed"
-    again = f"; {redrawn} kept edges have later draws of the seed, made while they were not selected" if redrawn else ""
+    where = "a network built anew" if proof.get("anew") else "a plain copy"
+    weights = (f"weights changed by the seed's redraws alone, each of edges not selected then ({proof['redraws']} edges have "
+               f"such a weight, {proof['redrawn']} of them kept)" if proof.get("redraws") else "no weight changed")
     used = [(f"at the point of use: with the saved ticket in {where}, each product gets the ticket's weights, entry by entry",
              proof["misused"])] if "misused" in proof else []  # of records from before, which have none
     checks = [
-        (f"no {first}: the hashes of all {proof['frozen']} frozen tensors are those of before{again}", proof["changed"]),
+        (f"{weights}: the hashes of all {proof['frozen']} frozen tensors are those of before", proof["changed"]),
         ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof["outside"]),
         ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof["miscounted"]),
         *used,
@@ -90,7 +90,7 @@ def proof_lines(proof: dict[str, Any]) -> list[str]:
          [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]
     if proof.get("trained"):
-        checks.append(("what was trained last is the ticket", proof["trained"]))
+        checks.append(("the method keeps its contract: what it trains is what tickets hold", proof["trained"]))
     return check_lines(checks)
 
 

@@ -21,12 +21,13 @@ from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
+from popup.lab.training.stop import RunFailed
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
 from popup.search.attach import merge
 from popup.search.network import is_attached, scores, search_of
 from popup.search.reach import check_reached
 from popup.ticket.hashes import frozen_hashes
-from popup.ticket.proof import Proof, prove
+from popup.ticket.proof import Proof, contract_faults, prove
 from popup.ticket.ticket import Ticket
 
 
@@ -96,7 +97,22 @@ def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Check
                           Churn(net), ready.frozen, ready.batches.ranks)
     if not method.learns:
         settings = replace(settings, epochs=1, warmup=0.0)
-    return optimise(state, ready.batches, ready.test, settings, lr, merge, on_epoch, checkpoints)
+
+    def looked_at(metrics: Metrics) -> None:
+        _check_contract(net, metrics["epoch"])
+        on_epoch(metrics)
+
+    return optimise(state, ready.batches, ready.test, settings, lr, merge, looked_at, checkpoints)
+
+
+def _check_contract(net: nn.Module, epoch: int) -> None:
+    """A RunFailed if a method trains, before the end, a network that no ticket of it can be. Looked for after the epochs 1, 2, 4,
+    8 and so on, since it takes some selections; the end is the proof's."""
+    search = search_of(net)
+    if epoch & (epoch - 1) or search.progress == 1:
+        return
+    for name, words in contract_faults(search).items():
+        raise RunFailed(f"method {search.settings.method} trains a network that no ticket of it can be: of {name} {words}")
 
 
 def proved(ready: Ready, history: list[Metrics], ticket: Ticket | None = None, plain: nn.Module | None = None) -> Outcome:

@@ -1,0 +1,67 @@
+"""A signed run from the command line's parts: proved, verified, evaluated, compared, and its controls at its counts."""
+
+import numpy as np
+import pytest
+
+from models import MODELS
+from popup import compare, load, verify
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.runs.controls import control_config
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
+
+QUICK = {"epochs": 1, "widths": (8, 8), "model": "small_conv", "method": "signed"}
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory):
+    return Laboratory(MODELS, Machine("cpu"), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def paths(laboratory):
+    """Tickets of one source: two signed ones and a plain one."""
+    found = []
+    for changes in ({}, {"lr": 1.0}, {"method": "edge_popup"}):
+        config = Config.from_flat({**QUICK, **changes})
+        assert run(laboratory, config)["proof"]["holds"]
+        found.append(laboratory.directory(config).ticket)
+    return found
+
+
+def test_a_signed_ticket_is_verified_and_evaluated(paths, capsys):
+    assert verify(load(paths[0])).holds
+    for command in ("verify", "eval", "show"):
+        assert main([command, str(paths[0])], MODELS) == 0, capsys.readouterr()
+    assert {1, 2} <= set(np.concatenate([layer.codes for layer in load(paths[0]).layers]).tolist())
+
+
+def test_diff_prints_how_many_codes_are_the_same(paths, capsys):
+    one, other = map(load, paths[:2])
+    both = [(first.selected & second.selected, first.codes == second.codes)
+            for first, second in zip(one.layers, other.layers, strict=True)]
+    kept, same = sum(int(mask.sum()) for mask, _ in both), sum(int((mask & alike).sum()) for mask, alike in both)
+    assert main(["diff", *map(str, paths[:2])], MODELS) == 0
+    assert f"of the {kept:,} edges kept by both {same:,} have the same code" in capsys.readouterr().out
+    assert 0 < same < kept
+    assert main(["diff", str(paths[0]), str(paths[0])], MODELS) == 0
+    total = compare(one, one)[-1]
+    assert total.alike == total.both
+    assert f"of the {total.both:,} edges kept by both {total.both:,} have the same code" in capsys.readouterr().out
+
+
+def test_diff_of_a_signed_and_a_plain_ticket_counts_the_weights_that_are_the_same(paths):
+    signed, plain = load(paths[0]), load(paths[2])
+    total = compare(signed, plain)[-1]
+    both = sum(int((one.selected & other.selected & (one.codes == 1)).sum())
+               for one, other in zip(signed.layers, plain.layers, strict=True))
+    assert total.alike == both < total.both
+
+
+@pytest.mark.parametrize("role", ["random", "shuffled", "redrawn"])
+def test_controls_of_a_signed_ticket_have_its_counts(role, laboratory, paths):
+    config = Config.from_flat(QUICK)
+    found = run(laboratory, control_config(config, role))
+    assert [row["kept"] for row in found["layers"]] == [layer.kept for layer in load(paths[0]).layers]
