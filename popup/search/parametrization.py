@@ -22,7 +22,7 @@ class SelectEdges(torch.autograd.Function):
     def forward(ctx, scores: torch.Tensor, gate: Gate, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
         places = layer.places()
         ctx.save_for_backward(scores, places, *gate.tensors())
-        weight = layer.weight(gate, places, dtype)
+        weight = layer.weight(gate, places, dtype) if layer.search.learning else layer.anew(gate, places, dtype)
         ctx.layer, ctx.gate, ctx.passing = layer, gate, layer.search.passing
         return weight
 
@@ -52,10 +52,10 @@ class EdgeWeight(LayerState):
             # DistributedDataParallel sends rank 0's buffers to all
             self.register_buffer("mark", self._mark(weight.device), persistent=False)
 
-    def prepare(self, gate: Gate) -> None:
+    def begin(self) -> None:
+        """A pass of the network begins."""
         if "mark" in self._buffers and self.mark._version:
             self._compare_with_first_rank()
-        super().prepare(gate)
 
     def _mark(self, device: torch.device) -> torch.Tensor:
         """The fingerprint as a tensor [32], float32, which an average of equal ones leaves as it is."""
@@ -83,5 +83,13 @@ class EdgeWeight(LayerState):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
         if torch.is_grad_enabled():
-            self.kept_weight.use(weight.grad_fn)
-        return weight if self.search.passing else weight.clone()  # outside of a pass it is somebody's to keep and to write to
+            self.search.asked.add(self.layer.name)
+            if self.search.learning:
+                self.kept_weight.use(weight.grad_fn)
+        return weight
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """What torch asks when somebody assigns to the attribute; and when it registers this, which it leaves at that."""
+        if not any(layer is self for layer in self.search.layers):
+            raise NotImplementedError
+        raise UsageError(f"{self.layer.name} is attached, and no weight changes: assign to it before the network is attached")

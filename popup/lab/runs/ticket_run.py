@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset
 from popup.lab.runs.about import about_run
 from popup.lab.runs.attached import Attached
@@ -51,6 +52,8 @@ class TicketRun:
             return load(extract(ready.net, about).save(directory.ticket))
         except TicketError as error:
             raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
+        except UsageError as error:  # of extract: something has changed what may not change
+            raise RunFailed(f"a law is broken: {error}") from None
 
 
 def ready_ticket(laboratory: Laboratory, attached: Attached) -> TicketRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -56,6 +57,21 @@ def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{type(net).__name__} cannot take inputs {list(inputs.shape)} of {inputs.dtype}: {reason}") from None
     _check_labels(type(net).__name__, logits, len(inputs), labels)
+
+
+def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
+    """A UsageError unless the attached network can be trained by a few `inputs`, and writes to none of its weights then. Tried
+    on a copy."""
+    with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+        try:
+            copy.deepcopy(net).train()(inputs)
+        except UsageError:
+            raise
+        except FAULTS as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise UsageError(f"{type(net).__name__} takes inputs {list(inputs.shape)} in training mode no more once popup is "
+                             f"attached ({reason}): let forward ask each layer's module for its weight, and not the network for "
+                             "parameters by name") from None
 
 
 def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[torch.Tensor]) -> None:
