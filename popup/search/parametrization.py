@@ -48,13 +48,14 @@ class EdgeWeight(LayerState):
     def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
         self.search, self.order = search, order
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        if not self.compared:
             # DistributedDataParallel sends rank 0's buffers to all
             self.register_buffer("mark", self._mark(weight.device), persistent=False)
 
     def begin(self) -> None:
         """A pass of the network begins."""
-        if "mark" in self._buffers and self.mark._version:
+        if not self.compared and self.mark._version:
             self._compare_with_first_rank()
 
     def _mark(self, device: torch.device) -> torch.Tensor:
@@ -66,7 +67,7 @@ class EdgeWeight(LayerState):
         if not torch.equal(self.mark.round().float(), self._mark(self.mark.device)):
             raise UsageError(f"{self.layer.name} has another source on this rank than on rank 0: attach with the same seed, and "
                              "the same weights and masks where they are given, on every rank")
-        del self.mark
+        self.compared = True  # the buffer stays: DistributedDataParallel fails where those that it has counted are gone
 
     def get_extra_state(self) -> torch.Tensor:
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source

@@ -1,4 +1,4 @@
-"""A forward that takes parameters by name or by order, which are others once scores are learned, is refused before it is searched."""
+"""A forward that takes parameters by name or by order, which attach makes others, is refused before it is searched."""
 
 import pytest
 import torch
@@ -19,8 +19,9 @@ class ByName(nn.Module):
         return self.b(F.linear(x, self.take(self)))
 
 
-TAKEN = {"named_parameters": lambda net: dict(net.named_parameters())["a.weight"], "parameters": lambda net: next(net.parameters()),
-         "state_dict": lambda net: net.state_dict()["a.weight"], "_parameters": lambda net: net.a._parameters["weight"]}
+TAKEN = {"named_parameters": lambda net: dict(net.named_parameters())["a.weight"],
+         "parameters": lambda net: next(net.parameters()), "state_dict": lambda net: net.state_dict()["a.weight"],
+         "_parameters": lambda net: net.a._parameters["weight"]}
 
 
 @pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
@@ -37,4 +38,4 @@ def test_a_forward_that_writes_in_training_alone_is_refused_before_it_is_searche
         return net.a.weight
 
     with pytest.raises(UsageError, match=r"^a\.weight was written to"):
-        fit(ByName(renormalised), SPLIT, SPLIT, Config().replace(epochs=1), on_epoch=lambda metrics: pytest.fail("it was searched"))
+        fit(ByName(renormalised), SPLIT, SPLIT, Config().replace(epochs=1), lambda metrics: pytest.fail("it was searched"))
