@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
-from popup.search.contract import gate_faults
+from popup.search.contract import gate_faults, unasked
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
@@ -168,6 +168,9 @@ def _try_method(settings: SearchSettings) -> None:
     with torch.random.fork_rng(devices=[]):
         recipe, net = Recipe(er_p=1.0), nn.Linear(5, 7, bias=False, device="cpu")
         search = Search(recipe, settings)
+        for name in unasked(search.method):
+            raise UsageError(f"method {settings.method} defines {name}(), which no method is asked any more: give a code book, "
+                             "codes() and gates(), as popup/search/methods/method.py says")
         _attach_layers(net, search, draw_source(recipe, find_layers(net)))
         search.progress = 1.0
         gates = search.method.gates(search)

@@ -76,12 +76,13 @@ def _ratio(part: int, whole: int) -> float:
 def proof_lines(proof: dict[str, Any]) -> list[str]:
     """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
     redrawn, where = proof.get("redrawn", 0), "a network built anew" if proof.get("anew") else "a plain copy"
-    again = (f"; {redrawn} kept edges have weights that the seed drew anew, which it does for edges alone that are not selected"
-             if redrawn else "")
+    same = f"the hashes of all {proof['frozen']} frozen tensors are those of before"
+    kept = (f"weights changed by the seed's redraws alone, of edges not selected then, as {redrawn} kept edges have them; beside "
+            f"these {same}" if redrawn else f"no weight changed: {same}")
     used = [(f"at the point of use: with the saved ticket in {where}, each product gets W x S_P, entry by entry",
              proof["misused"])] if "misused" in proof else []  # of records from before, which have none
     checks = [
-        (f"no weight changed: the hashes of all {proof['frozen']} frozen tensors are those of before{again}", proof["changed"]),
+        (kept, proof["changed"]),
         ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof["outside"]),
         ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof["miscounted"]),
         *used,
