@@ -10,7 +10,6 @@ from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.search import Search
 
-
 FORMER = ("values", "scale", "restored", "memory", "effective")  # of what methods were asked before they had code books
 
 
