@@ -17,11 +17,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
-from popup.search.contract import gate_faults
+from popup.search.contract import gate_faults, unasked
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
 from popup.search.parametrization import EdgeWeight
+from popup.search.reach import refuse_seen
 from popup.search.search import Search
 from popup.search.settings import SearchSettings, first_scores
 from popup.search.trial import refuse_unfaithful
@@ -129,13 +130,28 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     search = Search(recipe, settings)
     values = freeze(net)
     _attach_layers(net, search, source)
-    search.hooks = [net.register_forward_pre_hook(search.begin),
+    search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
     search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
     return net
+
+
+@torch._disable_dynamo
+def look_once(net: nn.Module, *inputs: object) -> None:
+    """Forward pre-hook of an attached network: before it is trained for the first time, a plain copy of it is looked at with the
+    inputs of that pass. A UsageError if a product gets something else than the weight of its layer."""
+    search = getattr(net, ATTRIBUTE)
+    if search.looked or not (net.training and torch.is_grad_enabled()):
+        return
+    search.looked = True
+    try:
+        plain = merge(net)
+    except Exception:  # of somebody else's __deepcopy__, whatever it may be
+        return
+    refuse_seen(plain, [layer.layer.name for layer in search.layers], inputs)
 
 
 def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
@@ -152,6 +168,9 @@ def _try_method(settings: SearchSettings) -> None:
     with torch.random.fork_rng(devices=[]):
         recipe, net = Recipe(er_p=1.0), nn.Linear(5, 7, bias=False, device="cpu")
         search = Search(recipe, settings)
+        for name in unasked(search.method):
+            raise UsageError(f"method {settings.method} defines {name}(), which no method is asked any more: give a code book, "
+                             "codes() and gates(), as popup/search/methods/method.py says")
         _attach_layers(net, search, draw_source(recipe, find_layers(net)))
         if search.method.book != METHODS[settings.method](settings).book:
             raise UsageError(f"method {settings.method} has another book each time it is made, and tickets name one: let it be "

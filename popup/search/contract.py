@@ -10,6 +10,13 @@ from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.search import Search
 
+FORMER = ("values", "scale", "restored", "memory", "effective")  # of what methods were asked before they had code books
+
+
+def unasked(method: object) -> list[str]:
+    """What a method defines that methods are asked no more, so that it would be another method than it says."""
+    return [name for name in FORMER if callable(getattr(method, name, None))]
+
 
 def gate_faults(search: Search, gates: Sequence[Gate]) -> dict[str, str]:
     """What is wrong with the `gates` of a training pass, in words by layer name; nothing if they keep the contract:

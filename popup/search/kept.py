@@ -31,10 +31,15 @@ class KeptWeight:
         self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
-        """Whether it is there, in `dtype` and of `values`, and nobody else has written to it, to these or to what it shows."""
+        """Whether it is there, in `dtype` and of `values`, and nobody has written to these or to what it shows."""
         weight = self.weight
         return (weight is not None and weight.dtype == dtype and self.values is values
                 and self.versions == versions(weight, values, *self.tracked))
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody else has written to it, as far as torch counts."""
+        return self.weight is not None and self.weight._version != self.versions[0]
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""

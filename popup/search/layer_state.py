@@ -137,26 +137,46 @@ class LayerState(nn.Module):
         return edges.expand(values, self.places(), self.layer.entries).view(self.layer.shape)
 
     def weight(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-        """The effective weight [the layer's shape]. That of codes is kept from step to step: only changed edges are written.
-
-        It is made anew where that could be seen: while a pass that used it waits for its backward pass, in inference mode,
-        and after somebody else has written to it (but for a write through `.data` or numpy, which leaves no trace). Only what a
-        hook keeps of the weights of a pass without gradients is overwritten by a later pass.
-        """
+        """The effective weight [the layer's shape] of a training pass. That of codes is kept from step to step: only changed
+        edges are written. It is made anew where that could be seen: while a pass that used it waits for its backward pass."""
         kept = self.kept_weight
-        if not (kept.fits(dtype, self.own) and self._shows(gate, places)):
-            weight = edges.expand(self.effective(gate).to(dtype), places, self.layer.entries).view(self.layer.shape)
-            if torch.is_inference_mode_enabled():  # what is made there is of no use to a training pass
-                return weight
-            kept.renew(weight)
+        if not (self.kept_fits(dtype) and self._shows(gate, places)):
+            kept.renew(self.anew(gate, places, dtype))
             kept.show(gate, self.own)
         return kept.weight.view(self.layer.shape)  # another tensor for each pass, as autograd hangs its graph on it
 
+    def anew(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+        """The same as a new tensor, which its reader may keep and write to."""
+        return edges.expand(self.effective(gate).to(dtype), places, self.layer.entries).view(self.layer.shape)
+
+    def kept_fits(self, dtype: torch.dtype) -> bool:
+        """Whether the weight that is kept is there, in `dtype` and of what there is now. A UsageError if the network or a hook
+        has written to it, as far as torch counts it."""
+        kept = self.kept_weight
+        if kept.written:
+            self._refuse_written()
+        return kept.fits(dtype, self.own)
+
+    def check_kept(self) -> None:
+        """A UsageError if somebody has written to the weight that is kept, also if through `.data` or numpy, which torch does
+        not count."""
+        kept = self.kept_weight
+        if kept.weight is None or self.values.is_meta or not self.kept_fits(kept.weight.dtype):
+            return
+        right = self.anew(kept.shown, self.places(), kept.weight.dtype)
+        if not bool(((kept.weight == right) | right.isnan()).all()):
+            self._refuse_written()
+
+    def _refuse_written(self) -> None:
+        self.kept_weight.weight = None  # the next pass makes another
+        raise UsageError(f"{self.layer.name} was written to, in a training pass or by what has kept it from one (a forward that "
+                         "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change")
+
     def prepare(self, gate: Gate) -> None:
-        """Bring the weight that is kept to what a pass begins with. All layers one after the other take less time
+        """Bring the weight that is kept to what a training pass begins with. All layers one after the other take less time
         than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
         kept = self.kept_weight
-        if kept.weight is not None and kept.fits(kept.weight.dtype, self.own):
+        if kept.weight is not None and self.kept_fits(kept.weight.dtype):
             kept.places = self.places()
             self._shows(gate, kept.places)
 
@@ -166,7 +186,7 @@ class LayerState(nn.Module):
         if gate.same_as(last):
             return True
         alike = last is not None and gate.plain and last.plain and gate.codes.dtype is last.codes.dtype
-        if kept.in_use() or torch.is_inference_mode_enabled() or not alike or not self.book.one_by_one:
+        if kept.in_use() or not alike or not self.book.one_by_one:
             return False
         if gate.codes.device.type == "cpu":
             kept.change(gate.codes, places, self.book, self)

@@ -22,7 +22,7 @@ class SelectEdges(torch.autograd.Function):
     def forward(ctx, scores: torch.Tensor, gate: Gate, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
         places = layer.places()
         ctx.save_for_backward(scores, places, *gate.tensors())
-        weight = layer.weight(gate, places, dtype)
+        weight = layer.weight(gate, places, dtype) if layer.search.learning else layer.anew(gate, places, dtype)
         ctx.layer, ctx.gate, ctx.passing = layer, gate, layer.search.passing
         return weight
 
@@ -48,14 +48,15 @@ class EdgeWeight(LayerState):
     def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
         self.search, self.order = search, order
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        if not self.compared:
             # DistributedDataParallel sends rank 0's buffers to all
             self.register_buffer("mark", self._mark(weight.device), persistent=False)
 
-    def prepare(self, gate: Gate) -> None:
-        if "mark" in self._buffers and self.mark._version:
+    def begin(self) -> None:
+        """A pass of the network begins."""
+        if not self.compared and self.mark._version:
             self._compare_with_first_rank()
-        super().prepare(gate)
 
     def _mark(self, device: torch.device) -> torch.Tensor:
         """The fingerprint as a tensor [32], float32, which an average of equal ones leaves as it is."""
@@ -66,7 +67,7 @@ class EdgeWeight(LayerState):
         if not torch.equal(self.mark.round().float(), self._mark(self.mark.device)):
             raise UsageError(f"{self.layer.name} has another source on this rank than on rank 0: attach with the same seed, and "
                              "the same weights and masks where they are given, on every rank")
-        del self.mark
+        self.compared = True  # the buffer stays: DistributedDataParallel fails where those that it has counted are gone
 
     def get_extra_state(self) -> torch.Tensor:
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
@@ -83,5 +84,13 @@ class EdgeWeight(LayerState):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
         if torch.is_grad_enabled():
-            self.kept_weight.use(weight.grad_fn)
-        return weight if self.search.passing else weight.clone()  # outside of a pass it is somebody's to keep and to write to
+            self.search.asked.add(self.layer.name)
+            if self.search.learning:
+                self.kept_weight.use(weight.grad_fn)
+        return weight
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """What torch asks when somebody assigns to the attribute; and when it registers this, which it leaves at that."""
+        if not any(layer is self for layer in self.search.layers):
+            raise NotImplementedError
+        raise UsageError(f"{self.layer.name} is attached, and no weight changes: assign to it before the network is attached")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
@@ -37,17 +38,33 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
     return seen, outputs[0]
 
 
+def refuse_seen(net: nn.Module, names: Iterable[str], inputs: tuple) -> None:
+    """A UsageError for a layer in `names` whose weight a product of the plain network `net` gets otherwise than it is, in an
+    evaluation of `inputs`, as a forward hook with keywords has them. If that fails, nothing is known."""
+    args, kwargs = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, inputs)
+    cuda = {tensor.device for tensor in net.parameters() if tensor.is_cuda}
+    with torch.no_grad(), torch.random.fork_rng(cuda):
+        try:
+            seen = watched(net.eval(), dict.fromkeys(names), lambda: net(*args, **kwargs), (args, kwargs))
+        except Exception:  # of somebody else's forward, whatever it may be
+            return
+    _refuse_faults(seen)
+
+
+def _refuse_faults(seen: Watched) -> None:
+    for name, fault in seen.faults.items():
+        raise UsageError(f"{name} {fault}: what is computed would be no ticket; let forward use the weight that the layer's "
+                         "module has, unchanged")
+
+
 def check_reached(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """A UsageError that names the first layer of the plain network `net` that no product gets, or gets otherwise than it is.
     Returns what the network gives of `inputs` in evaluation mode."""
     seen, outputs = look(net, {layer.name: None for layer in find_layers(net)}, inputs)
-    for name in seen.reached:
-        if name in seen.faults:
-            raise UsageError(f"{name} {seen.faults[name]}: what is computed would be no ticket; let forward use the weight that "
-                             "the layer's module has, unchanged")
-        if name in seen.unreached:
-            raise UsageError(f"{name} reaches no product of {type(net).__name__}'s forward pass, which has another tensor in its "
-                             "place or does not use the layer: ask the module for its weight each time, or remove the layer")
+    _refuse_faults(seen)
+    for name in seen.unreached:
+        raise UsageError(f"{name} reaches no product of {type(net).__name__}'s forward pass, which has another tensor in its "
+                         "place or does not use the layer: ask the module for its weight each time, or remove the layer")
     return outputs
 
 

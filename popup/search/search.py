@@ -34,6 +34,10 @@ class Search(SearchState):
         self._pass: list[Gate] | None = None
         self._trained: list[Gate] | None = None  # the gates of the last pass with gradients
         self._hidden = False                     # whether the last pass was one of training mode without gradients
+        self.learning = False                    # whether the pass that is under way is one to train by
+        self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
+        self.looked = False                      # whether at what the network's products get, with inputs of its own
+        self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
         self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -50,6 +54,9 @@ class Search(SearchState):
             if not parametrize.is_parametrized(module, name) or module.parametrizations[name][0] is not layer:
                 raise UsageError(f"{layer.layer.name} is no longer what attach made of it (was its module replaced, or pruned?): "
                                  "change a network before it is attached")
+            if len(module.parametrizations[name]) > 1:
+                raise UsageError(f"{layer.layer.name} has been parametrized since attach, so that what is computed is no ticket: "
+                                 "remove that parametrization first")
 
     def select(self) -> list[torch.Tensor]:
         """S_P, the ticket as it is now: for each layer one bool an edge."""
@@ -94,10 +101,14 @@ class Search(SearchState):
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
         self._hidden = module.training and not learning
-        self._pass = self.method.gates(self) if training else self.ticket_gates()
+        if not training:
+            self.check_weights()
+        self._pass, self.learning = self.method.gates(self) if training else self.ticket_gates(), training
         self._trained = self._pass if learning else self._trained
         for layer, gate in zip(self.layers, self._pass, strict=True):
-            layer.prepare(gate)
+            layer.begin()
+            if training:
+                layer.prepare(gate)
 
     @property
     def passing(self) -> bool:
@@ -110,14 +121,35 @@ class Search(SearchState):
 
     def __getstate__(self) -> dict:
         """A copy is in no pass."""
-        return {**vars(self), "_pass": None, "_trained": None}
+        return {**vars(self), "_pass": None, "_trained": None, "learning": False}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
-        self._pass = None
+        learned, self._pass, self.learning = self.learning, None, False
         for layer in self.layers:
             layer.kept_weight.places = None
+        if learned and output is not None:
+            if not self._seen:
+                self.check_weights()
+            self._seen = self._unseen = True
+
+    def check_weights(self) -> None:
+        """A UsageError if somebody has written to what training passes computed with. Looked at after the first of them, and
+        where the ticket is used after some."""
+        if self._unseen or not self._seen:
+            self._unseen = False
+            for layer in self.layers:
+                layer.check_kept()
+
+    def check_asked(self) -> None:
+        """A UsageError for a layer that no training pass has asked for its weight, if there were some."""
+        for layer in self.layers:
+            name = layer.layer.name
+            if self._seen and name not in self.asked:
+                raise UsageError(f"{name} was asked for its weight by none of the training passes, so that its scores are the "
+                                 "first ones: let forward ask the layer's module each time, and not hold its tensor; or remove "
+                                 "the layer")
 
     def penalty(self) -> torch.Tensor | None:
         """What the method adds to the loss, a scalar; None: nothing."""

@@ -135,10 +135,13 @@ def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
 
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     """The ticket that an attached network holds now. `about`: what to record with it, as JSON values. Raises UsageError, with
-    its name, for a parameter that is no score and that something has changed since attach."""
+    its name, for a parameter that is no score and that something has changed since attach, and for a layer that training passes
+    did not ask for its weight."""
     search = search_of(net)
     for layer in search.layers:
         layer.check_data()
+    search.check_weights()
+    search.check_asked()
     search.untouched.check(net, search.scores())
     layers = tuple(_layer(search, layer, codes.cpu().numpy())
                    for layer, codes in zip(search.layers, search.codes(), strict=True))

@@ -16,7 +16,7 @@ import popup
 def search(rank: int, directory: str, same: bool) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=2)
     torch.manual_seed(0 if same else rank)
-    net = popup.attach(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), er_p=0.8, weights="given")
+    net = popup.attach(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), er_p=0.8, weights="given")
     wrapped = nn.parallel.DistributedDataParallel(net)
     optimizer = torch.optim.SGD(popup.scores(net), lr=0.1)
     for _ in range(3):

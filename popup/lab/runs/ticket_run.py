@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset
 from popup.lab.runs.about import about_run
 from popup.lab.runs.attached import Attached
@@ -36,9 +37,12 @@ class TicketRun:
         history = search(self.ready, tell, checkpoints)
         if not self.laboratory.ranks.first:
             return self._found(proved(self.ready, history), {})
-        ticket, plain = self._write(history, directory), build(self.laboratory, self.ready.config)
-        outcome = proved(self.ready, history, ticket, plain)
-        return self._found(outcome, diagnose(ticket, plain, self.data.image))
+        try:
+            ticket, plain = self._write(history, directory), build(self.laboratory, self.ready.config)
+            outcome = proved(self.ready, history, ticket, plain)
+            return self._found(outcome, diagnose(ticket, plain, self.data.image))
+        except TicketError as error:
+            raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
 
     def _found(self, outcome: Outcome, diagnostics: dict[str, Any]) -> Found:
         return Found(outcome.history, densities(self.ready.net), outcome.precision, outcome.proof, diagnostics)
@@ -48,9 +52,10 @@ class TicketRun:
         ready = self.ready
         about = about_run(ready.config, self.data, history[-1]["test_accuracy"], ready.precision.name, ready.batches.normalise)
         try:
-            return load(extract(ready.net, about).save(directory.ticket))
-        except TicketError as error:
-            raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
+            ticket = extract(ready.net, about)
+        except UsageError as error:  # something has changed what may not change
+            raise RunFailed(f"a law is broken: {error}") from None
+        return load(ticket.save(directory.ticket))
 
 
 def ready_ticket(laboratory: Laboratory, attached: Attached) -> TicketRun:

@@ -19,7 +19,7 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
 from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.splits import check_network, check_precision
+from popup.lab.training.splits import check_attached, check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
@@ -85,6 +85,8 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     if plain is not None:
         attach_config(net, config, train)
         check_reached(merge(net), two)  # what holds a weight by itself computes with the old one from now on
+    search_of(net).looked = True
+    check_attached(net, two)
     precision = Precision.of(net, config.training.precision)
     return Ready(net, config, batches, test, precision, frozen_hashes(net), plain)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from popup.errors import UsageError
 from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
+from popup.search.attach import merge
 from popup.search.reach import check_reached
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
@@ -56,6 +58,25 @@ def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{type(net).__name__} cannot take inputs {list(inputs.shape)} of {inputs.dtype}: {reason}") from None
     _check_labels(type(net).__name__, logits, len(inputs), labels)
+
+
+def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
+    """A UsageError if the attached network cannot be trained by a few `inputs`, though it can as a plain one, or writes to one of
+    its weights then. Tried on copies."""
+    with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+        try:
+            copy.deepcopy(net).train()(inputs)
+        except UsageError:
+            raise
+        except FAULTS as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            try:
+                merge(net).train()(inputs)
+            except FAULTS:  # of its own, which training will meet, and say where
+                return
+            raise UsageError(f"{type(net).__name__} takes inputs {list(inputs.shape)} in training mode no more once popup is "
+                             f"attached ({reason}): let forward ask each layer's module for its weight, and not the network for "
+                             "parameters by name") from None
 
 
 def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[torch.Tensor]) -> None:
