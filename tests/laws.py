@@ -31,7 +31,7 @@ def weights_seen(net):
     """A dict that each forward pass fills with every layer's effective weight, by name."""
     seen = {}
     for layer in search_of(net).layers:
-        name = layer.layer.name
+        name = layer.spec.name
         module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         module.register_forward_hook(lambda module, inputs, output, name=name, attribute=attribute:
                                      seen.update({name: getattr(module, attribute).detach().clone()}))
@@ -42,9 +42,9 @@ def source_of(net):
     """The source drawn anew from the recipe alone: for each layer its edges and dense weights."""
     recipe, source = search_of(net).recipe, []
     for layer in search_of(net).layers:
-        fresh = draw_layer(recipe, layer.layer, layer.p_l)
+        fresh = draw_layer(recipe, layer.spec, layer.p_l)
         edges, values = torch.from_numpy(fresh.edges), torch.from_numpy(fresh.values)
-        source.append((layer.layer, edges, torch.zeros(layer.layer.entries).index_copy(0, edges, values)))
+        source.append((layer.spec, edges, torch.zeros(layer.spec.entries).index_copy(0, edges, values)))
     return source
 
 
@@ -75,8 +75,8 @@ def draws_of(layer, codes):
     """Each edge's weight of the draw that its code names, from the streams."""
     values = torch.zeros(len(codes))
     for code in codes.unique().tolist():
-        fresh = draw_values(layer.recipe, layer.layer, layer.p_l, layer.flat_edges().numpy(), f"redraw {code - 1}") if code > 1 \
-            else draw_layer(layer.recipe, layer.layer, layer.p_l).values
+        fresh = draw_values(layer.recipe, layer.spec, layer.p_l, layer.flat_edges().numpy(), f"redraw {code - 1}") if code > 1 \
+            else draw_layer(layer.recipe, layer.spec, layer.p_l).values
         values[codes == code] = torch.from_numpy(fresh)[codes == code]
     return values
 
@@ -90,7 +90,7 @@ READINGS = {  # of the code books: (layer, first weights [edges], codes [edges],
 
 def meant(layer, dense, edges, codes):
     """The effective weights of all entries of a layer with its `codes`, by the reading of its book."""
-    kept, weight = codes.nonzero().flatten(), torch.zeros(layer.layer.entries)
+    kept, weight = codes.nonzero().flatten(), torch.zeros(layer.spec.entries)
     reading = READINGS.get(layer.book.name, lambda layer, weights, codes, kept: layer.book.values(layer, codes)[kept])
     return weight.index_copy(0, edges[kept], reading(layer, dense[edges], codes.long(), kept)) if len(kept) else weight
 
@@ -103,21 +103,21 @@ def assert_forward_laws(net, seen, source):
     search = search_of(net)
     for layer, codes, (_, edges, dense), kept in zip(search.layers, search.codes(), source, law_selection(net), strict=True):
         assert torch.equal(codes.nonzero().flatten(), kept), "a code for each selected edge, and for no other"
-        weight = seen[layer.layer.name].flatten()
-        assert torch.equal(weight, meant(layer, dense, edges, codes)), layer.layer.name
+        weight = seen[layer.spec.name].flatten()
+        assert torch.equal(weight, meant(layer, dense, edges, codes)), layer.spec.name
         assert int(weight.count_nonzero()) == len(kept)
-    assert seen.keys() == {layer.layer.name for layer in search.layers}
+    assert seen.keys() == {layer.spec.name for layer in search.layers}
 
 
 def gates_used(net, forward):
     """The gates of the training pass that `forward` is, and what it gives."""
     found = {}
-    hooks = [layer.register_forward_hook(lambda layer, inputs, output: found.update({layer.layer.name: layer.search.gate(layer)}))
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output: found.update({layer.spec.name: layer.search.gate(layer)}))
              for layer in search_of(net).layers]
     output = forward()
     for hook in hooks:
         hook.remove()
-    return output, [found[layer.layer.name] for layer in search_of(net).layers]
+    return output, [found[layer.spec.name] for layer in search_of(net).layers]
 
 
 def assert_gradient_law(net, seen, source):
@@ -132,13 +132,13 @@ def assert_gradient_law(net, seen, source):
     loss.backward()
     F.cross_entropy(plain.train()(inputs), labels).backward()
     for layer, gate, (_, edges, dense), score in zip(search.layers, gates, source, scores(net), strict=True):
-        weight, gradient = seen[layer.layer.name].flatten(), plain.get_parameter(layer.layer.name).grad.flatten()
-        factor = torch.zeros(layer.layer.entries).index_fill(0, edges, 1.0).index_copy(0, edges, gate.factor) if isinstance(
+        weight, gradient = seen[layer.spec.name].flatten(), plain.get_parameter(layer.spec.name).grad.flatten()
+        factor = torch.zeros(layer.spec.entries).index_fill(0, edges, 1.0).index_copy(0, edges, gate.factor) if isinstance(
             gate.factor, torch.Tensor) else gate.factor
         assert torch.equal(weight, meant(layer, dense, edges, gate.codes) * factor)
         slope = search.method.slope(layer, score.detach(), gate)
         own = draws_of(layer, layer.turns + 1) if layer.book.name == "draws" else dense[edges]
-        assert torch.equal(score.grad, gradient[edges] * own * slope), layer.layer.name
+        assert torch.equal(score.grad, gradient[edges] * own * slope), layer.spec.name
 
 
 def frozen_of(net):
@@ -146,7 +146,7 @@ def frozen_of(net):
     learned = {id(score) for score in scores(net)}
     tensors = {name: parameter for name, parameter in net.named_parameters() if id(parameter) not in learned}
     layers = search_of(net).layers
-    sources = {f"{layer.layer.name}/{name}": getattr(layer, name) for layer in layers for name in ("gaps", "values")}
+    sources = {f"{layer.spec.name}/{name}": getattr(layer, name) for layer in layers for name in ("gaps", "values")}
     assert len(sources) == 2 * len(scores(net)) > 0
     return tensors | sources
 

@@ -82,7 +82,7 @@ def test_weights_in_bf16_are_kept_on_the_device(p, mode):
             for _ in range(2):  # made, then written to
                 gate = torch.empty(layer.count, dtype=torch.bool, device=META)
                 weight = layer.weight(Gate(gate), layer.places(), torch.bfloat16)
-                assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.layer.shape)
+                assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.spec.shape)
 
 
 @pytest.mark.parametrize("mode", MODES)

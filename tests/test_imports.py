@@ -128,7 +128,7 @@ def test_the_walk_sees_each_kind_of_wrong_import(module, text):
 
 
 @pytest.mark.parametrize(("module", "text"), [
-    ("popup.search.attach", "from popup.source.layers import owner"),
+    ("popup.search.attach", "from popup.source.layers import locate"),
     ("popup.ticket.proof", "from ..search.attach import merge"), ("popup.theory.sums", "from popup.ticket import Ticket"),
     ("popup.source.masks", "from . import streams"), ("popup.source.masks", "from popup import errors"),
     ("popup.lab.runs.flow", "import popup.files, torch, numpy as np"), ("models.mlp", "from models import conv"),

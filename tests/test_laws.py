@@ -81,7 +81,7 @@ def test_law_5_one_seed_is_the_whole_source(model):
     first, again, other = (attach(shrunk(model), er_p=0.3, density="erk", seed=seed) for seed in (7, 7, 8))
     for left, right, third in zip(*(search_of(net).layers for net in (first, again, other)), strict=True):
         assert torch.equal(left.flat_edges(), right.flat_edges()) and torch.equal(left.values, right.values)
-        many_masks = left.layer.entries > 50 and left.p_l < 0.9
+        many_masks = left.spec.entries > 50 and left.p_l < 0.9
         assert not many_masks or left.flat_edges().tolist() != third.flat_edges().tolist()
     assert all(map(torch.equal, scores(first), scores(again)))
 
@@ -104,7 +104,7 @@ def test_law_5_another_layer_does_not_shift_a_draw(model):
     longer = attach(Longer(shrunk(model)), density={"extra.weight": 0.5, **given_p}, seed=7)
     pairs = zip(search_of(alone).layers, search_of(longer).layers[1:], strict=True)
     for left, right in pairs:
-        assert left.layer == right.layer and torch.equal(left.values, right.values)
+        assert left.spec == right.spec and torch.equal(left.values, right.values)
         assert torch.equal(left.flat_edges(), right.flat_edges())
     assert all(map(torch.equal, scores(alone), scores(longer)[1:]))
 

@@ -16,7 +16,7 @@ from popup.search.held import refuse_held
 from popup.search.network import search_of
 from popup.search.trial import refuse_unfaithful
 from popup.search.watch import watched
-from popup.source.layers import find_layers, owner
+from popup.source.layers import find_layers, locate
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove
 from tests.search.shapes import Shapes
@@ -68,7 +68,7 @@ def loss_of(net, images, labels):
 def straight_through(net, images, labels):
     """(dL/dW_eff W) sign(s) on the edges of each layer, dL/dW_eff taken from the plain merged network."""
     plain, search = popup.merge(net), search_of(net)
-    weights = [getattr(*owner(plain, layer.layer.name)).requires_grad_(True) for layer in search.layers]
+    weights = [getattr(*locate(plain, layer.spec.name)).requires_grad_(True) for layer in search.layers]
     gradients = torch.autograd.grad(loss_of(plain, images, labels), weights)
     return [gradient.flatten()[layer.flat_edges()] * layer.values * scores.detach().sign()
             for gradient, layer, scores in zip(gradients, search.layers, search.scores(), strict=True)]
@@ -104,7 +104,7 @@ def test_a_family_trains_a_step_keeps_the_laws_and_comes_back_from_its_ticket(na
     names = [layer.name for layer in find_layers(net)]
     popup.attach(net, er_p=0.05, k=0.5, density="balanced", seed=3)  # small layers are full: no gradient dies in them
     before = frozen_hashes(net)
-    assert [layer.layer.name for layer in search_of(net).layers] == names
+    assert [layer.spec.name for layer in search_of(net).layers] == names
     assert {id(tensor) for tensor in net.parameters() if tensor.requires_grad} == {id(score) for score in popup.scores(net)}
 
     expected = straight_through(net, images, labels)

@@ -32,7 +32,7 @@ class Precision:
         """The precision `wanted` (one of PRECISIONS) for a network on its device."""
         device = next(net.parameters()).device
         convolutions = any(isinstance(module, nn.Conv2d) for module in net.modules())
-        layers = [layer.layer for layer in search_of(net).layers] if is_attached(net) else find_layers(net)
+        layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else find_layers(net)
         large = sum(layer.entries for layer in layers) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
         return cls(device, bf16, convolutions and large)

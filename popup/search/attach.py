@@ -28,7 +28,7 @@ from popup.search.settings import SearchSettings, first_scores
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
-from popup.source.layers import Layer, find_layers, freeze, left_out, owner
+from popup.source.layers import Layer, find_layers, freeze, left_out, locate
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, SEARCH, LayerSource, Recipe, draw_source
 
@@ -92,7 +92,7 @@ def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
     """The weights (and biases) that `net` has now, float32 [entries], by layer name."""
     found = {}
     for layer in find_layers(net, biases):
-        module, attribute = owner(net, layer.name)
+        module, attribute = locate(net, layer.name)
         weight = getattr(module, attribute).detach()
         if weight.is_meta:
             raise UsageError(f"weights are 'given', and {layer.name} is on the device 'meta', where it has no values: give the "
@@ -151,7 +151,7 @@ def look_once(net: nn.Module, *inputs: object) -> None:
         plain = merge(net)
     except Exception:  # of somebody else's __deepcopy__, whatever it may be
         return
-    refuse_seen(plain, [layer.layer.name for layer in search.layers], inputs)
+    refuse_seen(plain, [layer.spec.name for layer in search.layers], inputs)
 
 
 def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
@@ -183,7 +183,7 @@ def _try_method(settings: SearchSettings) -> None:
 
 def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource]) -> None:
     """Let each layer's weight be computed from scores, in place."""
-    orders = [tuple(owner(net, layer.layer.name)[0]._parameters) for layer in source]
+    orders = [tuple(locate(net, layer.spec.name)[0]._parameters) for layer in source]
     for layer, order in zip(source, orders, strict=True):
         _attach_layer(net, search, layer, order)
 
@@ -191,10 +191,10 @@ def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource]) ->
 def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...]) -> None:
     """Replace one weight by its scores [edges] and the parametrization that computes the weight from them. `order`: the names of
     its module's parameters."""
-    module, attribute = owner(net, source.layer.name)
+    module, attribute = locate(net, source.spec.name)
     weight = getattr(module, attribute)
     recipe, edges = search.recipe, len(source.edges)
-    first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.layer, edges, recipe.k))
+    first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.spec, edges, recipe.k))
     setattr(module, attribute, nn.Parameter(first.to(weight.device)))
     layer = EdgeWeight(search, source, weight, order)
     layer.remember(search.method.first_memory(layer, first, recipe.seed))
@@ -210,7 +210,7 @@ def detach(net: nn.Module) -> nn.Module:
     _refuse_others(net, search)
     weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
-        module, attribute = owner(net, layer.layer.name)
+        module, attribute = locate(net, layer.spec.name)
         _restore_class(module)
         setattr(module, attribute, nn.Parameter(weight, requires_grad=False))
         for name in (*layer.order, *(name for name in module._parameters if name not in layer.order)):

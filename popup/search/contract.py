@@ -31,7 +31,7 @@ def gate_faults(search: Search, gates: Sequence[Gate]) -> dict[str, str]:
         found = [_codes(*each) for each in zip(search.layers, ticket, search.select(), strict=True)]
     if not any(found) and search.trains_the_ticket():
         found = [_unlike(gate, codes) for gate, codes in zip(gates, ticket, strict=True)]
-    return {layer.layer.name: words for layer, words in zip(search.layers, found, strict=True) if words}
+    return {layer.spec.name: words for layer, words in zip(search.layers, found, strict=True) if words}
 
 
 def foreign_codes(layer: LayerState, codes: torch.Tensor) -> str:

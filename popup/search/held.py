@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.provenance import memory
-from popup.source.layers import Layer, owner
+from popup.search.provenance import storage_of
+from popup.source.layers import Layer, locate
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
 PLAIN, EMPTY = (bool, int, float, str, type(None)), (dict, *CONTAINERS)  # most of what a module has, and holds no tensor
@@ -25,14 +25,14 @@ def refuse_held(net: nn.Module, layers: list[Layer]) -> None:
     containers, in a function's closure or defaults, or as another parameter of the same memory."""
     weights: dict[int | None, list[tuple[str, torch.Tensor]]] = {}
     for layer in layers:
-        module, attribute = owner(net, layer.name)
+        module, attribute = locate(net, layer.name)
         tensor = module._parameters[attribute]
-        weights.setdefault(memory(tensor), []).append((layer.name, tensor))
+        weights.setdefault(storage_of(tensor), []).append((layer.name, tensor))
     known = set(map(id, net.modules()))
     for path, module in net.named_modules():
         for where, tensor in _held_by(module, known):
             where = f"{path}.{where}" if path else where
-            for layer, weight in weights.get(memory(tensor), ()):
+            for layer, weight in weights.get(storage_of(tensor), ()):
                 if where != layer and _overlap(tensor, weight):
                     raise UsageError(f"{layer} is also held by {where}, which would keep the tensor that attach replaces: let "
                                      "forward ask the layer's module for its weight, and give parameters memory of their own")

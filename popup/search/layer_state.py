@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.search.cached_weight import CachedWeight
 from popup.search.gate import Gate
-from popup.search.kept import KeptWeight
 from popup.source import edges
 from popup.source.books import Book
 from popup.source.layers import Layer
@@ -39,18 +39,18 @@ class LayerState(nn.Module):
     def __init__(self, recipe: Recipe, source: LayerSource, book: Book, weight: torch.Tensor) -> None:
         super().__init__()
         self.recipe, self.book = recipe, book
-        self.layer: Layer = source.layer
+        self.spec: Layer = source.spec
         self.p_l = source.p_l
         self.count = len(source.edges)
         self.kept = kept_edges(recipe.k, self.count)
         self.dtype = weight.dtype
-        self.memories: tuple[str, ...] = ()
-        self.gaps = edges.encode(source.edges, source.layer.entries).to(weight.device)
+        self.remembered: tuple[str, ...] = ()
+        self.gaps = edges.encode(source.edges, source.spec.entries).to(weight.device)
         self.values = torch.from_numpy(source.values).to(weight.device)
         self.drawn = self.values.clone() if not book.keeps_weights else self.values[:0]
         self.drawn_in = torch.zeros(len(self.drawn), dtype=torch.int32, device=weight.device)
         self._fingerprint: str | None = None
-        self.kept_weight = KeptWeight()
+        self.cached_weight = CachedWeight()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
         """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
@@ -67,12 +67,12 @@ class LayerState(nn.Module):
     def check_data(self) -> None:
         """A UsageError if the source is on the device "meta"."""
         if self.values.is_meta:
-            raise UsageError(f"{self.layer.name} was attached on (or moved to) the device 'meta', where tensors have no values, "
+            raise UsageError(f"{self.spec.name} was attached on (or moved to) the device 'meta', where tensors have no values, "
                              "and so its source is lost: put the network on a device that has data first, and then attach it")
 
     def remember(self, memory: Mapping[str, torch.Tensor]) -> None:
         """Take what the method remembers of this layer."""
-        self.memories = tuple(memory)
+        self.remembered = tuple(memory)
         for name, tensor in memory.items():
             self.register_buffer(MEMORY + name, tensor.to(self.values.device))
 
@@ -83,7 +83,7 @@ class LayerState(nn.Module):
     def source(self) -> LayerSource:
         """The layer as it was drawn first."""
         self.check_data()
-        return LayerSource(self.layer, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
+        return LayerSource(self.spec, self.p_l, self.flat_edges().cpu().numpy(), self.values.cpu().numpy())
 
     @property
     def turns(self) -> torch.Tensor:
@@ -104,7 +104,7 @@ class LayerState(nn.Module):
         """Let the `chosen` edges (bool [edges]) have their weights of the `turn`-th redraw from now on. Nothing is read back from
         a device."""
         source = self.source()
-        fresh = draw_values(self.recipe, self.layer, self.p_l, source.edges, redraw_purpose(turn))
+        fresh = draw_values(self.recipe, self.spec, self.p_l, source.edges, redraw_purpose(turn))
         for turns in (self.turns, self.drawn_in):
             turns.masked_fill_(chosen, turn)
         self.drawn = torch.where(chosen, torch.from_numpy(fresh).to(chosen.device), self.drawn)
@@ -116,10 +116,10 @@ class LayerState(nn.Module):
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
-        if self.count == self.layer.entries:
+        if self.count == self.spec.entries:
             return None
-        held = self.kept_weight.places
-        return edges.decode(self.gaps, self.layer.entries) if held is None else held
+        held = self.cached_weight.places
+        return edges.decode(self.gaps, self.spec.entries) if held is None else held
 
     def flat_edges(self) -> torch.Tensor:
         """The flat indices of the edges, ascending, int64."""
@@ -134,72 +134,72 @@ class LayerState(nn.Module):
     def dense(self, codes: torch.Tensor) -> torch.Tensor:
         """The effective weight for `codes` [edges] as a new tensor of the layer's shape and dtype."""
         values = self.effective(Gate(codes)).to(self.dtype)
-        return edges.expand(values, self.places(), self.layer.entries).view(self.layer.shape)
+        return edges.expand(values, self.places(), self.spec.entries).view(self.spec.shape)
 
     def weight(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """The effective weight [the layer's shape] of a training pass. That of codes is kept from step to step: only changed
         edges are written. It is made anew where that could be seen: while a pass that used it waits for its backward pass."""
-        kept = self.kept_weight
+        cached = self.cached_weight
         if not (self.kept_fits(dtype) and self._shows(gate, places)):
-            kept.renew(self.anew(gate, places, dtype))
-            kept.show(gate, self.own)
-        return kept.weight.view(self.layer.shape)  # another tensor for each pass, as autograd hangs its graph on it
+            cached.renew(self.anew(gate, places, dtype))
+            cached.show(gate, self.own)
+        return cached.weight.view(self.spec.shape)  # another tensor for each pass, as autograd hangs its graph on it
 
     def anew(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
         """The same as a new tensor, which its reader may keep and write to."""
-        return edges.expand(self.effective(gate).to(dtype), places, self.layer.entries).view(self.layer.shape)
+        return edges.expand(self.effective(gate).to(dtype), places, self.spec.entries).view(self.spec.shape)
 
     def kept_fits(self, dtype: torch.dtype) -> bool:
         """Whether the weight that is kept is there, in `dtype` and of what there is now. A UsageError if the network or a hook
         has written to it, as far as torch counts it."""
-        kept = self.kept_weight
-        if kept.written:
+        cached = self.cached_weight
+        if cached.written:
             self._refuse_written()
-        return kept.fits(dtype, self.own)
+        return cached.fits(dtype, self.own)
 
     def check_kept(self) -> None:
         """A UsageError if somebody has written to the weight that is kept, also if through `.data` or numpy, which torch does
         not count."""
-        kept = self.kept_weight
-        if kept.weight is None or self.values.is_meta or not self.kept_fits(kept.weight.dtype):
+        cached = self.cached_weight
+        if cached.weight is None or self.values.is_meta or not self.kept_fits(cached.weight.dtype):
             return
-        right = self.anew(kept.shown, self.places(), kept.weight.dtype)
-        if not bool(((kept.weight == right) | right.isnan()).all()):
+        right = self.anew(cached.shown, self.places(), cached.weight.dtype)
+        if not bool(((cached.weight == right) | right.isnan()).all()):
             self._refuse_written()
 
     def _refuse_written(self) -> None:
-        self.kept_weight.weight = None  # the next pass makes another
-        raise UsageError(f"{self.layer.name} was written to, in a training pass or by what has kept it from one (a forward that "
+        self.cached_weight.weight = None  # the next pass makes another
+        raise UsageError(f"{self.spec.name} was written to, in a training pass or by what has kept it from one (a forward that "
                          "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change")
 
     def prepare(self, gate: Gate) -> None:
         """Bring the weight that is kept to what a training pass begins with. All layers one after the other take less time
         than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
-        kept = self.kept_weight
-        if kept.weight is not None and self.kept_fits(kept.weight.dtype):
-            kept.places = self.places()
-            self._shows(gate, kept.places)
+        cached = self.cached_weight
+        if cached.weight is not None and self.kept_fits(cached.weight.dtype):
+            cached.places = self.places()
+            self._shows(gate, cached.places)
 
     def _shows(self, gate: Gate, places: torch.Tensor | None) -> bool:
         """Whether the weight that is kept shows `gate`, or may be written to, differs by little, and so has been made to."""
-        kept, last = self.kept_weight, self.kept_weight.shown
+        cached, last = self.cached_weight, self.cached_weight.shown
         if gate.same_as(last):
             return True
         alike = last is not None and gate.plain and last.plain and gate.codes.dtype is last.codes.dtype
-        if kept.in_use() or not alike or not self.book.one_by_one:
+        if cached.in_use() or not alike or not self.book.one_by_one:
             return False
         if gate.codes.device.type == "cpu":
-            kept.change(gate.codes, places, self.book, self)
+            cached.change(gate.codes, places, self.book, self)
         else:
-            kept.rewrite(self.effective(gate), places)
-        kept.show(gate, self.own)
+            cached.rewrite(self.effective(gate), places)
+        cached.show(gate, self.own)
         return True
 
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
         if self._fingerprint is None:
             self.check_data()
-            parts = hashlib.sha256(str(self.layer.shape).encode())
+            parts = hashlib.sha256(str(self.spec.shape).encode())
             for array in (self.gaps.cpu().numpy(), self.values.cpu().numpy()):
                 parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)
             self._fingerprint = parts.hexdigest()
@@ -209,7 +209,7 @@ class LayerState(nn.Module):
         """What a state_dict holds beside scores and memory, read; a UsageError if it is of another source."""
         found = json.loads(bytes(state.tolist()))
         if found["source"] != self.fingerprint():
-            raise UsageError(f"the scores of {self.layer.name} are of another source: attach with the seed, densities and "
+            raise UsageError(f"the scores of {self.spec.name} are of another source: attach with the seed, densities and "
                              "weights that they were learned with")
         return found
 

@@ -61,7 +61,7 @@ def penalty(net: nn.Module) -> torch.Tensor:
 def densities(net: nn.Module) -> list[LayerDensity]:
     """One row a layer, with what S_P keeps now (under a global scope it moves between the layers)."""
     search = search_of(net)
-    return [density_row(layer.layer, layer.p_l, layer.count, kept)
+    return [density_row(layer.spec, layer.p_l, layer.count, kept)
             for layer, kept in zip(search.layers, search.counts(), strict=True)]
 
 

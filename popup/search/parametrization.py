@@ -31,10 +31,10 @@ class SelectEdges(torch.autograd.Function):
         scores, places, *_ = ctx.saved_tensors  # which sees that nobody has written to what the gate holds
         layer, method = ctx.layer, ctx.layer.search.method
         if not ctx.passing and not layer.search.trains_the_ticket():
-            raise UsageError(f"{layer.layer.name} is trained by a forward pass of a part of the network, which used the ticket; "
+            raise UsageError(f"{layer.spec.name} is trained by a forward pass of a part of the network, which used the ticket; "
                              f"method {layer.search.settings.method} trains by other gates now: call the network that was "
                              "attached")
-        layer.kept_weight.follow(gradient)
+        layer.cached_weight.follow(gradient)
         on_edges = edges.restrict(gradient, places)  # [edges]
         owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
         owned.mul_(method.weights(layer)).mul_(method.slope(layer, scores, ctx.gate))
@@ -65,7 +65,7 @@ class EdgeWeight(LayerState):
     def _compare_with_first_rank(self) -> None:
         """A UsageError if the mark that rank 0 has sent is of another source; else it has done its work."""
         if not torch.equal(self.mark.round().float(), self._mark(self.mark.device)):
-            raise UsageError(f"{self.layer.name} has another source on this rank than on rank 0: attach with the same seed, and "
+            raise UsageError(f"{self.spec.name} has another source on this rank than on rank 0: attach with the same seed, and "
                              "the same weights and masks where they are given, on every rank")
         self.compared = True  # the buffer stays: DistributedDataParallel fails where those that it has counted are gone
 
@@ -84,13 +84,13 @@ class EdgeWeight(LayerState):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
         if torch.is_grad_enabled():
-            self.search.asked.add(self.layer.name)
+            self.search.asked.add(self.spec.name)
             if self.search.learning:
-                self.kept_weight.use(weight.grad_fn)
+                self.cached_weight.use(weight.grad_fn)
         return weight
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """What torch asks when somebody assigns to the attribute; and when it registers this, which it leaves at that."""
         if not any(layer is self for layer in self.search.layers):
             raise NotImplementedError
-        raise UsageError(f"{self.layer.name} is attached, and no weight changes: assign to it before the network is attached")
+        raise UsageError(f"{self.spec.name} is attached, and no weight changes: assign to it before the network is attached")

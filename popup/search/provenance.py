@@ -64,13 +64,13 @@ class Origins:
 
     def of(self, tensor: torch.Tensor) -> Weight | Data | None:
         """Where the memory of `tensor` comes from; None: from neither weights nor inputs."""
-        place = memory(tensor)
+        place = storage_of(tensor)
         found = self._known.get(place) if place is not None else None
         return None if found is None else found[1]
 
     def put(self, tensor: torch.Tensor, origin: Weight | Data) -> None:
         """The memory of `tensor` comes from `origin` from now on."""
-        place = memory(tensor)
+        place = storage_of(tensor)
         if place is not None:
             self._known[place] = StorageWeakRef(tensor.untyped_storage()), origin
 
@@ -85,7 +85,7 @@ class Origins:
         self.put(tensor, Weight(frozenset({name}) | (before.layers if before else frozenset()), Faith.EXACT, shadow, own=True))
 
 
-def memory(tensor: torch.Tensor) -> int | None:
+def storage_of(tensor: torch.Tensor) -> int | None:
     """What tells the memory of a tensor from another's while both are alive; None: it has none of its own (sparse, packed)."""
     try:
         return tensor.untyped_storage()._cdata

@@ -46,16 +46,16 @@ class Search(SearchState):
         """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
         for what the network computes."""
         for layer in self.layers:
-            path, _, name = layer.layer.name.rpartition(".")
+            path, _, name = layer.spec.name.rpartition(".")
             try:
                 module = net.get_submodule(path)
             except AttributeError:
                 module = None
             if not parametrize.is_parametrized(module, name) or module.parametrizations[name][0] is not layer:
-                raise UsageError(f"{layer.layer.name} is no longer what attach made of it (was its module replaced, or pruned?): "
+                raise UsageError(f"{layer.spec.name} is no longer what attach made of it (was its module replaced, or pruned?): "
                                  "change a network before it is attached")
             if len(module.parametrizations[name]) > 1:
-                raise UsageError(f"{layer.layer.name} has been parametrized since attach, so that what is computed is no ticket: "
+                raise UsageError(f"{layer.spec.name} has been parametrized since attach, so that what is computed is no ticket: "
                                  "remove that parametrization first")
 
     def select(self) -> list[torch.Tensor]:
@@ -87,7 +87,7 @@ class Search(SearchState):
             gates = self._trained if self._trained is not None and _in_backward() else self.ticket_gates()
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:
-            raise UsageError(f"{layer.layer.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
+            raise UsageError(f"{layer.spec.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
                              "torch.nn.parallel.DistributedDataParallel, or popup.fit under torchrun")
         return gates[place]
 
@@ -128,7 +128,7 @@ class Search(SearchState):
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
         learned, self._pass, self.learning = self.learning, None, False
         for layer in self.layers:
-            layer.kept_weight.places = None
+            layer.cached_weight.places = None
         if learned and output is not None:
             if not self._seen:
                 self.check_weights()
@@ -145,7 +145,7 @@ class Search(SearchState):
     def check_asked(self) -> None:
         """A UsageError for a layer that no training pass has asked for its weight, if there were some."""
         for layer in self.layers:
-            name = layer.layer.name
+            name = layer.spec.name
             if self._seen and name not in self.asked:
                 raise UsageError(f"{name} was asked for its weight by none of the training passes, so that its scores are the "
                                  "first ones: let forward ask the layer's module each time, and not hold its tensor; or remove "
@@ -171,7 +171,7 @@ class Search(SearchState):
         for layer, drawn, mask in zip(self.layers, before, used, strict=True):
             if bool(((layer.drawn != drawn) & mask).any()):
                 raise UsageError(f"method {self.settings.method} draws weights anew of edges that are selected, in "
-                                 f"{layer.layer.name}: let it use the search's own redraw, which leaves these out")
+                                 f"{layer.spec.name}: let it use the search's own redraw, which leaves these out")
 
     def resume(self, steps: int, progress: float) -> None:
         """Be where a search was after `steps`, its scores and memory being restored already."""

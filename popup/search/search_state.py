@@ -63,6 +63,6 @@ class SearchState:
         for layer, chosen, used in zip(self.layers, wanted, self.top(keys, self.k_now()), strict=True):
             layer.redraw(chosen.to(used.device) & ~used, turn)
 
-    def memory(self) -> dict[str, torch.Tensor]:
+    def memories(self) -> dict[str, torch.Tensor]:
         """What the method remembers, by layer and name."""
-        return {f"{layer.layer.name}/{name}": layer.memory(name) for layer in self.layers for name in layer.memories}
+        return {f"{layer.spec.name}/{name}": layer.memory(name) for layer in self.layers for name in layer.remembered}

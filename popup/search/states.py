@@ -28,11 +28,11 @@ def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[st
     own = {f"{prefix}{key}": layer for layer in layers for key in _keys(layer)}
     missing = [key for key in own if not isinstance(state.get(key), torch.Tensor)]
     if 0 < len(missing) < len(own):
-        raise UsageError(f"the state_dict has no {missing[0]}, of {own[missing[0]].layer.name}, and {len(own) - len(missing)} of "
+        raise UsageError(f"the state_dict has no {missing[0]}, of {own[missing[0]].spec.name}, and {len(own) - len(missing)} of "
                          f"the search's {len(own)} entries: {ALL}, of a search by the same method")
     for key in state:
         if key not in own:
-            _refuse_foreign(key, key.removeprefix(prefix), net, {layer.layer.name for layer in layers})
+            _refuse_foreign(key, key.removeprefix(prefix), net, {layer.spec.name for layer in layers})
     if missing:
         return False
     states = [layer.check_state(state[f"{prefix}{_keys(layer)[-1]}"]) for layer in layers]
@@ -44,9 +44,9 @@ def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[st
 
 def _keys(layer: LayerState) -> list[str]:
     """What a layer has in a state_dict: its scores, what is remembered of it, its state."""
-    path, dot, name = layer.layer.name.rpartition(".")
+    path, dot, name = layer.spec.name.rpartition(".")
     where = f"{path}{dot}parametrizations.{name}"
-    return [f"{where}.original", *(f"{where}.0.{MEMORY}{memory}" for memory in layer.memories), f"{where}.0._extra_state"]
+    return [f"{where}.original", *(f"{where}.0.{MEMORY}{memory}" for memory in layer.remembered), f"{where}.0._extra_state"]
 
 
 def _refuse_foreign(key: str, name: str, net: nn.Module, weights: set[str]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
-from popup.source.layers import Layer, owner
+from popup.source.layers import Layer, locate
 
 USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear}
 WIDTHS = {"in_features", "out_features", "in_channels", "out_channels", "training"}  # what makes no other kind of a module
@@ -26,7 +26,7 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
     """
     kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
     for layer in layers:
-        module, _ = owner(net, layer.name)
+        module, _ = locate(net, layer.name)
         if type(module) not in USUAL or "forward" in vars(module):
             kind = kind_of(module)
             tried, names = kinds.setdefault(kind, (module, []))

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from popup.search.provenance import SCALINGS, Data, Faith, Origins, Weight, derive, memory, tensors_in
-from popup.source.layers import owner
+from popup.search.provenance import SCALINGS, Data, Faith, Origins, Weight, derive, storage_of, tensors_in
+from popup.source.layers import locate
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "addr", "convolution", "_convolution",
             "convolution_overrideable", "linear", "matmul", "einsum", "_trilinear", "_native_multi_head_attention",
@@ -153,7 +153,7 @@ def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: W
     no parameter is another than before."""
     handles, plain = [], []
     for name, expected in tensors.items():
-        module, attribute = owner(net, name)
+        module, attribute = locate(net, name)
         if parametrize.is_parametrized(module, attribute):
             handles += _follow(module.parametrizations[attribute], name, expected, watch)
         else:
@@ -192,7 +192,7 @@ class _Kept:
     def compare(self, found: Watched) -> None:
         """Note whether the pass has written to the parameter or replaced it, and undo it."""
         now = self.module._parameters.get(self.attribute)
-        if now is not self.parameter or memory(now) != memory(self.tensor):
+        if now is not self.parameter or storage_of(now) != storage_of(self.tensor):
             found.blame(self.name, "is replaced by the forward pass")
             self.parameter.data = self.tensor
             self.module._parameters[self.attribute] = self.parameter

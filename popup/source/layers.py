@@ -55,7 +55,7 @@ class Layer:
         return self.shape[2:]
 
 
-def owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
+def locate(net: nn.Module, name: str) -> tuple[nn.Module, str]:
     """The module that holds parameter `name`, and the parameter's name inside it."""
     path, _, attribute = name.rpartition(".")
     return net.get_submodule(path), attribute

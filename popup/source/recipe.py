@@ -97,12 +97,12 @@ class Recipe:
 class LayerSource:
     """One layer of the source: where its edges are (flat, ascending, int64) and their weights (float32)."""
 
-    layer: Layer
+    spec: Layer
     p_l: float
     edges: np.ndarray
     values: np.ndarray
 
-    def kept(self, k: float) -> int:
+    def kept_at(self, k: float) -> int:
         """n_l, how many edges are kept at `k`."""
         return kept_edges(k, len(self.edges))
 
@@ -171,7 +171,7 @@ def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.n
     1; 0: none, the edge has its first weight."""
     values = source.values.copy()
     for turn in np.unique(redraws[redraws > 0]):
-        fresh = draw_values(recipe, source.layer, source.p_l, source.edges, redraw_purpose(int(turn)))
+        fresh = draw_values(recipe, source.spec, source.p_l, source.edges, redraw_purpose(int(turn)))
         values[redraws == turn] = fresh[redraws == turn]
     return values
 

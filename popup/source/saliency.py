@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, freeze, is_norm, owner
+from popup.source.layers import Layer, find_layers, freeze, is_norm, locate
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, ONE_SIZE, Recipe, draw_values
 
@@ -104,7 +104,7 @@ def _dense(net: nn.Module, recipe: Recipe) -> tuple[nn.Module, Weights]:
     freeze(net)
     recipe, weights = replace(recipe, k=1.0), {}
     for layer in layers:
-        module, attribute = owner(net, layer.name)
+        module, attribute = locate(net, layer.name)
         weights[layer] = getattr(module, attribute).requires_grad_(True)
         if recipe.weights != GIVEN:
             drawn = draw_values(recipe, layer, 1.0, np.arange(layer.entries))

@@ -116,14 +116,14 @@ def stages(target: Target, plan: Plan) -> Iterator[Stage]:
 
 def dense(source: LayerSource) -> np.ndarray:
     """W * S_ER as float32 of the layer's shape: a drawn weight is never 0."""
-    weights = np.zeros(source.layer.entries, dtype=np.float32)
+    weights = np.zeros(source.spec.entries, dtype=np.float32)
     weights[source.edges] = source.values
-    return weights.reshape(source.layer.shape)
+    return weights.reshape(source.spec.shape)
 
 
 def _matrix(source: LayerSource) -> np.ndarray:
     """W * S_ER as [out, in * taps]."""
-    return dense(source).reshape(source.layer.shape[0], -1)
+    return dense(source).reshape(source.spec.shape[0], -1)
 
 
 def _build_layer(weights: np.ndarray, below: Copies, stage: Stage, scale: float,

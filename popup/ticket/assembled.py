@@ -37,7 +37,7 @@ def assemble(recipe: Recipe, sources: Sequence[LayerSource], selected: Sequence[
     if missing:
         raise UsageError(f"no k keeps just {kept} of the source's edges, and {missing} more cannot be spared: take another "
                          "seed")
-    layers = tuple(TicketLayer(source.layer, source.p_l, mask, hash_array(source.edges), hash_array(source.values))
+    layers = tuple(TicketLayer(source.spec, source.p_l, mask, hash_array(source.edges), hash_array(source.values))
                    for source, mask in zip(sources, masks, strict=True))
     return Ticket(replace(recipe, k=k), SearchSettings(BUILT, "global"), layers, {}, {}, {}, dict(about))
 
@@ -53,4 +53,4 @@ def least_fraction(sources: Sequence[LayerSource], kept: int) -> float:
 
 
 def _count(sources: Sequence[LayerSource], k: float) -> int:
-    return sum(source.kept(k) for source in sources)
+    return sum(source.kept_at(k) for source in sources)

@@ -26,8 +26,8 @@ def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
     state = ticket.state_dict()
     if compressed_rows:
         for layer in ticket.layers:
-            if len(layer.layer.shape) == 2:
-                state |= compressed(layer.layer.name, state.pop(layer.layer.name))
+            if len(layer.spec.shape) == 2:
+                state |= compressed(layer.spec.name, state.pop(layer.spec.name))
     return safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
 
 

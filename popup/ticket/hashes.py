@@ -29,6 +29,6 @@ def frozen_hashes(net: nn.Module) -> dict[str, str]:
     learned = {id(score) for score in search.scores()}
     hashes = {name: hash_tensor(parameter) for name, parameter in net.named_parameters() if id(parameter) not in learned}
     for layer in search.layers:
-        hashes[f"{layer.layer.name}/edges"] = hash_tensor(layer.gaps)
-        hashes[f"{layer.layer.name}/weights"] = hash_tensor(layer.values)  # the first draw: redraws are drawn from the seed
+        hashes[f"{layer.spec.name}/edges"] = hash_tensor(layer.gaps)
+        hashes[f"{layer.spec.name}/weights"] = hash_tensor(layer.values)  # the first draw: redraws are drawn from the seed
     return hashes

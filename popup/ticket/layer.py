@@ -27,7 +27,7 @@ class TicketLayer:
     `values`: the weights that the edges have where they are known without the seed (weights 'given', or embedded).
     """
 
-    layer: Layer
+    spec: Layer
     p_l: float
     codes: np.ndarray  # [edges]: bool, or where the book has more than two codes uint8 or int32; 0: dropped
     edges_hash: str
@@ -47,24 +47,24 @@ class TicketLayer:
 
     def drawn(self, recipe: Recipe, book: Book) -> Drawn:
         """Draw the layer's source again, and refuse it if it is not the one the ticket was found in."""
-        edges = draw_edges(recipe, self.layer, self.p_l) if self.edges is None else self.edges
+        edges = draw_edges(recipe, self.spec, self.p_l) if self.edges is None else self.edges
         if len(edges) != len(self.codes) or hash_array(edges) != self.edges_hash:
-            raise TicketError(f"{self.layer.name}: the seed gives other edges than the ticket records")
+            raise TicketError(f"{self.spec.name}: the seed gives other edges than the ticket records")
         try:
             found = self._from_seed(recipe, edges) if self.values is None else self._stored(recipe, edges)
         except UsageError as error:
             raise TicketError(f"the recipe draws nothing: {error}") from None
         if hash_array(own_weights(found, book, self.codes)) != self.weights_hash:
-            if self.layer.further:  # a file of before these counted: the whole bias has the first's deviation
-                return replace(self, layer=replace(self.layer, further=())).drawn(recipe, book)
-            raise TicketError(f"{self.layer.name}: the seed gives other weights than the ticket records")
+            if self.spec.further:  # a file of before these counted: the whole bias has the first's deviation
+                return replace(self, spec=replace(self.spec, further=())).drawn(recipe, book)
+            raise TicketError(f"{self.spec.name}: the seed gives other weights than the ticket records")
         return found
 
     def _stored(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
-        return Drawn(recipe, LayerSource(self.layer, self.p_l, edges, self.values), stored=True)
+        return Drawn(recipe, LayerSource(self.spec, self.p_l, edges, self.values), stored=True)
 
     def _from_seed(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
-        return Drawn(recipe, LayerSource(self.layer, self.p_l, edges, draw_values(recipe, self.layer, self.p_l, edges)))
+        return Drawn(recipe, LayerSource(self.spec, self.p_l, edges, draw_values(recipe, self.spec, self.p_l, edges)))
 
     def is_the_seeds(self, recipe: Recipe, book: Book) -> bool:
         """Whether the seed gives the very weights that the ticket has, embedded or not."""
@@ -84,18 +84,18 @@ class TicketLayer:
         """W_eff, 0 at all entries but the kept edges, as a float32 tensor of the layer's shape."""
         found = self.drawn(recipe, book)
         values = book.values(found, torch.from_numpy(self.codes))
-        return edge_places.expand(values, torch.from_numpy(found.source.edges), self.layer.entries).view(self.layer.shape)
+        return edge_places.expand(values, torch.from_numpy(found.source.edges), self.spec.entries).view(self.spec.shape)
 
     def pack(self, embed_weights: bool, recipe: Recipe, book: Book, compress: bool) -> tuple[dict[str, Any], Tensors]:
         """The layer's record and tensors as they stand in a file."""
-        name, selected = self.layer.name, self.selected
+        name, selected = self.spec.name, self.selected
         bits, coded = coding.pack(selected), coding.compress(selected) if compress else None
-        record = {"name": name, "shape": list(self.layer.shape), "p_l": self.p_l, "edges": len(selected),
+        record = {"name": name, "shape": list(self.spec.shape), "p_l": self.p_l, "edges": len(selected),
                   "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
                   "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)}
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
         if self.edges is not None:
-            tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.layer.entries))
+            tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.spec.entries))
         if embed_weights or recipe.weights == GIVEN:
             tensors[f"weights/{name}"] = own_weights(self.drawn(recipe, book), book, self.codes)
         if not book.keeps_weights:

@@ -41,18 +41,18 @@ def _jaccard(first: int, second: int, both: float) -> float:
 
 def compare(one: Ticket, other: Ticket) -> list[Overlap]:
     """One row a layer, and the row 'all'. Raises TicketError unless both are tickets of the same edges."""
-    names = [[layer.layer for layer in ticket.layers] for ticket in (one, other)]
+    names = [[layer.spec for layer in ticket.layers] for ticket in (one, other)]
     if names[0] != names[1]:
         raise TicketError("the tickets are of networks with other layers, so there is nothing to compare")
     rows = []
     for mine, theirs in zip(one.layers, other.layers, strict=True):
         if mine.edges_hash != theirs.edges_hash:
-            raise TicketError(f"{mine.layer.name} has other edges in the two tickets: compare tickets of one source "
+            raise TicketError(f"{mine.spec.name} has other edges in the two tickets: compare tickets of one source "
                               "(the same seed, er_p and density)")
         edges, first, second = len(mine.codes), mine.kept, theirs.kept
         both = mine.selected & theirs.selected
         alike = both & (mine.codes == theirs.codes) & (one.book == other.book or mine.codes == 1)  # others mean others elsewhere
         counts = int(np.count_nonzero(both)), int(np.count_nonzero(alike))
-        rows.append(Overlap(mine.layer.name, edges, first, second, *counts, first * second / edges if edges else 0.0))
+        rows.append(Overlap(mine.spec.name, edges, first, second, *counts, first * second / edges if edges else 0.0))
     total = [sum(getattr(row, field) for row in rows) for field in ("edges", "first", "second", "both", "alike", "expected")]
     return [*rows, Overlap("all", *total)]

@@ -16,7 +16,7 @@ from popup.search.layer_state import LayerState
 from popup.search.network import search_of
 from popup.search.search import Search
 from popup.source.books import Drawn
-from popup.source.layers import owner
+from popup.source.layers import locate
 from popup.source.recipe import GIVEN, LayerSource, draw_edges, draw_layer
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.ticket import Ticket, extract
@@ -62,7 +62,7 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     sources = [_source(search, layer) for layer in search.layers]
     expected = _expected(search, sources)
     kept, outside = _compare_weights(net, search, expected)
-    names, wanted = [layer.layer.name for layer in search.layers], [source.kept(search.recipe.k) for source in sources]
+    names, wanted = [layer.spec.name for layer in search.layers], [source.kept_at(search.recipe.k) for source in sources]
     trained = contract_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
@@ -73,11 +73,11 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
 
 def contract_faults(search: Search) -> dict[str, str]:
     """What is wrong with the gates that the method trains by now, by layer. What it remembers, and the random state, stay."""
-    memory = {name: tensor.clone() for name, tensor in search.memory().items()}
+    memory = {name: tensor.clone() for name, tensor in search.memories().items()}
     device = search.layers[0].values.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         found = gate_faults(search, search.method.gates(search))
-    for name, tensor in search.memory().items():
+    for name, tensor in search.memories().items():
         tensor.copy_(memory[name])
     return found
 
@@ -87,25 +87,25 @@ def _expected(search: Search, sources: list[LayerSource]) -> Expected:
     found = {}
     for layer, codes, fresh in zip(search.layers, search.codes(), sources, strict=True):
         values = layer.book.values(Drawn(search.recipe, fresh), codes.cpu())
-        found[layer.layer.name] = torch.zeros(layer.layer.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
-            layer.layer.shape)
+        found[layer.spec.name] = torch.zeros(layer.spec.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
+            layer.spec.shape)
     return found
 
 
 def _source(search: Search, layer: LayerState) -> LayerSource:
     """The layer drawn anew; edges or weights that no seed draws are compared by their hash from before alone."""
     recipe = search.recipe
-    edges = draw_edges(recipe, layer.layer, layer.p_l) if recipe.draws_edges else layer.flat_edges().cpu().numpy()
+    edges = draw_edges(recipe, layer.spec, layer.p_l) if recipe.draws_edges else layer.flat_edges().cpu().numpy()
     if recipe.weights == GIVEN:
-        return LayerSource(layer.layer, layer.p_l, edges, layer.values.cpu().numpy())
-    return draw_layer(recipe, layer.layer, layer.p_l, edges=edges)
+        return LayerSource(layer.spec, layer.p_l, edges, layer.values.cpu().numpy())
+    return draw_layer(recipe, layer.spec, layer.p_l, edges=edges)
 
 
 def _compare_weights(net: nn.Module, search: Search, expected: Expected) -> tuple[list[int], tuple[str, ...]]:
     """Count the weights that the attached network has in use, and name the layers whose weights are not the expected ones."""
     kept, outside = [], []
     for name, source in expected.items():
-        module, attribute = owner(net, name)
+        module, attribute = locate(net, name)
         weight = getattr(module, attribute).detach().cpu()
         used = weight != 0
         kept.append(int(used.sum()))

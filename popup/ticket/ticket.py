@@ -21,7 +21,7 @@ from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.states import is_search_state
 from popup.source.books import Book, Drawn
-from popup.source.layers import find_layers, is_norm, owner, with_further
+from popup.source.layers import find_layers, is_norm, locate, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
@@ -81,12 +81,12 @@ class Ticket:
 
     def densities(self) -> list[LayerDensity]:
         """One row a layer."""
-        return [density_row(layer.layer, layer.p_l, len(layer.codes), layer.kept)
+        return [density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept)
                 for layer in self.layers]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        return {layer.layer.name: layer.weight(self.recipe, self.book) for layer in self.layers} | self.others()
+        return {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers} | self.others()
 
     def others(self) -> dict[str, torch.Tensor]:
         """What of the network is no layer: constants, given parameters, statistics."""
@@ -108,7 +108,7 @@ class Ticket:
 
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
-        mine = {layer.layer.name: layer.layer.shape for layer in self.layers}
+        mine = {layer.spec.name: layer.spec.shape for layer in self.layers}
         theirs = {layer.name: layer.shape for layer in find_layers(net, self.recipe.searches_biases)}
         _check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
                     {name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
@@ -155,12 +155,12 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
 def _layer(search: Search, layer: LayerState, codes: np.ndarray) -> TicketLayer:
     """One layer's part of the ticket."""
     if words := foreign_codes(layer, torch.from_numpy(codes)):
-        raise UsageError(f"{layer.layer.name} has no ticket: {words}")
+        raise UsageError(f"{layer.spec.name} has no ticket: {words}")
     source = layer.source()
     given = source.values.copy() if search.recipe.weights == GIVEN else None
     edges = None if search.recipe.draws_edges else source.edges
     weights = own_weights(Drawn(search.recipe, source), layer.book, codes)
-    return TicketLayer(layer.layer, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges)
+    return TicketLayer(layer.spec, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges)
 
 
 def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
@@ -169,7 +169,7 @@ def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if id(parameter) in learned:
             continue
-        module, attribute = owner(net, name)
+        module, attribute = locate(net, name)
         value = 0.0 if attribute.endswith("bias") else 1.0
         constant = attribute.endswith("bias") or (attribute == "weight" and is_norm(module))
         if constant and bool((parameter == value).all()):
@@ -196,19 +196,19 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         raise ValueError(f"its codes are not of the book {book.name!r} of the method {settings.method}")
     layers: list[TicketLayer] = []
     for record in metadata["layers"]:
-        layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].layer if layers else None))
-    whole = with_further([layer.layer for layer in layers])
-    layers = [replace(layer, layer=found) for layer, found in zip(layers, whole, strict=True)]
-    contents.check_densities(recipe, [layer.layer for layer in layers], [layer.p_l for layer in layers],
+        layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].spec if layers else None))
+    whole = with_further([layer.spec for layer in layers])
+    layers = [replace(layer, spec=found) for layer, found in zip(layers, whole, strict=True)]
+    contents.check_densities(recipe, [layer.spec for layer in layers], [layer.p_l for layer in layers],
                              [len(layer.codes) for layer in layers])
-    constants = contents.constants(metadata["constants"], sum(layer.layer.entries for layer in layers))
+    constants = contents.constants(metadata["constants"], sum(layer.spec.entries for layer in layers))
     rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}
     for name, tensor in tensors.items():
         room, _, rest = name.partition("/")
         if room not in rooms or not rest:
             raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
-    names = Counter([*(layer.layer.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]])
+    names = Counter([*(layer.spec.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]])
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is there more than once, as a layer, a constant, given or a statistic")
     about = metadata["about"]

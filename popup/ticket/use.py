@@ -28,7 +28,7 @@ def look_at_use(net: nn.Module, expected: Mapping[str, torch.Tensor], inputs: to
 def ticket_use(ticket: Ticket, net: nn.Module, inputs: torch.Tensor,
                forward: Callable[[nn.Module], torch.Tensor] | None = None) -> tuple[str, ...]:
     """What is wrong with the use that `net`, to which the ticket was applied, makes of it: its weights are drawn once more."""
-    expected = {layer.layer.name: layer.weight(ticket.recipe, ticket.book).to(inputs.device) for layer in ticket.layers}
+    expected = {layer.spec.name: layer.weight(ticket.recipe, ticket.book).to(inputs.device) for layer in ticket.layers}
     return look_at_use(net, expected, inputs, forward)[0]
 
 

@@ -35,14 +35,14 @@ def verify(ticket: Ticket) -> Verification:
     foreign, outside, wanted, others = [], [], [], ticket.others()
     for layer in ticket.layers:
         if not layer.is_the_seeds(ticket.recipe, ticket.book):
-            foreign.append(layer.layer.name)
+            foreign.append(layer.spec.name)
             continue
         wanted.append(kept_edges(ticket.recipe.k, len(layer.codes)))
-        weight = others.get(layer.layer.name, layer.weight(ticket.recipe, ticket.book))  # what the network gets
+        weight = others.get(layer.spec.name, layer.weight(ticket.recipe, ticket.book))  # what the network gets
         if not _within(weight.numpy().reshape(-1), layer.drawn(ticket.recipe, ticket.book).source.edges,
                        layer.effective(ticket.recipe, ticket.book).numpy()):
-            outside.append(layer.layer.name)
-    names, kept = [layer.layer.name for layer in ticket.layers], [layer.kept for layer in ticket.layers]
+            outside.append(layer.spec.name)
+    names, kept = [layer.spec.name for layer in ticket.layers], [layer.kept for layer in ticket.layers]
     wrong = () if foreign else miscounted(ticket.settings, names, kept, wanted)
     edges = sum(len(layer.codes) for layer in ticket.layers)
     return Verification(len(ticket.layers), edges, tuple(foreign), tuple(outside), wrong, _trained(ticket))

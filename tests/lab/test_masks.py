@@ -61,7 +61,7 @@ def test_every_control_of_a_computed_mask_runs_on_the_tickets_source(weights, tm
     control = control_config(setting.config, "er_trained")
     edges = computed_edges(build(laboratory(tmp_path), control), control, laboratory(tmp_path).data(control).train)
     found = load(next(tmp_path.glob(f"{setting.config.hash()}/ticket.safetensors")))
-    assert all(np.array_equal(edges[layer.layer.name], layer.edges) for layer in found.layers)
+    assert all(np.array_equal(edges[layer.spec.name], layer.edges) for layer in found.layers)
 
 
 def test_snip_looks_at_128_training_images_of_its_own_stream():

@@ -132,7 +132,7 @@ def test_verify_finds_what_is_broken(words, paths, capsys, tmp_path):
     if words == "exact counts":  # the others are refused by load already
         code, out, _ = call(capsys, "verify", ticket.save(tmp_path / "t"))
         line = next(line for line in out.splitlines() if "BROKEN" in line)
-        assert code == 1 and words in line and ticket.layers[0].layer.name in line and out.count("BROKEN") == 1
+        assert code == 1 and words in line and ticket.layers[0].spec.name in line and out.count("BROKEN") == 1
 
 
 def test_verify_compares_embedded_weights_with_the_seeds(paths):
@@ -140,7 +140,7 @@ def test_verify_compares_embedded_weights_with_the_seeds(paths):
     values = ticket.layers[0].drawn(ticket.recipe, ticket.book).source.values
     assert verify(replace(ticket, layers=(replace(ticket.layers[0], values=values), *ticket.layers[1:]))).holds
     forged = replace(ticket.layers[0], values=-values, weights_hash=hash_array(-values))
-    assert verify(replace(ticket, layers=(forged, *ticket.layers[1:]))).foreign == (ticket.layers[0].layer.name,)
+    assert verify(replace(ticket, layers=(forged, *ticket.layers[1:]))).foreign == (ticket.layers[0].spec.name,)
 
 
 def test_diff_compares_with_chance(paths, capsys):

@@ -82,19 +82,19 @@ def test_the_density_rule_is_for_weights_and_a_bias_has_its_weights_density_and_
     rows = {row.name: row for row in densities(net)}
     assert [rows[row.name] for row in densities(without)] == densities(without)
     for layer in search_of(net).layers:
-        weight = rows[layer.layer.name.replace("bias", "weight")]
-        fan_in = {"0": 27, "3": 54, "6": 32}[layer.layer.name[0]]
+        weight = rows[layer.spec.name.replace("bias", "weight")]
+        fan_in = {"0": 27, "3": 54, "6": 32}[layer.spec.name[0]]
         deviation = sqrt(2) / sqrt(fan_in * max(weight.p_l * 0.5, 1 / weight.entries))
-        assert rows[layer.layer.name].p_l == weight.p_l
+        assert rows[layer.spec.name].p_l == weight.p_l
         assert layer.values.abs().numpy() == pytest.approx(np.full(layer.count, deviation), rel=1e-6)
 
 
 def test_biases_come_from_streams_of_their_own_and_shift_no_other_draw():
     net = attach(plain(), er_p=1.0, weights="kaiming_normal", bias="search", seed=9)
     without = attach(plain(), er_p=1.0, weights="kaiming_normal", seed=9)
-    pairs = {layer.layer.name: layer for layer in search_of(net).layers}
+    pairs = {layer.spec.name: layer for layer in search_of(net).layers}
     for layer in search_of(without).layers:
-        assert torch.equal(pairs[layer.layer.name].values, layer.values)
+        assert torch.equal(pairs[layer.spec.name].values, layer.values)
     alone = draw_layer(Recipe(er_p=1.0, weights="kaiming_normal", seed=9, bias="search"), find_layers(plain(), True)[1], 1.0)
     assert np.array_equal(pairs["0.bias"].values.numpy(), alone.values) and len(set(alone.values)) == 6
 
@@ -181,7 +181,7 @@ def separate(**options):
 @pytest.mark.parametrize("weights", ["signed_constant", "kaiming_normal"])
 def test_each_third_of_separate_projections_bias_has_the_deviation_of_its_own_weight(weights, scale):
     net = separate(weights=weights, scale=scale, er_p=1.0)
-    layers = {layer.layer.name: layer for layer in search_of(net).layers}
+    layers = {layer.spec.name: layer for layer in search_of(net).layers}
     stream = Stream(4, "weights", "in_proj_bias")
     drawn = np.where(stream.bits(24), 1, -1) if weights == "signed_constant" else ndtri((stream.words32(24) + 0.5) / 2**32)
     share = {"final": 0.5, "edges": 1.0, "none": 1.0, "unit": None}[scale]
@@ -201,8 +201,8 @@ def test_a_ticket_of_separate_projections_gives_the_network_again(options, embed
     for step in range(3):
         advance(net, (step + 1) / 3)
     ticket = load(extract(net).save(tmp_path / "t", embed_weights=embed))
-    assert verify(ticket).holds and ticket.layers[1].layer == find_layers(nn.MultiheadAttention(8, 2, kdim=3, vdim=5), True)[1]
-    assert [part.shape for part in ticket.layers[1].layer.weights] == [(8, 8), (8, 3), (8, 5)]
+    assert verify(ticket).holds and ticket.layers[1].spec == find_layers(nn.MultiheadAttention(8, 2, kdim=3, vdim=5), True)[1]
+    assert [part.shape for part in ticket.layers[1].spec.weights] == [(8, 8), (8, 3), (8, 5)]
     merged = merge(net).state_dict()
     assert all(torch.equal(tensor, merged[name]) for name, tensor in ticket.state_dict().items())
 

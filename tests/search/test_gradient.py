@@ -42,9 +42,9 @@ class GetSubnet(torch.autograd.Function):
 
 def dense_search(layer, score):
     """The dense scores (0 where there is no edge: below every edge's) and weights W * S_ER of an attached layer."""
-    flat, shape = layer.flat_edges(), layer.layer.shape
-    dense_scores = torch.zeros(layer.layer.entries).index_copy(0, flat, score.detach()).view(shape).requires_grad_()
-    weights = torch.zeros(layer.layer.entries).index_copy(0, flat, layer.values).view(shape)
+    flat, shape = layer.flat_edges(), layer.spec.shape
+    dense_scores = torch.zeros(layer.spec.entries).index_copy(0, flat, score.detach()).view(shape).requires_grad_()
+    weights = torch.zeros(layer.spec.entries).index_copy(0, flat, layer.values).view(shape)
     return dense_scores, weights
 
 
@@ -78,7 +78,7 @@ def test_output_and_score_gradient_equal_published_edge_popup(case, p, k, weight
     published.backward(cotangent)
     assert score.grad.dtype is torch.float32 and score.grad.abs().sum() > 0
     assert torch.equal(score.grad, dense_scores.grad.flatten()[layer.flat_edges()])
-    off = torch.ones(layer.layer.entries, dtype=torch.bool).index_fill(0, layer.flat_edges(), False)
+    off = torch.ones(layer.spec.entries, dtype=torch.bool).index_fill(0, layer.flat_edges(), False)
     assert dense_scores.grad.flatten()[off].abs().sum() == 0, "the published gradient too is nothing off the edges"
 
 
@@ -107,7 +107,7 @@ def test_whole_networks_train_alike(name, widths, p):
     references = [DenseEdgePopup(nn_module(dense, layer), layer, score)
                   for layer, score in zip(search.layers, scores(net), strict=True)]
     for layer, reference in zip(search.layers, references, strict=True):
-        replace(dense, layer.layer.name, reference)
+        replace(dense, layer.spec.name, reference)
     generator = torch.Generator().manual_seed(0)
     optimisers = [torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
                   for parameters in (scores(net), [reference.scores for reference in references])]
@@ -125,10 +125,10 @@ def test_whole_networks_train_alike(name, widths, p):
 
 def nn_module(net, layer):
     """The plain module of an attached layer in a copy of the network: its weight comes from outside."""
-    module = copy.deepcopy(net.get_submodule(layer.layer.name.rpartition(".")[0]))
+    module = copy.deepcopy(net.get_submodule(layer.spec.name.rpartition(".")[0]))
     module.__class__ = module.__class__.__mro__[1]
     del module.parametrizations
-    module.weight = nn.Parameter(torch.zeros(layer.layer.shape), requires_grad=False)
+    module.weight = nn.Parameter(torch.zeros(layer.spec.shape), requires_grad=False)
     return module
 
 

@@ -33,9 +33,9 @@ def one_layer(method, inputs=8, outputs=6, er_p=1.0, k=0.5, **options):
 
 def pass_through(net, layer):
     """W_eff of a training pass, flat at the edges, and dL/dW_eff for the loss sum(W_eff * C) with a random C."""
-    cotangent = torch.randn(layer.layer.shape, generator=torch.Generator().manual_seed(1))
+    cotangent = torch.randn(layer.spec.shape, generator=torch.Generator().manual_seed(1))
     net.train()
-    output = net(torch.eye(layer.layer.shape[1]))  # [in, out]: W_eff transposed
+    output = net(torch.eye(layer.spec.shape[1]))  # [in, out]: W_eff transposed
     (output.T * cotangent).sum().backward()
     places = layer.flat_edges()
     return output.detach().T.flatten()[places], cotangent.flatten()[places]
@@ -105,7 +105,7 @@ def test_frozen_keeps_locked_edges_under_any_scores_and_a_global_scope():
     assert sum(int(mask.sum()) for mask in search.select()) == sum(layer.kept for layer in search.layers)
 
 
-def test_biprop_has_one_scale_a_layer_the_mean_size_of_the_kept_weights():
+def test_biprop_has_one_scale_a_layer_the_mean_size_of_the_cached_weights():
     net, layer, score = one_layer("biprop", er_p=0.8, k=0.4, weights="kaiming_normal")
     weight, gradient = pass_through(net, layer)
     values, kept = layer.values.numpy(), np.argsort(-score.detach().abs().numpy(), kind="stable")[:layer.kept]
@@ -151,7 +151,7 @@ def test_iterand_redraws_only_unselected_edges_at_its_steps_and_by_the_stream():
         if step % 2 == 0 and step / 10 < 0.9:
             turn = step // 2
             words = Stream(0, f"redraw {turn} chosen", "0.weight").words32(layer.count)
-            source = draw_layer(search_of(net).recipe, layer.layer, layer.p_l)
+            source = draw_layer(search_of(net).recipe, layer.spec, layer.p_l)
             signs = Stream(0, f"redraw {turn}", "0.weight")
             from scipy.special import ndtri  # the weights' own recipe, worked out again
             normal = ndtri((signs.words32(48)[source.edges].astype(np.float64) + 0.5) * 2.0**-32).astype(np.float32)

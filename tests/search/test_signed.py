@@ -21,8 +21,8 @@ def one_layer(k=0.5, er_p=1.0, **settings):
 
 def pass_through(net, layer):
     """W_eff of a training pass, flat at the edges, and dL/dW_eff for the loss sum(W_eff * C) with a random C."""
-    cotangent = torch.randn(layer.layer.shape, generator=torch.Generator().manual_seed(1))
-    output = net.train()(torch.eye(layer.layer.shape[1]))
+    cotangent = torch.randn(layer.spec.shape, generator=torch.Generator().manual_seed(1))
+    output = net.train()(torch.eye(layer.spec.shape[1]))
     (output.T * cotangent).sum().backward()
     places = layer.flat_edges()
     return output.detach().T.flatten()[places].numpy(), cotangent.flatten()[places]
@@ -73,7 +73,7 @@ def test_biases_are_searched_with_signs(scope, tmp_path):
     net(points).square().sum().backward()
     torch.optim.SGD(scores(net), 1.0).step()
     ticket = load(extract(net).save(tmp_path / "t"))
-    assert [layer.layer.name for layer in ticket.layers] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [layer.spec.name for layer in ticket.layers] == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert {1, 2} <= set(np.concatenate([ticket.layers[1].codes, ticket.layers[3].codes]).tolist())
     plain = ticket.apply(nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 6)))
     assert torch.equal(plain(points), net.eval()(points)) and verify(ticket).holds
@@ -101,10 +101,10 @@ def test_a_sign_that_turns_is_written_into_the_weight_that_is_kept():
     """Without another edge being selected: only the code differs."""
     net, layer, score = one_layer()
     pass_through(net, layer)
-    before, kept = layer.kept_weight.weight.clone(), layer.kept_weight.weight
+    before, kept = layer.cached_weight.weight.clone(), layer.cached_weight.weight
     edge = int(score.detach().abs().argmax())
     score.data[edge] *= -1
     pass_through(net, layer)
-    assert layer.kept_weight.weight is kept, "written to, not made anew"
+    assert layer.cached_weight.weight is kept, "written to, not made anew"
     changed = (kept != before).flatten().nonzero().flatten().tolist()
     assert changed == [edge] and torch.equal(kept, LayerState.dense(layer, search_of(net).codes()[0]))

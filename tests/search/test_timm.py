@@ -70,7 +70,7 @@ def test_small_models_are_looked_at_entry_by_entry(name):
         pytest.skip(f"timm {timm.__version__} has no {name}")
     net = attach(timm.create_model(name, num_classes=10), er_p=0.2, k=0.5).eval()
     layers, x = search_of(net).layers, torch.randn(2, 3, 160, 160)
-    expected = {layer.layer.name: layer.dense(mask) for layer, mask in zip(layers, search_of(net).select(), strict=True)}
+    expected = {layer.spec.name: layer.dense(mask) for layer, mask in zip(layers, search_of(net).select(), strict=True)}
     for subject in (net, merge(net)):
         with torch.no_grad():
             found = watched(subject, expected, lambda subject=subject: subject(x), x)

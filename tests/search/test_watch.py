@@ -80,7 +80,7 @@ def test_every_kind_of_layer_is_seen_as_it_is_plain_attached_and_from_its_ticket
     assert not found.faults and not found.unreached and list(found.reached) == names
     attach(net, er_p=0.5, k=0.5)
     pairs = zip(search_of(net).layers, search_of(net).select(), strict=True)
-    expected = {layer.layer.name: layer.dense(mask) for layer, mask in pairs}
+    expected = {layer.spec.name: layer.dense(mask) for layer, mask in pairs}
     for subject in (net, merge(net), extract(net).apply(fresh)):
         found = look(subject, expected, x, **options)
         assert not found.faults and not found.unreached
@@ -100,7 +100,7 @@ def test_the_fused_kernel_is_looked_at_itself():
 def test_a_bias_that_is_a_layer_is_seen_too():
     net, x = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(216, 4)), inputs((2, 3, 8, 8))
     attach(net, er_p=0.5, bias="search")
-    names = [layer.layer.name for layer in search_of(net).layers]
+    names = [layer.spec.name for layer in search_of(net).layers]
     found = look(net, dict.fromkeys(names), x)
     assert not found.faults and not found.unreached and "2.bias" in found.reached
     plain = Custom(lambda self, x: x @ self.a.weight.T + self.a.bias)

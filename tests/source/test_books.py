@@ -40,7 +40,7 @@ def reading(book, weights, codes):
             found[place] = np.sign(values[place]) * np.float32(kept.sum() / len(kept))
         elif book.name == "draws" and code > 1:
             source = weights.source
-            fresh = draw_values(weights.recipe, source.layer, source.p_l, source.edges, f"redraw {code - 1}")
+            fresh = draw_values(weights.recipe, source.spec, source.p_l, source.edges, f"redraw {code - 1}")
             found[place] = fresh[place]
         elif book.name in ("plain", "draws"):
             found[place] = values[place]
@@ -68,7 +68,7 @@ def test_values_are_the_readings_and_some_are_the_same_bit_for_bit(book, seed, o
 def test_a_layer_without_edges_and_one_that_keeps_none(book):
     weights = drawn()
     none = codes_of(book, 0, np.random.default_rng(0))
-    empty = Drawn(weights.recipe, draw_layer(weights.recipe, weights.source.layer, 0.6, edges=np.zeros(0, np.int64)))
+    empty = Drawn(weights.recipe, draw_layer(weights.recipe, weights.source.spec, 0.6, edges=np.zeros(0, np.int64)))
     assert book.values(empty, torch.from_numpy(none)).shape == (0,) and book.holds(torch.from_numpy(none))
     assert len(book.some(empty, none, np.zeros(0, np.int64))) == 0
     dropped = np.zeros(len(weights.source.values), none.dtype)

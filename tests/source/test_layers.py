@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, freeze, is_gain, is_norm, owner
+from popup.source.layers import Layer, find_layers, freeze, is_gain, is_norm, locate
 
 
 class Tied(nn.Module):
@@ -125,8 +125,8 @@ def test_counts_of_a_layer():
 
 def test_owner_is_the_module_and_the_attribute():
     net = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
-    assert owner(net, "0.0.weight") == (net[0][0], "weight")
-    assert owner(net[0][0], "bias") == (net[0][0], "bias")
+    assert locate(net, "0.0.weight") == (net[0][0], "weight")
+    assert locate(net[0][0], "bias") == (net[0][0], "bias")
 
 
 def test_a_norm_is_known_by_its_name():

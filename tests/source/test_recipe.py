@@ -49,8 +49,8 @@ def test_the_record_gives_the_recipe_back():
 def test_kept_is_the_law_in_decimal_arithmetic(k, edges):
     source = LayerSource(Layer("a", (1, 1)), 1.0, np.zeros(edges), np.zeros(0))
     law = max(1, int(Decimal(repr(k)) * edges + Decimal("0.5")))
-    assert source.kept(k) == (law if edges else 0)
-    assert source.kept(k) <= edges
+    assert source.kept_at(k) == (law if edges else 0)
+    assert source.kept_at(k) <= edges
 
 
 def test_a_source_without_any_edge_is_refused():
@@ -61,7 +61,7 @@ def test_a_source_without_any_edge_is_refused():
 def test_one_layer_without_an_edge_is_not_refused():
     source = draw(Recipe(), [Layer("a", (3, 4)), Layer("b", (4, 3))], [1e-9, 1.0])
     assert [len(layer.edges) for layer in source] == [0, 12]
-    assert [layer.kept(0.5) for layer in source] == [0, 6]
+    assert [layer.kept_at(0.5) for layer in source] == [0, 6]
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)

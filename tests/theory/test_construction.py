@@ -87,8 +87,8 @@ def test_it_is_an_ordinary_ticket_of_a_source_that_its_recipe_draws(built, tmp_p
     state = again.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
     for layer in again.layers:
-        drawn = draw_layer(again.recipe, layer.layer, layer.p_l)
-        weight = state[layer.layer.name].numpy().reshape(-1)
+        drawn = draw_layer(again.recipe, layer.spec, layer.p_l)
+        weight = state[layer.spec.name].numpy().reshape(-1)
         assert set(np.flatnonzero(weight)) <= set(drawn.edges) and (np.abs(weight) <= 1).all()
         assert np.array_equal(weight[drawn.edges][layer.selected], drawn.values[layer.selected])
 
@@ -117,9 +117,9 @@ def test_the_errors_that_are_reported_are_those_of_the_sums(built):
 
 def full(source, kept):
     """The kept edges as bool of the layer's shape."""
-    mask = np.zeros(source.layer.entries, dtype=bool)
+    mask = np.zeros(source.spec.entries, dtype=bool)
     mask[source.edges[kept]] = True
-    return mask.reshape(source.layer.shape)
+    return mask.reshape(source.spec.shape)
 
 
 def test_the_guaranteed_bound_is_one(built):
@@ -219,7 +219,7 @@ def test_counts_are_made_exact_with_spare_edges_or_refused(built):
     more = one.copy()
     more[5] = True
     recipe = Recipe(er_p=0.7, scale="unit")
-    assert 2 * source.kept(least_fraction([source, source], 11)) == 12
+    assert 2 * source.kept_at(least_fraction([source, source], 11)) == 12
     ticket = assemble(recipe, [source, source], [one, more], [spare, spare], {})
     selected = ticket.layers[0].selected
     assert sum(layer.kept for layer in ticket.layers) == 12 and selected[9] and not selected[10]

@@ -80,16 +80,16 @@ def test_the_ticket_is_within_epsilon_of_its_target_and_keeps_the_laws(name, p, 
     assert verify(again).holds
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in plain.state_dict().items())
     for source, kept in zip(found.sources, found.selected, strict=True):
-        weight = plain.state_dict()[source.layer.name].numpy().reshape(-1)
+        weight = plain.state_dict()[source.spec.name].numpy().reshape(-1)
         assert set(np.flatnonzero(weight)) <= set(source.edges) and kept.shape == source.edges.shape
 
 
 def kept_matrices(found):
     """The edges kept in each layer, [out, in, taps]."""
     for source, kept in zip(found.sources, found.selected, strict=True):
-        mask = np.zeros(source.layer.entries, dtype=bool)
+        mask = np.zeros(source.spec.entries, dtype=bool)
         mask[source.edges[kept]] = True
-        yield mask.reshape(*source.layer.shape[:2], -1)
+        yield mask.reshape(*source.spec.shape[:2], -1)
 
 
 def constant_channels(maps):
@@ -109,7 +109,7 @@ def test_a_bias_uses_the_tap_that_is_never_in_the_padding():
 def test_with_biases_from_a_corner_the_border_would_be_wrong():
     net, target, found, _, plain = build("every pixel")
     corner = replace(target, layers=tuple(replace(layer, inside=0) for layer in target.layers))
-    wrong = construct(corner, make_plan(corner, 0.7, EPSILON), source_recipe(), [source.layer for source in found.sources],
+    wrong = construct(corner, make_plan(corner, 0.7, EPSILON), source_recipe(), [source.spec for source in found.sources],
                       [0.7] * 3)
     off = assemble(source_recipe(), wrong.sources, wrong.selected, wrong.spare, {}).apply(plain)(inputs()) - net(inputs())
     off = off.abs().view(-1, 2, 3, 3).amax((0, 1))  # [height, width]

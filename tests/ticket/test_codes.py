@@ -66,7 +66,7 @@ def test_a_sign_costs_one_bit_a_kept_edge(tmp_path):
     ticket = extract(searched())
     tensors = safetensors.torch.load(ticket.save(tmp_path / "t").read_bytes())
     for layer in ticket.layers:
-        stored = tensors[f"codes/{layer.layer.name}"].numpy()
+        stored = tensors[f"codes/{layer.spec.name}"].numpy()
         assert len(stored) == (layer.kept + 7) // 8
         bits = [stored[place // 8] >> place % 8 & 1 for place in range(layer.kept)]
         assert bits == (layer.codes[layer.codes != 0] - 1).tolist() and 0 < sum(bits) < layer.kept

@@ -71,7 +71,7 @@ def test_the_masks_can_be_read_as_the_head_of_the_module_says(net, content):
         bits = [packed[place // 8] >> place % 8 & 1 for place in range(record["edges"])]
         assert bits == mask.int().tolist() and sum(bits) == record["kept"]
         assert len(packed) == (record["edges"] + 7) // 8 and int.from_bytes(packed, "little") >> record["edges"] == 0
-        assert record["shape"] == list(layer.layer.shape) and record["p_l"] == layer.p_l
+        assert record["shape"] == list(layer.spec.shape) and record["p_l"] == layer.p_l
 
 
 def test_reading_and_writing_again_changes_nothing(content, path):

@@ -91,7 +91,7 @@ def test_given_weights_are_the_networks_own(tmp_path):
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     attach(net, er_p=0.4, k=0.5, weights="given", gain=9.0)
     for layer in search_of(net).layers:
-        assert torch.equal(layer.values, before[layer.layer.name].flatten()[layer.flat_edges()])
+        assert torch.equal(layer.values, before[layer.spec.name].flatten()[layer.flat_edges()])
 
 
 def pruned():
@@ -165,11 +165,11 @@ def test_a_script_without_popup_reads_a_mask_and_its_codes(k, compress, method, 
     net = attach(models.resnet18(IMAGE, 3, (4, 4, 6, 6)), er_p=0.4, k=k, seed=7, method=method)
     path, weights = extract(net).save(tmp_path / "t", compress=compress), merge(net).state_dict()
     for layer, own in [*zip(search_of(net).layers, search_of(net).codes(), strict=True)][::5]:
-        done = subprocess.run([sys.executable, str(script), str(path), layer.layer.name], cwd=tmp_path, capture_output=True,
+        done = subprocess.run([sys.executable, str(script), str(path), layer.spec.name], cwd=tmp_path, capture_output=True,
                               text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         found = json.loads(done.stdout)
-        kept = weights[layer.layer.name].flatten().nonzero().flatten().tolist()
-        assert found == {"shape": list(layer.layer.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20],
+        kept = weights[layer.spec.name].flatten().nonzero().flatten().tolist()
+        assert found == {"shape": list(layer.spec.shape), "edges": layer.count, "kept": len(kept), "first": kept[:20],
                          "codes": own[own != 0].int().tolist()[:20]}
 
 

@@ -60,7 +60,7 @@ def test_everything_but_the_edges_is_drawn_from_the_seed_and_scaled_for_the_real
     other = attach(plain(), density={name: float(mask.mean()) for name, mask in own_masks().items()}, seed=3,
                    weights="kaiming_normal", mask="exact")
     for layer, drawn in zip(search_of(net).layers, search_of(other).layers, strict=True):
-        dense = draw_layer(replace(search_of(other).recipe, density="uniform"), layer.layer, 1.0).values
+        dense = draw_layer(replace(search_of(other).recipe, density="uniform"), layer.spec, 1.0).values
         expected = dense[layer.flat_edges()] / np.float32(layer.p_l**0.5)
         assert layer.p_l == drawn.p_l and layer.count == drawn.count
         assert layer.values.numpy() == pytest.approx(expected, rel=1e-5)
@@ -125,7 +125,7 @@ def test_a_moved_edge_is_reported_by_the_proof():
     net, before = searched()
     layer = search_of(net).layers[1]
     layer.gaps.copy_(layer.gaps.flip(0))
-    layer.kept_weight.weight = None
+    layer.cached_weight.weight = None
     assert prove(net, before, INPUTS).changed == ("3.weight/edges",)
 
 

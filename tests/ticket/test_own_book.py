@@ -33,7 +33,7 @@ class Coats(Method):
         return magnitude_keys(scores)
 
     def codes(self, layer, scores, selected):
-        bound = self.settings.score_scale / layer.layer.fan_in**0.5
+        bound = self.settings.score_scale / layer.spec.fan_in**0.5
         coats = 1 + (scores.detach().abs() > 0.75 * bound).int() + (scores.detach().abs() > 0.9 * bound)
         return coats.to(torch.uint8) * selected
 
@@ -80,7 +80,7 @@ def test_its_ticket_is_saved_loaded_applied_and_verified(form, tmp_path):
         assert torch.equal(plain.eval()(images), net.eval()(images))
         assert torch.equal(plain(images), merge(net).eval()(images))
     for layer, codes in zip(search_of(net).layers, search_of(net).codes(), strict=True):
-        weight = plain.get_parameter(layer.layer.name).flatten()[layer.flat_edges()]
+        weight = plain.get_parameter(layer.spec.name).flatten()[layer.flat_edges()]
         assert torch.equal(weight, layer.values * codes)
     assert load(tmp_path / "t").save(tmp_path / "u", **form).read_bytes() == (tmp_path / "t").read_bytes()
 

@@ -66,9 +66,9 @@ def test_a_changed_weight_is_reported_as_changed_and_as_not_the_sources(searched
     net, before = searched
     layer, mask = search_of(net).layers[3], search_of(net).select()[3]
     layer.values[mask.nonzero()[0]] *= -1
-    layer.kept_weight.weight = None  # kept from the last step, with the value from before
+    layer.cached_weight.weight = None  # kept from the last step, with the value from before
     proof = prove(net, before, INPUTS)
-    assert proof.changed == (f"{layer.layer.name}/weights",) and proof.outside == (layer.layer.name,)
+    assert proof.changed == (f"{layer.spec.name}/weights",) and proof.outside == (layer.spec.name,)
     assert not proof.holds
 
 
@@ -77,34 +77,34 @@ def test_a_changed_weight_that_is_not_kept_is_reported_too(searched):
     layer, mask = search_of(net).layers[3], search_of(net).select()[3]
     layer.values[(~mask).nonzero()[0]] *= 2
     proof = prove(net, before, INPUTS)
-    assert proof.changed == (f"{layer.layer.name}/weights",) and not proof.outside and not proof.holds
+    assert proof.changed == (f"{layer.spec.name}/weights",) and not proof.outside and not proof.holds
 
 
 def test_moved_edges_are_reported(searched):
     net, before = searched
     layer = search_of(net).layers[2]
     layer.gaps.copy_(layer.gaps.flip(0))  # as many edges inside the layer, elsewhere
-    layer.kept_weight.weight = None  # kept from the last step, with the edges from before
+    layer.cached_weight.weight = None  # kept from the last step, with the edges from before
     proof = prove(net, before, INPUTS)
-    assert proof.changed == (f"{layer.layer.name}/edges",) and proof.outside == (layer.layer.name,) and not proof.holds
+    assert proof.changed == (f"{layer.spec.name}/edges",) and proof.outside == (layer.spec.name,) and not proof.holds
 
 
 def test_a_weight_off_the_edges_is_reported(searched, monkeypatch):
     net, before = searched
     layer = search_of(net).layers[5]
     edges = set(layer.flat_edges().tolist())
-    place = next(place for place in range(layer.layer.entries) if place not in edges)
+    place = next(place for place in range(layer.spec.entries) if place not in edges)
     forward = type(layer).forward
 
     def leaking(self, scores):
         weight = forward(self, scores).clone()
-        if self.layer == layer.layer:
+        if self.spec == layer.spec:
             weight.view(-1)[place] = layer.values[0]
         return weight
 
     monkeypatch.setattr(type(layer), "forward", leaking)
     proof = prove(net, before, INPUTS)
-    assert proof.outside == (layer.layer.name,) and proof.miscounted and not proof.changed and not proof.holds
+    assert proof.outside == (layer.spec.name,) and proof.miscounted and not proof.changed and not proof.holds
 
 
 def select_wrongly(monkeypatch, spoil):
@@ -129,7 +129,7 @@ def test_a_wrong_count_is_reported(searched, monkeypatch, more):
     select_wrongly(monkeypatch, one_off)
     proof = prove(net, before, INPUTS)
     under_global = search_of(net).settings.scope == "global"
-    name = "the whole network" if under_global else search_of(net).layers[0].layer.name
+    name = "the whole network" if under_global else search_of(net).layers[0].spec.name
     assert proof.miscounted == (name,) and not proof.changed and not proof.outside and not proof.holds
 
 
@@ -143,7 +143,7 @@ def test_a_layer_that_lost_all_its_edges_is_reported(searched, monkeypatch):
         masks[8][free], masks[0][:] = True, False
 
     select_wrongly(monkeypatch, collapse)
-    assert search_of(net).layers[0].layer.name in prove(net, before, INPUTS).miscounted
+    assert search_of(net).layers[0].spec.name in prove(net, before, INPUTS).miscounted
 
 
 def test_a_merged_network_that_predicts_otherwise_is_reported(searched, monkeypatch):
@@ -181,5 +181,5 @@ def test_the_frozen_are_all_but_the_scores(searched):
     net, before = searched
     learned = {id(score) for score in scores(net)}
     others = {name for name, parameter in net.named_parameters() if id(parameter) not in learned}
-    sources = {f"{layer.layer.name}/{what}" for layer in search_of(net).layers for what in ("edges", "weights")}
+    sources = {f"{layer.spec.name}/{what}" for layer in search_of(net).layers for what in ("edges", "weights")}
     assert before.keys() == others | sources

@@ -53,7 +53,7 @@ def test_the_floor_of_a_global_scope_is_verified():
     net = attach(network(), er_p=0.5, k=0.3, seed=1, search=SearchSettings(scope="global", floor=0.5))
     ticket = extract(net)
     assert verify(ticket).holds
-    kept = {layer.layer.name: layer.kept for layer in ticket.layers}
+    kept = {layer.spec.name: layer.kept for layer in ticket.layers}
     raised = replace(ticket, settings=replace(ticket.settings, floor=1.0))
-    wanted = {layer.layer.name: round(0.3 * len(layer.selected)) for layer in ticket.layers}
+    wanted = {layer.spec.name: round(0.3 * len(layer.selected)) for layer in ticket.layers}
     assert set(verify(raised).miscounted) == {name for name in kept if kept[name] < wanted[name]} != set()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from popup.source.layers import find_layers, owner
+from popup.source.layers import find_layers, locate
 
 
 class SortedSubset(torch.autograd.Function):
@@ -51,7 +51,7 @@ def attach_published(net: nn.Module, k: float) -> list[nn.Parameter]:
     net.requires_grad_(False)
     scores = []
     for layer in find_layers(net):
-        module, attribute = owner(net, layer.name)
+        module, attribute = locate(net, layer.name)
         weight = getattr(module, attribute)
         frozen = torch.sign(weight) * sqrt(2 / layer.fan_in / k)
         score = nn.Parameter(torch.empty_like(weight).uniform_(-1, 1) / sqrt(layer.fan_in))

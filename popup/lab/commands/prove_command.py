@@ -181,7 +181,7 @@ def _fit_table(built: Built) -> str:
 def _comparison(trained: Trained, built: Built, found: Found | None, options: ProveOptions) -> str:
     """The target, the built ticket and the one that edge-popup found in the same source, side by side."""
     layers = built.ticket.layers
-    entries, edges = sum(layer.layer.entries for layer in layers), sum(len(layer.codes) for layer in layers)
+    entries, edges = sum(layer.spec.entries for layer in layers), sum(len(layer.codes) for layer in layers)
     kept, parameters = sum(layer.kept for layer in layers), f"{trained.target.parameters:,}"
     rows = [["target, trained", f"{trained.accuracy:.2f}", parameters, "", parameters, "1.0000", f"{trained.seconds:.0f}"],
             ["ticket, built", f"{built.accuracy:.2f}", f"{entries:,}", f"{edges:,}", f"{kept:,}", f"{kept / entries:.4f}",

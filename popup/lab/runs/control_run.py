@@ -35,7 +35,7 @@ class ControlRun:
         net, data, config = self.plain.net, self.plain.data, self.plain.config
         precision = Precision.of(net, config.training.precision)
         history, layers = run_control(net, data, config, self.start, tell, checkpoints, self.laboratory.ranks)
-        rows = [density_row(before.layer, before.p_l, len(before.edges), len(after.edges))
+        rows = [density_row(before.spec, before.p_l, len(before.edges), len(after.edges))
                 for before, after in zip((drawn.source for drawn in self.start.sources), layers, strict=True)]
         return Found(history, rows, precision.name)
 

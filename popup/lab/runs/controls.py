@@ -27,7 +27,7 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.search.settings import SearchSettings
 from popup.source.books import PLAIN, Book, Drawn
-from popup.source.layers import freeze, owner
+from popup.source.layers import freeze, locate
 from popup.source.masks import COMPUTED
 from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream
@@ -47,7 +47,7 @@ class Subnetwork:
     def keep(self, choose: Callable[[Stream, np.ndarray], np.ndarray], purpose: str = "") -> list[LayerSource]:
         """Each layer's source cut down to the edges that have a code by `choose(the stream of that purpose, the ticket's codes)`,
         with the weights which the codes mean."""
-        return [_cut(drawn, self.book, choose(Stream(drawn.recipe.seed, purpose, drawn.source.layer.name), codes))
+        return [_cut(drawn, self.book, choose(Stream(drawn.recipe.seed, purpose, drawn.source.spec.name), codes))
                 for drawn, codes in zip(self.sources, self.codes, strict=True)]
 
 
@@ -100,7 +100,7 @@ def redrawn_weights(start: Subnetwork) -> list[LayerSource]:
     """The learned codes on weights of another draw."""
     def redrawn(drawn: Drawn) -> Drawn:
         source = drawn.source
-        values = draw_values(drawn.recipe, source.layer, source.p_l, source.edges, "redrawn weights")
+        values = draw_values(drawn.recipe, source.spec, source.p_l, source.edges, "redrawn weights")
         return Drawn(drawn.recipe, replace(source, values=values), stored=True)
 
     return replace(start, sources=[redrawn(drawn) for drawn in start.sources]).keep(lambda stream, codes: codes)
@@ -161,12 +161,12 @@ def _set_weights(net: nn.Module, layers: Sequence[LayerSource]) -> list[torch.Te
     """Write each layer's values at its edges and 0 elsewhere; returns the masks as float of the weights' shapes."""
     masks = []
     for source in layers:
-        module, attribute = owner(net, source.layer.name)
-        dense, mask = (np.zeros(source.layer.entries, dtype=np.float32) for _ in range(2))
+        module, attribute = locate(net, source.spec.name)
+        dense, mask = (np.zeros(source.spec.entries, dtype=np.float32) for _ in range(2))
         dense[source.edges], mask[source.edges] = source.values, 1
         weight = getattr(module, attribute)
-        weight.data.copy_(torch.from_numpy(dense).view(source.layer.shape))
-        masks.append(torch.from_numpy(mask).view(source.layer.shape).to(weight))
+        weight.data.copy_(torch.from_numpy(dense).view(source.spec.shape))
+        masks.append(torch.from_numpy(mask).view(source.spec.shape).to(weight))
     return masks
 
 
@@ -177,15 +177,15 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
     Weights start Kaiming normal, scaled for the density the layer really has.
     """
     recipe = replace(config.source, k=1.0, weights="kaiming_normal", scale="final", gain=TRAINED_GAIN)
-    fresh = [replace(source, values=draw_values(recipe, source.layer, max(1, len(source.edges)) / source.layer.entries,
+    fresh = [replace(source, values=draw_values(recipe, source.spec, max(1, len(source.edges)) / source.spec.entries,
                                                 source.edges, "trained weights")) for source in layers]
     masks = _set_weights(net, fresh)
     net.requires_grad_(True)
     for source, mask in zip(layers, masks, strict=True):
-        module, attribute = owner(net, source.layer.name)
+        module, attribute = locate(net, source.spec.name)
         getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
     parameters, lr = list(net.parameters()), config.training.weight_lr
-    frozen = {source.layer.name: hash_array(source.edges) for source in layers}
+    frozen = {source.spec.name: hash_array(source.edges) for source in layers}
     state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, precision,
                           frozen=frozen, ranks=batches.ranks)
     return optimise(state, batches, test, config.training, lr, lambda trained: trained, on_epoch, checkpoints)

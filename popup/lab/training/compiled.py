@@ -17,7 +17,7 @@ from torch.func import functional_call
 from popup.errors import UsageError
 from popup.search.attach import merge
 from popup.search.network import is_attached, search_of
-from popup.source.layers import owner
+from popup.source.layers import locate
 
 
 def compiled(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -44,7 +44,7 @@ def compiled(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _plain(net: nn.Module) -> Callable[..., torch.Tensor]:
     """The network as a function of its layers' weights, in their order, and its input; its buffers are those of `net`."""
-    plain, names = merge(net), [layer.layer.name for layer in search_of(net).layers]
+    plain, names = merge(net), [layer.spec.name for layer in search_of(net).layers]
     for path, module in plain.named_modules():
         for name in module._buffers:
             module._buffers[name] = net.get_submodule(path)._buffers[name]
@@ -59,7 +59,7 @@ def _plain(net: nn.Module) -> Callable[..., torch.Tensor]:
 def _weights(net: nn.Module) -> Callable[[], list[torch.Tensor]]:
     """What gives the effective weights of a training pass: one selection for all of them."""
     search = search_of(net)
-    owners = [owner(net, layer.layer.name) for layer in search.layers]
+    owners = [locate(net, layer.spec.name) for layer in search.layers]
 
     def weights() -> list[torch.Tensor]:
         search.begin(net, ())

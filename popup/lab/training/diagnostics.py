@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.source.layers import freeze, owner
+from popup.source.layers import freeze, locate
 from popup.ticket.ticket import Ticket
 
 # With these an output is no longer a sum over paths with positive weights: means are taken off, or products formed, or (the last
@@ -28,12 +28,12 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
     """
     masks = {"er": [], "ticket": []}
     for layer in ticket.layers:
-        edges = torch.zeros(layer.layer.entries, dtype=torch.float64)
+        edges = torch.zeros(layer.spec.entries, dtype=torch.float64)
         places = torch.from_numpy(layer.drawn(ticket.recipe, ticket.book).source.edges)
-        masks["er"].append(edges.scatter(0, places, 1.0).view(layer.layer.shape))
-        masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.layer.shape))
+        masks["er"].append(edges.scatter(0, places, 1.0).view(layer.spec.shape))
+        masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
     additive = not any(isinstance(module, SIGNED) for module in net.modules())
-    names, net = [layer.layer.name for layer in ticket.layers], net.cpu().double().eval()
+    names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
     return {side: {"dead": [int((_rows(mask).sum(1) == 0).sum()) for mask in mask_list],
                    "effective": effective_edges(net, names, mask_list, image) if additive else None}
             for side, mask_list in masks.items()}
@@ -57,7 +57,7 @@ def effective_edges(net: nn.Module, names: Sequence[str], masks: Sequence[torch.
     _straighten(net)
     weights = []
     for name, mask in zip(names, masks, strict=True):
-        module, attribute = owner(net, name)
+        module, attribute = locate(net, name)
         weight = getattr(module, attribute)
         weight.data.copy_(mask / max(1.0, float(_rows(mask).sum(1).mean())))  # sums stay near 1 at any depth
         weights.append(weight.requires_grad_(True))

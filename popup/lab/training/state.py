@@ -83,7 +83,7 @@ class TrainingState:
         found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items()
                   if isinstance(tensor, torch.Tensor) and name not in learned and not is_search_state(name)}
         found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
-        found |= {f"memory/{name}": tensor for name, tensor in (self.search.memory() if self.search else {}).items()}
+        found |= {f"memory/{name}": tensor for name, tensor in (self.search.memories() if self.search else {}).items()}
         found |= {f"random/{name}": tensor for name, tensor in generator_states(self.device).items()}
         return found | {"losses": self.losses}
 

@@ -26,7 +26,7 @@ class Frozen(Method):
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         locked = np.zeros(layer.count, dtype=bool)
-        words = Stream(seed, "locked", layer.layer.name).words32(layer.count)
+        words = Stream(seed, "locked", layer.spec.name).words32(layer.count)
         locked[np.argsort(words, kind="stable")[:share(self.settings.locked, layer.kept)]] = True
         return {"locked": torch.from_numpy(locked)}
 

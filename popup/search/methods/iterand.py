@@ -42,7 +42,7 @@ class Iterand(Method):
         turn, rest = divmod(state.steps, self.settings.redraw_every)
         if rest == 0 and state.progress < self.LAST:
             bound = np.uint64(share(self.settings.redraw_rate, 1 << 32))
-            streams = [Stream(state.recipe.seed, f"redraw {turn} chosen", layer.layer.name) for layer in state.layers]
+            streams = [Stream(state.recipe.seed, f"redraw {turn} chosen", layer.spec.name) for layer in state.layers]
             wanted = [torch.from_numpy(stream.words32(layer.count) < bound)
                       for stream, layer in zip(streams, state.layers, strict=True)]
             state.redraw(wanted, turn, [self.training_keys(*pair) for pair in state.pairs()])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from popup import SearchSettings, attach, merge, scores
+from popup.search.cached_weight import CachedWeight, differing
 from popup.search.gate import Gate
-from popup.search.kept import KeptWeight, differing
 from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
 from popup.search.parametrization import EdgeWeight
@@ -110,7 +110,7 @@ def test_every_use_is_as_with_weights_made_anew(settings, use, network, monkeypa
     plain = EdgeWeight.weight
 
     def anew(layer, *arguments):
-        layer.kept_weight = KeptWeight()
+        layer.cached_weight = CachedWeight()
         return plain(layer, *arguments)
 
     monkeypatch.setattr(EdgeWeight, "weight", anew)
@@ -153,7 +153,7 @@ def test_in_a_plain_loop_the_weight_is_written_to_and_not_made_anew():
     seen = set()
     for turn in range(5):
         gradients(net, loss(net))
-        seen.add(search_of(net).layers[0].kept_weight.weight.data_ptr())
+        seen.add(search_of(net).layers[0].cached_weight.weight.data_ptr())
         step(net, turn / 5)
     assert len(seen) == 1
 
@@ -167,10 +167,10 @@ def test_weights_of_convolutions_lie_as_the_convolutions_want_them(er_p):
         step(net, turn / 5)
         loss(net)
         for layer, mask in zip(layers, search_of(net).select(), strict=True):
-            kept = layer.kept_weight.weight
+            kept = layer.cached_weight.weight
             assert torch.equal(kept, layer.dense(mask))
             assert kept.dim() == 2 or kept.is_contiguous(memory_format=torch.channels_last)
-        seen.add(layers[0].kept_weight.weight.data_ptr())
+        seen.add(layers[0].cached_weight.weight.data_ptr())
     assert len(seen) == 1, "it is written to, where it lies"
 
 
@@ -208,7 +208,7 @@ def test_a_gate_that_is_written_to_is_another_gate():
     for _ in range(3):
         loss(net).backward()
         gate, layer = search.layers[0].memory("gate"), search.layers[0]
-        assert torch.equal(layer.kept_weight.weight, layer.dense(gate))
+        assert torch.equal(layer.cached_weight.weight, layer.dense(gate))
         gate.logical_not_()
 
 
@@ -273,6 +273,6 @@ def test_a_graph_that_is_dropped_without_a_backward_pass_holds_nothing():
     weights = []
     for _ in range(3):
         net(net.inputs)
-        weights.append(search_of(net).layers[0].kept_weight.weight)
+        weights.append(search_of(net).layers[0].cached_weight.weight)
         step(net, 0.1)
     assert weights[0] is weights[1] is weights[2]

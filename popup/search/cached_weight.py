@@ -11,7 +11,7 @@ from popup.search.gate import Gate
 from popup.source.books import Book, EdgeWeights
 
 
-class KeptWeight:
+class CachedWeight:
     """A weight, what it shows [edges], and whether it may still be used. A copy or a pickle of it is empty.
 
     No attributes of the parametrization: to set one of an nn.Module takes longer than many a write to the weight.
@@ -102,7 +102,7 @@ class KeptWeight:
         return self.pinned or bool(self.users)
 
     def __reduce__(self) -> tuple:
-        return KeptWeight, ()
+        return CachedWeight, ()
 
 
 def _has_tensors(node: object | None) -> bool:
