@@ -35,9 +35,12 @@ def run() -> int:
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
-        return main(sys.argv[1:], MODELS)
+        code = main(sys.argv[1:], MODELS)
     except KeyboardInterrupt as stopped:  # one more while a command ends
         end(getattr(stopped, "number", signal.SIGINT))
+    for number in SIGNALS:  # what the command had to say is said, and its exit code is known
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

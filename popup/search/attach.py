@@ -144,9 +144,12 @@ def look_once(net: nn.Module, *inputs: object) -> None:
     """Forward pre-hook of an attached network: before it is trained for the first time, a plain copy of it is looked at with the
     inputs of that pass. A UsageError if a product gets something else than the weight of its layer."""
     search = getattr(net, ATTRIBUTE)
-    if search.looked or not (net.training and torch.is_grad_enabled()):
+    if not search.looked and not (net.training and torch.is_grad_enabled()):
         return
-    search.looked = True
+    looked, search.looked = search.looked, True
+    search.hooks[0].remove()  # this one
+    if looked:
+        return
     try:
         plain = merge(net)
     except Exception:  # of somebody else's __deepcopy__, whatever it may be

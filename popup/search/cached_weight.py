@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import weakref
+from operator import attrgetter
 
 import numpy as np
 import torch
 
 from popup.search.gate import Gate
 from popup.source.books import Book, EdgeWeights
+
+VERSION = attrgetter("_version")
+
+
+class Written(Exception):
+    """Somebody has written to a weight that is kept."""
 
 
 class CachedWeight:
@@ -31,15 +38,14 @@ class CachedWeight:
         self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
-        """Whether it is there, in `dtype` and of `values`, and nobody has written to these or to what it shows."""
-        weight = self.weight
-        return (weight is not None and weight.dtype == dtype and self.values is values
-                and self.versions == versions(weight, values, *self.tracked))
-
-    @property
-    def written(self) -> bool:
-        """Whether somebody else has written to it, as far as torch counts."""
-        return self.weight is not None and self.weight._version != self.versions[0]
+        """Whether it is there, in `dtype` and of `values`, and nobody has written to these or to what it shows. A Written if
+        somebody else has written to it itself, as far as torch counts."""
+        if self.weight is None:
+            return False
+        now = versions(self.weight, self.values, *self.tracked)
+        if now[0] != self.versions[0]:
+            raise Written
+        return now == self.versions and self.values is values and self.weight.dtype == dtype
 
     def renew(self, weight: torch.Tensor) -> None:
         """It is `weight` from now on: passes that use the old one have that for themselves."""
@@ -124,4 +130,7 @@ def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def versions(*tensors: torch.Tensor) -> tuple[int, ...]:
     """How often torch has written to each; those of inference mode do not count."""
-    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
+    try:
+        return tuple(map(VERSION, tensors))
+    except RuntimeError:
+        return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.cached_weight import CachedWeight
+from popup.search.cached_weight import CachedWeight, Written
 from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
@@ -152,10 +152,10 @@ class LayerState(nn.Module):
     def kept_fits(self, dtype: torch.dtype) -> bool:
         """Whether the weight that is kept is there, in `dtype` and of what there is now. A UsageError if the network or a hook
         has written to it, as far as torch counts it."""
-        cached = self.cached_weight
-        if cached.written:
+        try:
+            return self.cached_weight.fits(dtype, self.own)
+        except Written:
             self._refuse_written()
-        return cached.fits(dtype, self.own)
 
     def check_kept(self) -> None:
         """A UsageError if somebody has written to the weight that is kept, also if through `.data` or numpy, which torch does
@@ -167,7 +167,7 @@ class LayerState(nn.Module):
         if not bool(((cached.weight == right) | right.isnan()).all()):
             self._refuse_written()
 
-    def _refuse_written(self) -> None:
+    def _refuse_written(self) -> NoReturn:
         self.cached_weight.weight = None  # the next pass makes another
         raise UsageError(f"{self.spec.name} was written to, in a training pass or by what has kept it from one (a forward that "
                          "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change")

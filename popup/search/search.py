@@ -159,9 +159,10 @@ class Search(SearchState):
     def advance(self, progress: float) -> None:
         """A step of the optimiser is done; `progress` of the whole search is behind us."""
         self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
-        drawn = [layer.drawn for layer in self.layers]
+        drawn = [] if self.method.book.keeps_weights else [layer.drawn for layer in self.layers]
         self.method.after_step(self)
-        self._check_redraws(drawn)
+        if drawn:
+            self._check_redraws(drawn)
 
     def _check_redraws(self, before: list[torch.Tensor]) -> None:
         """A UsageError if an edge that is selected has another draw than `before`: of the layers that hold other draws now."""

@@ -10,6 +10,7 @@ import pytest
 from models import MODELS
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
+from popup.search.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +67,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--scale last", ["scale", "last", "final"]),
     ("--scope layers", ["scope", "did you mean 'layer'"]),
     ("--method edge-popup", ["method", "did you mean 'edge_popup'"]),
-    ("--method built", ["method", "'built'", "gates, random (END)"]),
+    ("--method built", ["method", "'built'", ", ".join(METHODS) + " (END)"]),
     ("--method edge_popup biprop --locked 0.2", ["--locked", "does not matter", "--method frozen"]),
     ("--floor 0.1", ["--floor", "does not matter", "--scope global"]),
     ("--k-start 0.8", ["--k-start", "does not matter", "--anneal linear"]),

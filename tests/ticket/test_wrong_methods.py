@@ -118,7 +118,11 @@ def test_the_proof_of_a_whole_run_catches_it(wrong, register, untried):
         with pytest.raises((UsageError, RunFailed), match=wrong.refusal):
             run(epochs=2)
         return
-    proof = run().proof
+    try:
+        proof = run().proof
+    except UsageError as error:  # what a training pass computed with is looked at before the ticket is used
+        assert "was written to" in str(error) and wrong.field in ("outside", "changed")
+        return
     assert getattr(proof, wrong.field) and not proof.holds
     assert any(line.startswith("  BROKEN") for line in proof_lines(asdict(proof)))
 
