@@ -54,7 +54,7 @@ class Bracket:
         for start in range(0, len(keys), PART):
             part, above_here = keys[start:start + PART], above[start:start + PART]
             np.greater(part, high, out=above_here)
-            inside = np.flatnonzero((part >= low) != above_here)
+            inside = ((part >= low) != above_here).nonzero()[0]
             places.append(inside + start)
             found.append(part[inside])
         return above, np.concatenate(places), np.concatenate(found)
@@ -74,7 +74,7 @@ def highest(keys: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     threshold = np.partition(keys, place)[place]
     chosen = keys > threshold
     short = count - np.count_nonzero(chosen)
-    chosen[np.flatnonzero(keys == threshold)[:short]] = True
+    chosen[(keys == threshold).nonzero()[0][:short]] = True
     return chosen, int(threshold)
 
 
