@@ -51,9 +51,11 @@ BY_DENSITY = zip(product(models.MODELS, DENSITIES, SCOPES), cycle(METHODS), cycl
 BY_METHOD = zip(product(models.MODELS, METHODS), cycle(DENSITIES), cycle([*SCOPES, *reversed(SCOPES)]), cycle(
     [*SETTINGS, *SETTINGS, *reversed(SETTINGS)]), strict=False)
 WHOLE = ["small_conv"]
+SPARSE = [name for name in SETTINGS if name != "dense"]  # where p is 1 all densities are one network
 MATRIX = sorted({*((*case, method, setting) for case, method, setting in BY_DENSITY),
                  *((model, density, scope, method, setting) for (model, method), density, scope, setting in BY_METHOD),
-                 *product(WHOLE, DENSITIES, SCOPES, METHODS, SETTINGS), *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
+                 *product(WHOLE, DENSITIES, SCOPES, METHODS, SPARSE), *product(WHOLE, ["uniform"], SCOPES, METHODS, ["dense"]),
+                 *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
                  *product(models.MODELS, ["balanced"], ["layer"], ["edge_popup"], BIASES)})
 SPECIAL = [0.0, -0.0, 1.0, -1.0, -0.5, 1e-45, -1e-45, 1e-38, 3.4028235e38, -3.4028235e38, float("inf"), float("-inf"),
            float("nan")]

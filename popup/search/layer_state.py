@@ -95,10 +95,12 @@ class LayerState(nn.Module):
         """The weights that each edge has now [edges], float32: of a book that draws anew the last draws."""
         return self.values if self.book.keeps_weights else self.drawn
 
-    def at(self, turns: torch.Tensor) -> torch.Tensor:
+    def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Each edge's weight of its own redraw, float32 [edges]: `turns` [edges], counted from 1, 0 for the first draw; below 0
-        any. What `redraw` did not draw is no number: it would be another network than the ticket's."""
-        return torch.where((turns == self.drawn_in) | (turns < 0), self.drawn, torch.nan)
+        any. Or of the edges at `places` [n] alone, turns [n]. What `redraw` did not draw is no number: it would be another
+        network than the ticket's."""
+        drawn, drawn_in = (part if places is None else part[places] for part in (self.drawn, self.drawn_in))
+        return torch.where((turns == drawn_in) | (turns < 0), drawn, torch.nan)
 
     def redraw(self, chosen: torch.Tensor, turn: int) -> None:
         """Let the `chosen` edges (bool [edges]) have their weights of the `turn`-th redraw from now on. Nothing is read back from

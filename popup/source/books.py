@@ -24,8 +24,9 @@ class EdgeWeights(Protocol):
 
     values: torch.Tensor  # the first draw, or what was given
 
-    def at(self, turns: torch.Tensor) -> torch.Tensor:
-        """Each edge's weight of its own redraw: `turns` [edges], counted from 1, 0 for the first draw; below 0 any."""
+    def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Each edge's weight of its own redraw: `turns` [edges], counted from 1, 0 for the first draw; below 0 any. Or of the
+        edges at `places` [n] alone, turns [n]."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class Drawn:
         """The first draw, float32 [edges]."""
         return torch.from_numpy(self.source.values)
 
-    def at(self, turns: torch.Tensor) -> torch.Tensor:
-        """Each edge's weight of its own redraw, float32 [edges]."""
+    def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Each edge's weight of its own redraw, float32 [edges], or those of the edges at `places` [n]."""
+        if places is not None:
+            return self.at(torch.zeros(len(self.source.edges), dtype=turns.dtype).index_copy(0, places, turns))[places]
         return self.values if self.stored else torch.from_numpy(draw_again(self.recipe, self.source, turns.cpu().numpy()))
 
 
@@ -53,9 +56,9 @@ class Sample:
 
     values: torch.Tensor
 
-    def at(self, turns: torch.Tensor) -> torch.Tensor:
+    def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Another weight for each redraw."""
-        return self.values * (turns + 2)
+        return (self.values if places is None else self.values[places]) * (turns + 2)
 
 
 SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320))  # as many codes are seen
@@ -143,8 +146,9 @@ class Draws(Book):
         return torch.where(codes > 0, weights.at(codes.int() - 1), 0)
 
     def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
-        now = weights.at(torch.from_numpy(codes).int() - 1).numpy()[places]
-        return np.where(codes[places] > 0, now, np.float32(0))
+        chosen = codes[places]
+        now = weights.at(torch.from_numpy(chosen).int() - 1, torch.from_numpy(places)).numpy()
+        return np.where(chosen > 0, now, np.float32(0))
 
     def redrawn(self, codes: np.ndarray) -> int:
         return int(np.count_nonzero(codes > 1))

@@ -36,7 +36,7 @@ class Iterand(Method):
         return (layer.turns + 1) * selected
 
     def weights(self, layer: LayerState) -> torch.Tensor:
-        return layer.at(layer.turns)
+        return layer.own
 
     def after_step(self, state: SearchState) -> None:
         turn, rest = divmod(state.steps, self.settings.redraw_every)
