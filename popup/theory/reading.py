@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.theory.chain import LAYERS, Sides, Step, implied
+from popup.theory.steps import LAYERS, Sides, Step, implied
 from popup.theory.target import Target, TargetLayer
 
 STEPS = (nn.Linear, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from popup.theory.chain import LAYERS, Step
+from popup.theory.steps import LAYERS, Step
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
-from popup.theory.chain import Step
 from popup.theory.reading import read_target
+from popup.theory.steps import Step
 
 LOW, HIGH = -1.0, 2.0
 FLAT, MAPS = (1, 1, 3), (2, 6, 7)
