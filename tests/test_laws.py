@@ -47,12 +47,13 @@ SETTINGS = {  # p and k from the smallest to 1
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
 BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 # every model with every density, and with every method, the rest in turn; and everything with everything on WHOLE
-BY_DENSITY = zip(product(models.MODELS, DENSITIES, SCOPES), cycle(METHODS), cycle([*SETTINGS, *reversed(SETTINGS)]), strict=False)
+BY_DENSITY = zip(product(models.MODELS, DENSITIES), cycle([*SCOPES, *reversed(SCOPES)]), cycle(METHODS), cycle(
+    [*SETTINGS, *reversed(SETTINGS)]), strict=False)
 BY_METHOD = zip(product(models.MODELS, METHODS), cycle(DENSITIES), cycle([*SCOPES, *reversed(SCOPES)]), cycle(
     [*SETTINGS, *SETTINGS, *reversed(SETTINGS)]), strict=False)
 WHOLE = ["small_conv"]
 SPARSE = [name for name in SETTINGS if name != "dense"]  # where p is 1 all densities are one network
-MATRIX = sorted({*((*case, method, setting) for case, method, setting in BY_DENSITY),
+MATRIX = sorted({*((*case, scope, method, setting) for case, scope, method, setting in BY_DENSITY),
                  *((model, density, scope, method, setting) for (model, method), density, scope, setting in BY_METHOD),
                  *product(WHOLE, DENSITIES, SCOPES, METHODS, SPARSE), *product(WHOLE, ["uniform"], SCOPES, METHODS, ["dense"]),
                  *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
