@@ -5,11 +5,15 @@ raise where an operation mixes devices, as a GPU would.
 """
 
 import contextlib
+from collections import Counter
+from functools import partial
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import popup
 from popup.lab.config import TrainingSettings
@@ -78,11 +82,11 @@ def test_steps_and_evaluation_never_bring_a_value_to_the_host(method, scope, p, 
 def test_weights_in_bf16_are_kept_on_the_device(p, mode):
     net = attached(p=p)
     with MODES[mode]():
-        for layer in search_of(moved(net)).layers:
+        for group in search_of(moved(net)).groups:
             for _ in range(2):  # made, then written to
-                gate = torch.empty(layer.count, dtype=torch.bool, device=META)
-                weight = layer.weight(Gate(gate), layer.places(), torch.bfloat16)
-                assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.spec.shape)
+                gate = Gate(torch.empty(group.count, dtype=torch.bool, device=META))
+                for layer, weight in zip(group.layers, group.weights(gate, group.positions()[0], torch.bfloat16), strict=True):
+                    assert (weight.device, weight.dtype, weight.shape) == (META, torch.bfloat16, layer.spec.shape)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -103,3 +107,32 @@ def test_what_a_gpu_would_not_do_raises_here(mode):
         int(top(keys, 4).sum())
     with FakeTensorMode(), pytest.raises(RuntimeError):
         torch.empty(9, device=META) * torch.empty(9)
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that a device would be given."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found[func] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls_of(net):
+    """The operations of a forward and a backward pass, the second of two."""
+    inputs, labels = torch.empty(4, 3, 32, 32, device=META), torch.zeros(4, dtype=torch.int64, device=META)
+    for _ in range(2):
+        net.zero_grad()
+        with Calls() as calls:
+            nn.functional.cross_entropy(net(inputs), labels).backward()
+    return calls.found
+
+
+def test_selection_weights_and_gradients_of_resnet18_are_150_calls():
+    """It was 441: 21 a layer."""
+    build = partial(torchvision.models.resnet18, num_classes=10)
+    dense, ours = calls_of(build().to(META)), calls_of(popup.attach(build(), er_p=0.2, k=0.5).to(META))
+    assert sum((ours - dense).values()) <= 150

@@ -21,7 +21,7 @@ from popup.search.contract import gate_faults, unasked
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
-from popup.search.parametrization import EdgeWeight
+from popup.search.parametrization import EdgeWeight, ask_for_what_is_ready
 from popup.search.reach import refuse_seen
 from popup.search.search import Search
 from popup.search.settings import SearchSettings, first_scores
@@ -179,7 +179,7 @@ def _try_method(settings: SearchSettings) -> None:
             raise UsageError(f"method {settings.method} has another book each time it is made, and tickets name one: let it be "
                              "one of the class, or follow from the settings")
         for search.progress in (0.0, 0.5, 1.0):
-            for words in gate_faults(search, search.method.gates(search)).values():
+            for words in gate_faults(search, search.training_gates()).values():
                 raise UsageError(f"method {settings.method} trains a network that no ticket of it can be: of a layer of 35 edges "
                                  f"{words}")
 
@@ -189,6 +189,7 @@ def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource]) ->
     orders = [tuple(locate(net, layer.spec.name)[0]._parameters) for layer in source]
     for layer, order in zip(source, orders, strict=True):
         _attach_layer(net, search, layer, order)
+    search.group(search.method.asked_together)
 
 
 def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...]) -> None:
@@ -203,6 +204,7 @@ def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tu
     layer.remember(search.method.first_memory(layer, first, recipe.seed))
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
     parametrize.register_parametrization(module, attribute, layer, unsafe=True)
+    ask_for_what_is_ready(module, attribute)
     search.add(layer, module, attribute)
 
 

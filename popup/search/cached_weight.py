@@ -1,8 +1,11 @@
-"""The effective weight of a layer that is kept from pass to pass, so that a pass writes only what has changed."""
+"""The effective weights of some layers that are kept from pass to pass, so that a pass writes only what has changed."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from math import prod
 from operator import attrgetter
 
 import numpy as np
@@ -12,103 +15,128 @@ from popup.search.gate import Gate
 from popup.source.books import Book, EdgeWeights
 
 VERSION = attrgetter("_version")
+SHORT = 1 << 15  # an array that is compared in less time than more calls take
 
 
 class Written(Exception):
-    """Somebody has written to a weight that is kept."""
+    """Somebody has written to a weight that is kept: that of the layer at `place`."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 class CachedWeight:
-    """A weight, what it shows [edges], and whether it may still be used. A copy or a pickle of it is empty.
+    """The weights of layers of some `shapes` in one memory, what they show [edges], and whether they may still be used. A copy or
+    a pickle of it is empty.
 
-    No attributes of the parametrization: to set one of an nn.Module takes longer than many a write to the weight.
+    No attributes of a module: to set one of an nn.Module takes longer than many a write to the weight.
     """
 
-    __slots__ = ("channels_last", "pinned", "places", "shown", "tracked", "users", "values", "versions", "weight")
+    __slots__ = ("bounds", "channels_last", "memory", "pinned", "shapes", "shown", "tracked", "users", "values", "versions",
+                 "weights")
 
-    def __init__(self) -> None:
-        self.weight: torch.Tensor | None = None
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self.shapes = list(shapes)
+        self.bounds = [0, *accumulate(map(prod, shapes))]  # of each layer in the memory
+        self.memory: torch.Tensor | None = None
+        self.weights: list[torch.Tensor] = []    # each layer's part, with a count of its own of what is written to it
         self.shown: Gate | None = None
         self.tracked: list[torch.Tensor] = []    # what of that can be written to
-        self.places: torch.Tensor | None = None  # the edges' flat indices, while a pass is under way
-        self.values: torch.Tensor | None = None  # the edges' values that it was made of
-        self.versions: tuple[int, ...] = ()      # its own, those of the values and of what it shows, when it was written to last
-        self.users: list[weakref.ref] = []       # the autograd nodes of passes that may need it in a backward pass
-        self.pinned = False                      # whether a pass uses it that has no such node
-        self.channels_last = False               # whether the network's convolutions work in channels last, on the CPU
+        self.values: torch.Tensor | None = None  # the edges' values that they were made of
+        self.versions: tuple[int, ...] = ()      # theirs, those of the values and of what they show, when they were written last
+        self.users: list[weakref.ref] = []       # the autograd nodes of passes that may need them in a backward pass
+        self.pinned = False                      # whether a pass uses them that has no such node
+        self.channels_last = [False] * len(self.shapes)  # whether a convolution works in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
-        """Whether it is there, in `dtype` and of `values`, and nobody has written to these or to what it shows. A Written if
-        somebody else has written to it itself, as far as torch counts."""
-        if self.weight is None:
+        """Whether they are there, in `dtype` and of `values`, and nobody has written to these or to what they show. A Written if
+        somebody else has written to one of them, as far as torch counts."""
+        if self.memory is None:
             return False
-        now = versions(self.weight, self.values, *self.tracked)
-        if now[0] != self.versions[0]:
-            raise Written
-        return now == self.versions and self.values is values and self.weight.dtype == dtype
+        now = versions(*self.weights, self.values, *self.tracked)
+        if now != self.versions:
+            for place in range(len(self.weights)):
+                if now[place] != self.versions[place]:
+                    raise Written(place)
+            return False
+        return self.values is values and self.memory.dtype == dtype
 
-    def renew(self, weight: torch.Tensor) -> None:
-        """It is `weight` from now on: passes that use the old one have that for themselves."""
+    def renew(self, memory: torch.Tensor) -> None:
+        """They are what `memory` [entries], new, holds from now on: passes that use the old ones have those for themselves."""
         self.users, self.pinned = [], False
-        self.channels_last &= weight.device.type == "cpu"
-        self.weight = weight.contiguous(memory_format=torch.channels_last) if self.channels_last else weight
+        self.memory, self.weights = memory, []
+        for place, shape in enumerate(self.shapes):
+            part = memory[self.bounds[place]:self.bounds[place + 1]]
+            self.channels_last[place] &= memory.device.type == "cpu"
+            if self.channels_last[place]:
+                filters, channels, height, width = shape
+                part.copy_(part.view(shape).permute(0, 2, 3, 1).reshape(-1))
+                part = part.view(filters, height, width, channels).permute(0, 3, 1, 2)
+            self.weights.append(part.view(shape).data)  # which counts what is written to it alone
 
     def show(self, gate: Gate, values: torch.Tensor) -> None:
-        """It shows `gate` now, of the edges' `values`."""
+        """They show `gate` now, of the edges' `values`."""
         self.shown, self.values, self.tracked = gate, values, gate.tensors()
-        self.versions = versions(self.weight, values, *self.tracked)
+        self.versions = versions(*self.weights, values, *self.tracked)
 
-    def change(self, codes: torch.Tensor, places: torch.Tensor | None, book: Book, weights: EdgeWeights) -> None:
-        """Let it show `codes` of the `book` in the place of others, on the CPU: only where the two differ, and by numpy, whose
+    def change(self, codes: torch.Tensor, positions: torch.Tensor | None, book: Book, weights: EdgeWeights) -> None:
+        """Let them show `codes` of the `book` in the place of others, on the CPU: only where the two differ, and by numpy, whose
         calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
         chosen = codes.numpy()
         changed = differing(chosen, self.shown.codes.numpy())
         if len(changed):
             now = book.some(weights, chosen, changed)
-            flat = changed if places is None else places.numpy()[changed].astype(np.int64)
-            self._memory().index_copy_(0, torch.from_numpy(self._in_memory(flat)), torch.from_numpy(now).to(self.weight.dtype))
+            flat = changed if positions is None else positions.numpy()[changed]
+            if any(self.channels_last):
+                flat = self._in_memory(flat.astype(np.int64))
+            if self.memory.dtype is torch.float32:
+                self.memory.numpy()[flat] = now
+            else:
+                flat = torch.from_numpy(flat.astype(np.int64))
+                self.memory.index_copy_(0, flat, torch.from_numpy(now).to(self.memory.dtype))
 
-    def rewrite(self, values: torch.Tensor, places: torch.Tensor | None) -> None:
+    def rewrite(self, values: torch.Tensor, positions: torch.Tensor | None) -> None:
         """Let all edges have `values` [edges], float32: on a GPU less than to find out which differ."""
-        flat, values = self.weight.view(-1), values.to(self.weight.dtype)
-        flat.copy_(values) if places is None else flat.scatter_(0, places.long(), values)
+        values = values.to(self.memory.dtype)
+        self.memory.copy_(values) if positions is None else self.memory.scatter_(0, positions.long(), values)
 
-    def follow(self, gradient: torch.Tensor) -> None:
-        """Lie as the weight's `gradient` does: a convolution in channels last, for which a weight that lies otherwise is copied
+    def follow(self, place: int, gradient: torch.Tensor) -> None:
+        """Lie as a weight's `gradient` does: a convolution in channels last, for which a weight that lies otherwise is copied
         in its forward and in its backward pass, gives it in channels last."""
-        channels_last = (gradient.device.type == "cpu" and gradient.dim() == 4 and not gradient.is_contiguous()
+        channels_last = (gradient.dim() == 4 and gradient.device.type == "cpu" and not gradient.is_contiguous()
                          and gradient.is_contiguous(memory_format=torch.channels_last))
-        if channels_last is not self.channels_last:
-            self.channels_last, self.weight = channels_last, None
-
-    def _memory(self) -> torch.Tensor:
-        """The entries in the order in which they lie."""
-        return self.weight.permute(0, 2, 3, 1).reshape(-1) if self.channels_last else self.weight.view(-1)
+        if channels_last is not self.channels_last[place]:
+            self.channels_last[place], self.memory = channels_last, None
 
     def _in_memory(self, flat: np.ndarray) -> np.ndarray:
-        """Where the entries of `flat` indices lie."""
-        if not self.channels_last:
-            return flat
-        _, channels, height, width = self.weight.shape
-        size = height * width
-        of_filter = flat % (channels * size)
-        channel, tap = np.divmod(of_filter, size)
-        return flat - of_filter + tap * channels + channel
+        """Where the entries of `flat` indices, ascending, int64, lie."""
+        ends = np.searchsorted(flat, self.bounds)
+        for place, (begin, end) in enumerate(pairwise(ends)):
+            if self.channels_last[place]:
+                _, channels, height, width = self.shapes[place]
+                size = height * width
+                part = flat[begin:end] - self.bounds[place]
+                of_filter = part % (channels * size)
+                channel, tap = np.divmod(of_filter, size)
+                flat[begin:end] += tap * channels + channel - of_filter
+        return flat
 
     def use(self, node: object | None) -> None:
-        """A pass uses it, whose autograd node this is; None: scores do not learn, and what comes before them may."""
+        """A pass uses them, whose autograd node this is; None: scores do not learn, and what comes before them may."""
         if node is None:
             self.pinned = True
         else:
             self.users.append(weakref.ref(node))
 
     def in_use(self) -> bool:
-        """Whether a backward pass can still need it as it is: the first of a graph, or one more of a graph that is retained."""
+        """Whether a backward pass can still need them as they are: the first of a graph, or one more of a graph that is
+        retained."""
         self.users = [user for user in self.users if _has_tensors(user())]
         return self.pinned or bool(self.users)
 
     def __reduce__(self) -> tuple:
-        return CachedWeight, ()
+        return CachedWeight, (self.shapes,)
 
 
 def _has_tensors(node: object | None) -> bool:
@@ -120,7 +148,10 @@ def _has_tensors(node: object | None) -> bool:
 
 
 def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where two arrays [n] of one small type differ, ascending, int64. Compared eight bytes at a time, as few do."""
+    """Where two arrays [n] of one small type differ, ascending, int64. Compared eight bytes at a time, as few do, where they are
+    long."""
+    if len(first) <= SHORT:
+        return (first != second).nonzero()[0]
     together = 8 // first.itemsize
     whole = len(first) // together * together
     one, other = first[:whole].view(np.uint64), second[:whole].view(np.uint64)

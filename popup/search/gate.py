@@ -1,7 +1,8 @@
-"""What one pass uses of a layer's edges."""
+"""What one pass uses of edges."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,3 +32,11 @@ class Gate:
     def same_as(self, other: Gate | None) -> bool:
         """Whether the other shows the very same tensors."""
         return other is not None and self.codes is other.codes and (self.factor is other.factor or (self.plain and other.plain))
+
+    def parts(self, sizes: Sequence[int]) -> list[Gate]:
+        """The gates of layers of so many edges each, whose gates one after the other this is."""
+        if len(sizes) == 1:
+            return [self]
+        codes = self.codes.split(sizes)
+        factors = self.factor.split(sizes) if isinstance(self.factor, torch.Tensor) else [self.factor] * len(sizes)
+        return [Gate(part, factor, self.most) for part, factor in zip(codes, factors, strict=True)]

@@ -3,7 +3,7 @@ threshold is met exactly and a NaN cannot change how many edges are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,8 +18,8 @@ Bits = TypeVar("Bits", torch.Tensor, np.ndarray)
 
 @dataclass(frozen=True)
 class Keys:
-    """int32 keys [edges] that are made from `bits` (int32 [edges]) when they are used: all as a `tensor`, or on the CPU a slice
-    as an array, so that a pass over the keys of scores reads the scores and writes no keys to memory."""
+    """int32 keys [edges] that are made from `bits` (int32 [edges]) when they are used: all as a `tensor`, or on the CPU, of
+    arrays, some at a time, so that a pass over the keys of scores reads the scores and writes no keys to memory."""
 
     bits: torch.Tensor
     of_bits: Callable[[Bits], Bits] = lambda bits: bits
@@ -27,12 +27,13 @@ class Keys:
     def __len__(self) -> int:
         return self.bits.shape[0]  # which takes a fraction of the tensor's own len
 
-    def __getitem__(self, part: slice) -> np.ndarray:
-        return self.of_bits(self.bits.numpy()[part])
-
     def tensor(self) -> torch.Tensor:
         """All keys, int32 [edges], where the bits are."""
         return self.of_bits(self.bits)
+
+    def split(self, sizes: Sequence[int]) -> list[Keys]:
+        """The keys of layers of so many edges each, which these are one after the other."""
+        return [self] if len(sizes) == 1 else [Keys(part, self.of_bits) for part in self.bits.split(sizes)]
 
 
 @dataclass(frozen=True)

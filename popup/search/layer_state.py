@@ -1,4 +1,4 @@
-"""What a search holds of one layer: its frozen source, its code book, what the method remembers, and its effective weight."""
+"""What a search holds of one layer: its frozen source, its code book, and what the method remembers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.cached_weight import CachedWeight, Written
 from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
@@ -46,11 +45,12 @@ class LayerState(nn.Module):
         self.dtype = weight.dtype
         self.remembered: tuple[str, ...] = ()
         self.gaps = edges.encode(source.edges, source.spec.entries).to(weight.device)
+        self.first, self.last = (int(source.edges[0]), int(source.edges[-1])) if self.count else (0, 0)  # flat indices
+        self.lead = 0  # by how much the first gap is larger, being counted from a layer that lies before this one
         self.values = torch.from_numpy(source.values).to(weight.device)
         self.drawn = self.values.clone() if not book.keeps_weights else self.values[:0]
         self.drawn_in = torch.zeros(len(self.drawn), dtype=torch.int32, device=weight.device)
         self._fingerprint: str | None = None
-        self.cached_weight = CachedWeight()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
         """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
@@ -63,6 +63,20 @@ class LayerState(nn.Module):
             self.check_data()
         vars(self).update(moved)
         return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy holds its own source, not that of all layers which this one's may lie in."""
+        return {name: part.clone() if name in self.SOURCE else part for name, part in vars(self).items()}
+
+    def count_from(self, lead: int) -> bool:
+        """Let the first gap be counted from `lead` entries before this layer. Returns whether the gaps' type can hold it; if not,
+        nothing is changed."""
+        if self.first + lead > torch.iinfo(self.gaps.dtype).max:
+            return False
+        if len(self.gaps) and lead != self.lead:
+            self.gaps = self.gaps.clone()
+            self.gaps[:1], self.lead = self.first + lead, lead
+        return True
 
     def check_data(self) -> None:
         """A UsageError if the source is on the device "meta"."""
@@ -120,8 +134,21 @@ class LayerState(nn.Module):
         """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""
         if self.count == self.spec.entries:
             return None
-        held = self.cached_weight.places
-        return edges.decode(self.gaps, self.spec.entries) if held is None else held
+        places = edges.decode(self.gaps, self.spec.entries + self.lead)
+        return places - self.lead if self.lead else places
+
+    @property
+    def layers(self) -> list[LayerState]:
+        """A layer by itself, as a group of one."""
+        return [self]
+
+    @property
+    def unit(self) -> LayerState:
+        """What a method is asked about."""
+        return self
+
+    def follow(self, place: int, gradient: torch.Tensor) -> None:
+        """Nothing is kept of a layer by itself that could lie as the weight's gradient does."""
 
     def flat_edges(self) -> torch.Tensor:
         """The flat indices of the edges, ascending, int64."""
@@ -135,74 +162,26 @@ class LayerState(nn.Module):
 
     def dense(self, codes: torch.Tensor) -> torch.Tensor:
         """The effective weight for `codes` [edges] as a new tensor of the layer's shape and dtype."""
-        values = self.effective(Gate(codes)).to(self.dtype)
-        return edges.expand(values, self.places(), self.spec.entries).view(self.spec.shape)
+        return self.anew(Gate(codes), self.dtype)
 
-    def weight(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-        """The effective weight [the layer's shape] of a training pass. That of codes is kept from step to step: only changed
-        edges are written. It is made anew where that could be seen: while a pass that used it waits for its backward pass."""
-        cached = self.cached_weight
-        if not (self.kept_fits(dtype) and self._shows(gate, places)):
-            cached.renew(self.anew(gate, places, dtype))
-            cached.show(gate, self.own)
-        return cached.weight.view(self.spec.shape)  # another tensor for each pass, as autograd hangs its graph on it
+    def anew(self, gate: Gate, dtype: torch.dtype) -> torch.Tensor:
+        """The effective weight [the layer's shape] of a gate in `dtype`, as a new tensor, which its reader may keep and write
+        to."""
+        return edges.expand(self.effective(gate).to(dtype), self.places(), self.spec.entries).view(self.spec.shape)
 
-    def anew(self, gate: Gate, places: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-        """The same as a new tensor, which its reader may keep and write to."""
-        return edges.expand(self.effective(gate).to(dtype), places, self.spec.entries).view(self.spec.shape)
-
-    def kept_fits(self, dtype: torch.dtype) -> bool:
-        """Whether the weight that is kept is there, in `dtype` and of what there is now. A UsageError if the network or a hook
-        has written to it, as far as torch counts it."""
-        try:
-            return self.cached_weight.fits(dtype, self.own)
-        except Written:
-            self._refuse_written()
-
-    def check_kept(self) -> None:
-        """A UsageError if somebody has written to the weight that is kept, also if through `.data` or numpy, which torch does
-        not count."""
-        cached = self.cached_weight
-        if cached.weight is None or self.values.is_meta or not self.kept_fits(cached.weight.dtype):
-            return
-        right = self.anew(cached.shown, self.places(), cached.weight.dtype)
-        if not bool(((cached.weight == right) | right.isnan()).all()):
-            self._refuse_written()
-
-    def _refuse_written(self) -> NoReturn:
-        self.cached_weight.weight = None  # the next pass makes another
+    def refuse_written(self) -> NoReturn:
+        """The UsageError of a layer whose weight somebody has written to."""
         raise UsageError(f"{self.spec.name} was written to, in a training pass or by what has kept it from one (a forward that "
                          "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change")
-
-    def prepare(self, gate: Gate) -> None:
-        """Bring the weight that is kept to what a training pass begins with. All layers one after the other take less time
-        than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
-        cached = self.cached_weight
-        if cached.weight is not None and self.kept_fits(cached.weight.dtype):
-            cached.places = self.places()
-            self._shows(gate, cached.places)
-
-    def _shows(self, gate: Gate, places: torch.Tensor | None) -> bool:
-        """Whether the weight that is kept shows `gate`, or may be written to, differs by little, and so has been made to."""
-        cached, last = self.cached_weight, self.cached_weight.shown
-        if gate.same_as(last):
-            return True
-        alike = last is not None and gate.plain and last.plain and gate.codes.dtype is last.codes.dtype
-        if cached.in_use() or not alike or not self.book.one_by_one:
-            return False
-        if gate.codes.device.type == "cpu":
-            cached.change(gate.codes, places, self.book, self)
-        else:
-            cached.rewrite(self.effective(gate), places)
-        cached.show(gate, self.own)
-        return True
 
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""
         if self._fingerprint is None:
             self.check_data()
             parts = hashlib.sha256(str(self.spec.shape).encode())
-            for array in (self.gaps.cpu().numpy(), self.values.cpu().numpy()):
+            gaps = self.gaps.cpu().numpy().copy()
+            gaps[:1] -= self.lead
+            for array in (gaps, self.values.cpu().numpy()):
                 parts.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data)
             self._fingerprint = parts.hexdigest()
         return self._fingerprint
@@ -218,8 +197,7 @@ class LayerState(nn.Module):
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once. (Float64 never
         is cast.)"""
-        if self.dtype is torch.float64:
-            return self.dtype
         device = self.values.device.type
-        known = device == "cpu" or torch.amp.is_autocast_available(device)  # not for tensors without data, on "meta"
-        return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else self.dtype
+        if self.dtype is torch.float64 or not (device == "cpu" or torch.amp.is_autocast_available(device)):  # as on "meta"
+            return self.dtype
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype

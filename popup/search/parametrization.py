@@ -1,53 +1,26 @@
-"""The effective weight of one layer as a function of its scores, with the straight-through gradient."""
+"""The parametrization that attach puts on a weight: scores in its place, of which the weight is computed when it is asked for."""
 
 from __future__ import annotations
 
 import json
 
 import torch
+from torch import nn
 
 from popup.errors import UsageError
-from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.search import Search
-from popup.source import edges
+from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
-
-
-class SelectEdges(torch.autograd.Function):
-    """Forward: what the gate's codes mean at the edges, times its factor, 0 elsewhere. Backward: ds = (dL/dW_eff * W) * slope(s)
-    on all edges."""
-
-    @staticmethod
-    def forward(ctx, scores: torch.Tensor, gate: Gate, layer: EdgeWeight, dtype: torch.dtype) -> torch.Tensor:
-        places = layer.places()
-        ctx.save_for_backward(scores, places, *gate.tensors())
-        weight = layer.weight(gate, places, dtype) if layer.search.learning else layer.anew(gate, places, dtype)
-        ctx.layer, ctx.gate, ctx.passing = layer, gate, layer.search.passing
-        return weight
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        scores, places, *_ = ctx.saved_tensors  # which sees that nobody has written to what the gate holds
-        layer, method = ctx.layer, ctx.layer.search.method
-        if not ctx.passing and not layer.search.trains_the_ticket():
-            raise UsageError(f"{layer.spec.name} is trained by a forward pass of a part of the network, which used the ticket; "
-                             f"method {layer.search.settings.method} trains by other gates now: call the network that was "
-                             "attached")
-        layer.cached_weight.follow(gradient)
-        on_edges = edges.restrict(gradient, places)  # [edges]
-        owned = on_edges.to(torch.float32, copy=places is None)  # the gradient itself is autograd's, not ours to write to
-        owned.mul_(method.weights(layer)).mul_(method.slope(layer, scores, ctx.gate))
-        return owned, None, None, None
 
 
 class EdgeWeight(LayerState):
     """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `order`: the names of its
-    module's parameters."""
+    module's parameters; `place`: its own among the layers of the network."""
 
     def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
-        self.search, self.order = search, order
+        self.search, self.order, self.place = search, order, len(search.layers)
         self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         if not self.compared:
             # DistributedDataParallel sends rank 0's buffers to all
@@ -82,15 +55,40 @@ class EdgeWeight(LayerState):
 
     @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        weight = SelectEdges.apply(scores, self.search.gate(self), self, self.dtype_now())
-        if torch.is_grad_enabled():
-            self.search.asked.add(self.spec.name)
-            if self.search.learning:
-                self.cached_weight.use(weight.grad_fn)
-        return weight
+        if (ready := self.ready()) is not None:
+            return ready
+        use = self.search.use_of(self)
+        return SelectEdges.apply(use, [self.places()], [self.anew(use.gate, self.dtype_now())], scores)[0]
+
+    def ready(self) -> torch.Tensor | None:
+        """The weight that this pass has ready, if it has one in the dtype that is wanted here."""
+        if not torch.is_grad_enabled():
+            return None
+        search = self.search
+        search.asked.add(self.spec.name)
+        weight = search.ready.get(self.place)
+        fits = weight is not None and weight.dtype is self.dtype_now() and search.layers[self.place] is self
+        return weight if fits else None
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """What torch asks when somebody assigns to the attribute; and when it registers this, which it leaves at that."""
         if not any(layer is self for layer in self.search.layers):
             raise NotImplementedError
         raise UsageError(f"{self.spec.name} is attached, and no weight changes: assign to it before the network is attached")
+
+
+def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
+    """Let the attribute of an attached `module` be looked up in what a pass has ready, before torch goes its way through the
+    calls of two modules, which take longer than a small layer's product. Hooks on these, and further parametrizations, are
+    seen."""
+    usual = vars(type(module))[attribute]
+
+    def get(module: nn.Module) -> torch.Tensor:
+        found = module._modules["parametrizations"]._modules[attribute]
+        layer = found._modules["0"]
+        if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):
+            return usual.fget(module)
+        ready = layer.ready()
+        return usual.fget(module) if ready is None else ready
+
+    setattr(type(module), attribute, property(torch._disable_dynamo(get), usual.fset))

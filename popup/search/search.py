@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
+from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.methods import METHODS
@@ -19,6 +20,7 @@ from popup.search.select import SCOPES
 from popup.search.settings import SearchSettings
 from popup.search.states import check_states
 from popup.search.untouched import Untouched
+from popup.search.weighing import Use, weigh
 from popup.source.recipe import Recipe
 
 
@@ -31,8 +33,9 @@ class Search(SearchState):
         self.settings = settings
         self.method = METHODS[settings.method](settings)
         self.meaning = self.method.book.meaning()  # of codes, as the search began
-        self._pass: list[Gate] | None = None
-        self._trained: list[Gate] | None = None  # the gates of the last pass with gradients
+        self._pass: Sequence[Gate] | None = None     # of each unit, while a pass is under way
+        self._trained: Sequence[Gate] | None = None  # those of the last pass with gradients
+        self.ready: dict[int, torch.Tensor] = {}  # the effective weights of a training pass that is under way, by layer
         self._hidden = False                     # whether the last pass was one of training mode without gradients
         self.learning = False                    # whether the pass that is under way is one to train by
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
@@ -60,11 +63,17 @@ class Search(SearchState):
 
     def select(self) -> list[torch.Tensor]:
         """S_P, the ticket as it is now: for each layer one bool an edge."""
-        return self.top([self.method.keys(*pair) for pair in self.pairs()], self.recipe.k)
+        return self.of_layers(self.top([self.method.keys(*unit) for unit in self.units()], self.recipe.k))
 
     def codes(self) -> list[torch.Tensor]:
         """The ticket as it is now: for each layer a code an edge, of the method's book."""
-        return [self.method.codes(*pair, mask) for pair, mask in zip(self.pairs(), self.select(), strict=True)]
+        return self.of_layers(self._codes())
+
+    def _codes(self) -> list[torch.Tensor]:
+        """The same for each of the units."""
+        units = self.units()
+        selected = self.top([self.method.keys(*unit) for unit in units], self.recipe.k)
+        return [self.method.codes(*unit, mask) for unit, mask in zip(units, selected, strict=True)]
 
     def counts(self) -> list[int]:
         """How many edges of each layer S_P has now. On "meta" scores have no values, and layer by layer it takes none."""
@@ -74,8 +83,16 @@ class Search(SearchState):
         return [int(mask.sum()) for mask in self.select()]
 
     def ticket_gates(self) -> list[Gate]:
-        """What a pass uses that is to compute the ticket."""
-        return [Gate(codes) for codes in self.codes()]
+        """What a pass uses of each unit that is to compute the ticket."""
+        return [Gate(codes) for codes in self._codes()]
+
+    def training_gates(self) -> list[Gate]:
+        """What a training pass uses of each layer, as the method has it now."""
+        return self._of_layers(self.method.gates(self))
+
+    def _of_layers(self, gates: Sequence[Gate]) -> list[Gate]:
+        """For each layer, in the network's order, its part of the units' gates."""
+        return list(each_layer(self.groups, [gate.parts(group.sizes) for group, gate in zip(self.groups, gates, strict=True)]))
 
     def gate(self, layer: LayerState) -> Gate:
         """What is used of one layer: this pass's gate, or outside a pass the ticket's fresh codes. A part that is computed
@@ -89,7 +106,7 @@ class Search(SearchState):
         if place is None:
             raise UsageError(f"{layer.spec.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
                              "torch.nn.parallel.DistributedDataParallel, or popup.fit under torchrun")
-        return gates[place]
+        return self._of_layers(gates)[place]
 
     @torch._disable_dynamo
     def begin(self, module: nn.Module, inputs: tuple) -> None:
@@ -101,14 +118,29 @@ class Search(SearchState):
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
         self._hidden = module.training and not learning
-        if not training:
-            self.check_weights()
-        self._pass, self.learning = self.method.gates(self) if training else self.ticket_gates(), training
-        self._trained = self._pass if learning else self._trained
-        for layer, gate in zip(self.layers, self._pass, strict=True):
+        for layer in self.layers:
             layer.begin()
-            if training:
-                layer.prepare(gate)
+        if training:
+            self._pass = self.method.gates(self)
+            self._weigh(self._pass)
+        else:
+            self.check_weights()
+            self._pass = self.ticket_gates()
+        self.learning = training
+        self._trained = self._pass if learning else self._trained
+
+    def _weigh(self, gates: Sequence[Gate]) -> None:
+        """Have the effective weights of a training pass ready, which the layers are asked for in it. All of them now takes less
+        time than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
+        scores = self.scores()
+        for group, gate in zip(self.groups, gates, strict=True):
+            use = Use(group, gate, self.method, True, self.trains_the_ticket)
+            self.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
+
+    def use_of(self, layer: LayerState) -> Use:
+        """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
+        network, in another dtype than the pass began with."""
+        return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket)
 
     @property
     def passing(self) -> bool:
@@ -121,14 +153,12 @@ class Search(SearchState):
 
     def __getstate__(self) -> dict:
         """A copy is in no pass."""
-        return {**vars(self), "_pass": None, "_trained": None, "learning": False}
+        return {**vars(self), "_pass": None, "_trained": None, "ready": {}, "learning": False}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
-        learned, self._pass, self.learning = self.learning, None, False
-        for layer in self.layers:
-            layer.cached_weight.places = None
+        learned, self._pass, self.learning, self.ready = self.learning, None, False, {}
         if learned and output is not None:
             if not self._seen:
                 self.check_weights()
@@ -139,8 +169,8 @@ class Search(SearchState):
         where the ticket is used after some."""
         if self._unseen or not self._seen:
             self._unseen = False
-            for layer in self.layers:
-                layer.check_kept()
+            for group in self.groups:
+                group.check_kept()
 
     def check_asked(self) -> None:
         """A UsageError for a layer that no training pass has asked for its weight, if there were some."""
@@ -168,7 +198,7 @@ class Search(SearchState):
         """A UsageError if an edge that is selected has another draw than `before`: of the layers that hold other draws now."""
         if all(layer.drawn is drawn for layer, drawn in zip(self.layers, before, strict=True)):
             return
-        used = self.top([self.method.training_keys(*pair) for pair in self.pairs()], self.k_now())
+        used = self.of_layers(self.top([self.method.training_keys(*unit) for unit in self.units()], self.k_now()))
         for layer, drawn, mask in zip(self.layers, before, used, strict=True):
             if bool(((layer.drawn != drawn) & mask).any()):
                 raise UsageError(f"method {self.settings.method} draws weights anew of edges that are selected, in "

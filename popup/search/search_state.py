@@ -8,9 +8,10 @@ from math import sqrt
 import torch
 from torch import nn
 
+from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
 from popup.search.layer_state import LayerState
-from popup.search.select import Bracket, Scope
+from popup.search.select import Bracket, Ranked, Scope
 from popup.source.recipe import Recipe, kept_edges
 
 
@@ -26,22 +27,43 @@ class SearchState:
         self.recipe, self._k_at, self._scope, self._floor_of = recipe, k_at_progress, scope, floor_of
         self.steps, self.before, self.progress = 0, 0.0, 0.0
         self.layers: list[LayerState] = []
+        self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
-        self._modules: list[tuple[nn.Module, str]] = []  # where each layer's scores are, and under which name
+        self._originals: list[nn.Module] = []  # what holds each layer's scores
 
     def add(self, layer: LayerState, module: nn.Module, name: str) -> None:
         """Take one layer into the search, which parametrizes `name` of `module`."""
         self.layers.append(layer)
         self._brackets.append(Bracket())
-        self._modules.append((module, name))
+        self._originals.append(module.parametrizations[name])
+
+    def group(self, together: bool) -> None:
+        """Have layers that are alike asked about `together`, once all are there; again where they are moved to another device."""
+        self._together, self._grouped_on = together, self.layers[0].values.device
+        self.groups = grouped(self.layers, together)
+        for group in self.groups:
+            group.join()
+
+    def regroup_if_moved(self) -> None:
+        """Let the groups be those of the device that the layers are on now."""
+        if self.layers[0].values.device != self._grouped_on:
+            self.group(self._together)
 
     def scores(self) -> list[nn.Parameter]:
         """The score parameter [edges] of each layer, in the network's order."""
-        return [getattr(module.parametrizations, name).original for module, name in self._modules]
+        return [module._parameters["original"] for module in self._originals]  # a module's own look-up takes ten times as long
 
     def pairs(self) -> list[tuple[LayerState, nn.Parameter]]:
         """Each layer with its scores."""
         return list(zip(self.layers, self.scores(), strict=True))
+
+    def units(self) -> list[tuple[LayerState | EdgeGroup, torch.Tensor]]:
+        """What a method is asked about: each layer with its scores, or several that are asked about together, with theirs."""
+        self.regroup_if_moved()
+        scores = self.scores()
+        with torch.no_grad():
+            return [(group.unit, scores[group.places[0]] if group.alone else torch.cat([scores[place] for place in group.places]))
+                    for group in self.groups]
 
     def k_now(self) -> float:
         """The fraction of edges that the search keeps now; in the end that of the ticket."""
@@ -53,15 +75,26 @@ class SearchState:
         return sqrt(self.recipe.k / self.k_now())
 
     def top(self, keys: Sequence[Keys], k: float) -> list[torch.Tensor]:
-        """For each layer the edges with the highest `keys` [edges], at `k` and in the settings' scope: one bool an edge."""
-        counts = [layer.kept if k == self.recipe.k else kept_edges(k, layer.count) for layer in self.layers]
-        return self._scope(keys, counts, self._brackets, [self._floor_of(count) for count in counts])
+        """For each of the `units` the edges with the highest `keys` [edges], at `k` and in the settings' scope: one bool an
+        edge."""
+        whole = k == self.recipe.k
+        ranked = []
+        for group, own in zip(self.groups, keys, strict=True):
+            counts = [layer.kept if whole else kept_edges(k, layer.count) for layer in group.layers]
+            brackets = [self._brackets[place] for place in group.places]
+            ranked.append(Ranked(own, group.sizes, counts, brackets, list(map(self._floor_of, counts)), group.places))
+        return self._scope(ranked)
 
     def redraw(self, wanted: Sequence[torch.Tensor], turn: int, keys: Sequence[Keys]) -> None:
         """Draw weights anew, the `turn`-th time: those of the `wanted` edges (bool [edges] a layer) but for what a selection by
-        the `keys` uses now. There is no other way to, so that no edge's weight changes while it is selected."""
-        for layer, chosen, used in zip(self.layers, wanted, self.top(keys, self.k_now()), strict=True):
+        the `keys` of the units uses now. There is no other way to, so that no edge's weight changes while it is selected."""
+        for layer, chosen, used in zip(self.layers, wanted, self.of_layers(self.top(keys, self.k_now())), strict=True):
             layer.redraw(chosen.to(used.device) & ~used, turn)
+
+    def of_layers(self, found: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """For each layer, in the network's order, its part of what was `found` for each of the units, a value an edge."""
+        return list(each_layer(self.groups, [(one,) if group.alone else one.split(group.sizes)
+                                             for group, one in zip(self.groups, found, strict=True)]))
 
     def memories(self) -> dict[str, torch.Tensor]:
         """What the method remembers, by layer and name."""

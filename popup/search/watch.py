@@ -168,14 +168,18 @@ def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: W
 
 
 def _follow(made: nn.Module, name: str, expected: torch.Tensor | None, watch: Watch) -> list:
-    """Hooks on a parametrization: what it does is not watched, and what it gives is the layer's weight."""
+    """Hooks on a parametrization: what it does is not watched, and what it gives is the layer's weight: a copy in memory of its
+    own, where the weights of several layers may lie in one."""
     def begin(*_: object) -> None:
         watch.paused = True
 
-    def end(module: nn.Module, inputs: tuple, weight: torch.Tensor | None) -> None:
+    def end(module: nn.Module, inputs: tuple, weight: torch.Tensor | None) -> torch.Tensor | None:
+        own = None
         if weight is not None:
-            watch.origins.put_layer(name, weight.detach(), weight.detach() if expected is None else expected)
+            own = weight.clone()
+            watch.origins.put_layer(name, own.detach(), own.detach() if expected is None else expected)
         watch.paused = False
+        return own
     return [made.register_forward_pre_hook(begin), made.register_forward_hook(end, always_call=True)]
 
 

@@ -22,8 +22,10 @@ def encode(edges: np.ndarray, entries: int) -> torch.Tensor:
 
 
 def decode(gaps: torch.Tensor, entries: int) -> torch.Tensor:
-    """The flat indices of the edges, ascending: int32 if those of all `entries` fit, which sums and gathers faster."""
-    return torch.cumsum(gaps, 0, dtype=torch.int32 if entries <= 2**31 - 1 else torch.int64)
+    """The flat indices of the edges, ascending: on the CPU int32 if those of all `entries` fit, which sums and gathers faster;
+    elsewhere int64, which more operations take as it is."""
+    short = gaps.device.type == "cpu" and entries <= 2**31 - 1
+    return torch.cumsum(gaps, 0, dtype=torch.int32 if short else torch.int64)
 
 
 def expand(values: torch.Tensor, places: torch.Tensor | None, entries: int) -> torch.Tensor:
@@ -31,7 +33,13 @@ def expand(values: torch.Tensor, places: torch.Tensor | None, entries: int) -> t
     return values if places is None else values.new_zeros(entries).scatter_(0, places.long(), values)
 
 
-def restrict(dense: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
-    """The values of a dense tensor at the edges' flat `places`, in their order; None: all of them."""
+def restrict(dense: torch.Tensor, places: torch.Tensor | None, out: torch.Tensor) -> None:
+    """Write to `out`, float32 [edges], the values of a dense tensor at the edges' flat `places`, in their order; None: all."""
+    if places is not None and places.dtype is torch.int64 and dense.dtype is out.dtype:
+        torch.take(dense, places, out=out)  # one call fewer, which on a GPU counts
+        return
     flat = dense.reshape(-1)
-    return flat if places is None else flat.index_select(0, places)
+    if places is None or flat.dtype is not out.dtype:
+        out.copy_(flat if places is None else flat.index_select(0, places))
+    else:
+        torch.index_select(flat, 0, places, out=out)

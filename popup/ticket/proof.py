@@ -76,7 +76,7 @@ def contract_faults(search: Search) -> dict[str, str]:
     memory = {name: tensor.clone() for name, tensor in search.memories().items()}
     device = search.layers[0].values.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        found = gate_faults(search, search.method.gates(search))
+        found = gate_faults(search, search.training_gates())
     for name, tensor in search.memories().items():
         tensor.copy_(memory[name])
     return found

@@ -11,10 +11,10 @@ from torch import nn
 
 from popup import SearchSettings, attach, merge, scores
 from popup.search.cached_weight import CachedWeight, differing
+from popup.search.edge_group import EdgeGroup, each_layer
 from popup.search.gate import Gate
 from popup.search.methods import METHODS
 from popup.search.network import advance, search_of
-from popup.search.parametrization import EdgeWeight
 
 SETTINGS = {method: SearchSettings(method) for method in METHODS} | {
     "annealed": SearchSettings(anneal="linear"), "annealed and signed": SearchSettings("signed", anneal="linear"),
@@ -39,6 +39,11 @@ def attached(settings, network="linear", er_p=0.7):
     net.inputs = {"linear": INPUTS, "contiguous": IMAGES}.get(network, IMAGES.contiguous(memory_format=torch.channels_last))
     torch.manual_seed(0)
     return net
+
+
+def kept(net):
+    """The weight of each layer that is kept, in the network's order."""
+    return list(each_layer(search_of(net).groups, [group.cached_weight.weights for group in search_of(net).groups]))
 
 
 def loss(net, factor=1.0):
@@ -107,13 +112,13 @@ USES = [two_passes_and_one_backward, evaluation_before_the_backward_pass, evalua
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_every_use_is_as_with_weights_made_anew(settings, use, network, monkeypatch):
     found = use(attached(settings, network))
-    plain = EdgeWeight.weight
+    plain = EdgeGroup.weights
 
-    def anew(layer, *arguments):
-        layer.cached_weight = CachedWeight()
-        return plain(layer, *arguments)
+    def anew(group, *arguments):
+        group.cached_weight = CachedWeight(group.cached_weight.shapes)
+        return plain(group, *arguments)
 
-    monkeypatch.setattr(EdgeWeight, "weight", anew)
+    monkeypatch.setattr(EdgeGroup, "weights", anew)
     assert all(map(torch.equal, found, use(attached(settings, network))))
 
 
@@ -153,7 +158,7 @@ def test_in_a_plain_loop_the_weight_is_written_to_and_not_made_anew():
     seen = set()
     for turn in range(5):
         gradients(net, loss(net))
-        seen.add(search_of(net).layers[0].cached_weight.weight.data_ptr())
+        seen.add(kept(net)[0].data_ptr())
         step(net, turn / 5)
     assert len(seen) == 1
 
@@ -166,11 +171,10 @@ def test_weights_of_convolutions_lie_as_the_convolutions_want_them(er_p):
         gradients(net, loss(net))
         step(net, turn / 5)
         loss(net)
-        for layer, mask in zip(layers, search_of(net).select(), strict=True):
-            kept = layer.cached_weight.weight
-            assert torch.equal(kept, layer.dense(mask))
-            assert kept.dim() == 2 or kept.is_contiguous(memory_format=torch.channels_last)
-        seen.add(layers[0].cached_weight.weight.data_ptr())
+        for layer, mask, weight in zip(layers, search_of(net).select(), kept(net), strict=True):
+            assert torch.equal(weight, layer.dense(mask))
+            assert weight.dim() == 2 or weight.is_contiguous(memory_format=torch.channels_last)
+        seen.add(kept(net)[0].data_ptr())
     assert len(seen) == 1, "it is written to, where it lies"
 
 
@@ -203,12 +207,13 @@ def test_a_gate_that_is_written_to_is_another_gate():
     net = attached(SearchSettings())
     search = search_of(net)
     search.method = Own(search.settings)
+    search.group(search.method.asked_together)
     for layer, score in search.pairs():
         layer.remember(search.method.first_memory(layer, score, 0))
     for _ in range(3):
         loss(net).backward()
         gate, layer = search.layers[0].memory("gate"), search.layers[0]
-        assert torch.equal(layer.cached_weight.weight, layer.dense(gate))
+        assert torch.equal(kept(net)[0], layer.dense(gate))
         gate.logical_not_()
 
 
@@ -273,6 +278,6 @@ def test_a_graph_that_is_dropped_without_a_backward_pass_holds_nothing():
     weights = []
     for _ in range(3):
         net(net.inputs)
-        weights.append(search_of(net).layers[0].cached_weight.weight)
+        weights.append(kept(net)[0])
         step(net, 0.1)
     assert weights[0] is weights[1] is weights[2]

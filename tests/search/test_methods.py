@@ -17,7 +17,7 @@ from popup.search.methods import METHODS
 from popup.search.methods.gates import mean_gate
 from popup.search.network import search_of
 from popup.search.schedule import SCHEDULES, k_at
-from popup.search.select import top_globally
+from popup.search.select import Bracket, Ranked, top_globally
 from popup.source.recipe import draw_layer
 from popup.source.streams import Stream
 from popup.ticket.hashes import frozen_hashes
@@ -320,7 +320,7 @@ def test_an_annealed_pass_keeps_more_with_weights_scaled_for_it_and_the_ticket_e
 
 def test_a_floor_keeps_layers_from_collapsing_under_a_global_scope():
     keys = [magnitude_keys(torch.arange(1.0, 11.0) * size) for size in (100, 1)]
-    masks = top_globally(keys, [5, 5], [None, None], [1, 3])
+    masks = top_globally([Ranked(keys[place], [10], [5], [Bracket()], [floor], [place]) for place, floor in ((0, 1), (1, 3))])
     assert [int(mask.sum()) for mask in masks] == [7, 3] and masks[1].nonzero().flatten().tolist() == [7, 8, 9]
     net = attach(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10)), er_p=1.0, k=0.5,
                  search=SearchSettings(scope="global", floor=0.4))

@@ -1,10 +1,11 @@
 """Exact selection against a brute-force sort by (-|s|, index): ties, zeros, denormal and huge scores, NaN, both scopes.
 
-The two implementations of `top`, for the CPU and for a device, are both run here, on the CPU.
+The implementations of `top`, for few and for many keys on the CPU and for a device, are all run here, on the CPU.
 """
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from popup.errors import UsageError
 from popup.search import select
 from popup.search.keys import Keys, magnitude_keys
-from popup.search.select import Bracket, top_globally, top_layerwise
+from popup.search.select import Bracket, Ranked, top_globally, top_layerwise
 
 LEAST, NORMAL, MOST = 2.0**-149, 2.0**-126, torch.finfo(torch.float32).max  # as float32 has them, for Python to tie them too
 TIED = [0.0, -0.0, 1.0, -1.0, LEAST, -LEAST, NORMAL, MOST, -MOST, math.inf, -math.inf, 0.5]
@@ -22,11 +23,38 @@ SCORES = st.lists(SCORE, min_size=1, max_size=60)
 NAN_BITS = [0x7FC00000, 0x7FFFFFFF, -1, -0x400000, 0x7F800001]  # quiet, all ones, negative, signalling
 
 
-def on_cpu(keys, count):
-    return torch.from_numpy(Bracket().top(keys, count))
+def by_bracket(keys, count, bracket=None):
+    chosen = np.empty(len(keys), dtype=bool)
+    (bracket or Bracket()).top(keys.bits.numpy(), keys.of_bits, count, chosen)
+    return torch.from_numpy(chosen)
 
 
-IMPLEMENTATIONS = {"cpu": on_cpu, "device": lambda keys, count: select._top_on_device(keys.tensor(), count)}
+IMPLEMENTATIONS = {"few": select.top, "many": by_bracket,
+                   "device": lambda keys, count: select._top_on_device(keys.tensor(), [len(keys)], [count])}
+
+
+def ranked(keys, counts, floors, places):
+    """Layers that are asked about together."""
+    return Ranked(Keys(torch.cat([layer.bits for layer in keys]), keys[0].of_bits), list(map(len, keys)), counts,
+                  [Bracket() for _ in keys], floors, places)
+
+
+def each_alone(keys, counts, floors):
+    return [ranked([layer], [count], [floor], [place]) for place, (layer, count, floor) in enumerate(
+        zip(keys, counts, floors, strict=True))]
+
+
+def in_two(keys, counts, floors):
+    """Every other layer with every other one."""
+    return [ranked(keys[first::2], counts[first::2], floors[first::2], list(range(len(keys)))[first::2])
+            for first in (0, 1) if keys[first::2]]
+
+
+def by_layer(found, masks):
+    """Each layer's mask in the network's order, of those of the groups."""
+    of = {place: part for group, mask in zip(found, masks, strict=True)
+          for place, part in zip(group.places, mask.split(group.sizes), strict=True)}
+    return [of[place] for place in sorted(of)]
 
 
 def brute_force(scores, count):
@@ -49,10 +77,6 @@ def keys_of(scores):
 
 def places(mask):
     return mask.nonzero().flatten().tolist()
-
-
-def brackets(layers):
-    return [Bracket() for _ in layers]
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
@@ -98,7 +122,7 @@ def test_a_bracket_from_other_scores_changes_nothing(history, data):
     bracket = Bracket()
     for scores in history:
         count = data.draw(st.integers(1, len(scores)))
-        assert places(torch.from_numpy(bracket.top(keys_of(scores), count))) == brute_force(scores, count)
+        assert places(by_bracket(keys_of(scores), count, bracket)) == brute_force(scores, count)
 
 
 @pytest.mark.parametrize("step", [0.0, 1e-4, 0.01, 1.0, 100.0])
@@ -107,7 +131,7 @@ def test_a_bracket_follows_scores_that_drift_slowly_or_jump(step):
     scores, thin = torch.randn(5000, generator=generator) * 0.02, 0
     for _ in range(30):
         keys = magnitude_keys(scores)
-        assert places(torch.from_numpy(bracket.top(keys, 2500))) == brute_force(scores.tolist(), 2500)
+        assert places(by_bracket(keys, 2500, bracket)) == brute_force(scores.tolist(), 2500)
         thin += int(((keys.tensor() - bracket.middle).abs() <= bracket.reach).sum()) < 500
         scores = scores + step * 0.02 * torch.randn(5000, generator=generator)
     if step < 0.1:
@@ -137,8 +161,29 @@ def test_nan_of_any_bits_changes_neither_the_count_nor_the_order_of_the_rest(imp
 @given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
 def test_layerwise_treats_each_layer_alone(layers, data):
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
-    masks = top_layerwise([keys_of(scores) for scores in layers], counts, brackets(layers), [1] * len(layers))
-    assert [places(mask) for mask in masks] == [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
+    keys, expected = [keys_of(scores) for scores in layers], [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
+    for divided in (each_alone, in_two):
+        found = divided(keys, counts, [1] * len(layers))
+        assert [places(mask) for mask in by_layer(found, top_layerwise(found))] == expected
+
+
+@given(st.lists(st.lists(SCORE, min_size=1, max_size=20), min_size=2, max_size=5), st.data())
+def test_layers_together_on_a_device_are_each_ranked_alone(layers, data):
+    counts = [data.draw(st.integers(1, len(scores))) for scores in layers]
+    sizes = list(map(len, layers))
+    mask = select._top_on_device(torch.cat([keys_of(scores).tensor() for scores in layers]), sizes, counts)
+    assert [places(part) for part in mask.split(sizes)] == [brute_force(*pair) for pair in zip(layers, counts, strict=True)]
+
+
+def test_many_keys_together_take_each_layers_bracket(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    layers = [(torch.randn(size, generator=generator) * 4).round() / 4 for size in (300, 500, 7, 200)]
+    found = ranked([magnitude_keys(layer) for layer in layers], [100, 500, 0, 150], [1] * 4, [0, 1, 2, 3])
+    expected = select.top_layerwise([found])[0]
+    monkeypatch.setattr(select, "FEW", 0)
+    for _ in range(3):
+        assert torch.equal(top_layerwise([found])[0], expected)
+    assert [bracket.reach >= 0 for bracket in found.brackets] == [True, False, False, True]
 
 
 @given(st.lists(st.lists(SCORE, max_size=20), min_size=1, max_size=5).filter(any), st.data())
@@ -146,19 +191,20 @@ def test_globally_keeps_the_best_of_the_whole_and_each_layers_best(layers, data)
     counts = [data.draw(st.integers(min(1, len(scores)), len(scores))) for scores in layers]
     keys = [keys_of(scores) for scores in layers]
     before = [layer.bits.clone() for layer in keys]
-    masks = top_globally(keys, counts, brackets(keys), [min(1, count) for count in counts])
-    assert [places(mask) for mask in masks] == brute_force_globally(layers, sum(counts))
+    for divided in (each_alone, in_two):
+        found = divided(keys, counts, [min(1, count) for count in counts])
+        assert [places(mask) for mask in by_layer(found, top_globally(found))] == brute_force_globally(layers, sum(counts))
     assert all(map(torch.equal, [layer.bits for layer in keys], before)), "the keys that were handed in are not written to"
 
 
 @pytest.mark.parametrize("bits", NAN_BITS)
 def test_globally_each_layer_keeps_one_edge_though_another_is_all_nan(bits):
     broken = torch.full((10,), bits, dtype=torch.int32).view(torch.float32)
-    masks = top_globally([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1], brackets(range(3)), [1] * 3)
+    masks = top_globally(each_alone([magnitude_keys(broken), keys_of([1.0, -2.0]), keys_of([0.0])], [5, 1, 1], [1] * 3))
     assert [int(mask.sum()) for mask in masks] == [5, 1, 1]
     assert places(masks[1]) == [1]
 
 
 def test_globally_a_layer_without_edges_keeps_none():
-    masks = top_globally([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2], brackets(range(2)), [0, 1])
+    masks = top_globally(each_alone([keys_of([]), keys_of([1.0, 3.0, 2.0])], [0, 2], [0, 1]))
     assert [places(mask) for mask in masks] == [[], [1, 2]]

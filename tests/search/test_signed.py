@@ -101,10 +101,11 @@ def test_a_sign_that_turns_is_written_into_the_weight_that_is_kept():
     """Without another edge being selected: only the code differs."""
     net, layer, score = one_layer()
     pass_through(net, layer)
-    before, kept = layer.cached_weight.weight.clone(), layer.cached_weight.weight
+    cached = search_of(net).groups[0].cached_weight
+    before, kept = cached.weights[0].clone(), cached.weights[0]
     edge = int(score.detach().abs().argmax())
     score.data[edge] *= -1
     pass_through(net, layer)
-    assert layer.cached_weight.weight is kept, "written to, not made anew"
+    assert cached.weights[0] is kept, "written to, not made anew"
     changed = (kept != before).flatten().nonzero().flatten().tolist()
     assert changed == [edge] and torch.equal(kept, LayerState.dense(layer, search_of(net).codes()[0]))

@@ -59,7 +59,7 @@ def test_it_keeps_the_laws(weights):
     assert_laws(net, 3)
     search = search_of(attach(tiny(), er_p=0.6, k=0.4, search=SearchSettings("coats", anneal="linear", scope="global")))
     for search.progress in (0.0, 0.5, 1.0):
-        assert gate_faults(search, search.method.gates(search)) == {}
+        assert gate_faults(search, search.training_gates()) == {}
 
 
 def test_a_run_proves_it():

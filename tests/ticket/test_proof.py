@@ -66,7 +66,8 @@ def test_a_changed_weight_is_reported_as_changed_and_as_not_the_sources(searched
     net, before = searched
     layer, mask = search_of(net).layers[3], search_of(net).select()[3]
     layer.values[mask.nonzero()[0]] *= -1
-    layer.cached_weight.weight = None  # kept from the last step, with the value from before
+    for group in search_of(net).groups:
+        group.forget()  # kept from the last step, with the value from before
     proof = prove(net, before, INPUTS)
     assert proof.changed == (f"{layer.spec.name}/weights",) and proof.outside == (layer.spec.name,)
     assert not proof.holds
@@ -83,8 +84,9 @@ def test_a_changed_weight_that_is_not_kept_is_reported_too(searched):
 def test_moved_edges_are_reported(searched):
     net, before = searched
     layer = search_of(net).layers[2]
-    layer.gaps.copy_(layer.gaps.flip(0))  # as many edges inside the layer, elsewhere
-    layer.cached_weight.weight = None  # kept from the last step, with the edges from before
+    layer.gaps[1:].copy_(layer.gaps[1:].flip(0))  # as many edges inside the layer, elsewhere
+    for group in search_of(net).groups:
+        group.forget()  # kept from the last step, with the edges from before
     proof = prove(net, before, INPUTS)
     assert proof.changed == (f"{layer.spec.name}/edges",) and proof.outside == (layer.spec.name,) and not proof.holds
 
@@ -109,14 +111,14 @@ def test_a_weight_off_the_edges_is_reported(searched, monkeypatch):
 
 def select_wrongly(monkeypatch, spoil):
     """Let every selection be spoiled: `spoil` changes its masks in place."""
-    honest = Search.select
+    honest = Search.top
 
-    def select(self):
-        masks = [mask.clone() for mask in honest(self)]
-        spoil(masks)
+    def top(self, keys, k):
+        masks = [mask.clone() for mask in honest(self, keys, k)]
+        spoil(self.of_layers(masks))
         return masks
 
-    monkeypatch.setattr(Search, "select", select)
+    monkeypatch.setattr(Search, "top", top)
 
 
 @pytest.mark.parametrize("more", [False, True])

@@ -162,7 +162,7 @@ def test_every_registered_method_keeps_its_contract(method, progress):
     for settings in (SearchSettings(method), SearchSettings(method, anneal="linear", scope="global")):
         search = search_of(attach(tiny(), er_p=0.6, k=0.4, search=settings))
         search.progress = progress
-        assert gate_faults(search, search.method.gates(search)) == {}
+        assert gate_faults(search, search.training_gates()) == {}
 
 
 def test_the_command_line_ends_with_1_and_prints_what_is_broken_or_with_2_where_attach_refuses(tmp_path):

@@ -257,7 +257,7 @@ class SpoiledWeight(Method):
     """What a search keeps of a layer's weight is written to, as torch does not count it."""
 
     def after_step(self, state):
-        state.layers[0].cached_weight.weight.data.mul_(2)
+        state.groups[0].cached_weight.memory.mul_(2)
 
 
 @dataclass(frozen=True)

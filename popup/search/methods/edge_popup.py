@@ -12,3 +12,5 @@ class EdgePopup(Method):
     rank='value' the largest s are kept, as in the paper's text, and ds has no sign(s); k may be annealed (`anneal`), and while
     more than the ticket's edges are kept W, and so ds, is multiplied by sqrt(k / k_now).
     """
+
+    edgewise = True

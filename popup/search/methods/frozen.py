@@ -23,6 +23,7 @@ class Frozen(Method):
     """
 
     uses = (*Method.uses, "locked")
+    edgewise = True
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         locked = np.zeros(layer.count, dtype=bool)

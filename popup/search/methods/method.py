@@ -43,6 +43,8 @@ class Method:
     """How scores become a gate in training, how they become the ticket's codes, and what gradient they get."""
 
     book: Book = PLAIN       # what the codes of its tickets mean
+    edgewise = False         # whether it decides edge by edge, and may be asked about the edges of several layers at once; each
+    #                          class says it for itself: one that overrides what another decides may decide otherwise
     learns = True            # whether scores get a gradient at all
     trains_ticket = True     # whether it trains by the ticket's codes, once k is the ticket's: attach and the proof compare
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
@@ -50,6 +52,11 @@ class Method:
 
     def __init__(self, settings: Options) -> None:
         self.settings = settings
+
+    @property
+    def asked_together(self) -> bool:
+        """Whether layers may be asked about together: its class itself has said that it is edgewise."""
+        return vars(type(self)).get("edgewise", False)
 
     def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
         """The first scores, from `uniform` [edges], float64 in (0, 1): here uniform in +-score_scale / sqrt(fan_in).
@@ -80,11 +87,11 @@ class Method:
         return selected
 
     def gates(self, state: SearchState) -> list[Gate]:
-        """What a training pass uses of each layer: here the selection at k as it is now, scaled while that is more than the
-        ticket's."""
-        pairs, scale = state.pairs(), state.scale_now()
-        selected = state.top([self.training_keys(*pair) for pair in pairs], state.k_now())
-        return [Gate(self.codes(*pair, mask), scale, scale) for pair, mask in zip(pairs, selected, strict=True)]
+        """What a training pass uses of each unit (of each layer, unless the method is edgewise): here the selection at k as it is
+        now, scaled while that is more than the ticket's."""
+        units, scale = state.units(), state.scale_now()
+        selected = state.top([self.training_keys(*unit) for unit in units], state.k_now())
+        return [Gate(self.codes(*unit, mask), scale, scale) for unit, mask in zip(units, selected, strict=True)]
 
     def weights(self, layer: LayerState) -> torch.Tensor:
         """The weight that each edge has now [edges], float32, which its score's gradient dL/dW_eff is multiplied by."""

@@ -20,6 +20,7 @@ class Signed(Method):
     """
 
     book = SIGNED
+    edgewise = True
     uses = ("score_scale", "anneal")
 
     def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
