@@ -1,40 +1,38 @@
-"""The products by numba: only edges that are kept are multiplied, from lists in the order in which each walk needs them."""
+"""The products by numba: only edges that are kept are multiplied."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from popup.products import compiled
-from popup.products.structure import Blocks, Structure
-from popup.products.threads import share
+from popup.products.structure import BYTES, Structure
+from popup.products.threads import share, worth
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
-    """The kept edges in the order of a walk: those of segment s from begins[s] to before ends[s], what follows is not used."""
-
-    blocks: Blocks
-    begins: np.ndarray  # int64, of the structure
-    ends: np.ndarray  # int64
-    values: np.ndarray  # [edges]
-    numbers: np.ndarray  # uint16 [edges]: counted from the beginning of the segment's block
-
-    @classmethod
-    def empty(cls, blocks: Blocks, begins: np.ndarray, values: np.ndarray) -> Walk:
-        """Room for as many edges as there are values."""
-        return cls(blocks, begins, np.empty(len(begins) - 1, np.int64), np.empty_like(values), np.empty(len(values), np.uint16))
-
-
-@dataclass(frozen=True)
 class Kept:
-    """The edges with a value other than 0, in the order of both walks."""
+    """The edges with a value other than 0, side by side: those of segment s from begins[s] to before ends[s]."""
 
-    by_output: Walk
-    by_input: Walk
+    values: np.ndarray  # [edges], of which the last are unused
+    inputs: np.ndarray  # uint16 [edges]
+    begins: np.ndarray  # int64 [segments]
+    ends: np.ndarray  # int64 [segments]
+
+    def lists(self) -> tuple[np.ndarray, ...]:
+        """As the kernels take them."""
+        return self.values, self.inputs, self.begins, self.ends
+
+
+@cache
+def _compiled() -> ModuleType:
+    """The kernels, imported when they are first used: importing numba takes half a second."""
+    from popup.products import compiled
+    return compiled
 
 
 class NumbaKernels:
@@ -47,52 +45,57 @@ class NumbaKernels:
         return Structure.of(edges, shape)
 
     def keep(self, structure: Structure, values: torch.Tensor) -> Kept:
-        """Put the nonzero values in order: one pass over the edges."""
-        given = values.numpy()
-        kept = Kept(Walk.empty(structure.input_blocks, structure.by_output, given),
-                    Walk.empty(structure.output_blocks, structure.by_input, given))
-        outs, blocks = kept.by_output, structure.output_blocks
-        arguments = (given, structure.inputs, outs.begins, kept.by_input.begins, outs.blocks.count, outs.blocks.size,
-                     blocks.count, blocks.size, structure.shape[0], outs.values, outs.numbers, outs.ends,
-                     kept.by_input.values, kept.by_input.numbers, kept.by_input.ends)
-        share(lambda first, last: compiled.keep(*arguments, first, last), blocks.count, 4 * structure.edges)
+        """Put the nonzero values side by side: one pass over the edges."""
+        given, segments = values.numpy(), len(structure.begins) - 1
+        kept = Kept(np.empty_like(given), np.empty_like(structure.inputs), *np.empty((2, segments), np.int64))
+        arguments = (given, structure.inputs, structure.begins, *kept.lists(), structure.blocks)
+        share(partial(_compiled().keep, *arguments), structure.shape[0], worth(structure.edges))
         return kept
 
     def forward(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The outputs' rows [out, n] of the inputs' rows [in, n]."""
-        return _combine(structure.shape[0], kept.by_output, rows)
+        source, result = _whole(rows), rows.new_empty(structure.shape[0], _length(rows))
+        arguments = (_flat(result), _flat(source), *kept.lists(), structure.blocks, structure.size, _length(rows))
+        share(partial(_compiled().gather, *arguments), structure.shape[0], worth(_work(structure, rows)))
+        return result[:, :rows.shape[1]].contiguous()
 
     def input_gradient(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The inputs' rows [in, n] of the gradient, of the outputs' rows [out, n] of it."""
-        return _combine(structure.shape[1], kept.by_input, rows)
+        source, result = _whole(rows), rows.new_empty(structure.shape[1], _length(rows))
+        threads = worth(_work(structure, rows))
+        across = min(-(-2 * threads // max(1, structure.blocks)), max(1, _vectors(rows) // 2)) if threads > 1 else 1
+        arguments = (_flat(result), _flat(source), *kept.lists(), structure.blocks, structure.size, _length(rows), across)
+        share(partial(_compiled().scatter, *arguments), structure.blocks * across, threads)
+        return result[:, :rows.shape[1]].contiguous()
 
     def edge_gradient(self, structure: Structure, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The gradient of each edge, of the outputs' rows of the gradient and the inputs' rows."""
-        result, length = outputs.new_empty(structure.edges), _padded(outputs.shape[1], outputs)
-        blocks = structure.input_blocks
-        arguments = (result.numpy(), _flat(outputs, length), _flat(inputs, length), structure.inputs, structure.by_output,
-                     blocks.count, blocks.size, length)
-        share(lambda first, last: compiled.dots(*arguments, first, last), structure.shape[0],
-              structure.edges * length * outputs.itemsize / compiled.BYTES)
+        result = outputs.new_empty(structure.edges)
+        arguments = (result.numpy(), _flat(_whole(outputs)), _flat(_whole(inputs)), structure.inputs, structure.begins,
+                     structure.blocks, structure.size, _length(outputs))
+        share(partial(_compiled().dots, *arguments), structure.shape[0], worth(_work(structure, outputs)))
         return result
 
 
-def _combine(units: int, walk: Walk, rows: torch.Tensor) -> torch.Tensor:
-    count, length = rows.shape[1], _padded(rows.shape[1], rows)
-    result, blocks = rows.new_empty(units, length), walk.blocks
-    arguments = (_flat(result, length), _flat(rows, length), walk.values, walk.numbers, walk.begins, walk.ends,
-                 blocks.count, blocks.size, length)
-    share(lambda first, last: compiled.combine(*arguments, first, last), units,
-          len(walk.values) * length * rows.itemsize / compiled.BYTES)
-    return result if length == count else result[:, :count].contiguous()
+def _length(rows: torch.Tensor) -> int:
+    """How long the kernels' rows are: a vector at the least."""
+    return max(rows.shape[1], BYTES // rows.itemsize)
 
 
-def _padded(count: int, rows: torch.Tensor) -> int:
-    """How long rows must be: a vector at the least."""
-    return max(count, compiled.BYTES // rows.itemsize)
+def _vectors(rows: torch.Tensor) -> int:
+    return -(-_length(rows) * rows.itemsize // BYTES)
 
 
-def _flat(rows: torch.Tensor, length: int) -> np.ndarray:
-    """The rows one after the other, each of that length."""
-    return functional.pad(rows, (0, length - rows.shape[1])).numpy().reshape(-1) if rows.shape[1] < length \
-        else rows.numpy().reshape(-1)
+def _work(structure: Structure, rows: torch.Tensor) -> int:
+    """How many vectors are multiplied, if all edges are."""
+    return structure.edges * _vectors(rows)
+
+
+def _whole(rows: torch.Tensor) -> torch.Tensor:
+    """The rows, made as long as the kernels want them."""
+    short = _length(rows) - rows.shape[1]
+    return functional.pad(rows, (0, short)) if short else rows
+
+
+def _flat(rows: torch.Tensor) -> np.ndarray:
+    return rows.numpy().reshape(-1)

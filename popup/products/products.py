@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
+from popup.products.numba_kernels import NumbaKernels
 from popup.products.torch_kernels import TorchKernels
 
 Structure = TypeVar("Structure")
@@ -45,10 +46,7 @@ class Kernels(Protocol[Structure, Kept]):
 @functools.cache
 def best_kernels() -> Kernels:
     """Numba's kernels where it is installed (`pip install numba`), else torch's own."""
-    if importlib.util.find_spec("numba") is None:
-        return TorchKernels()
-    from popup.products.numba_kernels import NumbaKernels
-    return NumbaKernels()
+    return TorchKernels() if importlib.util.find_spec("numba") is None else NumbaKernels()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,17 +18,22 @@ SHARES = 4  # for each thread: one that is late then does less
 
 
 @functools.cache
-def _pool(process: int, helpers: int) -> ThreadPoolExecutor:
-    """The helpers of a process: one that was forked has its own, since the threads of its parent are not in it."""
-    return ThreadPoolExecutor(helpers, thread_name_prefix="products")
+def _pool(process: int, others: int) -> ThreadPoolExecutor:
+    """The other threads of a process: one that was forked has its own, since the threads of its parent are not in it."""
+    return ThreadPoolExecutor(others, thread_name_prefix="products")
 
 
-def share(work: Callable[[int, int], None], units: int, operations: float) -> None:
-    """Call work(first, last) until all `units` are done, in pieces and from several threads where the work is worth it.
+def worth(operations: float) -> int:
+    """How many threads so many vector operations are worth."""
+    return max(1, min(torch.get_num_threads(), int(operations // WORTH)))
+
+
+def share(work: Callable[[int, int], None], units: int, threads: int) -> None:
+    """Call work(first, last) until all `units` are done, in pieces and from several threads.
 
     Which thread does a piece, and how many pieces there are, must not matter for what it writes.
     """
-    threads = min(torch.get_num_threads(), int(operations // WORTH), units)
+    threads = min(threads, units)
     if threads < 2:
         work(0, units)
         return
@@ -39,10 +44,10 @@ def share(work: Callable[[int, int], None], units: int, operations: float) -> No
         for first in pieces:
             work(first, min(first + size, units))
 
-    helpers = [_pool(os.getpid(), threads - 1).submit(take) for _ in range(threads - 1)]
+    waiting = [_pool(os.getpid(), threads - 1).submit(take) for _ in range(threads - 1)]
     try:
         take()
     finally:
-        for helper in helpers:
-            if not helper.cancel():  # one that has not begun need not be waited for
-                helper.result()
+        for other in waiting:
+            if not other.cancel():  # one that has not begun need not be waited for
+                other.result()
