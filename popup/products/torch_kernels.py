@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 BUFFER = 1 << 18  # entries of the dense gradient that exist at once
+DENSE = 0.2  # the density above which it is faster to compute all entries of the gradient than to sample the edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class TorchKernels:
         """Both matrices, without the edges whose value is 0."""
         outs, ins = structure.shape
         return Kept(_compact(structure.by_output, structure.inputs, values, (outs, ins)),
-                    _compact(structure.by_input, structure.outputs, values[structure.order], (ins, outs)))
+                    _compact(structure.by_input, structure.outputs, values.index_select(0, structure.order), (ins, outs)))
 
     def forward(self, structure: Index, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The outputs' rows [out, n] of the inputs' rows [in, n]."""
@@ -77,19 +78,30 @@ class TorchKernels:
 
     def edge_gradient(self, structure: Index, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The gradient of each edge, of the outputs' rows of the gradient and the inputs' rows."""
-        outs, ins = structure.shape
-        result = outputs.new_empty(len(structure.edges))
-        step = max(1, BUFFER // max(1, ins))
-        buffer = outputs.new_empty(min(step, outs), ins)
-        for first in range(0, outs, step):
-            last = min(first + step, outs)
-            begin, end = int(structure.by_output[first]), int(structure.by_output[last])
-            torch.mm(outputs[first:last], inputs.t(), out=buffer[:last - first])
-            torch.index_select(buffer.view(-1), 0, structure.edges[begin:end] - first * ins, out=result[begin:end])
-        return result
+        if len(structure.edges) > DENSE * structure.shape[0] * structure.shape[1]:
+            return _from_blocks(structure, outputs, inputs)
+        nothing = outputs.new_zeros(1).expand(len(structure.edges))
+        pattern = _csr(structure.by_output, structure.inputs, nothing, structure.shape)
+        return torch.sparse.sampled_addmm(pattern, outputs, inputs.t(), beta=0.0).values()
+
+
+def _from_blocks(structure: Index, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """The gradient of the edges, taken from the dense one, of which a few rows at a time exist."""
+    outs, ins = structure.shape
+    result = outputs.new_empty(len(structure.edges))
+    step = max(1, BUFFER // max(1, ins))
+    buffer = outputs.new_empty(min(step, outs), ins)
+    for first in range(0, outs, step):
+        last = min(first + step, outs)
+        begin, end = int(structure.by_output[first]), int(structure.by_output[last])
+        torch.mm(outputs[first:last], inputs.t(), out=buffer[:last - first])
+        torch.index_select(buffer.view(-1), 0, structure.edges[begin:end] - first * ins, out=result[begin:end])
+    return result
 
 
 def _compact(begins: torch.Tensor, numbers: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    places = values.nonzero()[:, 0]
-    before = torch.searchsorted(places, begins.long(), out_int32=begins.dtype == torch.int32)
-    return _csr(before.to(begins.dtype), numbers[places], values[places], shape)
+    """The matrix of the values other than 0. (By numpy, which finds them among bools 30 times faster than torch.)"""
+    places = np.flatnonzero(values.numpy() != 0)
+    before = torch.from_numpy(np.searchsorted(places, begins.numpy())).to(begins.dtype)
+    chosen = torch.from_numpy(places)
+    return _csr(before, numbers.index_select(0, chosen), values.index_select(0, chosen), shape)
