@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from popup.products.structure import BYTES
 from popup.products.vectors import add_product, add_to, dot, load, store, zeros
@@ -18,6 +19,17 @@ def _kernel(function):
         return njit(function, nogil=True, boundscheck=False, cache=True)
     except RuntimeError:
         return njit(function, nogil=True, boundscheck=False)
+
+
+def _begin(starts, number):
+    """Where the row of an input begins: after as many rows of that length, or where a table says."""
+
+
+@overload(_begin)
+def _begin_as_compiled(starts, number):
+    if isinstance(starts, types.Array):
+        return lambda starts, number: starts[number]
+    return lambda starts, number: starts * np.int64(number)
 
 
 @_kernel
@@ -40,26 +52,26 @@ def _widest(left):
 
 @_kernel
 def _gather(nothing, start, skip, arguments):
-    result, rows, values, inputs, begins, ends, blocks, size, length, first, last = arguments
+    result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last = arguments
     for block in range(blocks):
-        base = block * size * length + start
+        base = block * size
         for row in range(first, last):
             begin, end = begins[row * blocks + block], ends[row * blocks + block]
             if block and begin == end:
                 continue
             total = load(nothing, result, row * length + start, 0) if block else nothing
             for place in range(begin, end):
-                total = add_product(total, values[place], rows, base + inputs[place] * length)
+                total = add_product(total, values[place], rows, start + _begin(starts, base + inputs[place]))
             store(total, result, row * length + start)  # what was to be skipped is the same once more
 
 
 @_kernel
-def gather(result, rows, values, inputs, begins, ends, blocks, size, length, first, last):
-    """result[o] = the sum of value * rows[input] over its edges, for the outputs from `first` to `last`."""
+def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last):
+    """result[o] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`."""
     lanes, stop = BYTES // result.itemsize, length
     for near in range(first, last, AT_ONCE):
         start, far = 0, min(near + AT_ONCE, last)
-        arguments = (result, rows, values, inputs, begins, ends, blocks, size, length, near, far)
+        arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, near, far)
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
             if count == 8:
@@ -75,19 +87,19 @@ def gather(result, rows, values, inputs, begins, ends, blocks, size, length, fir
 
 @_kernel
 def _scatter(nothing, start, skip, arguments):
-    result, rows, values, inputs, begins, ends, blocks, size, length, block = arguments
-    base = block * size * length + start
+    result, rows, starts, values, inputs, begins, ends, blocks, size, length, block = arguments
+    base = block * size
     for row in range(len(begins) // blocks):
         begin, end = begins[row * blocks + block], ends[row * blocks + block]
         if begin != end:
             factor = load(nothing, rows, row * length + start, skip)
             for place in range(begin, end):
-                add_to(factor, values[place], result, base + inputs[place] * length)
+                add_to(factor, values[place], result, start + _begin(starts, base + inputs[place]))
 
 
 @_kernel
-def scatter(result, rows, values, inputs, begins, ends, blocks, size, length, across, first, last):
-    """result[i] = the sum of value * rows[output] over its edges, for the pieces from `first` to `last`.
+def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, across, first, last):
+    """The input's row += the sum of value * rows[output] over its edges, for the pieces from `first` to `last`.
 
     A piece is one of the blocks of inputs, and of their rows one of `across` parts, each some whole vectors. What is less
     than a vector belongs to the last part: a vector that reaches back must not do so into what another thread writes.
@@ -98,9 +110,7 @@ def scatter(result, rows, values, inputs, begins, ends, blocks, size, length, ac
         block, part = piece // across, piece % across
         start, stop = vectors * part // across * lanes, vectors * (part + 1) // across * lanes
         stop = length if part == across - 1 else stop
-        for row in range(block * size, min((block + 1) * size, len(result) // length)):
-            result[row * length + start:row * length + stop] = 0
-        arguments = (result, rows, values, inputs, begins, ends, blocks, size, length, block)
+        arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, block)
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
             if count == 8:
@@ -116,9 +126,9 @@ def scatter(result, rows, values, inputs, begins, ends, blocks, size, length, ac
 
 @_kernel
 def _dots(nothing, start, skip, arguments):
-    result, others, rows, inputs, begins, blocks, size, length, first, last = arguments
+    result, others, rows, starts, inputs, begins, blocks, size, length, first, last = arguments
     for block in range(blocks):
-        base = block * size * length + start
+        base = block * size
         for row in range(first, last):
             begin, end = begins[row * blocks + block], begins[row * blocks + block + 1]
             if begin == end:
@@ -126,19 +136,19 @@ def _dots(nothing, start, skip, arguments):
             other = load(nothing, others, row * length + start, skip)
             if start + skip == 0:
                 for edge in range(begin, end):
-                    result[edge] = dot(other, rows, base + inputs[edge] * length)
+                    result[edge] = dot(other, rows, start + _begin(starts, base + inputs[edge]))
             else:
                 for edge in range(begin, end):
-                    result[edge] += dot(other, rows, base + inputs[edge] * length)
+                    result[edge] += dot(other, rows, start + _begin(starts, base + inputs[edge]))
 
 
 @_kernel
-def dots(result, others, rows, inputs, begins, blocks, size, length, first, last):
+def dots(result, others, rows, starts, inputs, begins, blocks, size, length, first, last):
     """result[e] = the product of the rows of the edge's output and of its input, for the outputs from `first` to `last`."""
     lanes, stop = BYTES // result.itemsize, length
     for near in range(first, last, AT_ONCE):
         start, far = 0, min(near + AT_ONCE, last)
-        arguments = (result, others, rows, inputs, begins, blocks, size, length, near, far)
+        arguments = (result, others, rows, starts, inputs, begins, blocks, size, length, near, far)
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
             if count == 8:
@@ -150,3 +160,16 @@ def dots(result, others, rows, inputs, begins, blocks, size, length, first, last
             else:
                 _dots(zeros(1, result), back, start - back, arguments)
             start += count * lanes
+
+
+@_kernel
+def lay(result, images, first, last):
+    """Copy images [n, channels, height, width] of any strides, 16 channels at a time: one of both has them side by side."""
+    _, channels, height, width = images.shape
+    for image in range(first, last):
+        for row in range(height):
+            for near in range(0, channels, 16):
+                far = min(near + 16, channels)
+                for column in range(width):
+                    for channel in range(near, far):
+                        result[image, channel, row, column] = images[image, channel, row, column]

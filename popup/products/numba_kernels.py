@@ -54,47 +54,67 @@ class NumbaKernels:
 
     def forward(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The outputs' rows [out, n] of the inputs' rows [in, n]."""
-        source, result = _whole(rows), rows.new_empty(structure.shape[0], _length(rows))
-        arguments = (_flat(result), _flat(source), *kept.lists(), structure.blocks, structure.size, _length(rows))
-        share(partial(_compiled().gather, *arguments), structure.shape[0], worth(_work(structure, rows)))
+        source = _whole(rows)
+        result = rows.new_empty(structure.shape[0], source.shape[1])
+        gather(structure, kept, source, source.shape[1], result)
         return result[:, :rows.shape[1]].contiguous()
 
     def input_gradient(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The inputs' rows [in, n] of the gradient, of the outputs' rows [out, n] of it."""
-        source, result = _whole(rows), rows.new_empty(structure.shape[1], _length(rows))
-        threads = worth(_work(structure, rows))
-        across = min(-(-2 * threads // max(1, structure.blocks)), max(1, _vectors(rows) // 2)) if threads > 1 else 1
-        arguments = (_flat(result), _flat(source), *kept.lists(), structure.blocks, structure.size, _length(rows), across)
-        share(partial(_compiled().scatter, *arguments), structure.blocks * across, threads)
+        source = _whole(rows)
+        result = rows.new_zeros(structure.shape[1], source.shape[1])
+        threads, vectors = worth(_work(structure, source)), source.shape[1] * source.itemsize // BYTES
+        across = max(1, min(2 * threads // structure.blocks, vectors // 2)) if threads > 1 else 1
+        scatter(structure, kept, source, source.shape[1], result, across)
         return result[:, :rows.shape[1]].contiguous()
 
     def edge_gradient(self, structure: Structure, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """The gradient of each edge, of the outputs' rows of the gradient and the inputs' rows."""
-        result = outputs.new_empty(structure.edges)
-        arguments = (result.numpy(), _flat(_whole(outputs)), _flat(_whole(inputs)), structure.inputs, structure.begins,
-                     structure.blocks, structure.size, _length(outputs))
-        share(partial(_compiled().dots, *arguments), structure.shape[0], worth(_work(structure, outputs)))
-        return result
+        others, source = _whole(outputs), _whole(inputs)
+        return dots(structure, others, source, source.shape[1])
 
 
-def _length(rows: torch.Tensor) -> int:
-    """How long the kernels' rows are: a vector at the least."""
-    return max(rows.shape[1], BYTES // rows.itemsize)
+Starts = int | np.ndarray  # how long the rows of the inputs are, or int64 [in]: where each of them begins
 
 
-def _vectors(rows: torch.Tensor) -> int:
-    return -(-_length(rows) * rows.itemsize // BYTES)
+def gather(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor) -> None:
+    """Make result[o] the sum of the inputs' rows in `source`, each times the value of its edge."""
+    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, result.shape[1])
+    share(partial(_compiled().gather, *arguments), structure.shape[0], worth(_work(structure, result)))
+
+
+def scatter(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor, across: int) -> None:
+    """Add the outputs' rows source[o], each times the value of its edge, to the inputs' rows in `result`.
+
+    Threads take blocks of inputs and, of the rows, one of `across` parts: 1 where inputs of one block share numbers.
+    """
+    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, source.shape[1], across)
+    share(partial(_compiled().scatter, *arguments), structure.blocks * across, worth(_work(structure, source)))
+
+
+def dots(structure: Structure, outputs: torch.Tensor, source: torch.Tensor, starts: Starts) -> torch.Tensor:
+    """The product of each edge's row outputs[o] and its input's row in `source`."""
+    result, blocks, size = outputs.new_empty(structure.edges), structure.blocks, structure.size
+    arguments = (result.numpy(), _flat(outputs), _flat(source), starts, structure.inputs, structure.begins, blocks, size)
+    share(partial(_compiled().dots, *arguments, outputs.shape[1]), structure.shape[0], worth(_work(structure, outputs)))
+    return result
+
+
+def lay(result: torch.Tensor, images: torch.Tensor) -> None:
+    """Make `result` the images [n, channels, height, width], whatever strides both have."""
+    work = partial(_compiled().lay, result.numpy(), images.numpy())
+    share(work, len(images), worth(images.numel()))  # a number a time takes about as long as a vector that is at hand
 
 
 def _work(structure: Structure, rows: torch.Tensor) -> int:
     """How many vectors are multiplied, if all edges are."""
-    return structure.edges * _vectors(rows)
+    return structure.edges * rows.shape[1] * rows.itemsize // BYTES
 
 
 def _whole(rows: torch.Tensor) -> torch.Tensor:
-    """The rows, made as long as the kernels want them."""
-    short = _length(rows) - rows.shape[1]
-    return functional.pad(rows, (0, short)) if short else rows
+    """The rows, as long as the kernels want them: a vector at the least."""
+    short = BYTES // rows.itemsize - rows.shape[1]
+    return functional.pad(rows, (0, short)) if short > 0 else rows
 
 
 def _flat(rows: torch.Tensor) -> np.ndarray:

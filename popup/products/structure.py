@@ -37,10 +37,10 @@ class Structure:
         return max(1, -(-self.shape[1] // self.size))
 
     @classmethod
-    def of(cls, edges: np.ndarray, shape: tuple[int, int]) -> Structure:
-        """The structure of edges given as ascending flat indices into a weight of that shape."""
+    def of(cls, edges: np.ndarray, shape: tuple[int, int], together: int = 1) -> Structure:
+        """The structure of ascending flat indices into a weight of that shape; each `together` inputs stay in one block."""
         outs, ins = shape
-        size = block_size(ins, len(edges) / max(1, outs * ins))
+        size = block_size(ins, len(edges) / max(1, outs * ins), together)
         starts = np.arange(0, max(1, ins), size)
         begins = np.searchsorted(edges, (np.arange(outs)[:, None] * ins + starts).reshape(-1))
         inputs = np.empty(len(edges), dtype=np.uint16)
@@ -49,7 +49,7 @@ class Structure:
         return cls((outs, ins), size, inputs, np.append(begins, len(edges)))
 
 
-def block_size(ins: int, density: float) -> int:
-    """The inputs of a block: so many that at this density a segment has about SEGMENT edges."""
+def block_size(ins: int, density: float, together: int) -> int:
+    """The inputs of a block: so many that at this density a segment has about SEGMENT edges, a multiple of `together`."""
     wanted = SEGMENT / density if density else MOST
-    return int(min(max(LEAST, wanted), MOST, max(1, ins)))
+    return max(1, int(min(max(LEAST, wanted), MOST, max(1, ins))) // together) * together
