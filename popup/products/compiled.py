@@ -164,12 +164,11 @@ def dots(result, others, rows, starts, inputs, begins, blocks, size, length, fir
 
 @_kernel
 def lay(result, images, first, last):
-    """Copy images [n, channels, height, width] of any strides, 16 channels at a time: one of both has them side by side."""
+    """Copy images [n, channels, height, width] of any strides, 16 channels at a time: they lie side by side in one of both."""
     _, channels, height, width = images.shape
     for image in range(first, last):
         for row in range(height):
             for near in range(0, channels, 16):
-                far = min(near + 16, channels)
-                for column in range(width):
-                    for channel in range(near, far):
+                for channel in range(near, min(near + 16, channels)):
+                    for column in range(width):
                         result[image, channel, row, column] = images[image, channel, row, column]

@@ -104,7 +104,7 @@ class Rows:
             images.zero_()
         for number in range(rows.shape[1]):
             place, phase = self.phase(rows, number, images)
-            lay(phase, place)
+            phase.copy_(place)
         return images
 
     def of_outputs(self, rows: torch.Tensor) -> torch.Tensor:
@@ -137,7 +137,7 @@ class ConvProducts:
         result = x.new_empty(self.shape[0], rows.length)
         gather(self.structure, kept, rows.of_inputs(x.detach()), rows.starts(self.shape[1]), result)
         y = _empty((rows.images, self.shape[0], *rows.outputs), x)
-        lay(y, rows.of_outputs(result))
+        y.copy_(rows.of_outputs(result))
         return y
 
     def gradients(self, gradient: torch.Tensor, x: torch.Tensor, kept: Kept | None) -> tuple[torch.Tensor | None, torch.Tensor]:
