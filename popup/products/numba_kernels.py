@@ -62,7 +62,8 @@ class NumbaKernels:
     def input_gradient(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """The inputs' rows [in, n] of the gradient, of the outputs' rows [out, n] of it."""
         source = _whole(rows)
-        result = rows.new_zeros(structure.shape[1], source.shape[1])
+        result = rows.new_empty(structure.shape[1], source.shape[1])
+        result.numpy().fill(0)  # by this thread: torch would share even this little out, and wait for the slowest
         threads, vectors = worth(_work(structure, source)), source.shape[1] * source.itemsize // BYTES
         across = max(1, min(2 * threads // structure.blocks, vectors // 2)) if threads > 1 else 1
         scatter(structure, kept, source, source.shape[1], result, across)

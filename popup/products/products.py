@@ -82,6 +82,11 @@ class Products(Generic[Structure, Kept]):
         return self.kernels.edge_gradient(self.structure, _rows(gradient), _rows(x))
 
 
+def by_units(activations: torch.Tensor) -> torch.Tensor:
+    """The same [n, units], lying unit by unit: made once where several products take them, else each makes its own."""
+    return _rows(activations).t()
+
+
 def _rows(activations: torch.Tensor) -> torch.Tensor:
     """[units, n] of [n, units]: contiguous, which costs nothing where a product gave it."""
     return activations.detach().t().contiguous()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-WORTH = 150_000  # vector operations that are worth a thread: waking one takes 30 us, and they about three times as long
+WORTH = 500_000  # vector operations that are worth a thread: 0.2 ms or so, where waking one takes 0.03 and may take longer
 SHARES = 4  # for each thread: one that is late then does less
 
 

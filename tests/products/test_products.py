@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popup.products import Products, TorchKernels, best_kernels
+from popup.products import Products, TorchKernels, best_kernels, by_units
 
 ALL_KERNELS = [pytest.param(kernels, id=kernels.name) for kernels in (best_kernels(), TorchKernels())]
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -78,6 +78,14 @@ def test_inputs_of_any_strides(kernels, change):
     found = three(products, torch.stack([values, values], 1)[:, 0], x, gradient)
     assert_right((60, 90), edges, values, x.detach(), gradient.detach(), found)
     assert not any(tensor.requires_grad for tensor in found)
+
+
+def test_a_chain_copies_only_what_enters_it():
+    _, products, values, x, _ = made((60, 60), 0.3, 40, torch.float32, 0, best_kernels())
+    x = by_units(x)
+    assert by_units(x).data_ptr() == x.data_ptr()
+    y = products.forward(x, products.keep(values)).relu()
+    assert by_units(y).data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("kernels", ALL_KERNELS)
