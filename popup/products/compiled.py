@@ -13,6 +13,9 @@ WRITTEN_IN = "024905d690797238"  # vectors.py's digest: numba compiles anew only
 AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
 
 
+_inner = njit(nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by kernels only
+
+
 def _kernel(function):
     """A function beside which other threads run, compiled when it is first called and stored where a folder can be written."""
     try:
@@ -44,13 +47,13 @@ def keep(values, inputs, begins, kept_values, kept_inputs, kept_begins, kept_end
         kept_ends[segment] = place
 
 
-@_kernel
+@_inner
 def _widest(left):
     """How many vectors the next block has, if so many are left."""
     return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
 
 
-@_kernel
+@_inner
 def _gather(nothing, start, skip, arguments):
     result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last = arguments
     for block in range(blocks):
@@ -85,7 +88,7 @@ def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, len
             start += count * lanes
 
 
-@_kernel
+@_inner
 def _scatter(nothing, start, skip, arguments):
     result, rows, starts, values, inputs, begins, ends, blocks, size, length, block = arguments
     base = block * size
@@ -124,7 +127,7 @@ def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, le
             start += count * lanes
 
 
-@_kernel
+@_inner
 def _dots(nothing, start, skip, arguments):
     result, others, rows, starts, inputs, begins, blocks, size, length, first, last = arguments
     for block in range(blocks):
