@@ -7,7 +7,7 @@ activations laid out as torch does. tests/products/crossover.py measures them an
 
 Linear, numba's kernels, p = 0.2: at batch 128 0.8 of the dense time for 512 x 512, 0.57 for 1024 x 1024, 0.6 for 784 to 2048,
 0.54 for 2048 x 2048, 0.48 for 4096 x 4096; at batch 512 0.8. At batch 32 1.6 for 512 x 512, 1.1 for 1024 x 1024, 1.0 from
-2048 on: less than 1.1 more than a weight that is masked anew costs there (1.5). At p = 0.3 batches of 512 lose, and so do
+2048 on, where a dense weight that is masked anew each step takes 1.5. At p = 0.3 batches of 512 lose, and so do
 layers with a side below 256. Torch's kernels take as long as the dense ones at p = 0.2, and 0.9 at p = 0.1.
 
 Convolutions: images must be laid out by channels and back, which costs the same at any density. At p = 0.05, 3 x 3 taps and
