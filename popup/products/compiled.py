@@ -1,0 +1,177 @@
+"""The products of a sparse layer in numba: one unit's row at a time, in blocks of vectors that stay in registers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from popup.products.structure import BYTES
+from popup.products.vectors import add_product, add_to, dot, load, store, zeros
+
+WRITTEN_IN = "024905d690797238"  # vectors.py's digest: numba compiles anew only where the kernels' own file has changed
+AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
+
+
+_inner = njit(nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by kernels only
+
+
+def _kernel(function):
+    """A function beside which other threads run, compiled when it is first called and stored where a folder can be written."""
+    try:
+        return njit(function, nogil=True, boundscheck=False, cache=True)
+    except RuntimeError:
+        return njit(function, nogil=True, boundscheck=False)
+
+
+def _begin(starts, number):
+    """Where the row of an input begins: after as many rows of that length, or where a table says."""
+
+
+@overload(_begin)
+def _begin_as_compiled(starts, number):
+    if isinstance(starts, types.Array):
+        return lambda starts, number: starts[number]
+    return lambda starts, number: starts * np.int64(number)
+
+
+@_kernel
+def keep(values, inputs, begins, kept_values, kept_inputs, kept_begins, kept_ends, blocks, first, last):
+    """Write the nonzero `values` and their inputs side by side, and where segments are, for the outputs `first` to `last`."""
+    place = begins[first * blocks]
+    for segment in range(first * blocks, last * blocks):
+        kept_begins[segment] = place
+        for edge in range(begins[segment], begins[segment + 1]):
+            kept_values[place], kept_inputs[place] = values[edge], inputs[edge]
+            place += np.int64(values[edge] != 0)  # a branch would be guessed wrong half of the time
+        kept_ends[segment] = place
+
+
+@_inner
+def _widest(left):
+    """How many vectors the next block has, if so many are left."""
+    return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@_inner
+def _gather(nothing, start, skip, arguments):
+    result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last = arguments
+    for block in range(blocks):
+        base = block * size
+        for row in range(first, last):
+            begin, end = begins[row * blocks + block], ends[row * blocks + block]
+            if block and begin == end:
+                continue
+            total = load(nothing, result, row * length + start, 0) if block else nothing
+            for place in range(begin, end):
+                total = add_product(total, values[place], rows, start + _begin(starts, base + inputs[place]))
+            store(total, result, row * length + start)  # what was to be skipped is the same once more
+
+
+@_kernel
+def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last):
+    """result[o] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`."""
+    lanes, stop = BYTES // result.itemsize, length
+    for near in range(first, last, AT_ONCE):
+        start, far = 0, min(near + AT_ONCE, last)
+        arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, near, far)
+        while start < stop:
+            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+            if count == 8:
+                _gather(zeros(8, result), back, start - back, arguments)
+            elif count == 4:
+                _gather(zeros(4, result), back, start - back, arguments)
+            elif count == 2:
+                _gather(zeros(2, result), back, start - back, arguments)
+            else:
+                _gather(zeros(1, result), back, start - back, arguments)
+            start += count * lanes
+
+
+@_inner
+def _scatter(nothing, start, skip, arguments):
+    result, rows, starts, values, inputs, begins, ends, blocks, size, length, block = arguments
+    base = block * size
+    for row in range(len(begins) // blocks):
+        begin, end = begins[row * blocks + block], ends[row * blocks + block]
+        if begin != end:
+            factor = load(nothing, rows, row * length + start, skip)
+            for place in range(begin, end):
+                add_to(factor, values[place], result, start + _begin(starts, base + inputs[place]))
+
+
+@_kernel
+def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, across, first, last):
+    """The input's row += the sum of value * rows[output] over its edges, for the pieces from `first` to `last`.
+
+    A piece is one of the blocks of inputs, and of their rows one of `across` parts, each some whole vectors. What is less
+    than a vector belongs to the last part: a vector that reaches back must not do so into what another thread writes.
+    """
+    lanes = BYTES // result.itemsize
+    vectors = length // lanes
+    for piece in range(first, last):
+        block, part = piece // across, piece % across
+        start, stop = vectors * part // across * lanes, vectors * (part + 1) // across * lanes
+        stop = length if part == across - 1 else stop
+        arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, block)
+        while start < stop:
+            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+            if count == 8:
+                _scatter(zeros(8, result), back, start - back, arguments)
+            elif count == 4:
+                _scatter(zeros(4, result), back, start - back, arguments)
+            elif count == 2:
+                _scatter(zeros(2, result), back, start - back, arguments)
+            else:
+                _scatter(zeros(1, result), back, start - back, arguments)
+            start += count * lanes
+
+
+@_inner
+def _dots(nothing, start, skip, arguments):
+    result, others, rows, starts, inputs, begins, blocks, size, length, first, last = arguments
+    for block in range(blocks):
+        base = block * size
+        for row in range(first, last):
+            begin, end = begins[row * blocks + block], begins[row * blocks + block + 1]
+            if begin == end:
+                continue
+            other = load(nothing, others, row * length + start, skip)
+            if start + skip == 0:
+                for edge in range(begin, end):
+                    result[edge] = dot(other, rows, start + _begin(starts, base + inputs[edge]))
+            else:
+                for edge in range(begin, end):
+                    result[edge] += dot(other, rows, start + _begin(starts, base + inputs[edge]))
+
+
+@_kernel
+def dots(result, others, rows, starts, inputs, begins, blocks, size, length, first, last):
+    """result[e] = the product of the rows of the edge's output and of its input, for the outputs from `first` to `last`."""
+    lanes, stop = BYTES // result.itemsize, length
+    for near in range(first, last, AT_ONCE):
+        start, far = 0, min(near + AT_ONCE, last)
+        arguments = (result, others, rows, starts, inputs, begins, blocks, size, length, near, far)
+        while start < stop:
+            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+            if count == 8:
+                _dots(zeros(8, result), back, start - back, arguments)
+            elif count == 4:
+                _dots(zeros(4, result), back, start - back, arguments)
+            elif count == 2:
+                _dots(zeros(2, result), back, start - back, arguments)
+            else:
+                _dots(zeros(1, result), back, start - back, arguments)
+            start += count * lanes
+
+
+@_kernel
+def lay(result, images, first, last):
+    """Copy images [n, channels, height, width] of any strides, 16 channels at a time: they lie side by side in one of both."""
+    _, channels, height, width = images.shape
+    for image in range(first, last):
+        for row in range(height):
+            for near in range(0, channels, 16):
+                for channel in range(near, min(near + 16, channels)):
+                    for column in range(width):
+                        result[image, channel, row, column] = images[image, channel, row, column]

@@ -1,0 +1,167 @@
+"""The three products of a sparse convolution, on its edges alone, by the kernels of a linear layer.
+
+A channel of the input is a row: its padded images, one after the other. What a tap of the filter sees of it is the same row
+from a later start, so an edge adds value * row[start:] to the row of its output, and only where rows start tells a convolution
+from a linear layer. The outputs' rows have the input's padded form; what lies at its margins is computed and cut away, and is 0
+in a gradient. With a stride a channel has as many rows as the taps see phases of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from popup.products.numba_kernels import Kept, NumbaKernels, dots, gather, lay, scatter
+from popup.products.structure import Structure
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The form of a convolution: its taps, how far it moves, what is added at the margins, how far taps are apart."""
+
+    taps: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    def places(self) -> list[tuple[Pair, Pair]]:
+        """The phase that each tap sees, and which row and column of it."""
+        places = product(*(range(0, count * apart, apart) for count, apart in zip(self.taps, self.dilation, strict=True)))
+        return [((row % self.stride[0], column % self.stride[1]), (row // self.stride[0], column // self.stride[1]))
+                for row, column in places]
+
+    def phases(self) -> list[Pair]:
+        """The phases that taps see."""
+        return sorted({phase for phase, _ in self.places()})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How images [n, channels, height, width] lie as rows, for a filter."""
+
+    filter: Filter
+    images: int
+    size: Pair
+
+    @property
+    def grid(self) -> Pair:
+        """Height and width of a phase of a padded image."""
+        return tuple(-(-(length + 2 * margin) // step) for length, margin, step in zip(
+            self.size, self.filter.padding, self.filter.stride, strict=True))
+
+    @property
+    def outputs(self) -> Pair:
+        """Height and width of the output."""
+        return tuple((length + 2 * margin - apart * (count - 1) - 1) // step + 1 for length, margin, apart, count, step in zip(
+            self.size, self.filter.padding, self.filter.dilation, self.filter.taps, self.filter.stride, strict=True))
+
+    @property
+    def length(self) -> int:
+        """Of an output's row: an odd number of vectors, since rows a power of two apart want the same lines of the cache."""
+        vectors = -(-self.images * self.grid[0] * self.grid[1] // 16)
+        return 16 * (vectors | 1)
+
+    def starts(self, channels: int) -> np.ndarray:
+        """Where the row begins that an edge multiplies, by its channel and tap."""
+        phases, width = self.filter.phases(), self.grid[1]
+        within = [phases.index(phase) * self.stride() + row * width + column
+                  for phase, (row, column) in self.filter.places()]
+        return (np.arange(channels)[:, None] * len(phases) * self.stride() + np.array(within)).reshape(-1)
+
+    def stride(self) -> int:
+        """From an input's row to the next: the last tap reads that much beyond."""
+        return self.length + 16 * -(-max(row * self.grid[1] + column for _, (row, column) in self.filter.places()) // 16)
+
+    def phase(self, rows: torch.Tensor, number: int, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One phase, as part of the inputs' rows [channels, phases, stride] and of the images: two views of one form."""
+        here, there = [], []
+        for at, step, margin, length in zip(
+                self.filter.phases()[number], self.filter.stride, self.filter.padding, self.size, strict=True):
+            first = (at - margin) % step
+            count = len(range(first, length, step))
+            here.append(slice((first + margin) // step, (first + margin) // step + count))
+            there.append(slice(first, None, step))
+        whole = rows[:, number, :self.images * self.grid[0] * self.grid[1]].view(len(rows), self.images, *self.grid)
+        return whole[:, :, here[0], here[1]].transpose(0, 1), images[:, :, there[0], there[1]]
+
+    def of_inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """The rows of the inputs, zeros at the margins."""
+        rows = images.new_zeros(images.shape[1], len(self.filter.phases()), self.stride())
+        for number in range(rows.shape[1]):
+            place, phase = self.phase(rows, number, images)
+            lay(place, phase)
+        return rows
+
+    def to_inputs(self, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The images whose rows these are, in the memory format of `like`; what no tap sees is 0."""
+        images = _empty(like.shape, like)
+        if rows.shape[1] < self.filter.stride[0] * self.filter.stride[1]:
+            images.zero_()
+        for number in range(rows.shape[1]):
+            place, phase = self.phase(rows, number, images)
+            phase.copy_(place)
+        return images
+
+    def of_outputs(self, rows: torch.Tensor) -> torch.Tensor:
+        """The outputs within their rows [out, length], a view of [n, out, height, width]."""
+        whole = rows[:, :self.images * self.grid[0] * self.grid[1]].view(len(rows), self.images, *self.grid)
+        return whole[:, :, :self.outputs[0], :self.outputs[1]].transpose(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvProducts:
+    """The products of a convolution with a weight [out, in, height, width] in one group, by numba's kernels."""
+
+    shape: tuple[int, int, int, int]
+    filter: Filter
+    structure: Structure
+
+    @classmethod
+    def of(cls, edges: np.ndarray, shape: tuple[int, int, int, int], filter: Filter) -> ConvProducts:
+        """The products of a convolution of that shape whose edges are these flat indices, ascending."""
+        taps = shape[2] * shape[3]
+        return cls(shape, filter, Structure.of(edges, (shape[0], shape[1] * taps), together=taps))
+
+    def keep(self, values: torch.Tensor) -> Kept:
+        """The values, one an edge and 0 where it is not selected, as `forward` and `gradients` take them."""
+        return NumbaKernels().keep(self.structure, values.detach().contiguous())
+
+    def forward(self, x: torch.Tensor, kept: Kept) -> torch.Tensor:
+        """The output [n, out, height, width] of an input [n, in, height, width], in its memory format."""
+        rows = self._rows(x)
+        result = x.new_empty(self.shape[0], rows.length)
+        gather(self.structure, kept, rows.of_inputs(x.detach()), rows.starts(self.shape[1]), result)
+        y = _empty((rows.images, self.shape[0], *rows.outputs), x)
+        y.copy_(rows.of_outputs(result))
+        return y
+
+    def gradients(self, gradient: torch.Tensor, x: torch.Tensor, kept: Kept | None) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """The gradients of the input and of the edges, of that of the output and the input; None for `kept`: only the edges'."""
+        rows = self._rows(x)
+        starts, outputs = rows.starts(self.shape[1]), self._gradient(gradient, rows)
+        of_edges = dots(self.structure, outputs, rows.of_inputs(x.detach()), starts)
+        if kept is None:
+            return None, of_edges
+        result = x.new_zeros(self.shape[1], len(self.filter.phases()), rows.stride())
+        scatter(self.structure, kept, outputs, starts, result, 1)
+        return rows.to_inputs(result, x), of_edges
+
+    def _rows(self, x: torch.Tensor) -> Rows:
+        return Rows(self.filter, len(x), tuple(x.shape[2:]))
+
+    def _gradient(self, gradient: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """The rows of the outputs' gradient, zeros at the margins."""
+        result = gradient.new_zeros(self.shape[0], rows.length)
+        lay(rows.of_outputs(result), gradient.detach())
+        return result
+
+
+def _empty(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Room for images, in the memory format that `like` has."""
+    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -1,0 +1,52 @@
+"""Which layers compute sparsely: by shape, density, number type, device and kernels, never by a clock.
+
+So a run computes the same on every machine with the same kernels, and its bytes stay a function of its config. The bounds were
+measured on an Intel Xeon (AVX-512 and AMX; both threads share one core; other programs beside), in float32 and on one thread:
+forward, the input's and the edges' gradient with k = 0.5, against the same three products of a dense weight, alternately, the
+activations laid out as torch does. tests/products/crossover.py measures them anew.
+
+Linear, numba's kernels, p = 0.2: at batch 128 0.8 of the dense time for 512 x 512, 0.57 for 1024 x 1024, 0.6 for 784 to 2048,
+0.54 for 2048 x 2048, 0.48 for 4096 x 4096; at batch 512 0.8. At batch 32 1.6 for 512 x 512, 1.1 for 1024 x 1024, 1.0 from
+2048 on, where a dense weight that is masked anew each step takes 1.5. At p = 0.3 batches of 512 lose, and so do
+layers with a side below 256. Torch's kernels take as long as the dense ones at p = 0.2, and 0.9 at p = 0.1.
+
+Convolutions: images must be laid out by channels and back, which costs the same at any density. At p = 0.05, 3 x 3 taps and
+batch 32 (128) 0.7 (0.9) of the dense time for 64 channels, 0.5 for 128, 0.37 for 256, 0.26 for 512; one tap wins from 512 to
+2048 channels only (0.35, 0.67). At p = 0.2 none wins by much. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its
+time in float32, so sparse ones do not win there before p = 0.01.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Below which density, and from how many entries of the weight on, linear layers are sparse."""
+
+    density: float
+    entries: int
+
+
+LINEAR = {"numba": Bounds(0.22, 1 << 18), "torch": Bounds(0.11, 1 << 20)}  # a draw at p has a little more or less than p
+NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
+CONVOLUTION = 0.06  # the density below which convolutions are sparse
+REUSE = 256  # products for each number of the input and the output that a convolution must make
+
+
+def pays(shape: tuple[int, ...], edges: int, dtype: torch.dtype, device: torch.device, kernels: str, groups: int = 1) -> bool:
+    """Whether a layer with a weight of that shape and so many edges is faster with sparse products than densely.
+
+    `dtype` is that in which it computes (under autocast that of autocast); `kernels` is the name of the kernels at hand.
+    """
+    if dtype != torch.float32 or device.type != "cpu" or groups != 1 or 0 in shape:
+        return False
+    entries = torch.Size(shape).numel()
+    if len(shape) == 2:
+        bounds = LINEAR[kernels]
+        return edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
+    few = len(shape) == 4 and edges <= CONVOLUTION * entries
+    return few and kernels == "numba" and entries >= REUSE * (shape[0] + shape[1])

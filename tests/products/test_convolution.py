@@ -1,0 +1,39 @@
+"""The products of a sparse convolution against torch's own, densely and in float64."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+pytest.importorskip("numba")
+from popup.products.convolution import ConvProducts, Filter
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(channels=st.tuples(st.integers(1, 40), st.integers(1, 40)), taps=pairs, stride=pairs, dilation=pairs,
+       padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), extra=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+       images=st.integers(1, 9), density=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
+       form=st.sampled_from([torch.contiguous_format, torch.channels_last]), seed=st.integers(0, 99))
+def test_products_are_those_of_the_dense_convolution(
+        channels, taps, stride, dilation, padding, extra, images, density, form, seed):
+    torch.manual_seed(seed)
+    size = [apart * (count - 1) + 1 + more for apart, count, more in zip(dilation, taps, extra, strict=True)]
+    x = torch.randn(images, channels[1], *size, dtype=torch.float64).to(memory_format=form).requires_grad_()
+    edges = (torch.rand(channels[0] * channels[1] * taps[0] * taps[1]) < density).nonzero()[:, 0]
+    values = torch.randn(len(edges), dtype=torch.float64) * (torch.rand(len(edges)) < 0.5)
+    weight = torch.zeros(*channels, *taps, dtype=torch.float64)
+    weight.view(-1)[edges] = values
+    weight.requires_grad_()
+    y = functional.conv2d(x, weight, stride=stride, padding=padding, dilation=dilation)
+    gradient = torch.randn_like(y)
+    right = y, *torch.autograd.grad(y, (x, weight), gradient)
+
+    products = ConvProducts.of(edges.numpy(), tuple(weight.shape), Filter(taps, stride, padding, dilation))
+    kept = products.keep(values)
+    found = products.forward(x, kept), *products.gradients(gradient, x, kept)
+    wanted = torch.contiguous_format if x.is_contiguous() else form  # with one channel, say, images are of both formats
+    assert torch.equal(products.gradients(gradient, x, None)[1], found[2])
+    torch.testing.assert_close(found, (*right[:2], right[2].reshape(-1)[edges]), rtol=1e-11, atol=1e-11)
+    assert not any(tensor.requires_grad for tensor in found) and found[0].is_contiguous(memory_format=wanted)
