@@ -1,0 +1,57 @@
+"""The product of a sparse matrix and dense columns, by torch's own kernels. This is the one place that chooses among them."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+FEW = 16        # columns up to which the CSR kernels win; with more, sums over bags of rows take 0.6 of their time
+BLOCK = 128     # columns taken at a time, so that the input's rows, which the edges of each output read anew, stay in the cache
+TALL = 4096     # rows of the input from which half as many are taken
+READ_OFTEN = 8  # times that an input is read on average, from which taking blocks of columns pays for copying them
+CSR_TYPES = (torch.float32, torch.float64)
+
+
+def product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """W x [out, n], contiguous, of W as compressed rows (`starts` [out + 1], `columns` [kept], `values` [kept]) and x [in, n].
+
+    Under autograd the gradient reaches x alone, and no dense W is made for it.
+    """
+    traced = torch.compiler.is_compiling()  # a traced product must not depend on how many columns there are
+    if not traced and x.shape[1] <= FEW and _has_csr(values, x):
+        return _by_csr(starts, columns, values, x)
+    width = BLOCK if len(x) <= TALL else BLOCK // 2
+    if traced or x.shape[1] <= width or len(values) < READ_OFTEN * len(x):
+        return _by_bags(starts, columns, values, x)
+    return torch.cat([_by_bags(starts, columns, values, part) for part in x.split(width, 1)], 1)
+
+
+def _by_bags(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Each output is a weighted sum over a bag of rows of x, which embeddings have a fast kernel for."""
+    return F.embedding_bag(columns, x.contiguous(), starts, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+
+def _has_csr(values: torch.Tensor, x: torch.Tensor) -> bool:
+    """Whether torch's CSR kernels can be used: they are MKL's, and the backward pass of one would make the dense matrix."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or values.requires_grad)
+    return x.device.type == "cpu" and values.dtype in CSR_TYPES and not learns and torch.backends.mkl.is_available()
+
+
+def _by_csr(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    _warn_once()
+    matrix = torch.sparse_csr_tensor(starts, columns, values, (len(starts) - 1, len(x)), check_invariants=False)
+    if x.shape[1] == 1:  # a third of the time of a matrix of one column
+        return (matrix @ x.reshape(-1))[:, None]
+    return matrix @ x.contiguous()
+
+
+@functools.cache
+def _warn_once() -> None:
+    """Let torch say, once in a process and to nobody, that its CSR tensors are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.zeros(2, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0), (1, 1),
+                                check_invariants=False)
