@@ -31,8 +31,8 @@ def compare_sparse(ticket: Ticket, dense: nn.Module, sparse: nn.Module, images: 
     held = sparse_faults(ticket, sparse, probe, runner(probe, precision))
     apart, others = _compare(dense, sparse, images, normalise, precision)
     differ = (f"outputs on {apart} differ",) if apart else ()
-    checks = [(f"sparse: {len(layers)} layers hold the {kept:,} edges that the ticket keeps of them, with their weights, and "
-               "nothing else", held),
+    who = "1 layer holds" if len(layers) == 1 else f"{len(layers)} layers hold"
+    checks = [(f"sparse: {who} the {kept:,} edges that the ticket keeps of them, with their weights, and nothing else", held),
               (f"sparse: on all {len(images):,} images the outputs are the dense network's within float noise, and "
                f"{others or 'no'} prediction{'s differ' if others > 1 else ' differs'}", differ)]
     return [*check_lines(checks), *_dense_lines(left_dense(sparse, ticket.specs))], (*held, *differ)
