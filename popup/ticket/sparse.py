@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -16,7 +19,6 @@ from popup.ticket.sparse_linear import ARRAYS, SparseLinear
 
 ONE_BY_ONE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Softplus, nn.Identity,
               nn.Dropout)  # they leave the order in memory as it is
-FUSED = (nn.TransformerEncoderLayer,)  # which hand the weights of their linear layers to one kernel
 
 
 def sparse_layers(net: nn.Module) -> dict[str, SparseLinear]:
@@ -44,8 +46,17 @@ def _own_reason(net: nn.Module, name: str) -> str:
         return "the network is the layer, which cannot be replaced in it"
     if "forward" in vars(module) or any(value for key, value in vars(module).items() if key.endswith("_hooks")):
         return "hooks, or a forward of its own, hang on its module"
-    parent = net.get_submodule(path.rpartition(".")[0])
-    return f"{type(parent).__name__} hands it to a fused kernel" if isinstance(parent, FUSED) else ""
+    *above, child = path.split(".")
+    owners = [type(net.get_submodule(".".join(above[:depth]))) for depth in range(len(above) + 1)]
+    return next((f"the forward of {owner.__name__} reads it itself" for owner in owners if _reads_weight(owner, child)), "")
+
+
+def _reads_weight(owner: type, child: str) -> bool:
+    """Whether a forward of the class `owner` has `.CHILD.weight` in its code, as where it calls a fused kernel, so that each pass
+    would make the dense weight. What asks in another way gets it (SparseLinear.weight), and is right, but slow."""
+    code = [dis.get_instructions(function) for kind in owner.__mro__ for name, function in vars(kind).items()
+            if "forward" in name and isinstance(function, FunctionType)]
+    return any(first.argval == child and second.argval == "weight" for lines in code for first, second in pairwise(lines))
 
 
 def _held_elsewhere(net: nn.Module, names: Sequence[str]) -> set[str]:

@@ -25,7 +25,7 @@ VISION = {"vit": lambda: models.vit(IMAGE, 4, (24, 32)),
           "encoder": lambda: nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(64, 2, 16, batch_first=True), nn.Flatten(),
                                            nn.Linear(192, 4))}
 DENSE = {"mlp": 0, "small_conv": 4, "resnet18": 20, "attention": 2, "volume": 2,
-         "vit": 1, "torchvision vit": 5, "torchvision swin": 1, "encoder": 4}
+         "vit": 1, "torchvision vit": 5, "torchvision swin": 9, "encoder": 4}
 
 
 class Reshaping(nn.Module):
