@@ -84,6 +84,8 @@ def test_the_outputs_are_the_dense_networks(name):
     dense_names = left_dense(sparse, ticket.specs)
     assert len(dense_names) == DENSE[name] and not set(dense_names) & set(sparse_layers(sparse))
     assert len(dense_names) + len(sparse_layers(sparse)) == len(ticket.layers)
+    if name in ("torchvision swin", "encoder"):
+        assert sum("reads it itself" in words for words in dense_names.values()) == (8 if "swin" in name else 2)
     assert not sparse_faults(ticket, sparse, inputs) and not any(part.requires_grad for part in sparse.parameters())
 
 
