@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import warnings
+from math import inf
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-FEW = 16        # columns up to which the CSR kernels win; with more, sums over bags of rows take 0.6 of their time
+FEW = 16        # columns up to which the CSR kernels win in float32; with more, sums over bags of rows take 0.6 of their time
 BLOCK = 128     # columns taken at a time, so that the input's rows, which the edges of each output read anew, stay in the cache
 TALL = 4096     # rows of the input from which half as many are taken
 READ_OFTEN = 8  # times that an input is read on average, from which taking blocks of columns pays for copying them
-CSR_TYPES = (torch.float32, torch.float64)
+CSR_COLUMNS = {torch.float32: FEW, torch.float64: inf}  # of float64 the sums over bags take twice the time; others have no CSR
 
 
 def product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -30,7 +31,7 @@ def product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x
 
 class _Differentiable(torch.autograd.Function):
     """The product whose gradient is the product with the transposed matrix: torch's own, of CSR tensors, would be dense, and
-    that of embeddings takes ten times as long."""
+    that of embeddings takes several times as long."""
 
     @staticmethod
     def forward(ctx: Any, starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +54,7 @@ def _transposed(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tenso
 
 
 def _product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    if x.shape[1] <= FEW and _has_csr(values):
+    if _has_csr(values) and x.shape[1] <= CSR_COLUMNS[values.dtype]:
         return _by_csr(starts, columns, values, x)
     width = BLOCK if len(x) <= TALL else BLOCK // 2
     if x.shape[1] <= width or len(values) < READ_OFTEN * len(x):
@@ -68,7 +69,7 @@ def _by_bags(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, 
 
 def _has_csr(values: torch.Tensor) -> bool:
     """Whether torch's CSR kernels can be used: on the CPU they are MKL's."""
-    return values.device.type == "cpu" and values.dtype in CSR_TYPES and torch.backends.mkl.is_available()
+    return values.device.type == "cpu" and values.dtype in CSR_COLUMNS and torch.backends.mkl.is_available()
 
 
 def _by_csr(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

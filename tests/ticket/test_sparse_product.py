@@ -50,6 +50,7 @@ def laid_out(x, order):
        st.sampled_from(["rows", "columns", "gaps"]), st.sampled_from([torch.float32, torch.float64]))
 @example(30, 20, 1.0, 2 * BLOCK + 3, "rows", torch.float64)
 @example(30, 20, 1.0, FEW, "columns", torch.float32)
+@example(30, 20, 1.0, 2 * BLOCK + 3, "rows", torch.float32)
 @example(1, 1, 0.0, 0, "rows", torch.float32)
 def test_it_is_the_dense_product(rows, columns, density, count, order, dtype):
     layer = layer_of(rows, columns, density, dtype)
