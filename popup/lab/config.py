@@ -78,7 +78,9 @@ class TrainingSettings:
         "help": "weight decay of the scores, and of the weights in controls that train them"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
-        "help": "bf16 for large networks on hardware that is fast at it, or one for all", "choices": PRECISIONS})
+        "help": "auto: bf16 for networks of a million weights and more where it is known to be faster (GPUs from compute "
+                "capability 8.0, processors with AMX, AMD with AVX512-BF16), else fp32; `bench` measures both",
+        "choices": PRECISIONS})
     accumulate: int = field(default=1, metadata={
         "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
                 "its own batch norm statistics and its own draws, where a method draws)"})

@@ -1,11 +1,24 @@
 """In which precision a network computes: bf16 autocast where the hardware is fast at it, and channels last for convolutions.
 
 Scores, their gradients and the optimiser stay float32 in any case.
+
+That a processor has bf16 instructions does not say that it is faster by them. `auto` takes bf16, for large networks, on
+- GPUs from compute capability 8.0;
+- x86 with AMX tiles (flag amx_bf16): measured, a step takes 0.28 to 0.41 of fp32's time;
+- AMD with AVX512-BF16: measured, 0.52 to 0.54.
+It takes fp32 everywhere else:
+- Intel with AVX512-BF16 and no AMX, also where a hypervisor hides the tiles, or oneDNN is told to leave them: measured, bf16
+  takes 1.3 to 1.6 times as long;
+- older x86, which has to emulate bf16: measured, 4 times as long;
+- Arm, with bf16 matrix instructions too: not measured, and oneDNN has its fast kernels there for forward passes first;
+- a maker of x86 that is neither of these two, and where there is no /proc/cpuinfo (macOS, Windows): not known.
+docs/speed.md has the numbers, and `python run.py bench` measures both on the machine that it runs on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +28,10 @@ from popup.search.network import is_attached, search_of
 from popup.source.layers import find_layers
 
 PRECISIONS = ("auto", "fp32", "bf16")
-FAST_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux names them: x86, x86 with tiles, Arm
+CPUINFO = "/proc/cpuinfo"
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN is told to use at most; the first that is set counts
+WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}  # such limits, and
+WITHOUT_TILES = WITHOUT_BF16 | {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"}
 WORTH_IT = 1_000_000  # weights; below, a step is bound by the calls and casting only adds to them
 
 
@@ -51,14 +67,26 @@ class Precision:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 faster than float32."""
+    """Whether the device is known to train faster in bf16 than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+        with open(CPUINFO, encoding="utf-8", errors="replace") as file:
+            text = file.read()
     except OSError:
         return False
-    return bool(FAST_FLAGS & set(flags.split()))
+    return processor_is_fast(text, next((os.environ[name] for name in LIMITS if os.environ.get(name)), ""))
+
+
+def processor_is_fast(cpuinfo: str, limit: str = "") -> bool:
+    """Whether the processor that /proc/cpuinfo describes so trains faster in bf16. `limit`: what oneDNN is told to use of it at
+    most, in its own words; it heeds no word that it does not know."""
+    rows = [line.partition(":") for line in cpuinfo.splitlines()]
+    fields = {name.strip(): value for name, _, value in reversed(rows)}  # of the first processor: they are alike
+    flags, limit = set(fields.get("flags", "").split()), limit.strip().upper()
+    if {"amx_tile", "amx_bf16"} <= flags and limit not in WITHOUT_TILES:
+        return True
+    made_by_amd = fields.get("vendor_id", "").strip() == "AuthenticAMD"
+    return made_by_amd and "avx512_bf16" in flags and limit not in WITHOUT_BF16

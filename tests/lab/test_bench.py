@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from models import MODELS
-from popup.lab.bench import bench
+from popup.lab.bench import bench, precisions
 from popup.lab.bench.bench import measure
+from popup.lab.bench.precisions import Comparison
 from popup.lab.commands.command import main
 from popup.lab.training.batches import Batches
 
@@ -52,3 +54,44 @@ def test_a_chain_is_measured_at_the_side_that_is_asked_for(tmp_path, capsys):
     assert "at 3x4x4, fp32" in capsys.readouterr().out
     names = [figure["name"] for figure in json.loads((tmp_path / "bench.json").read_text())["measured"][f"{model} fp32"]]
     assert names[0] == "dense weight-training step" and len(names) == 10
+
+
+@pytest.mark.parametrize(("quartiles", "auto", "faster", "words"), [
+    ((0.3, 0.2, 0.4), "bf16", "bf16", ["bf16 is faster here, and --precision auto takes it"]),
+    ((0.3, 0.2, 0.4), "fp32", "bf16", ["bf16 is faster here, BUT", "auto takes fp32", "pass --precision bf16"]),
+    ((1.5, 1.4, 1.6), "bf16", "fp32", ["fp32 is faster here, BUT", "auto takes bf16", "pass --precision fp32"]),
+    ((1.5, 1.4, 1.6), "fp32", "fp32", ["fp32 is faster here, and --precision auto takes it"]),
+    ((1.1, 0.9, 1.3), "fp32", "neither", ["neither is clearly faster here", "auto takes fp32"])])
+def test_fp32_beside_bf16_says_which_is_faster_and_warns_if_auto_takes_the_other(quartiles, auto, faster, words):
+    comparison = Comparison(0.2, 0.06, 0.21, 0.07, *quartiles, auto)
+    line = comparison.line()
+    assert comparison.faster == comparison.record()["faster"] == faster and "\n" not in line
+    assert all(word in line for word in ["dense step 200.00 and 60.00 ms", "p = 0.2 210.00 and 70.00 ms", *words])
+
+
+def test_both_precisions_are_timed_in_the_same_rounds(tmp_path, capsys, monkeypatch):
+    model, asked = "chain:flatten-linear", []
+    monkeypatch.setattr("popup.lab.bench.precisions.interleaved", lambda found, *rest: (
+        asked.append([subject.name for subject in found]), np.tile([2.0, 4.0, 2.0, 3.0], (5, 1)))[1])
+    assert main(["bench", *QUICK, "--model", model, "--side", "4", "--out", str(tmp_path)], MODELS) == 0
+    assert asked == [["dense weight-training step"] * 2 + ["popup, p = 0.2"] * 2]
+    found = json.loads((tmp_path / "bench.json").read_text())["precisions"]
+    assert found == {model: {"dense_fp32": 2.0, "dense_bf16": 4.0, "popup_fp32": 2.0, "popup_bf16": 3.0, "ratio": 1.5,
+                             "low": 1.5, "high": 1.5, "auto": "fp32", "faster": "fp32"}}
+    assert f"{model}: fp32 beside bf16" in capsys.readouterr().out
+
+
+def test_the_pair_computes_in_fp32_and_in_bf16(monkeypatch):
+    """What a network hears of autocast in each of the four steps."""
+    heard = []
+
+    class Heard(torch.nn.Linear):
+        def forward(self, x):
+            heard.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(x)
+
+    def build():
+        return torch.nn.Sequential(torch.nn.Flatten(), Heard(4, 2))
+
+    precisions.compare(build, torch.randn(3, 1, 2, 2), torch.arange(3) % 2, 1)
+    assert heard[:2] == [False, True] and heard[-8:].count(True) == 4

@@ -268,3 +268,15 @@ def test_a_checkpoint_of_a_run_on_other_images_is_refused(tmp_path):
     Checkpoints(tmp_path / "checkpoint", data="a").resume(state)
     with pytest.raises(CheckpointError, match="on other images"):
         Checkpoints(tmp_path / "checkpoint", data="b").resume(state)
+
+
+def test_a_checkpoint_in_another_precision_is_refused_and_says_why(tmp_path):
+    """`auto` may come to another one on another machine, or by the rule of another version."""
+    net = popup.attach(nn.Sequential(nn.Linear(4, 2)), er_p=1.0)
+    states = [TrainingState(net, popup.scores(net), torch.optim.SGD(popup.scores(net), lr=0.1), 3, Precision.of(net, wanted))
+              for wanted in ("bf16", "fp32")]
+    Checkpoints(tmp_path / "checkpoint").write(states[0])
+    with pytest.raises(CheckpointError) as error:
+        Checkpoints(tmp_path / "checkpoint").resume(states[1])
+    words = ["'bf16'", "'fp32'", "--precision auto", "version", "machine", "remove it to begin anew"]
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)

@@ -1,6 +1,9 @@
 """The loop on small data: the seven laws on a run, determinism, the schedule, batches, norm statistics, a user's own data."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +221,34 @@ def test_scores_that_are_not_finite_end_the_run_though_its_loss_is():
     with pytest.raises(RunFailed, match=r"learned is not finite after epoch 1 .* lower --lr or --weight-decay"):
         popup.fit(nn.Sequential(nn.Linear(4, 2)), (inputs, (inputs[:, 0] > 0).long()), (inputs[:2], torch.zeros(2).long()),
                   Config.from_flat({"epochs": 1, "batch_size": 2, "er_p": 1.0, "lr": 1e20, "weight_decay": 1e20}))
+
+
+MODE = """
+import sys
+import torch
+import popup
+from models import MODELS
+from popup.lab.data.datasets import DATASETS
+
+def flushed():
+    tiny = torch.full((1 << 20,), 3, dtype=torch.int32).view(torch.float32)
+    first, last = (tiny * 0.9).view(torch.int32).chunk(2)
+    return int((first == 0).sum()), int((last == 0).sum())
+
+torch.set_num_threads(int(sys.argv[1]))
+if sys.argv[2] == "late":
+    torch.ones(1 << 20).mul(2)
+if sys.argv[2] != "off":
+    torch.set_flush_denormal(True)
+before, digits = flushed(), DATASETS["digits"]()
+popup.fit(MODELS["mlp"](digits.image, 10, (64,)), digits.train, digits.test, popup.Config.from_flat({"epochs": 1}))
+print(before == flushed(), before[0] > 0)
+"""
+
+
+@pytest.mark.parametrize(("threads", "mode"), [("1", "off"), ("1", "on"), ("2", "off"), ("2", "on"), ("2", "late")])
+def test_fit_leaves_every_thread_as_it_takes_denormal_numbers(threads, mode):
+    """In a process of its own: what a thread of torch once has taken from the one that started it, it keeps."""
+    done = subprocess.run([sys.executable, "-c", MODE, threads, mode], cwd=Path(__file__).parents[2], capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == ["True", str(mode != "off")]

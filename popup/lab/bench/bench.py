@@ -58,37 +58,45 @@ class Figure:
     state: int
 
 
+def network(build: Build, device: torch.device, wanted: str) -> tuple[nn.Module, Precision]:
+    """The network on its device, in the memory format that it is fast in, and how it computes in fp32 or bf16 as `wanted`."""
+    net = build().to(device)
+    precision = replace(Precision.of(net, "fp32"), bf16=wanted == "bf16")
+    return net.to(memory_format=torch.channels_last) if precision.channels_last else net, precision
+
+
+def dense_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str, name: str = DENSE,
+               learn: bool = True) -> Subject:
+    """The dense network's own training step in fp32 or bf16 as `wanted`; `learn=False` leaves the optimiser out."""
+    net, precision = network(build, inputs.device, wanted)
+    return _training(name, net, list(net.parameters()), precision, inputs, labels, learn)
+
+
+def popup_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str, p: float) -> Subject:
+    """popup's training step at ER density `p`, in fp32 or bf16 as `wanted`."""
+    net, precision = network(build, inputs.device, wanted)
+    attach(net, er_p=p, k=K).to(inputs.device)
+    return _training(f"popup, p = {p:g}", net, scores(net), precision, inputs, labels)
+
+
 def subjects(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str) -> list[Subject]:
     """All that is timed for one network: `build` makes it, on the device of `inputs` [n, c, h, w] and `labels` [n]."""
-    def network() -> tuple[nn.Module, Precision]:
-        net = build().to(inputs.device)
-        precision = replace(Precision.of(net, "fp32"), bf16=wanted == "bf16")
-        return net.to(memory_format=torch.channels_last) if precision.channels_last else net, precision
-
-    def dense(name: str, learn: bool) -> Subject:
-        net, precision = network()
-        return _training(name, net, list(net.parameters()), precision, inputs, labels, learn)
-
     def published(name: str, precision: Precision | None) -> Subject:
-        net, own = network()
+        net, own = network(build, inputs.device, wanted)
         if precision is not None:
             net = net.to(memory_format=torch.contiguous_format)
         return _training(name, net, attach_published(net, K), precision or own, inputs, labels)
 
-    def popup(p: float) -> Subject:
-        net, precision = network()
-        attach(net, er_p=p, k=K).to(inputs.device)
-        return _training(f"popup, p = {p:g}", net, scores(net), precision, inputs, labels)
-
     def selection() -> Subject:
-        net, _ = network()
+        net, _ = network(build, inputs.device, wanted)
         search = search_of(attach(net, er_p=0.2, k=K).to(inputs.device))
         return Subject("selection alone, p = 0.2", lambda: search.select() and None, before=lambda: _drift(search))
 
     plain = Precision(inputs.device, False, False)
-    return [dense(DENSE, True), dense(LIMIT, False), published("published edge-popup, equal precision", None),
-            published("published edge-popup as published (fp32)", plain), *map(popup, DENSITIES), selection(),
-            _pipeline(inputs, labels)]
+    given = build, inputs, labels, wanted
+    return [dense_step(*given), dense_step(*given, LIMIT, learn=False), published("published edge-popup, equal precision", None),
+            published("published edge-popup as published (fp32)", plain), *(popup_step(*given, p) for p in DENSITIES),
+            selection(), _pipeline(inputs, labels)]
 
 
 def _training(name: str, net: nn.Module, learned: list[nn.Parameter], precision: Precision, inputs: torch.Tensor,
@@ -133,18 +141,23 @@ def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
 
 
 def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None) -> list[Figure]:
-    """Time every subject once a round, in another order each round, after one round that does not count. The first must be
-    the dense step. (In a fixed order the dense step itself, timed at two places of it, came out 1.8% apart.)"""
+    """The figures of all subjects; the first must be the dense step."""
+    times = interleaved(found, rounds, tick)
+    ratios = times / times[:, :1]
+    return [Figure(subject.name, *np.percentile(ratios[:, place], (50, 25, 75)).tolist(), float(np.median(times[:, place])),
+                   subject.state) for place, subject in enumerate(found)]
+
+
+def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
+    """Seconds [rounds, subjects]: every subject is timed once a round, in another order each round, after one round that does not
+    count. (In a fixed order the dense step itself, timed at two places of it, came out 1.8% apart.)"""
     times, orders = np.zeros((rounds + 1, len(found))), np.random.default_rng(0)
     for turn in range(rounds + 1):
         for place in orders.permutation(len(found)):
             found[place].before()
             times[turn, place] = _time(found[place].step) / found[place].times
         tick()
-    times = times[1:]
-    ratios = times / times[:, :1]
-    return [Figure(subject.name, *np.percentile(ratios[:, place], (50, 25, 75)).tolist(), float(np.median(times[:, place])),
-                   subject.state) for place, subject in enumerate(found)]
+    return times[1:]
 
 
 def _time(step: Callable[[], None]) -> float:

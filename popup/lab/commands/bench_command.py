@@ -14,6 +14,7 @@ from tqdm import tqdm
 from popup.errors import UsageError, check_count, check_name
 from popup.files import write_atomically
 from popup.lab.bench.bench import Build, Figure, measure, subjects, time_selection
+from popup.lab.bench.precisions import compare
 from popup.lab.bench.sparse_inference import BATCHES, InferenceCost, time_inference
 from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
@@ -35,7 +36,8 @@ class BenchOptions:
     """Measure what a step of popup costs beside the dense network's own and published edge-popup: ratios, interleaved."""
 
     model: tuple[str, ...] = field(default=("mlp", "conv4", "resnet18"), metadata={"help": "networks to measure"})
-    precision: tuple[str, ...] = field(default=("fp32", "bf16"), metadata={"help": "fp32, bf16 or both"})
+    precision: tuple[str, ...] = field(default=("fp32", "bf16"), metadata={
+        "help": "fp32, bf16 or both, which are then timed beside each other too"})
     batch: int = field(default=128, metadata={"help": "images a step"})
     side: int = field(default=0, metadata={"help": "height and width of the images; 0: 32, for the MLP 28"})
     rounds: int = field(default=7, metadata={"help": "times every subject is timed, in turn"})
@@ -66,22 +68,27 @@ def bench(arguments: Sequence[str], models: Models) -> int:
         torch.set_num_threads(options.threads)
     print(f"{hardware(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch}; "
           f"ratios to the dense step of the same round, median (quartiles) of {options.rounds} rounds\n")
-    measured = {}
+    measured, compared = {}, {}
     for name, builder in builders.items():
         image = _image(name, options.side)
+        inputs = torch.randn(options.batch, *image, generator=torch.Generator().manual_seed(0)).to(device)
+        labels = torch.arange(options.batch, device=device) % CLASSES
         for precision in options.precision:
-            inputs = torch.randn(options.batch, *image, generator=torch.Generator().manual_seed(0)).to(device)
-            labels = torch.arange(options.batch, device=device) % CLASSES
             found = subjects(builder, inputs, labels, precision)
             with tqdm(total=options.rounds + 1, disable=None, leave=False, desc=f"{name} {precision}") as bar:
                 figures = measure(found, options.rounds, bar.update)
             measured[f"{name} {precision}"] = [asdict(figure) for figure in figures]
             print(f"{name} at {'x'.join(map(str, image))}, {precision}\n{_table(figures)}\n", flush=True)
+        if len(set(options.precision)) > 1:
+            with tqdm(total=options.rounds + 1, disable=None, leave=False, desc=f"{name} fp32 and bf16") as bar:
+                comparison = compare(builder, inputs, labels, options.rounds, bar.update)
+            compared[name] = comparison.record()
+            print(f"{name}: {comparison.line()}\n", flush=True)
     selection = _selection(out, options.largest) if options.largest else []
     inference = _sparse_inference(models, options.rounds, device) if options.sparse_inference else []
     sums = _subset_sums() if options.subset_sums else []
     record = {"options": asdict(options), "hardware": hardware(device), "versions": versions(),
-              "threads": torch.get_num_threads(), "measured": measured, "selection": selection,
+              "threads": torch.get_num_threads(), "measured": measured, "precisions": compared, "selection": selection,
               "sparse_inference": [asdict(row) for row in inference],
               "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -1,13 +1,23 @@
-"""What moves the scores: torch's own optimisers, and steps by the sign of the momentum. A new one is a line of OPTIMIZERS."""
+"""What moves the scores: torch's own optimisers, and steps by the sign of the momentum. A new one is a line of OPTIMIZERS.
+
+The momentum of an edge whose unit has died would go down for ever, and in float32 it does not come to 0: 0.9 times the fourth
+smallest number rounds to the fourth again. Numbers below the smallest normal one take a processor some hundred cycles each, so
+they are dropped from the state now and then. The processor could be told to take them for 0, but each of torch's threads takes
+that from the thread that starts it and can never be told otherwise, and the mode would be the caller's too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import singledispatch
 
 import torch
 from torch import nn
 
 from popup.lab.config import TrainingSettings
+
+SMALLEST = torch.finfo(torch.float32).smallest_normal
+SETTLE_EVERY = 32  # steps; a pass over the state takes half of a step of the optimiser
 
 
 class SignMomentum(torch.optim.Optimizer):
@@ -27,6 +37,29 @@ class SignMomentum(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(mean.sign(), alpha=group["lr"])
+
+
+@singledispatch
+@torch.no_grad()
+def settle(optimizer: torch.optim.Optimizer) -> None:
+    """Make 0 what of the state has become smaller than any normal number. No parameter but one that is as small itself is moved
+    otherwise by that."""
+    for state in optimizer.state.values():
+        for tensor in filter(torch.is_tensor, state.values()):  # without momentum it is None
+            torch.hardshrink(tensor, SMALLEST, out=tensor)
+
+
+@settle.register
+@torch.no_grad()
+def _(optimizer: SignMomentum) -> None:
+    """Its steps are as long however small the momentum is: that is made larger, so that it stays normal up to the next time. With
+    a momentum of 0.5 and less it comes to 0 by itself."""
+    for group in optimizer.param_groups:
+        held = SMALLEST / group["momentum"]**SETTLE_EVERY if group["momentum"] > 0.5 else 0.0
+        for parameter in group["params"] if held else ():
+            for mean in optimizer.state[parameter].values():
+                small = (mean.abs() < SMALLEST) & (mean != 0)
+                mean.copy_(torch.where(small, mean.sign() * held, mean))
 
 
 def sgd(parameters: list[nn.Parameter], settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:

@@ -46,6 +46,11 @@ class TrainingState:
         self.ranks.check_alone("--compile")
         self.forward = compiled(self.net)
 
+    @property
+    def done(self) -> int:
+        """Steps of the whole run so far."""
+        return self.epoch * len(self.losses) + self.step
+
     def finish_epoch(self, metrics: Metrics) -> None:
         """Keep the epoch's metrics and go on to the next one."""
         self.history.append(metrics)
@@ -121,8 +126,9 @@ class TrainingState:
         if not rows or len(history) != record["epoch"]:
             raise ValueError(f"its metrics are not those of {record['epoch']} epochs")
         if record.get("precision") != self.precision.name:
-            raise ValueError(f"it was computed in {record.get('precision')!r:.20}, and this machine would go on in "
-                             f"{self.precision.name!r}, to another result")
+            raise ValueError(f"it was computed in {record.get('precision')!r:.20}, and --precision auto of this version of popup "
+                             f"on this machine would go on in {self.precision.name!r}, to another result: finish it with the "
+                             "version and on the machine that began it")
         if record.get("frozen") != self.frozen:
             raise ValueError("the seed gives another source than the one it was written in")
 

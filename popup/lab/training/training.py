@@ -16,6 +16,7 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.norms import synchronised
+from popup.lab.training.optimizers import SETTLE_EVERY, settle
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import checked
@@ -56,8 +57,7 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
         if settings.compile:
             state.compile()
         if state.search:
-            done = state.epoch * batches.steps + state.step
-            state.search.resume(done, done / (settings.epochs * batches.steps))
+            state.search.resume(state.done, state.done / (settings.epochs * batches.steps))
         for metrics in state.history:
             on_epoch(metrics)
         with checkpoints.guard(state):
@@ -88,7 +88,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
         for inputs, labels in batches.epoch(state.epoch, state.step):
             train_step(state, inputs, labels, rates[state.step], settings)
             if state.search:
-                state.search.advance((state.epoch * batches.steps + state.step) / steps)
+                state.search.advance(state.done / steps)
             checkpoints.after_step(state)
     state.settle()
     _check_finite(state, rates)
@@ -107,6 +107,8 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
             state.losses[state.step] += backward(state, *part, settings.label_smoothing, 1 / parts)
     state.optimizer.step()
     state.step += 1
+    if state.device.type == "cpu" and state.done % SETTLE_EVERY == 0:  # a GPU is as fast with numbers of any size
+        settle(state.optimizer)
     state.moving = False
 
 
