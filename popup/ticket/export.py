@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import safetensors.torch
@@ -15,6 +15,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.ticket.sealed import Tensors
+from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.ticket import Ticket
 
 TIE = 1e-5  # of the largest |logit| of an image: classes as near as that are tied, and float noise decides between them
@@ -22,23 +23,29 @@ Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n
 
 
 def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
-    """The state_dict as safetensors; with `compressed_rows` each Linear weight NAME as compressed sparse rows."""
-    state = ticket.state_dict()
-    if compressed_rows:
-        for layer in ticket.layers:
-            if len(layer.spec.shape) == 2:
-                state |= compressed(layer.spec.name, state.pop(layer.spec.name))
+    """The state_dict as safetensors; with `compressed_rows` each matrix NAME as compressed sparse rows."""
+    if not compressed_rows:
+        return state_file(ticket.state_dict())
+    state = ticket.others()
+    for layer in ticket.layers:
+        name, shape = layer.spec.name, layer.spec.shape
+        if len(shape) == 2:
+            state |= _compressed(name, SparseLinear.at(*layer.kept_weights(ticket.recipe, ticket.book), shape))
+        else:
+            state[name] = layer.weight(ticket.recipe, ticket.book)
+    return state_file(state)
+
+
+def state_file(state: Mapping[str, torch.Tensor]) -> bytes:
+    """A state_dict as safetensors."""
     return safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
 
 
-def compressed(name: str, weight: torch.Tensor) -> Tensors:
+def _compressed(name: str, rows: SparseLinear) -> Tensors:
     """A matrix [rows, columns] as NAME.crow_indices [rows + 1], NAME.col_indices [n], NAME.values [n] and NAME.shape [2]:
     the arguments of torch.sparse_csr_tensor."""
-    rows, columns = weight.nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(weight))
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return {f"{name}.crow_indices": starts.int(), f"{name}.col_indices": columns.int(),
-            f"{name}.values": weight[rows, columns], f"{name}.shape": torch.tensor(weight.shape)}
+    return {f"{name}.crow_indices": rows.crow, f"{name}.col_indices": rows.col, f"{name}.values": rows.values,
+            f"{name}.shape": torch.tensor([rows.out_features, rows.in_features])}
 
 
 def program_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:

@@ -80,6 +80,12 @@ class TicketLayer:
         """The effective weights of the edges, float32 [edges], 0 where one is dropped."""
         return book.values(self.drawn(recipe, book), torch.from_numpy(self.codes))
 
+    def kept_weights(self, recipe: Recipe, book: Book) -> tuple[np.ndarray, torch.Tensor]:
+        """The kept edges: their flat indices, ascending, int64, and their effective weights, float32 [kept]."""
+        found = self.drawn(recipe, book)
+        values = book.values(found, torch.from_numpy(self.codes))
+        return found.source.edges[self.selected], values[torch.from_numpy(self.selected)]
+
     def weight(self, recipe: Recipe, book: Book) -> torch.Tensor:
         """W_eff, 0 at all entries but the kept edges, as a float32 tensor of the layer's shape."""
         found = self.drawn(recipe, book)

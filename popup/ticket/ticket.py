@@ -21,13 +21,16 @@ from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.states import is_search_state
 from popup.source.books import Book, Drawn
-from popup.source.layers import find_layers, is_norm, locate, with_further
+from popup.source.layers import Layer, find_layers, is_norm, locate, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
+from popup.ticket.filling import check_memory, fill
 from popup.ticket.hashes import hash_array
 from popup.ticket.layer import TicketLayer, own_weights
 from popup.ticket.sealed import Metadata, Tensors, one_line
+from popup.ticket.sparse import left_dense, put_in
+from popup.ticket.sparse_linear import SparseLinear
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
@@ -93,18 +96,35 @@ class Ticket:
         constants = {name: torch.full(shape, value) for name, (value, shape) in self.constants.items()}
         return constants | self.given | self.statistics
 
-    def apply(self, net: nn.Module) -> nn.Module:
+    def apply(self, net: nn.Module, sparse: bool = False) -> nn.Module:
         """Make the plain network `net` this ticket, in place: sparse weights, all frozen. Returns `net`.
 
-        Raises TicketError, before anything is changed, if `net` has other layers than the ticket.
+        `sparse`: each nn.Linear becomes a SparseLinear, which holds the kept edges alone, but for those that
+        `popup.ticket.left_dense(net, ticket.specs)` names. A network that was built on "meta" gets its memory here, so that no
+        dense weight of such a layer is made at any time. Raises TicketError, or UsageError for what is on "meta" and not the
+        ticket's, before anything is changed, if `net` has other layers than the ticket.
         """
         self.check_layers(net)
-        state = self.state_dict()
-        _check_same("parameter or buffer", state, net.state_dict())
-        with torch.no_grad():  # not load_state_dict: some modules (torchvision's MNASNet) change themselves in it
-            for name, tensor in net.state_dict().items():
-                tensor.copy_(state[name])
-        return net.requires_grad_(False)
+        dense = left_dense(net, self.specs) if sparse else {layer.spec.name for layer in self.layers}
+        state = {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers
+                 if layer.spec.weight is not None or layer.spec.name in dense} | self.others()
+        made = {layer.spec.name: self._sparse_layer(net, layer) for layer in self.layers if layer.spec.name not in state}
+        shapes = {layer.spec.name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers}
+        _check_same("parameter or buffer", shapes | state, net.state_dict())
+        check_memory(net, state, frozenset(made))
+        fill(net, state)
+        return put_in(net, made).requires_grad_(False)
+
+    def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
+        """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""
+        weight = locate(net, layer.spec.name)[0].weight
+        places, values = layer.kept_weights(self.recipe, self.book)
+        return SparseLinear.at(places, values.to("cpu" if weight.is_meta else weight.device, weight.dtype), layer.spec.shape)
+
+    @property
+    def specs(self) -> list[Layer]:
+        """Its layers by name and shape."""
+        return [layer.spec for layer in self.layers]
 
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""

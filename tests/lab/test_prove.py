@@ -15,6 +15,7 @@ from popup import load
 from popup.lab.commands.command import main
 from popup.lab.runs import existence
 from popup.theory.construction import construct
+from popup.ticket.sparse_linear import SparseLinear
 
 SMALL = ("--widths", "4", "--epochs", "6", "--epsilon", "2", "--er-p", "0.9", "--threads", "1")
 
@@ -55,6 +56,20 @@ def test_the_record_says_what_was_measured(out):
         assert abs(ticket["test_accuracy"] - record["target"]["test_accuracy"]) < 10
     kept = [sum(layer["kept"] for layer in ticket["layers"]) for ticket in source["tickets"]]
     assert abs(source["edge_popup"]["kept"] - kept[0]) <= 3 and source["edge_popup"]["test_accuracy"] > 20
+
+
+def test_gaps_of_a_large_source_are_measured_on_its_kept_edges(out, tmp_path, monkeypatch):
+    """Here a small one counts as large; the gaps, to which gradients lead too, are the dense network's within float noise."""
+    passes, forward = [], SparseLinear.forward
+    monkeypatch.setattr(existence, "LARGE", 0)
+    monkeypatch.setattr(existence, "SPARSE", 1.0)
+    monkeypatch.setattr(SparseLinear, "forward", lambda layer, x: (passes.append(x.requires_grad), forward(layer, x))[1])
+    assert main(["prove", *SMALL, "--compare", "0", "--out", str(tmp_path)], MODELS) == 0
+    ours, theirs = (json.loads((place / "existence.json").read_text())["sources"][0]["tickets"][0] for place in (tmp_path, out))
+    assert set(passes) == {False, True} and ours["test_accuracy"] == theirs["test_accuracy"]
+    for name, gap in theirs["gaps"].items():
+        for measure in ("largest", "mean"):
+            assert ours["gaps"][name][measure] == pytest.approx(gap[measure], rel=1e-3, abs=1e-5)
 
 
 def test_a_target_from_a_file(out, tmp_path, capsys):

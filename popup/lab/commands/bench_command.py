@@ -15,6 +15,7 @@ from popup.errors import UsageError, check_count, check_name
 from popup.files import write_atomically
 from popup.lab.bench.bench import Build, Figure, measure, subjects, time_selection
 from popup.lab.bench.precisions import compare
+from popup.lab.bench.sparse_inference import BATCHES, InferenceCost, time_inference
 from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
@@ -25,6 +26,7 @@ from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 
 SIZES = {"mlp": (1, 28, 28)}
+WIDE = {"model": "mlp", "widths": (2048, 2048)}  # the network of sparse inference
 PICTURE = (3, 32, 32)
 CLASSES = 10
 
@@ -41,6 +43,7 @@ class BenchOptions:
     rounds: int = field(default=7, metadata={"help": "times every subject is timed, in turn"})
     largest: int = field(default=10_000_000, metadata={"help": "most scores in the plot of the selection; 0: no plot"})
     subset_sums: bool = field(default=True, metadata={"help": "time the subset sums of `prove` too"})
+    sparse_inference: bool = field(default=True, metadata={"help": "time sparse inference of a wide MLP too"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda ..."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: every core"})
     out: str = field(default="bench", metadata={"help": "directory of bench.json and selection.png"})
@@ -82,9 +85,11 @@ def bench(arguments: Sequence[str], models: Models) -> int:
             compared[name] = comparison.record()
             print(f"{name}: {comparison.line()}\n", flush=True)
     selection = _selection(out, options.largest) if options.largest else []
+    inference = _sparse_inference(models, options.rounds, device) if options.sparse_inference else []
     sums = _subset_sums() if options.subset_sums else []
     record = {"options": asdict(options), "hardware": hardware(device), "versions": versions(),
               "threads": torch.get_num_threads(), "measured": measured, "precisions": compared, "selection": selection,
+              "sparse_inference": [asdict(row) for row in inference],
               "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
@@ -119,6 +124,20 @@ def _selection(out: Path, largest: int) -> list[dict[str, float]]:
         + "\n")
     _plot(out / "selection.png", rows)
     return [{"scores": size, "seconds": ours, "sort_seconds": theirs} for size, ours, theirs in rows]
+
+
+def _sparse_inference(models: Models, rounds: int, device: torch.device) -> list[InferenceCost]:
+    """Time forward passes on kept edges alone, and print them."""
+    image = SIZES[WIDE["model"]]
+    build = partial(build_network, models, Config.from_flat(WIDE), image, CLASSES)
+    with tqdm(total=len(BATCHES) * (rounds + 1), disable=None, leave=False, desc="sparse inference") as bar:
+        rows = time_inference(build, image, device, rounds, bar.update)
+    lines = [[str(row.batch), figure.name, f"{1 / figure.ratio:.2f}", f"{1 / figure.high:.2f}-{1 / figure.low:.2f}",
+              f"{figure.seconds * 1e3:.3f}", f"{figure.state / 1e6:.2f}"] for row in rows for figure in row.figures]
+    name = f"{WIDE['model']} {'-'.join(map(str, WIDE['widths']))} at {'x'.join(map(str, image))}"
+    print(f"sparse inference, {name}, fp32: images/s over the dense network's\n"
+          + table(["batch", "", "times", "quartiles", "ms", "network, MB"], lines) + "\n", flush=True)
+    return rows
 
 
 def _subset_sums() -> list[SumCost]:

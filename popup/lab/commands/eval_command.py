@@ -17,6 +17,7 @@ from popup.lab.commands.rebuild import (
     recorded_normalise,
     recorded_part,
 )
+from popup.lab.commands.sparse_lines import compare_sparse
 from popup.lab.commands.verify_command import PROBE, USED, point_of_use
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import first_images
@@ -47,6 +48,8 @@ class EvalOptions:
     data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
     test: bool = field(default=False, metadata={
         "help": "measure on the test images, also where the run held out validation images and recorded their accuracy"})
+    sparse: bool = field(default=False, metadata={
+        "help": "measure the network whose linear layers compute on their kept edges alone, and compare it with the dense one"})
 
 
 def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
@@ -63,15 +66,22 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     check_images(ticket, data)
     images, labels = (part.to(laboratory.device) for part in data.test)
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
-    accuracy = evaluate(net, images, labels, recorded_normalise(ticket, images), precision)["test_accuracy"]
+    normalise = recorded_normalise(ticket, images)
+    tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net
+    accuracy = evaluate(tried, images, labels, normalise, precision)["test_accuracy"]
+    own = evaluate(net, images, labels, normalise, precision)["test_accuracy"] if options.sparse else accuracy
     print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
-    probe = recorded_normalise(ticket, images)(first_images(images, PROBE))
+    probe = normalise(first_images(images, PROBE))
     faults = point_of_use(ticket, net, probe, precision)
     print(*check_lines([(USED.format(config.task.model), faults)]), sep="\n")
+    if options.sparse:
+        lines, further = compare_sparse(ticket, net, tried, images, normalise, precision)
+        print(*lines, sep="\n")
+        faults = (*faults, *further)
     if (recorded := recorded_accuracy(ticket)) is None:
         return FAILED if faults else DONE
-    said, code = _compare(ticket, data, accuracy == recorded, bool(options.dataset))
-    print(f"recorded: {recorded:.2f}%, {said}")
+    said, code = _compare(ticket, data, own == recorded, bool(options.dataset))
+    print(f"recorded: {recorded:.2f}%, {said}{'' if own == accuracy else f' by the dense network, whose accuracy is {own:.2f}%'}")
     return FAILED if faults else code
 
 

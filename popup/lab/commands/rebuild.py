@@ -118,12 +118,12 @@ def recorded_accuracy(ticket: Ticket) -> float | None:
     return accuracy if finite(accuracy) else None
 
 
-def rebuild(ticket: Ticket, models: Models, config: Config) -> nn.Module:
-    """The ticket's network, plain and frozen, built from the file alone.
+def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:
+    """The ticket's network, plain and frozen, built from the file alone; `sparse`: its linear layers on their kept edges alone.
 
     It is built without memory first, so that widths which are not the ticket's are refused before they are allocated.
     """
     image, classes = recorded_image(ticket)
     if (found := outline(models, config, image, classes)) is not None:
         ticket.check_layers(found)
-    return ticket.apply(build_network(models, config, image, classes)).eval()
+    return ticket.apply(build_network(models, config, image, classes), sparse).eval()

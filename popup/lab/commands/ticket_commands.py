@@ -28,8 +28,9 @@ from popup.lab.networks import Models
 from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.training import EVALUATION_BATCH
-from popup.ticket.export import differing, onnx_file, plain_file, program_file
+from popup.ticket.export import differing, onnx_file, plain_file, program_file, state_file
 from popup.ticket.overlap import compare
+from popup.ticket.sparse import sparse_layers
 from popup.ticket.ticket import Ticket
 
 DONE, FAILED = 0, 1
@@ -59,6 +60,8 @@ class ExportOptions:
     ticket: str = field(metadata={"help": "a ticket file", "positional": True})
     out: str = field(metadata={"help": "the file to write; its ending says which form", "positional": True})
     csr: bool = field(default=False, metadata={"help": "safetensors: weights of Linear layers as compressed sparse rows"})
+    sparse: bool = field(default=False, metadata={
+        "help": "safetensors (for popup.ticket.load_sparse) and pt2: the network whose linear layers are their kept edges alone"})
     model: str = field(default="", metadata={"help": "network; none: the one that the ticket names"})
     dataset: str = field(default="", metadata={"help": "data set of the check's images; none: the ticket's own"})
     data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
@@ -124,16 +127,15 @@ def export(arguments: Sequence[str], models: Models) -> int:
         raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")
     if out.resolve() == Path(options.ticket).resolve():
         raise UsageError(f"out is {options.out!r}, the ticket itself: name another file")
-    if options.csr and out.suffix != ".safetensors":
-        raise UsageError(f"csr is for .safetensors files, and out is {options.out!r}: leave --csr out")
+    _check_form(options, out.suffix)
     if out.suffix == ".safetensors":
-        content, said = plain_file(ticket, options.csr), "a plain state_dict"
+        content, said = _state(ticket, models, options)
     else:
         config = recorded_config(ticket, options.model, options.dataset)
-        net = rebuild(ticket, models, config)
+        net = rebuild(ticket, models, config, options.sparse)
         inputs, kind = _check_inputs(ticket, models, config, options)
         content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
-        others = differing(net, predict, inputs)
+        others = differing(rebuild(ticket, models, config) if options.sparse else net, predict, inputs)
         said = f"the same predictions on {len(inputs):,} {kind}"
         if others:
             print(f"not written: it makes other predictions than the ticket on {others} of {len(inputs)} {kind}")
@@ -144,6 +146,27 @@ def export(arguments: Sequence[str], models: Models) -> int:
     print(_clean(f"its inputs are images {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
+
+
+def _check_form(options: ExportOptions, ending: str) -> None:
+    """A UsageError for options that a file of that ending cannot have."""
+    if options.csr and ending != ".safetensors":
+        raise UsageError(f"csr is for .safetensors files, and out is {options.out!r}: leave --csr out")
+    if options.sparse and options.csr:
+        raise UsageError("csr and sparse are two forms of the same: give --csr (for any program) or --sparse (for "
+                         "popup.ticket.load_sparse)")
+    if options.sparse and ending == ".onnx":
+        raise UsageError(f"sparse is for .safetensors and .pt2 files, and out is {options.out!r} (ONNX has no sparse product "
+                         "that is not slower than the dense one): leave --sparse out, or name a .pt2 file")
+
+
+def _state(ticket: Ticket, models: Models, options: ExportOptions) -> tuple[bytes, str]:
+    """The content of a .safetensors file, and what it is."""
+    if not options.sparse:
+        return plain_file(ticket, options.csr), "a plain state_dict"
+    net = rebuild(ticket, models, recorded_config(ticket, options.model, options.dataset), sparse=True)
+    found = len(sparse_layers(net))
+    return state_file(net.state_dict()), f"a state_dict with {found} sparse layer{'' if found == 1 else 's'}"
 
 
 def _check_inputs(ticket: Ticket, models: Models, config: Config, options: ExportOptions) -> tuple[torch.Tensor, str]:

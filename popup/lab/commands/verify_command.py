@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -71,8 +71,13 @@ def _look(ticket: Ticket, models: Models, model: str) -> tuple[str, tuple[str, .
 
 def point_of_use(ticket: Ticket, net: nn.Module, inputs: torch.Tensor, precision: Precision) -> tuple[str, ...]:
     """What is wrong with the use that `net`, which is the ticket, makes of it on `inputs`."""
+    return ticket_use(ticket, net, inputs, runner(inputs, precision))
+
+
+def runner(inputs: torch.Tensor, precision: Precision) -> Callable[[nn.Module], torch.Tensor]:
+    """What runs a network on `inputs` in that precision."""
     def forward(net: nn.Module) -> torch.Tensor:
         with precision.autocast():
             return net(precision.inputs(inputs))
 
-    return ticket_use(ticket, net, inputs, forward)
+    return forward

@@ -42,6 +42,7 @@ from popup.ticket.ticket import Ticket, extract
 
 MLP = re.compile("flatten-one-linear(-relu-linear)+")
 WEIGHTS = {"uniform": ("unit", 1 / sqrt(3)), "kaiming_normal": ("edges", sqrt(2))}  # scale and gain; uniform: U[-1, 1]
+LARGE, SPARSE = 1_000_000, 0.1  # weights of a source, and density of a ticket, from which gaps are measured on kept edges alone
 ROUNDING = 1e-5  # of the largest output: what float32 may add to a gap
 
 
@@ -192,8 +193,15 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
     seconds = time.process_time() - began
     net = ticket.apply(build(laboratory, own)).eval()
     ticket = replace(ticket, about=_about(laboratory, own, net, found, target_hash(trained)))
+    if plan.entries(trained.target) >= LARGE and _density(ticket) <= SPARSE:
+        net = ticket.apply(build(laboratory, own), sparse=True).eval()
     gaps = _gaps(laboratory, own, trained, net, found.multiple)
     return Built(plan, found, ticket, gaps, ROUNDING * trained.largest, seconds)
+
+
+def _density(ticket: Ticket) -> float:
+    """Kept edges over all weights."""
+    return sum(layer.kept for layer in ticket.layers) / sum(layer.spec.entries for layer in ticket.layers)
 
 
 def _about(laboratory: Laboratory, own: Config, net: nn.Module, found: Construction, target: str) -> dict[str, object]:

@@ -158,6 +158,12 @@ def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -
         norm.running_var.copy_(batches.ranks.mean(norm.running_var))
 
 
+def evaluation_parts(images: Images) -> list[slice]:
+    """The batches in which images are evaluated."""
+    size = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // prod(images.shape[1:])))
+    return [slice(start, start + size) for start in range(0, len(images), size)]
+
+
 @torch.no_grad()
 def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: Normalise,
              precision: Precision, ranks: Ranks | None = None) -> Metrics:
@@ -168,8 +174,7 @@ def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: No
     net.eval()
     ranks = ranks or Ranks()
     sums = torch.zeros(2, device=images.device)  # loss, correct
-    size = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // prod(images.shape[1:])))
-    parts = [slice(start, start + size) for start in range(0, len(labels), size)][ranks.rank::ranks.count]
+    parts = evaluation_parts(images)[ranks.rank::ranks.count]
     for part, batch in zip(parts, in_parts(images, parts), strict=True):
         with precision.autocast():
             logits = net(precision.inputs(normalise(batch))).float()
