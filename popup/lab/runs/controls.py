@@ -183,7 +183,7 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
     net.requires_grad_(True)
     for source, mask in zip(layers, masks, strict=True):
         module, attribute = locate(net, source.spec.name)
-        getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
+        getattr(module, attribute).register_hook(mask.mul)
     parameters, lr = list(net.parameters()), config.training.weight_lr
     frozen = {source.spec.name: hash_array(source.edges) for source in layers}
     state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, precision,
