@@ -12,7 +12,7 @@ from multiprocessing import forkserver
 
 CONTEXT = multiprocessing.get_context("forkserver")
 NEEDED = (  # popup's own by one name; the others are what these import only when they are used, or where popup is not found
-    "popup.lab.runs.sweep", "torch", "torch._dynamo", "scipy.special", "sklearn.datasets")
+    "popup.lab.runs.sweep", "torch", "torch._dynamo", "scipy.special")
 
 
 def begin() -> None:

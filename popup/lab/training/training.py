@@ -108,6 +108,8 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     for place, part in enumerate(batch):
         with state.ranks.exchange(state.forward, now=place + 1 == parts):
             loss += backward(state, *part, settings.label_smoothing, 1 / parts)
+    if state.hold:
+        state.hold()
     state.optimizer.step()
     state.step += 1
     state.moving = False
