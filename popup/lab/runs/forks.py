@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 CONTEXT = multiprocessing.get_context("forkserver")
 NEEDED = (  # popup's own by one name; the others are what these import only when they are used, or where popup is not found
@@ -19,6 +19,7 @@ def begin() -> None:
     """Start the process, if it does not run yet: it imports while this one goes on. Of an interrupt, which a terminal sends
     to all, it does not hear: this process decides."""
     forkserver.set_forkserver_preload(list(NEEDED))
+    resource_tracker.ensure_running()  # which unblocks signals when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
