@@ -128,14 +128,15 @@ class Config:
     def hash(self) -> str:
         """The name of the run's directory: 12 hex digits of the SHA-256 of the record, without the fields that came later
         and have their defaults, so that a run of before them keeps its name."""
-        named = {group: {name: value for name, value in values.items() if name not in self._later()}
+        later = self._later()
+        named = {group: {name: value for name, value in values.items() if name not in later}
                  for group, values in self.record().items()}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
 
-    def _later(self) -> list[str]:
+    def _later(self) -> set[str]:
         """The fields that are no part of the hash."""
-        return [part.name for group in vars(self).values() for part in fields(group)
-                if part.metadata.get(LATER) and getattr(group, part.name) == part.default]
+        return {part.name for group in vars(self).values() for part in fields(group)
+                if part.metadata.get(LATER) and getattr(group, part.name) == part.default}
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
@@ -158,10 +157,11 @@ def test_a_process_of_a_pool_says_what_it_ended_of(error, kind, tmp_path, monkey
         raise error
 
     monkeypatch.setattr(sweep, "work", work)
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
     mine, theirs = multiprocessing.Pipe(duplex=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _worker(MODELS, Machine("cpu"), tmp_path, [], theirs, os.getpid())
+        _worker(MODELS, Machine("cpu"), tmp_path, [], theirs)
     except SystemExit as end:
         assert end.code
     finally:

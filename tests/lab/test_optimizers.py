@@ -12,7 +12,7 @@ from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.datasets import DATASETS
 from popup.lab.runs.controls import control_config
 from popup.lab.training import fit, training
-from popup.lab.training.optimizers import OPTIMIZERS, SETTLE_EVERY, SMALLEST, optimizer_of, settle
+from popup.lab.training.optimizers import OPTIMIZERS, SETTLE_EVERY, SMALLEST, optimizer_of, settle, sgd
 
 RATE, MOMENTUM, DECAY = 0.01, 0.8, 0.1
 GRADIENTS = np.random.default_rng(0).normal(size=(4, 5))  # [steps, scores]
@@ -49,6 +49,28 @@ FORMULAS = {"sgd": by_sgd, "adam": by_adam, "sign": by_sign}
 
 def test_the_command_line_names_every_optimiser():
     assert configs.OPTIMIZERS == tuple(OPTIMIZERS) == tuple(FORMULAS)
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.8, 0.01), (0.0, 0.1)])
+def test_sgd_is_torchs_fused_one_bit_for_bit_and_remembers_under_its_names(momentum, decay):
+    generator = torch.Generator().manual_seed(0)
+    ours, torchs = ([nn.Parameter(torch.randn(size, generator=torch.Generator().manual_seed(size))) for size in (3, 100, 777)]
+                    for _ in range(2))
+    optimizer = sgd(ours, TrainingSettings(momentum=momentum, weight_decay=decay), RATE)
+    reference = torch.optim.SGD(torchs, lr=RATE, momentum=momentum, weight_decay=decay, fused=True)
+    for step in range(20):
+        for mine, other in zip(ours, torchs, strict=True):
+            mine.grad = None if len(mine) == 3 else torch.randn(len(mine), generator=generator)  # a layer that is not reached
+            other.grad = None if mine.grad is None else mine.grad.clone()
+        for group in (*optimizer.param_groups, *reference.param_groups):
+            group["lr"] = RATE * (1 + step)
+        optimizer.step()
+        reference.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, torchs, strict=True))
+    for mine, other in zip(ours[1:], torchs[1:], strict=True):
+        kept = reference.state[other].get("momentum_buffer")
+        assert optimizer.state[mine].keys() == ({"momentum_buffer"} if momentum else set())
+        assert kept is None or torch.equal(optimizer.state[mine]["momentum_buffer"], kept)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

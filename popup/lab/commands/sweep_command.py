@@ -14,9 +14,10 @@ from popup.lab.config import Config
 from popup.lab.networks import Models
 from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.runs import forks
 from popup.lab.runs.attached import attach_plain
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.checks import check, check_finished
+from popup.lab.runs.checks import check, check_finished, check_place
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.grid import another_version, counted, find_cells, plan, write_plan
@@ -30,10 +31,13 @@ DONE, FAILED = 0, 1
 def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str], workers: int) -> int:
     """Run the grid with its controls, and report it. Returns the exit code: 1 if a cell failed or broke a law. The plan is
     written first: what an interrupt leaves undone is counted by `report`, and done by `worker` as well."""
-    cells = _checked_plan(laboratory, configs, roles)
+    cells = _plan(laboratory, configs, roles)
+    workers = 1 if laboratory.ranks.count > 1 else workers or default_workers(laboratory, cells)
+    if workers > 1:
+        forks.begin()
+    _check(laboratory, configs, cells)
     if laboratory.ranks.first:
         write_plan(laboratory.out, cells)
-    workers = 1 if laboratory.ranks.count > 1 else workers or default_workers(laboratory, cells)
     print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
@@ -75,15 +79,27 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
 
 
 def _checked_plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str]) -> list[Config]:
-    """The runs of the grid; a wrong model or source is refused before any process starts."""
+    """The runs of the grid, all of them checked."""
+    cells = _plan(laboratory, configs, roles)
+    _check(laboratory, configs, cells)
+    return cells
+
+
+def _plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str]) -> list[Config]:
+    """The runs of the grid. A UsageError if there are none, or what they need is not here."""
     if not configs:
         raise UsageError("every cell of the grid is impossible: give a final density of at most p")
     cells = plan(configs, roles)
+    check_place(laboratory, cells[0])
+    return cells
+
+
+def _check(laboratory: Laboratory, configs: Sequence[Config], cells: Sequence[Config]) -> None:
+    """A wrong model or source is refused before any run begins."""
     for config in cells:
         check(laboratory, config)
     attach_plain(laboratory, make_plain(laboratory, configs[0]))
     check_finished(laboratory, cells)
-    return cells
 
 
 def _ends(cells: Sequence[Cell]) -> str:

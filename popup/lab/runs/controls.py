@@ -181,11 +181,16 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], config: Config
                                                 source.edges, "trained weights")) for source in layers]
     masks = _set_weights(net, fresh)
     net.requires_grad_(True)
-    for source, mask in zip(layers, masks, strict=True):
-        module, attribute = locate(net, source.spec.name)
-        getattr(module, attribute).register_hook(lambda gradient, mask=mask: gradient * mask)
+    masked = [(net.get_parameter(source.spec.name), mask) for source, mask in zip(layers, masks, strict=True)
+              if len(source.edges) < source.spec.entries]
+
+    def hold() -> None:
+        for weight, mask in masked:
+            if weight.grad is not None:
+                weight.grad.mul_(mask)
+
     parameters, lr = list(net.parameters()), config.training.weight_lr
     frozen = {source.spec.name: hash_array(source.edges) for source in layers}
     state = TrainingState(net, parameters, sgd(parameters, config.training, lr), batches.steps, precision,
-                          frozen=frozen, ranks=batches.ranks)
+                          frozen=frozen, ranks=batches.ranks, hold=hold)
     return optimise(state, batches, test, config.training, lr, lambda trained: trained, on_epoch, checkpoints)

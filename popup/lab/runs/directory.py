@@ -50,12 +50,14 @@ class RunDirectory:
         if self.writes:
             self.write_config()
             remove_parts(self.path)
-            write_atomically(self.path / "metrics.jsonl", b"")
+            write_atomically(self.path / "metrics.jsonl", b"", durable=False)  # `finish` syncs what has come into it
 
     def write_config(self) -> None:
-        """Make the directory with the config alone: a run that is planned."""
+        """Make the directory with the config alone, if it is not there yet: a run that is planned."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write("config.json", self.config.record())
+        path, content = self.path / "config.json", _as_json(self.config.record())
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one epoch's line."""
@@ -81,7 +83,7 @@ class RunDirectory:
         if self.writes:
             with open(self.path / "metrics.jsonl", "ab") as file:  # on the disk before the result that vouches for it
                 os.fsync(file.fileno())
-            self._write("result.json", result)
+            write_atomically(self.path / "result.json", _as_json(result))
             (self.path / "failure.json").unlink(missing_ok=True)  # of an attempt before
 
     def result(self) -> dict[str, Any] | None:
@@ -103,8 +105,9 @@ class RunDirectory:
         return (proven and _fits(found, RESULT) and found["hash"] == self.config.hash()
                 and all(_fits(row, LAYER) for row in found["layers"]))
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+def _as_json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:

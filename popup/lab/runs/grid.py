@@ -8,7 +8,7 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.controls import TICKET, control_config
+from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 from popup.lab.runs.directory import read_config
 
 
@@ -19,8 +19,13 @@ def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
-    """Tickets before the controls that need them, and those with many edges first (they take longest)."""
-    return sorted(configs, key=lambda config: (config.task.role != TICKET, -config.source.er_p))
+    """Tickets before the controls that need them, those whose weights are trained before those that are evaluated alone, and
+    those with many edges first: what takes long is begun early, so that no worker has it left when the others are done."""
+    def place(config: Config) -> tuple[bool, bool, float]:
+        role = config.task.role
+        return role != TICKET, role != TICKET and not CONTROLS[role].trained, -config.source.er_p
+
+    return sorted(configs, key=place)
 
 
 def write_plan(out: Path, configs: Sequence[Config]) -> int:

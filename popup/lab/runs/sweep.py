@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.machine import Machine, usable_cores
 from popup.lab.networks import Models
+from popup.lab.runs import forks
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import Event, described, work
@@ -39,10 +39,10 @@ class Worker:
     """
 
     def __init__(self, laboratory: Laboratory, machine: Machine, configs: Sequence[Config]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.events, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_worker, args=(  # no daemon: it may have processes of its own, that decode
-            laboratory.models, machine, laboratory.out, list(configs), theirs, os.getpid()))
+        forks.begin()
+        self.events, theirs = forks.CONTEXT.Pipe(duplex=False)
+        self.process = forks.CONTEXT.Process(target=_worker, args=(  # no daemon: it may have processes of its own, that decode
+            laboratory.models, machine, laboratory.out, list(configs), theirs))
         self.process.start()
         theirs.close()
         self.cell, self.said = "", ""
@@ -129,14 +129,14 @@ class Pool:
             worker.process.join()
 
 
-def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events: Connection, parent: int) -> None:
+def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events: Connection) -> None:
     """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
-    stop = Stop()
+    stop, parent = Stop(), multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
     signal.signal(signal.SIGTERM, stop.ask)
     try:
         laboratory = Laboratory(models, machine, out, stop)
-        work(laboratory, configs, events.send, lambda: os.getppid() == parent)
+        work(laboratory, configs, events.send, parent.is_alive)
     except KeyboardInterrupt:  # Stopped is one
         sys.exit(STOPPED)
     except UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,15 +24,16 @@ Metrics = dict[str, Any]
 class TrainingState:
     """The parameters that learn, their optimiser, the network's buffers, where in which epoch, and the metrics so far.
 
-    `steps`: of an epoch. `frozen`: hashes of what does not change and is drawn again, to be compared on resuming.
+    `steps`: of an epoch. `frozen`: hashes of what does not change and is drawn again, to be compared on resuming. `hold`: what is
+    to be done to a step's gradients before the optimiser sees them.
     The order of the data and their augmentation need no place here: each epoch draws them from its own stream.
     """
 
     def __init__(self, net: nn.Module, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int,
                  precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None,
-                 ranks: Ranks | None = None) -> None:
+                 ranks: Ranks | None = None, hold: Callable[[], None] | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
-        self.ranks = ranks or Ranks()
+        self.ranks, self.hold = ranks or Ranks(), hold
         self.forward = self.ranks.wrap(net)  # what a step of training calls
         self.precision, self.churn, self.frozen = precision, churn, frozen or {}
         self.search = search_of(net) if is_attached(net) else None

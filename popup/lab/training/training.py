@@ -15,6 +15,7 @@ from popup.lab.data.streamed import Images, in_parts
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.loss import cross_entropy
 from popup.lab.training.norms import synchronised
 from popup.lab.training.optimizers import SETTLE_EVERY, settle
 from popup.lab.training.randomness import seeded
@@ -100,11 +101,15 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     """One step of the optimiser at `rate`."""
     state.moving = True
     state.optimizer.param_groups[0]["lr"] = rate
-    state.optimizer.zero_grad()
-    parts = settings.accumulate
-    for place, part in enumerate(zip(inputs.chunk(parts), labels.chunk(parts), strict=True)):
+    for parameter in state.parameters:
+        parameter.grad = None
+    parts, loss = settings.accumulate, state.losses[state.step]
+    batch = zip(inputs.chunk(parts), labels.chunk(parts), strict=True) if parts > 1 else [(inputs, labels)]
+    for place, part in enumerate(batch):
         with state.ranks.exchange(state.forward, now=place + 1 == parts):
-            state.losses[state.step] += backward(state, *part, settings.label_smoothing, 1 / parts)
+            loss += backward(state, *part, settings.label_smoothing, 1 / parts)
+    if state.hold:
+        state.hold()
     state.optimizer.step()
     state.step += 1
     if state.device.type == "cpu" and state.done % SETTLE_EVERY == 0:  # a GPU is as fast with numbers of any size
@@ -117,10 +122,14 @@ def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, s
     """Add the gradients of a part of a batch to those before; returns its share of the batch's loss."""
     with state.precision.autocast():
         logits = state.forward(state.precision.inputs(inputs))
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing) * share
+    logits = logits.float()
+    loss, gradient = cross_entropy(logits, labels, smoothing, share)
     penalty = state.search.penalty() if state.search else None
-    (loss if penalty is None else loss + penalty * share).backward()
-    return loss.detach()
+    if penalty is None:
+        torch.autograd.backward(logits, gradient)
+    else:
+        torch.autograd.backward([logits, penalty * share], [gradient, None])
+    return loss
 
 
 def _check_finite(state: TrainingState, rates: list[float]) -> None:

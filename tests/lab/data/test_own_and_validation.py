@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import DataRequest, Dataset
@@ -120,6 +121,18 @@ def test_unknown_names(name, words):
 def test_image_size_is_refused_where_images_have_their_own():
     with pytest.raises(UsageError, match=r"image_size is 16 .*'digits'.*folder"):
         load_dataset("digits", DataRequest(directory=None, side=16))
+
+
+def test_the_digits_are_those_that_scikit_learn_loads_wherever_it_keeps_them(monkeypatch):
+    images, labels = load_digits(return_X_y=True)
+    found = digits()
+    pixels, targets = (torch.cat([found.train[part], found.test[part]]) for part in (0, 1))
+    rows = [sorted(zip(map(bytes, values.reshape(len(values), -1)), marks.tolist(), strict=True))
+            for values, marks in ((pixels.numpy(), targets), (images.astype(np.uint8), labels))]
+    assert rows[0] == rows[1]
+    monkeypatch.setattr("popup.lab.data.digits.find_spec", lambda name: None)
+    assert all(torch.equal(now, before) for now, before in zip((*digits().train, *digits().test),
+                                                              (*found.train, *found.test), strict=True))
 
 
 def test_the_digits_are_split_by_class_and_once():
