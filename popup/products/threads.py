@@ -20,6 +20,7 @@ import torch
 WORTH = 100_000  # vector operations that are worth a thread: 40 us or so, where having one at work takes 10 to 25
 SHARES = 4  # for each thread: one that is late then does less
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+PROCESS = os.getpid()  # in another, which was forked from this one, OpenMP's threads do not exist, and it waits for them
 
 
 @functools.cache
@@ -58,7 +59,7 @@ def share(work: Callable[[int, int], None], units: int, threads: int) -> None:
         for first in pieces:
             work(first, min(first + size, units))
 
-    team = _openmp()
+    team = _openmp() if os.getpid() == PROCESS else None
     _by_team(team, take, threads) if team is not None else _by_pool(take, threads)
 
 

@@ -50,9 +50,9 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
     is a layer of its own. `compute` says which layers compute on their edges alone, without a dense weight: none ("dense"), all
     linear layers and, with numba, convolutions that can ("sparse"), or those where it is faster on the CPU in float32, by the
-    rule of popup/products/rule.py ("auto"). Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at
-    1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
-    allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
+    rule of popup/products/rule.py ("auto"). Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0,
+    gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a
+    value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
     _check_given(er_p, density, mask, masks)
     given, edges = {name: _plain(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None

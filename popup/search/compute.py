@@ -27,8 +27,8 @@ class LayerProducts(Protocol):
     def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Whether a call of torch's is the layer's own product."""
 
-    def keep(self, values: torch.Tensor) -> object:
-        """The values [edges], 0 where an edge is not selected, as the products want them."""
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        """The values [edges] where `selected` [edges] is true, or those other than 0, as the products want them."""
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         """The input as `forward` and `backward` want it: what is kept for the backward pass."""
@@ -52,8 +52,8 @@ class LinearCall:
     def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
         return func is F.linear and set(kwargs) <= {"bias"}
 
-    def keep(self, values: torch.Tensor) -> object:
-        return self.products.keep(values)
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        return self.products.keep(values, selected)
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         return by_units(x.reshape(-1, x.shape[-1]))  # [n, in], lying unit by unit
@@ -79,8 +79,8 @@ class ConvCall:
         how = self.products.filter
         return func is F.conv2d and not kwargs and args[0].dim() == 4 and args[3:] == (how.stride, how.padding, how.dilation, 1)
 
-    def keep(self, values: torch.Tensor) -> object:
-        return self.products.keep(values)
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        return self.products.keep(values, selected)
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach()
@@ -104,12 +104,11 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
     if isinstance(module, nn.Conv2d) and not numba:
         return False
     tensor = module.weight
-    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
+    if tensor.device.type not in ("cpu", "meta") or tensor.dtype not in (torch.float32, torch.float64):
         return False
     if compute == "sparse":
         return True
-    edges = round(p_l * spec.entries)
-    return tensor.dtype is torch.float32 and pays(spec.shape, edges, against, tensor.device, best_kernels().name)
+    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, tensor.device, best_kernels().name)
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -34,8 +34,9 @@ class SparseWeight(torch.Tensor):
     def kept(self) -> object:
         """The effective weights of the edges as the products want them, made once."""
         if self._kept is None:
-            layer = self.use.of.layers[0]
-            self._kept = self.products.keep(layer.effective(self.use.gate).to(layer.dtype))
+            layer, gate = self.use.of.layers[0], self.use.gate
+            values, selected = layer.book.selected(layer, gate.codes)
+            self._kept = self.products.keep((values if gate.plain else values * gate.factor).to(layer.dtype), selected)
         return self._kept
 
     def dense(self) -> torch.Tensor:

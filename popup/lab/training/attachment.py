@@ -9,8 +9,10 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.datasets import Split
 from popup.lab.data.streamed import in_parts
+from popup.lab.precision import Precision
 from popup.lab.training.batches import Normalise
 from popup.search.attach import attach_recipe
+from popup.search.compute import computes_sparsely
 from popup.source.layers import find_layers
 from popup.source.masks import COMPUTED, given_edges
 from popup.source.saliency import snip, synflow
@@ -22,7 +24,24 @@ BATCH = 128  # images that SNIP looks at, as in its paper for CIFAR-10
 def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
     """Turn the plain network `net` into the source of `config`, in place, and return it. `train`: the images that a mask may
     be computed from."""
-    return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train))
+    training = config.training
+    compute = "dense" if training.compile else training.compute  # what is compiled takes weights
+    return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train), compute=compute,
+                         against=Precision.of(net, training.precision).dtype)
+
+
+def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Config:
+    """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
+    then, and has its name. `net` may be without data, of what will be on `device`."""
+    training = config.training
+    if training.compute != "auto" or config.source.mask in COMPUTED:
+        return config
+    against = Precision.of(net, training.precision, device).dtype
+    layers = find_layers(net, config.source.searches_biases)
+    found = device.type == "cpu" and not training.compile and any(
+        computes_sparsely(net, layer, p_l, "auto", against)
+        for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
+    return config if found else config.replace(compute="dense")
 
 
 def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np.ndarray] | None:
