@@ -106,6 +106,8 @@ class TrainingSettings:
         check_name("compute", self.compute, COMPUTES)
         check_name("optimizer", self.optimizer, OPTIMIZERS)
         check_count("batch_size", self.batch_size, 2)
+        if self.compile and self.compute == "sparse":
+            raise UsageError("compute is 'sparse' with compile, which takes dense weights: leave one of them out")
         check_count("accumulate", self.accumulate)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
         check_number("weight_lr", self.weight_lr, 0.0, inf, open_low=True)

@@ -93,9 +93,11 @@ class ConvCall:
         return self.products.gradients(gradient, held, kept if wanted else None)
 
 
-def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, against: torch.dtype = torch.float32) -> bool:
+def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, against: torch.dtype,
+                      device: torch.device | None = None) -> bool:
     """Whether a layer of `net` computes on its edges alone: asked for, or by the rule of popup/products/rule.py, which knows
-    densities and not their draws. `against`: the number type of the dense product that is the other choice."""
+    densities and not their draws. `against`: the number type of the dense product that is the other choice; `device`: where the
+    network will be, if it is not there yet."""
     module, attribute = locate(net, spec.name)
     kind = KINDS.get(len(spec.shape))
     if compute == "dense" or kind is None or attribute != "weight" or not _is_plain(module, kind):
@@ -104,11 +106,12 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
     if isinstance(module, nn.Conv2d) and not numba:
         return False
     tensor = module.weight
-    if tensor.device.type not in ("cpu", "meta") or tensor.dtype not in (torch.float32, torch.float64):
+    device = device or tensor.device
+    if device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
         return False
     if compute == "sparse":
         return True
-    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, tensor.device, best_kernels().name)
+    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, device, best_kernels().name)
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

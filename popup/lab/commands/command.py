@@ -22,10 +22,9 @@ from popup.lab.commands.worker_command import worker
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
 from popup.lab.networks import Models
-from popup.lab.runs.checks import check
+from popup.lab.runs.checks import settled
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.runs.plain import settled
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop
 
@@ -95,6 +94,5 @@ def _settled(configs: Sequence[Config], laboratory: Laboratory) -> Iterator[Conf
     for config in configs:
         kind = config.task, config.training, replace(config.source, seed=0, k=1.0)
         if kind not in found:
-            check(laboratory, config)  # what is wrong is told as it is for a run
             found[kind] = settled(laboratory, config).training.compute
         yield config.replace(compute=found[kind])

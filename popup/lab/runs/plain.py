@@ -9,9 +9,8 @@ from torch import nn
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
-from popup.lab.networks import build_network, fingerprint, is_own, outline
+from popup.lab.networks import build_network, fingerprint, is_own
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.training.attachment import settled_compute
 from popup.lab.training.randomness import seeded
 
 
@@ -36,12 +35,3 @@ def make_plain(laboratory: Laboratory, config: Config) -> Plain:
     """Load the data and build the network."""
     net = build(laboratory, config)
     return Plain(config, laboratory.data(config), net, fingerprint(net) if is_own(config.task.model) else "")
-
-
-def settled(laboratory: Laboratory, config: Config) -> Config:
-    """The config with what is left to a rule settled where it comes to what runs did before there was that rule."""
-    if config.training.compute != "auto":
-        return config
-    data = laboratory.data(config)
-    net = outline(laboratory.models, config, data.image, data.classes)
-    return settled_compute(build(laboratory, config) if net is None else net, config, laboratory.device)

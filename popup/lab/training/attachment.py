@@ -24,23 +24,26 @@ BATCH = 128  # images that SNIP looks at, as in its paper for CIFAR-10
 def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
     """Turn the plain network `net` into the source of `config`, in place, and return it. `train`: the images that a mask may
     be computed from."""
-    training = config.training
-    compute = "dense" if training.compile else training.compute  # what is compiled takes weights
+    compute = config.training.compute
+    if compute == "auto" and not may_be_sparse(config, next(net.parameters()).device):
+        compute = "dense"
     return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train), compute=compute,
-                         against=Precision.of(net, training.precision).dtype)
+                         against=Precision.of(net, config.training.precision).dtype)
+
+
+def may_be_sparse(config: Config, device: torch.device) -> bool:
+    """Whether "auto" may choose sparse layers: on the CPU, where densities are known before there are masks, and where no
+    compiler takes the weights."""
+    return device.type == "cpu" and config.source.mask not in COMPUTED and not config.training.compile
 
 
 def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Config:
     """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
     then, and has its name. `net` may be without data, of what will be on `device`."""
-    training = config.training
-    if training.compute != "auto" or config.source.mask in COMPUTED:
-        return config
-    against = Precision.of(net, training.precision, device).dtype
+    against = Precision.of(net, config.training.precision, device).dtype
     layers = find_layers(net, config.source.searches_biases)
-    found = device.type == "cpu" and not training.compile and any(
-        computes_sparsely(net, layer, p_l, "auto", against)
-        for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
+    found = any(computes_sparsely(net, layer, p_l, "auto", against, device)
+                for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
     return config if found else config.replace(compute="dense")
 
 
