@@ -10,10 +10,11 @@ from typing import Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
+from popup.search.compute import COMPUTES
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
-LATER = "later"  # marks a field that a version added after runs had been made, its default being what they did
+LATER = "later"  # of a field that a version added after runs had been made: the value that is what they did
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
@@ -71,7 +72,7 @@ class TrainingSettings:
         "help": "highest learning rate of the weights in controls that train them"})
     optimizer: str = field(default="sgd", metadata={
         "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, some "
-                "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: True})
+                "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: "sgd"})
     momentum: float = field(default=0.9, metadata={
         "help": "momentum of the optimiser (of adam its first beta), in [0, 1), and of controls that train weights"})
     weight_decay: float = field(default=0.0, metadata={
@@ -81,6 +82,10 @@ class TrainingSettings:
         "help": "auto: bf16 for networks of a million weights and more where it is known to be faster (GPUs from compute "
                 "capability 8.0, processors with AMX, AMD with AVX512-BF16), else fp32; `bench` measures both",
         "choices": PRECISIONS})
+    compute: str = field(default="auto", metadata={
+        "help": "how a search's layers compute on the CPU: sparse, on the edges alone without a dense weight (linear layers, and "
+                "with numba convolutions), dense, or auto: sparse where that is faster, by a rule of shape, density and "
+                "precision (docs/speed.md). Other float noise, so other tickets", "choices": COMPUTES, LATER: "dense"})
     accumulate: int = field(default=1, metadata={
         "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
                 "its own batch norm statistics and its own draws, where a method draws)"})
@@ -98,8 +103,11 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
         check_name("precision", self.precision, PRECISIONS)
+        check_name("compute", self.compute, COMPUTES)
         check_name("optimizer", self.optimizer, OPTIMIZERS)
         check_count("batch_size", self.batch_size, 2)
+        if self.compile and self.compute == "sparse":
+            raise UsageError("compute is 'sparse' with compile, which takes dense weights: leave one of them out")
         check_count("accumulate", self.accumulate)
         check_number("lr", self.lr, 0.0, inf, open_low=True)
         check_number("weight_lr", self.weight_lr, 0.0, inf, open_low=True)
@@ -127,7 +135,7 @@ class Config:
 
     def hash(self) -> str:
         """The name of the run's directory: 12 hex digits of the SHA-256 of the record, without the fields that came later
-        and have their defaults, so that a run of before them keeps its name."""
+        and are what runs did before them, so that these keep their names."""
         later = self._later()
         named = {group: {name: value for name, value in values.items() if name not in later}
                  for group, values in self.record().items()}
@@ -136,7 +144,7 @@ class Config:
     def _later(self) -> set[str]:
         """The fields that are no part of the hash."""
         return {part.name for group in vars(self).values() for part in fields(group)
-                if part.metadata.get(LATER) and getattr(group, part.name) == part.default}
+                if LATER in part.metadata and getattr(group, part.name) == part.metadata[LATER]}
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""
@@ -162,4 +170,6 @@ class Config:
                 for group in record.values() for name, value in group.items()}
         for name in flat.keys() - cls().flat().keys():
             raise UsageError(f"the config has the field {name!r}, which this popup does not know: a later version wrote it?")
-        return cls.from_flat(flat)
+        before = {part.name: part.metadata[LATER] for group in vars(cls()).values() for part in fields(group)
+                  if LATER in part.metadata}
+        return cls.from_flat(before | flat)

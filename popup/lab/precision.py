@@ -44,14 +44,19 @@ class Precision:
     channels_last: bool
 
     @classmethod
-    def of(cls, net: nn.Module, wanted: str) -> Precision:
-        """The precision `wanted` (one of PRECISIONS) for a network on its device."""
-        device = next(net.parameters()).device
+    def of(cls, net: nn.Module, wanted: str, device: torch.device | None = None) -> Precision:
+        """The precision `wanted` (one of PRECISIONS) for a network on its device, or on another `device`."""
+        device = device or next(net.parameters()).device
         convolutions = any(isinstance(module, nn.Conv2d) for module in net.modules())
         layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else find_layers(net)
         large = sum(layer.entries for layer in layers) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
         return cls(device, bf16, convolutions and large)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of its dense products."""
+        return torch.bfloat16 if self.bf16 else torch.float32
 
     @property
     def name(self) -> str:

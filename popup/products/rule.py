@@ -31,22 +31,25 @@ class Bounds:
     entries: int
 
 
-LINEAR = {"numba": Bounds(0.22, 1 << 18), "torch": Bounds(0.11, 1 << 20)}  # a draw at p has a little more or less than p
+LINEAR = {  # by kernels, and by the number type of the dense product that is the other choice
+    ("numba", torch.float32): Bounds(0.22, 1 << 18), ("torch", torch.float32): Bounds(0.11, 1 << 20),
+    ("numba", torch.bfloat16): Bounds(0.11, 1 << 20), ("torch", torch.bfloat16): Bounds(0.055, 1 << 20)}
 NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
 CONVOLUTION = 0.06  # the density below which convolutions are sparse
 REUSE = 256  # products for each number of the input and the output that a convolution must make
 
 
-def pays(shape: tuple[int, ...], edges: int, dtype: torch.dtype, device: torch.device, kernels: str, groups: int = 1) -> bool:
-    """Whether a layer with a weight of that shape and so many edges is faster with sparse products than densely.
+def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: torch.device, kernels: str, groups: int = 1) -> bool:
+    """Whether a layer with a weight of that shape and so many edges is faster with sparse products, in float32, than densely.
 
-    `dtype` is that in which it computes (under autocast that of autocast); `kernels` is the name of the kernels at hand.
+    `against` is the number type that it would compute densely in (under autocast that of autocast); `kernels` is the name of the
+    kernels at hand.
     """
-    if dtype != torch.float32 or device.type != "cpu" or groups != 1 or 0 in shape:
+    if device.type != "cpu" or groups != 1 or 0 in shape:
         return False
     entries = torch.Size(shape).numel()
     if len(shape) == 2:
-        bounds = LINEAR[kernels]
-        return edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
-    few = len(shape) == 4 and edges <= CONVOLUTION * entries
+        bounds = LINEAR.get((kernels, against))
+        return bounds is not None and edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
+    few = len(shape) == 4 and edges <= CONVOLUTION * entries and against == torch.float32
     return few and kernels == "numba" and entries >= REUSE * (shape[0] + shape[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import sqrt
 
 import numpy as np
@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from popup.errors import UsageError
+from popup.errors import UsageError, check_name
+from popup.search.compute import COMPUTES, LayerProducts, call_of, computes_sparsely
 from popup.search.contract import gate_faults, unasked
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
@@ -39,7 +40,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
            bias: str = "zero", weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2),
            scope: str = "layer", method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
-           masks: Mapping[str, np.ndarray | torch.Tensor] | None = None) -> nn.Module:
+           masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto") -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
@@ -47,9 +48,11 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
     p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
     that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
-    is a layer of its own. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at
-    1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a value is not
-    allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
+    is a layer of its own. `compute` says which layers compute on their edges alone, without a dense weight: none ("dense"), all
+    linear layers and, with numba, convolutions that can ("sparse"), or those where it is faster on the CPU in float32, by the
+    rule of popup/products/rule.py ("auto"). Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0,
+    gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a
+    value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
     _check_given(er_p, density, mask, masks)
     given, edges = {name: _plain(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
@@ -70,7 +73,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
     settings = search or plain
     own = _own_weights(net, recipe.searches_biases) if weights == GIVEN else None
-    return attach_recipe(net, recipe, settings, given, own, edges)
+    check_name("compute", compute, COMPUTES)
+    return attach_recipe(net, recipe, settings, given, own, edges, compute)
 
 
 def _plain(number: object) -> object:
@@ -106,10 +110,11 @@ def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
 def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                   given: Mapping[str, float] | None = None,
                   weights: Mapping[str, np.ndarray] | None = None,
-                  edges: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+                  edges: Mapping[str, np.ndarray] | None = None, compute: str = "dense",
+                  against: torch.dtype = torch.float32) -> nn.Module:
     """`attach` for values that are already in their dataclasses. `given` maps layer names to p_l if recipe.density is
     'given', `weights` to float32 [entries] if recipe.weights is, `edges` to flat indices, ascending, int64, if recipe.mask
-    is none that the seed draws."""
+    is none that the seed draws, `against`: the number type that layers would compute densely in."""
     if is_attached(net):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
@@ -129,7 +134,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     _try_method(settings)
     search = Search(recipe, settings)
     values = freeze(net)
-    _attach_layers(net, search, source)
+    sparse = {layer.spec.name for layer in source if computes_sparsely(net, layer.spec, layer.p_l, compute, against)}
+    _attach_layers(net, search, source, sparse)
     search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
@@ -184,23 +190,26 @@ def _try_method(settings: SearchSettings) -> None:
                                  f"{words}")
 
 
-def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource]) -> None:
-    """Let each layer's weight be computed from scores, in place."""
+def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource], sparse: Collection[str] = ()) -> None:
+    """Let each layer's weight be computed from scores, in place; those named in `sparse` are to compute on their edges alone."""
     orders = [tuple(locate(net, layer.spec.name)[0]._parameters) for layer in source]
     for layer, order in zip(source, orders, strict=True):
-        _attach_layer(net, search, layer, order)
+        products = call_of(net, layer.spec, layer.edges) if layer.spec.name in sparse else None
+        _attach_layer(net, search, layer, order, products)
     search.group(search.method.asked_together)
 
 
-def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...]) -> None:
+def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...],
+                  products: LayerProducts | None) -> None:
     """Replace one weight by its scores [edges] and the parametrization that computes the weight from them. `order`: the names of
-    its module's parameters."""
+    its module's parameters; `products`: those of a layer that computes on its edges alone."""
     module, attribute = locate(net, source.spec.name)
     weight = getattr(module, attribute)
     recipe, edges = search.recipe, len(source.edges)
     first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.spec, edges, recipe.k))
     setattr(module, attribute, nn.Parameter(first.to(weight.device)))
     layer = EdgeWeight(search, source, weight, order)
+    layer.products = products
     layer.remember(search.method.first_memory(layer, first, recipe.seed))
     # unsafe: the usual checks would run the parametrization, which needs its scores registered first
     parametrize.register_parametrization(module, attribute, layer, unsafe=True)

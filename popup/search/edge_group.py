@@ -42,6 +42,11 @@ class EdgeGroup:
         return self.layers[0] if self.alone else self
 
     @property
+    def sparse(self) -> bool:
+        """Whether it is a layer that computes on its edges alone."""
+        return self.alone and self.layers[0].sparse
+
+    @property
     def values(self) -> torch.Tensor:
         """The frozen weights of all edges [edges], float32."""
         self.join()
@@ -172,7 +177,7 @@ def grouped(layers: Sequence[LayerState], together: bool) -> list[EdgeGroup]:
     for place, layer in enumerate(layers):
         kind = layer.values.device, layer.dtype, layer.gaps.dtype, len(layer.gaps) > 0
         members = open_groups.get(kind)
-        joins = together and layer.count > 0
+        joins = together and layer.count > 0 and layer.products is None
         if members is None or not joins or not _fits([layers[other] for other in members], layer):
             members = []
             closed.append(members)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.search.compute import LayerProducts
 from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
@@ -51,6 +52,7 @@ class LayerState(nn.Module):
         self.drawn = self.values.clone() if not book.keeps_weights else self.values[:0]
         self.drawn_in = torch.zeros(len(self.drawn), dtype=torch.int32, device=weight.device)
         self._fingerprint: str | None = None
+        self.products: LayerProducts | None = None  # of a layer that computes on its edges alone
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
         """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
@@ -136,6 +138,11 @@ class LayerState(nn.Module):
             return None
         places = edges.decode(self.gaps, self.spec.entries + self.lead)
         return places - self.lead if self.lead else places
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it computes on its edges alone: the products are the processor's."""
+        return self.products is not None and self.values.device.type == "cpu"
 
     @property
     def layers(self) -> list[LayerState]:

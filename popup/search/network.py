@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError, check_number
+from popup.products.products import best_kernels
 from popup.search.search import Search
 from popup.source.layers import Layer
 
@@ -33,6 +34,13 @@ def search_of(net: nn.Module) -> Search:
         raise UsageError(f"{type(net).__name__} is not attached: call popup.attach(net, ...) first")
     search.check_owners(net)
     return search
+
+
+def computing(net: nn.Module) -> str:
+    """How the layers compute, in words: "dense", or on their edges alone by which kernels, and how many of them."""
+    layers = search_of(net).layers
+    sparse = sum(layer.sparse for layer in layers)
+    return f"sparse ({best_kernels().name}), {sparse} of {len(layers)} layers" if sparse else "dense"
 
 
 def is_attached(net: nn.Module) -> bool:

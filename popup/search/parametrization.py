@@ -62,10 +62,13 @@ class EdgeWeight(LayerState):
 
     def ready(self) -> torch.Tensor | None:
         """The weight that this pass has ready, if it has one in the dtype that is wanted here."""
+        search = self.search
+        if torch.is_grad_enabled():
+            search.asked.add(self.spec.name)
+        if self.products is not None and search.layers[self.place] is self:
+            return search.sparse_weight(self, self.place)
         if not torch.is_grad_enabled():
             return None
-        search = self.search
-        search.asked.add(self.spec.name)
         weight = search.ready.get(self.place)
         fits = weight is not None and weight.dtype is self.dtype_now() and search.layers[self.place] is self
         return weight if fits else None

@@ -18,6 +18,7 @@ from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
 from popup.search.settings import SearchSettings
+from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states
 from popup.search.untouched import Untouched
 from popup.search.weighing import Use, weigh
@@ -134,6 +135,8 @@ class Search(SearchState):
         time than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
         scores = self.scores()
         for group, gate in zip(self.groups, gates, strict=True):
+            if group.sparse:
+                continue  # no weight is made
             use = Use(group, gate, self.method, True, self.trains_the_ticket)
             self.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
 
@@ -141,6 +144,14 @@ class Search(SearchState):
         """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
         network, in another dtype than the pass began with."""
         return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket)
+
+    def sparse_weight(self, layer: LayerState, place: int) -> SparseWeight | None:
+        """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None."""
+        if not layer.sparse or not self.passing:
+            return None
+        if place not in self.ready or self._pass is None:
+            self.ready[place] = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
+        return self.ready[place]
 
     @property
     def passing(self) -> bool:

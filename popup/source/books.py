@@ -82,6 +82,11 @@ class Book(ABC):
         """The effective weights of a layer's edges, float32 [edges], from their `codes` [edges]: bool where the book has two,
         else a small whole number. A pure function: the same weights and codes give the same bits."""
 
+    def selected(self, weights: EdgeWeights, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same for who leaves out edges by himself: numbers [edges] that are the effective weights where the second, bool
+        [edges], is true, and 0 elsewhere; None: they are the effective weights."""
+        return self.values(weights, codes), None
+
     def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
         """`values` at a few `places` (int64 [n]) alone, on the CPU."""
         return self.values(weights, torch.from_numpy(codes)).numpy()[places]
@@ -112,7 +117,14 @@ class Factors(Book):
     factors: tuple[float, ...] = (0.0, 1.0)
 
     def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        if self.codes == 2 and codes.device.type == "cpu" and weights.values.dtype is torch.float32:
+            return _selected(weights.values * self.factors[1] if self.factors[1] != 1 else weights.values, codes)
         return self._of(weights.values, codes, torch.where)
+
+    def selected(self, weights: EdgeWeights, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.codes > 2 or self.factors[1] != 1:
+            return super().selected(weights, codes)
+        return weights.values, codes
 
     def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
         return self._of(weights.values.numpy()[places], codes[places], np.where)
@@ -126,6 +138,15 @@ class Factors(Book):
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "factors": list(self.factors)}
+
+
+def _selected(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """The `values`, float32, where `codes` are true, and 0 elsewhere: by their bits, on the CPU. torch.where takes seven times as
+    long where codes alternate."""
+    bits = codes.numpy().view(np.int8).astype(np.int32)
+    np.negative(bits, out=bits)  # all bits of a code that is true
+    np.bitwise_and(bits, values.numpy().view(np.int32), out=bits)
+    return torch.from_numpy(bits.view(np.float32))
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,17 @@ def test_each_learns_within_the_laws(name, lr):
 
 def test_controls_that_train_weights_are_the_same_run_under_any():
     for role in ("er_trained", "dense_trained"):
-        assert control_config(Config(), role) == control_config(Config().replace(optimizer="adam"), role)
+        for other in (Config().replace(optimizer="adam"), Config().replace(compute="dense")):
+            assert control_config(Config(), role) == control_config(other, role)
 
 
 def test_a_field_that_came_later_changes_no_name_of_before():
-    assert Config().hash() == "debfdb2d0783"  # as it was without --optimizer
+    assert Config().replace(compute="dense").hash() == "debfdb2d0783"  # as it was without --optimizer and --compute
     assert Config().replace(optimizer="adam").hash() != Config().hash()
     assert Config.from_record(Config().replace(optimizer="adam").record()).training.optimizer == "adam"
+    before = Config().record()
+    del before["training"]["optimizer"], before["training"]["compute"]
+    assert Config.from_record(before).hash() == "debfdb2d0783" and Config().hash() != "debfdb2d0783"
 
 
 class Dying(nn.Module):

@@ -8,8 +8,8 @@ from popup.products.rule import pays
 CPU = torch.device("cpu")
 
 
-def sparse(shape, density, dtype=torch.float32, device=CPU, kernels="numba", groups=1):
-    return pays(shape, round(density * torch.Size(shape).numel()), dtype, device, kernels, groups)
+def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", groups=1):
+    return pays(shape, round(density * torch.Size(shape).numel()), against, device, kernels, groups)
 
 
 @pytest.mark.parametrize(("shape", "density"), [
@@ -28,7 +28,7 @@ def test_small_and_narrow_layers_and_other_forms_are_dense(shape):
 
 
 @pytest.mark.parametrize("other", [
-    {"dtype": torch.bfloat16}, {"dtype": torch.float64}, {"device": torch.device("cuda")}, {"device": torch.device("meta")}])
+    {"against": torch.float16}, {"against": torch.float64}, {"device": torch.device("cuda")}, {"device": torch.device("meta")}])
 def test_other_numbers_and_devices_are_dense(other):
     assert not sparse((2048, 2048), 0.05, **other)
 
@@ -36,6 +36,11 @@ def test_other_numbers_and_devices_are_dense(other):
 def test_a_draw_at_a_bound_is_sparse_whatever_its_luck():
     """Four standard deviations above p = 0.2 in the smallest layer that is sparse."""
     assert sparse((512, 512), 0.2 + 4 * (0.2 * 0.8 / 512**2) ** 0.5)
+
+
+def test_against_bf16_fewer_edges_pay():
+    assert sparse((2048, 2048), 0.1, against=torch.bfloat16) and not sparse((2048, 2048), 0.2, against=torch.bfloat16)
+    assert not sparse((512, 512, 3, 3), 0.05, against=torch.bfloat16)
 
 
 def test_convolutions_in_groups_are_dense():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from popup.lab.commands.arguments import Request, parse
@@ -18,8 +19,10 @@ from popup.lab.commands.ticket_commands import diff, export, show
 from popup.lab.commands.unused import unused_note
 from popup.lab.commands.verify_command import verify_ticket
 from popup.lab.commands.worker_command import worker
+from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
 from popup.lab.networks import Models
+from popup.lab.runs.checks import settled
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
@@ -72,13 +75,24 @@ def _do(request: Request, laboratory: Laboratory) -> int:
     roles = request.output.roles(len(request.configs) > 1)
     if note := unused_note(request.given, roles):
         print(note)
+    configs = list(_settled(request.configs, laboratory))
     if request.output.plan_only or request.cluster.cluster != "none":
         laboratory.ranks.check_alone("--plan-only" if request.output.plan_only else "--cluster")
     if request.output.plan_only:
-        return plan_grid(laboratory, request.configs, roles)
+        return plan_grid(laboratory, configs, roles)
     if request.cluster.cluster != "none":
-        return submit_grid(laboratory, request.configs, roles, request.cluster, request.output.workers)
-    if len(request.configs) == 1 and not roles:
-        run_single(laboratory, request.configs[0])
+        return submit_grid(laboratory, configs, roles, request.cluster, request.output.workers)
+    if len(configs) == 1 and not roles:
+        run_single(laboratory, configs[0])
         return DONE
-    return run_grid(laboratory, request.configs, roles, request.output.workers)
+    return run_grid(laboratory, configs, roles, request.output.workers)
+
+
+def _settled(configs: Sequence[Config], laboratory: Laboratory) -> Iterator[Config]:
+    """The configs with what is left to a rule settled; those that differ in seeds and selection alone need one look."""
+    found: dict[tuple, str] = {}
+    for config in configs:
+        kind = config.task, config.training, replace(config.source, seed=0, k=1.0)
+        if kind not in found:
+            found[kind] = settled(laboratory, config).training.compute
+        yield config.replace(compute=found[kind])

@@ -75,6 +75,9 @@ def _report(directory: RunDirectory, result: Result) -> None:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
     print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
+    how = result.get("realised_compute", "dense")  # runs of before have none
+    if how != "dense" or directory.config.training.compute == "sparse":
+        print(f"layers computed: {how}")
     print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
     print(f"written to {directory.path}/:", *(name for name in FILES if (directory.path / name).exists()))
 

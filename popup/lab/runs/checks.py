@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.networks import find_builder, fingerprint, is_own, outline
@@ -13,6 +15,7 @@ from popup.lab.runs.found import Result
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import check_packages
 from popup.lab.runs.plain import build
+from popup.lab.training.attachment import may_be_sparse, settled_compute
 
 
 def check(laboratory: Laboratory, config: Config) -> None:
@@ -22,10 +25,26 @@ def check(laboratory: Laboratory, config: Config) -> None:
     if (task, training) in laboratory.checked:
         return
     check_place(laboratory, config)
-    data = laboratory.data(config)
-    if outline(laboratory.models, config, data.image, data.classes) is None:
-        build(laboratory, config)
+    _outline_of(laboratory, config)
     laboratory.checked.add((task, training))
+
+
+def settled(laboratory: Laboratory, config: Config) -> Config:
+    """The config with what is left to a rule settled where it comes to what runs did before there was that rule."""
+    if config.training.compute != "auto":
+        return config
+    if not may_be_sparse(config, laboratory.device):
+        return config.replace(compute="dense")
+    return settled_compute(_outline_of(laboratory, config), config, laboratory.device)
+
+
+def _outline_of(laboratory: Laboratory, config: Config) -> nn.Module:
+    """The plain network of a config's task, without memory if it can be, made once. A UsageError if it cannot be built."""
+    task, data = replace(config.task, role=TICKET), laboratory.data(config)
+    if task not in laboratory.outlines:
+        found = outline(laboratory.models, config, data.image, data.classes)
+        laboratory.outlines[task] = build(laboratory, config) if found is None else found
+    return laboratory.outlines[task]
 
 
 def check_place(laboratory: Laboratory, config: Config) -> None:

@@ -113,7 +113,7 @@ def whole_source(start: Subnetwork) -> list[LayerSource]:
 
 TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search
 SEARCH_ONLY = (*((part.name, part.default) for part in fields(SearchSettings)), ("k", 1.0), ("weights", "kaiming_normal"),
-               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"))
+               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"), ("compute", "dense"))
 SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"), ("bias", "zero"))
 
 CONTROLS: dict[str, Control] = {

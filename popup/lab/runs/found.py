@@ -16,11 +16,13 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Found:
-    """Metrics by epoch, each layer's densities as realised, fp32 or bf16; of a ticket its proof, and what its masks look like."""
+    """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, and what
+    its masks look like."""
 
     history: list[Metrics]
     densities: list[LayerDensity]
     precision: str
+    compute: str = "dense"
     proof: Proof | None = None
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
@@ -34,7 +36,8 @@ def describe(config: Config, found: Found) -> Result:
     return {
         "hash": config.hash(), "role": config.task.role, "test_accuracy": history[-1]["test_accuracy"],
         "test_loss": history[-1]["test_loss"], "train_loss": history[-1].get("train_loss"), "epochs": history[-1]["epoch"],
-        "realised_precision": found.precision, "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
+        "realised_precision": found.precision, "realised_compute": found.compute,
+        "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
         "final_density": kept / entries, "layers": layers, "diagnostics": found.diagnostics,
         "proof": proof and {**asdict(proof), "holds": proof.holds},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from popup.lab.config import Config, TaskSettings, TrainingSettings
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
@@ -17,14 +18,15 @@ from popup.lab.training.stop import Stop
 
 
 class Laboratory:
-    """What runs share: the models, the machine, its ranks, the directory of results, the data sets that were loaded, and what
-    was `checked` before. It does no run: those go one way, as flow.py says."""
+    """What runs share: the models, the machine, its ranks, the directory of results, the data sets that were loaded, the
+    networks of tasks without memory, and what was `checked` before. It does no run: those go one way, as flow.py says."""
 
     def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
                  device: torch.device | None = None) -> None:
         self.models, self.machine, self.out, self.stop = models, machine, out, stop or Stop()
         self.ranks = ranks or Ranks()
         self.device = device or machine.torch_device()
+        self.outlines: dict[TaskSettings, nn.Module] = {}
         self.checked: set[tuple[TaskSettings, TrainingSettings]] = set()
         self._data: dict[tuple[str, int, float], Dataset] = {}
 

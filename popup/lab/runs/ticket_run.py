@@ -45,7 +45,7 @@ class TicketRun:
             raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
 
     def _found(self, outcome: Outcome, diagnostics: dict[str, Any]) -> Found:
-        return Found(outcome.history, densities(self.ready.net), outcome.precision, outcome.proof, diagnostics)
+        return Found(outcome.history, densities(self.ready.net), outcome.precision, outcome.compute, outcome.proof, diagnostics)
 
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""

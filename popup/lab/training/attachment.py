@@ -9,8 +9,10 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.datasets import Split
 from popup.lab.data.streamed import in_parts
+from popup.lab.precision import Precision
 from popup.lab.training.batches import Normalise
 from popup.search.attach import attach_recipe
+from popup.search.compute import computes_sparsely
 from popup.source.layers import find_layers
 from popup.source.masks import COMPUTED, given_edges
 from popup.source.saliency import snip, synflow
@@ -22,7 +24,27 @@ BATCH = 128  # images that SNIP looks at, as in its paper for CIFAR-10
 def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
     """Turn the plain network `net` into the source of `config`, in place, and return it. `train`: the images that a mask may
     be computed from."""
-    return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train))
+    compute = config.training.compute
+    if compute == "auto" and not may_be_sparse(config, next(net.parameters()).device):
+        compute = "dense"
+    return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train), compute=compute,
+                         against=Precision.of(net, config.training.precision).dtype)
+
+
+def may_be_sparse(config: Config, device: torch.device) -> bool:
+    """Whether "auto" may choose sparse layers: on the CPU, where densities are known before there are masks, and where no
+    compiler takes the weights."""
+    return device.type == "cpu" and config.source.mask not in COMPUTED and not config.training.compile
+
+
+def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Config:
+    """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
+    then, and has its name. `net` may be without data, of what will be on `device`."""
+    against = Precision.of(net, config.training.precision, device).dtype
+    layers = find_layers(net, config.source.searches_biases)
+    found = any(computes_sparsely(net, layer, p_l, "auto", against, device)
+                for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
+    return config if found else config.replace(compute="dense")
 
 
 def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np.ndarray] | None:

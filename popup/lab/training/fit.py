@@ -24,7 +24,7 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
 from popup.search.attach import merge
-from popup.search.network import is_attached, scores, search_of
+from popup.search.network import computing, is_attached, scores, search_of
 from popup.search.reach import check_reached
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, contract_faults, prove
@@ -52,6 +52,7 @@ class Outcome:
     history: list[Metrics]
     proof: Proof
     precision: str  # fp32 or bf16
+    compute: str    # how its layers computed, in words
     normalise: Normalise
 
     @property
@@ -104,7 +105,14 @@ def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Check
         _check_contract(net, metrics["epoch"])
         on_epoch(metrics)
 
-    return optimise(state, ready.batches, ready.test, settings, lr, merge, looked_at, checkpoints)
+    return optimise(state, ready.batches, ready.test, settings, lr, _evaluated, looked_at, checkpoints)
+
+
+def _evaluated(net: nn.Module) -> nn.Module:
+    """What an epoch's accuracy is of: a plain copy; where layers compute sparsely the network as it is, but for the last epoch,
+    so that anybody who applies the ticket to a plain network repeats the accuracy exactly."""
+    search = search_of(net)
+    return net if any(layer.sparse for layer in search.layers) and search.progress < 1 else merge(net)
 
 
 def _check_contract(net: nn.Module, epoch: int) -> None:
@@ -127,4 +135,4 @@ def proved(ready: Ready, history: list[Metrics], ticket: Ticket | None = None, p
             return net(ready.precision.inputs(probe))
 
     proof = prove(ready.net, ready.frozen, probe, ticket, plain, forward)
-    return Outcome(history, proof, ready.precision.name, ready.batches.normalise)
+    return Outcome(history, proof, ready.precision.name, computing(ready.net), ready.batches.normalise)

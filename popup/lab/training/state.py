@@ -13,7 +13,7 @@ from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
 from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
-from popup.search.network import is_attached, search_of
+from popup.search.network import computing, is_attached, search_of
 from popup.search.states import is_search_state
 from popup.ticket.hashes import hash_tensor
 from popup.ticket.sealed import Tensors
@@ -72,10 +72,15 @@ class TrainingState:
         """Whether this epoch's losses and all parameters are finite."""
         return all(bool(tensor.isfinite().all()) for tensor in (self.losses, *self.parameters))
 
+    @property
+    def compute(self) -> str:
+        """How the layers compute, in words."""
+        return computing(self.net) if self.search else "dense"
+
     def record(self) -> dict[str, Any]:
         """What of it is no tensor; metrics as lists of pairs, whose order JSON with sorted keys keeps."""
         return {"epoch": self.epoch, "step": self.step, "history": [list(row.items()) for row in self.history],
-                "frozen": self.frozen, "precision": self.precision.name}
+                "frozen": self.frozen, "precision": self.precision.name, "compute": self.compute}
 
     def tensors(self) -> Tensors:
         """What of it is a tensor, by name, on the CPU."""
@@ -131,6 +136,9 @@ class TrainingState:
             raise ValueError(f"it was computed in {record.get('precision')!r:.20}, and --precision auto of this version of popup "
                              f"on this machine would go on in {self.precision.name!r}, to another result: finish it with the "
                              "version and on the machine that began it")
+        if record.get("compute", "dense") != self.compute:  # the kernels' name is in it: numba's round otherwise than torch's
+            raise ValueError(f"its layers computed {record.get('compute')!r:.60}, and here they would compute {self.compute!r}, "
+                             "to another result: finish it with the packages that it was begun with")
         if record.get("frozen") != self.frozen:
             raise ValueError("the seed gives another source than the one it was written in")
 

@@ -1,0 +1,144 @@
+"""Which layers of a network compute on their edges alone, and how a layer's own call becomes the products of its edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from popup.products.convolution import ConvProducts, Filter
+from popup.products.products import Products, best_kernels, by_units
+from popup.products.rule import pays
+from popup.source.layers import Layer, locate
+
+COMPUTES = ("auto", "dense", "sparse")
+EACH_NUMBER = {nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
+               nn.Hardtanh, nn.Hardswish, nn.Dropout}
+KINDS = {2: nn.Linear, 4: nn.Conv2d}  # by the dimensions of the weight: whose forward pass is one product of it
+
+
+class LayerProducts(Protocol):
+    """A layer's three products on its edges, in the words of the call that its module makes."""
+
+    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """Whether a call of torch's is the layer's own product."""
+
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        """The values [edges] where `selected` [edges] is true, or those other than 0, as the products want them."""
+
+    def hold(self, x: torch.Tensor) -> torch.Tensor:
+        """The input as `forward` and `backward` want it: what is kept for the backward pass."""
+
+    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+        """The output, of an input of that shape."""
+
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+                 wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """The gradients of the input, if it is wanted, and of the edges [edges]."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCall:
+    """F.linear(x, weight, bias) of x [..., in]. `handed_on`: whether an output [n, out] may lie unit by unit, as what takes it
+    does not mind."""
+
+    products: Products
+    handed_on: bool = False
+
+    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+        return func is F.linear and set(kwargs) <= {"bias"}
+
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        return self.products.keep(values, selected)
+
+    def hold(self, x: torch.Tensor) -> torch.Tensor:
+        return by_units(x.reshape(-1, x.shape[-1]))  # [n, in], lying unit by unit
+
+    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+        y = self.products.forward(held, kept)
+        return y if self.handed_on and len(shape) == 2 else y.contiguous().view(*shape[:-1], -1)
+
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+                 wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+        units = by_units(gradient.reshape(-1, gradient.shape[-1]))
+        of_edges = self.products.edge_gradient(units, held)
+        return self.products.input_gradient(units, kept).reshape(shape) if wanted else None, of_edges
+
+
+@dataclass(frozen=True, eq=False)
+class ConvCall:
+    """F.conv2d(x, weight, bias, stride, padding, dilation, groups) of x [n, in, height, width], in one group."""
+
+    products: ConvProducts
+
+    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+        how = self.products.filter
+        return func is F.conv2d and not kwargs and args[0].dim() == 4 and args[3:] == (how.stride, how.padding, how.dilation, 1)
+
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+        return self.products.keep(values, selected)
+
+    def hold(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
+
+    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+        return self.products.forward(held, kept)
+
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+                 wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+        return self.products.gradients(gradient, held, kept if wanted else None)
+
+
+def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, against: torch.dtype,
+                      device: torch.device | None = None) -> bool:
+    """Whether a layer of `net` computes on its edges alone: asked for, or by the rule of popup/products/rule.py, which knows
+    densities and not their draws. `against`: the number type of the dense product that is the other choice; `device`: where the
+    network will be, if it is not there yet."""
+    module, attribute = locate(net, spec.name)
+    kind = KINDS.get(len(spec.shape))
+    if compute == "dense" or kind is None or attribute != "weight" or not _is_plain(module, kind):
+        return False
+    numba = best_kernels().name == "numba"
+    if isinstance(module, nn.Conv2d) and not numba:
+        return False
+    tensor = module.weight
+    device = device or tensor.device
+    if device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
+        return False
+    if compute == "sparse":
+        return True
+    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, device, best_kernels().name)
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module's forward pass is torch's own: one product in one group, with zeros at the margins."""
+    own = type(module).forward is kind.forward and "forward" not in vars(module)
+    if kind is nn.Conv2d:
+        own = own and type(module)._conv_forward is kind._conv_forward and module.groups == 1
+        return own and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return own and isinstance(module, kind)
+
+
+def _is_handed_on(net: nn.Module, module: nn.Module) -> bool:
+    """Whether a chain of layers hands what `module` gives, through functions of single numbers at most, to another linear layer:
+    then nobody looks at how it lies."""
+    for chain in (part for part in net.modules() if type(part) is nn.Sequential):
+        parts = list(chain)
+        for place, part in enumerate(parts):
+            after = [other for other in parts[place + 1:] if type(other) not in EACH_NUMBER]
+            if part is module and after and type(after[0]) is nn.Linear:
+                return not any(other._forward_hooks or other._forward_pre_hooks for other in parts)
+    return False
+
+
+def call_of(net: nn.Module, spec: Layer, edges: np.ndarray) -> LayerProducts:
+    """The products of a layer that computes sparsely, whose edges are these flat indices, ascending."""
+    module, _ = locate(net, spec.name)
+    if isinstance(module, nn.Linear):
+        return LinearCall(Products.of(edges, spec.shape, best_kernels()), _is_handed_on(net, module))
+    how = Filter(spec.kernel, module.stride, module.padding, module.dilation)
+    return ConvCall(ConvProducts.of(edges, spec.shape, how))

@@ -1,0 +1,114 @@
+"""The weight of a layer that computes on its edges alone: no dense tensor, but what the layer's own product is told by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from popup.search.compute import LayerProducts
+from popup.search.weighing import SelectEdges, Use
+
+
+class SparseWeight(torch.Tensor):
+    """A tensor of a weight's shape without memory. In its layer's own product it is the products of the edges; to all else it is
+    the dense weight, which is then made. `scores` [edges] learn by it."""
+
+    use: Use
+    products: LayerProducts
+    scores: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, use: Use, products: LayerProducts, scores: torch.Tensor) -> SparseWeight:
+        layer = use.of.layers[0]
+        return torch.Tensor._make_wrapper_subclass(cls, layer.spec.shape, dtype=layer.dtype, device=layer.values.device,
+                                                   requires_grad=scores.requires_grad)
+
+    def __init__(self, use: Use, products: LayerProducts, scores: torch.Tensor) -> None:
+        self.use, self.products, self.scores = use, products, scores
+        self._kept: object = None
+        self._dense: torch.Tensor | None = None
+
+    def kept(self) -> object:
+        """The effective weights of the edges as the products want them, made once."""
+        if self._kept is None:
+            layer, gate = self.use.of.layers[0], self.use.gate
+            values, selected = layer.book.selected(layer, gate.codes)
+            self._kept = self.products.keep((values if gate.plain else values * gate.factor).to(layer.dtype), selected)
+        return self._kept
+
+    def dense(self) -> torch.Tensor:
+        """The dense weight [the layer's shape], made once, with the same gradient."""
+        if self._dense is None:
+            layer = self.use.of.layers[0]
+            weight = layer.anew(self.use.gate, layer.dtype)
+            self._dense = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+        return self._dense
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+        kwargs = kwargs or {}
+        if func in READ:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        weight = args[1] if len(args) > 1 else None
+        if isinstance(weight, SparseWeight) and weight.products.takes(func, args, kwargs) and _alike(args[0], weight):
+            return _product(args[0], weight, args[2] if len(args) > 2 else kwargs.get("bias"))
+        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs))
+        return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+READ = {getattr(torch.Tensor, name).__get__ for name in (
+    "shape", "dtype", "device", "requires_grad", "is_leaf", "grad_fn", "ndim", "layout", "is_cuda", "is_meta", "is_sparse")} | {
+    torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.is_floating_point, torch.Tensor.is_complex,
+    torch.Tensor.__len__, torch.Tensor.__hash__}  # what tells of a tensor and needs no numbers of it
+
+
+def _alike(x: object, weight: SparseWeight) -> bool:
+    """Whether the product can be done as it is: else the dense one says what is wrong."""
+    if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.device:
+        return False
+    inputs = weight.shape[1]
+    fits = x.dim() > 0 and x.shape[-1 if weight.dim() == 2 else 1] == inputs
+    return fits and (x.dtype is weight.dtype or torch.is_autocast_enabled(x.device.type))
+
+
+def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
+    """The layer's output. It is computed in the weight's own type; under autocast it is of that which autocast wants."""
+    cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
+    with torch.autocast(x.device.type, enabled=False):
+        y = SparseProduct.apply(x.to(weight.dtype), weight.scores, weight)
+        if bias is not None and (bias.requires_grad or bool(bias.any())):  # frozen ones are 0 unless asked for
+            bias = bias.to(y.dtype)
+            y = y + (bias if weight.dim() == 2 else bias[:, None, None])
+    return y.to(torch.get_autocast_dtype(x.device.type)) if cast else y
+
+
+class SparseProduct(torch.autograd.Function):
+    """Forward: the product of the edges. Backward: ds = (dL/dW_eff * W) * slope(s), the first of the edges alone."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
+        products, kept, held = weight.products, weight.kept(), weight.products.hold(x)
+        ctx.save_for_backward(scores, held, *weight.use.gate.tensors())
+        ctx.use, ctx.products, ctx.kept, ctx.shape = weight.use, products, kept, x.shape
+        return products.forward(held, kept, x.shape)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
+        use = ctx.use
+        use.refuse_part()
+        of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
+        if not ctx.needs_input_grad[1]:
+            return of_inputs, None, None
+        found = of_edges.to(torch.float32).mul_(use.method.weights(use.of.unit)).mul_(
+            use.method.slope(use.of.unit, scores, use.gate))
+        return of_inputs, found, None

@@ -1,0 +1,91 @@
+"""How a run's layers compute: what "auto" comes to, what it is called, and that it ends with a proof."""
+
+import json
+
+import pytest
+import torch
+
+import popup
+from models import MODELS
+from popup.errors import UsageError
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.runs.checks import settled
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.fit import fit
+from popup.products import best_kernels
+from popup.search.network import computing, search_of
+
+WIDE = ("--widths", "600", "600", "--epochs", "2", "--precision", "fp32")
+
+
+def laboratory(tmp_path, device="cpu"):
+    return Laboratory(MODELS, Machine(device), tmp_path)
+
+
+def run(tmp_path, *options):
+    assert main([*WIDE, *options, "--out", str(tmp_path)], MODELS) == 0
+    (path,) = tmp_path.glob("*/result.json")
+    return path.parent, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(("options", "compute"), [
+    ({}, "dense"), ({"widths": (600, 600), "er_p": 0.1}, "auto"), ({"widths": (600, 600), "er_p": 0.4}, "dense"),
+    ({"widths": (600, 600), "er_p": 0.1, "compile": True}, "dense"), ({"er_p": 0.1, "compute": "sparse"}, "sparse"),
+    ({"widths": (600, 600), "er_p": 0.1, "compute": "dense"}, "dense")])
+def test_auto_is_dense_where_no_layer_pays_and_has_the_name_of_before(options, compute, tmp_path):
+    if best_kernels().name == "torch":
+        pytest.skip("needs numba: torch's kernels pay in larger layers")
+    config = Config.from_flat({"precision": "fp32", **options})
+    found = settled(laboratory(tmp_path), config)
+    assert found == config.replace(compute=compute)
+    assert (found.hash() == config.replace(compute="dense").hash()) == (compute == "dense")
+
+
+def test_on_a_gpu_nothing_pays(tmp_path):
+    config = Config.from_flat({"precision": "fp32", "widths": (600, 600), "er_p": 0.1})
+    found = laboratory(tmp_path)
+    found.device = torch.device("cuda")
+    assert settled(found, config).training.compute == "dense"
+
+
+@pytest.mark.parametrize("compute", ["auto", "sparse", "dense"])
+def test_a_run_says_how_it_computed_and_its_proof_holds(compute, tmp_path, capsys):
+    directory, result = run(tmp_path, "--er-p", "0.1", "--compute", compute)
+    sparse = compute == "sparse" or (compute == "auto" and best_kernels().name == "numba")
+    number = {"auto": 1, "sparse": 3}.get(compute)  # 64 to 600 is too narrow, 600 to 10 as well
+    assert result["realised_compute"] == (f"sparse ({best_kernels().name}), {number} of 3 layers" if sparse else "dense")
+    assert result["proof"]["holds"] and not result["proof"]["differing"]
+    assert main(["eval", str(directory / "ticket.safetensors")], MODELS) == 0
+    assert "repeated exactly" in capsys.readouterr().out
+
+
+def test_accuracies_are_those_of_dense_runs(tmp_path):
+    """Not number for number: float noise finds another ticket."""
+    found = {}
+    for compute in ("dense", "sparse"):
+        data = popup_digits(tmp_path)
+        config = Config.from_flat({"epochs": 8, "widths": (128,), "er_p": 0.3, "compute": compute})
+        outcome = fit(MODELS["mlp"](data.image, 10, (128,)), data.train, data.test, config)
+        assert outcome.proof.holds and (outcome.compute == "dense") == (compute == "dense")
+        found[compute] = outcome.test_accuracy
+    assert abs(found["dense"] - found["sparse"]) < 3 and min(found.values()) > 90
+
+
+def popup_digits(tmp_path):
+    return laboratory(tmp_path).data(Config())
+
+
+def test_attach_takes_compute_and_refuses_other_words():
+    net = popup.attach(MODELS["mlp"]((1, 28, 28), 10, (600,)), er_p=0.1, compute="sparse")
+    assert computing(net).startswith("sparse") and all(layer.sparse for layer in search_of(net).layers)
+    assert computing(popup.attach(MODELS["mlp"]((1, 28, 28), 10, (600,)), er_p=0.1, compute="dense")) == "dense"
+    with pytest.raises(UsageError, match=r"compute 'fast'.*auto, dense, sparse"):
+        popup.attach(MODELS["mlp"]((1, 8, 8), 10), er_p=0.1, compute="fast")
+
+
+@pytest.mark.parametrize(("options", "words"), [(["fast"], "fast"), (["sparse", "--compile"], "leave one of them out")])
+def test_a_wrong_value_ends_with_2(options, words, capsys):
+    assert main(["--compute", *options], MODELS) == 2
+    assert words in capsys.readouterr().err
