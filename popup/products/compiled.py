@@ -7,9 +7,9 @@ from numba import njit, types
 from numba.extending import overload
 
 from popup.products.structure import BYTES
-from popup.products.vectors import add_product, add_to, dot, load, store, zeros
+from popup.products.vectors import TOGETHER, add_product, add_to, choose, chooses, dot, load, nonzero, store, zeros
 
-WRITTEN_IN = "024905d690797238"  # vectors.py's digest: numba compiles anew only where the kernels' own file has changed
+WRITTEN_IN = "a38fa7b8feffadb1"  # vectors.py's digest: numba compiles anew only where the kernels' own file has changed
 AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
 
 
@@ -35,15 +35,50 @@ def _begin_as_compiled(starts, number):
     return lambda starts, number: starts * np.int64(number)
 
 
+def _which(values, selected):
+    """What is not 0 where an edge counts: `selected`, or for None the values themselves."""
+
+
+@overload(_which)
+def _which_as_compiled(values, selected):
+    return (lambda values, selected: values) if isinstance(selected, types.NoneType) else lambda values, selected: selected
+
+
+def _keep(values, which, inputs, kept_values, kept_inputs, place, edge, end, stop):
+    """Keep as many of the edges from `edge` to `end` as can be kept by vectors: the edge and the place with which to go on."""
+
+
+@overload(_keep)
+def _keep_as_compiled(values, which, inputs, kept_values, kept_inputs, place, edge, end, stop):
+    def by_vectors(values, which, inputs, kept_values, kept_inputs, place, edge, end, stop):
+        while edge < end and edge + TOGETHER <= stop:  # no more are kept than were looked at, so not beyond `stop` either
+            chosen = nonzero(which, edge) & ((1 << min(end - edge, TOGETHER)) - 1)
+            choose(inputs, edge, chosen, kept_inputs, place)
+            place = choose(values, edge, chosen, kept_values, place)
+            edge += TOGETHER
+        return edge, place
+
+    def not_at_all(values, which, inputs, kept_values, kept_inputs, place, edge, end, stop):
+        return edge, place
+
+    return by_vectors if chooses() else not_at_all
+
+
 @_kernel
-def keep(values, inputs, begins, kept_values, kept_inputs, kept_begins, kept_ends, blocks, first, last):
-    """Write the nonzero `values` and their inputs side by side, and where segments are, for the outputs `first` to `last`."""
-    place = begins[first * blocks]
+def keep(values, selected, inputs, begins, kept_values, kept_inputs, kept_begins, kept_ends, blocks, first, last):
+    """Write the `values` that count and their inputs side by side, and where segments are, for the outputs `first` to `last`.
+
+    Those count of which `selected` is not 0, or for None the value itself. Beyond a segment's end there may be written what
+    the next one writes over, but nothing beyond `stop`, where another thread's begin.
+    """
+    which = _which(values, selected)
+    place, stop = begins[first * blocks], begins[last * blocks]
     for segment in range(first * blocks, last * blocks):
         kept_begins[segment] = place
-        for edge in range(begins[segment], begins[segment + 1]):
-            kept_values[place], kept_inputs[place] = values[edge], inputs[edge]
-            place += np.int64(values[edge] != 0)  # a branch would be guessed wrong half of the time
+        edge, place = _keep(values, which, inputs, kept_values, kept_inputs, place, begins[segment], begins[segment + 1], stop)
+        for one in range(edge, begins[segment + 1]):
+            kept_values[place], kept_inputs[place] = values[one], inputs[one]
+            place += np.int64(which[one] != 0)  # a branch would be guessed wrong half of the time
         kept_ends[segment] = place
 
 

@@ -127,9 +127,12 @@ class ConvProducts:
         taps = shape[2] * shape[3]
         return cls(shape, filter, Structure.of(edges, (shape[0], shape[1] * taps), together=taps))
 
-    def keep(self, values: torch.Tensor) -> Kept:
-        """The values, one an edge and 0 where it is not selected, as `forward` and `gradients` take them."""
-        return NumbaKernels().keep(self.structure, values.detach().contiguous())
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None = None) -> Kept:
+        """The values, one an edge, as `forward` and `gradients` take them.
+
+        Those count that are not 0; or by `selected` [edges], of bools or bytes, which costs less than to make the others 0.
+        """
+        return NumbaKernels().keep(self.structure, values.detach().contiguous(), selected)
 
     def forward(self, x: torch.Tensor, kept: Kept) -> torch.Tensor:
         """The output [n, out, height, width] of an input [n, in, height, width], in its memory format."""

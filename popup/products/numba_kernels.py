@@ -16,7 +16,7 @@ from popup.products.threads import share, worth
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """The edges with a value other than 0, side by side: those of segment s from begins[s] to before ends[s]."""
+    """The edges that count, side by side: those of segment s from begins[s] to before ends[s]."""
 
     values: np.ndarray  # [edges], of which the last are unused
     inputs: np.ndarray  # uint16 [edges]
@@ -44,11 +44,12 @@ class NumbaKernels:
         """The structure that the other functions want."""
         return Structure.of(edges, shape)
 
-    def keep(self, structure: Structure, values: torch.Tensor) -> Kept:
-        """Put the nonzero values side by side: one pass over the edges."""
+    def keep(self, structure: Structure, values: torch.Tensor, selected: torch.Tensor | None = None) -> Kept:
+        """Put the values that count side by side: one pass over the edges."""
         given, segments = values.numpy(), len(structure.begins) - 1
+        chosen = None if selected is None else _numbers(selected)
         kept = Kept(np.empty_like(given), np.empty_like(structure.inputs), *np.empty((2, segments), np.int64))
-        arguments = (given, structure.inputs, structure.begins, *kept.lists(), structure.blocks)
+        arguments = (given, chosen, structure.inputs, structure.begins, *kept.lists(), structure.blocks)
         share(partial(_compiled().keep, *arguments), structure.shape[0], worth(structure.edges))
         return kept
 
@@ -116,6 +117,12 @@ def _whole(rows: torch.Tensor) -> torch.Tensor:
     """The rows, as long as the kernels want them: a vector at the least."""
     short = BYTES // rows.itemsize - rows.shape[1]
     return functional.pad(rows, (0, short)) if short > 0 else rows
+
+
+def _numbers(selected: torch.Tensor) -> np.ndarray:
+    """What says which edges are selected, as numbers that are 0 or not: bools are bytes, without a copy."""
+    selected = selected.contiguous()
+    return (selected.view(torch.uint8) if selected.dtype is torch.bool else selected).numpy()
 
 
 def _flat(rows: torch.Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The three products of a sparse layer: its output, the gradient of its input and the gradient of its edges.
 
-Which entries of the weight are edges is fixed; their values change each step, and those that are 0 cost nothing. No dense
+Which entries of the weight are edges is fixed; their values change each step, and those that do not count cost nothing. No dense
 weight and no dense gradient is made. Activations are [n, units], as torch has them, but lie unit by unit: each product gives the
 transpose of a contiguous [units, n] and takes one without a copy, so a chain of sparse layers copies its first input only.
 """
@@ -30,8 +30,8 @@ class Kernels(Protocol[Structure, Kept]):
     def structure(self, edges: np.ndarray, shape: tuple[int, int]) -> Structure:
         """What is computed once, of the edges as ascending flat indices into a weight [out, in]."""
 
-    def keep(self, structure: Structure, values: torch.Tensor) -> Kept:
-        """The values, one an edge, as the products want them."""
+    def keep(self, structure: Structure, values: torch.Tensor, selected: torch.Tensor | None) -> Kept:
+        """The values, one an edge, as the products want them: the selected ones, or those that are not 0."""
 
     def forward(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """[out, n] of the inputs' [in, n]."""
@@ -62,9 +62,12 @@ class Products(Generic[Structure, Kept]):
         """The products of a layer of that shape whose edges are these flat indices, ascending."""
         return cls(shape, kernels, kernels.structure(edges, shape))
 
-    def keep(self, values: torch.Tensor) -> Kept:
-        """The values, one an edge and 0 where it is not selected, as `forward` and `input_gradient` take them."""
-        return self.kernels.keep(self.structure, values.detach().contiguous())
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None = None) -> Kept:
+        """The values, one an edge, as `forward` and `input_gradient` take them.
+
+        Those count that are not 0; or by `selected` [edges], of bools or bytes, which costs less than to make the others 0.
+        """
+        return self.kernels.keep(self.structure, values.detach().contiguous(), selected)
 
     def forward(self, x: torch.Tensor, kept: Kept) -> torch.Tensor:
         """The output [n, out] of an input [n, in]."""

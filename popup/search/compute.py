@@ -16,6 +16,8 @@ from popup.products.rule import pays
 from popup.source.layers import Layer, locate
 
 COMPUTES = ("auto", "dense", "sparse")
+EACH_NUMBER = {nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
+               nn.Hardtanh, nn.Hardswish, nn.Dropout}
 KINDS = {2: nn.Linear, 4: nn.Conv2d}  # by the dimensions of the weight: whose forward pass is one product of it
 
 
@@ -41,9 +43,11 @@ class LayerProducts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LinearCall:
-    """F.linear(x, weight, bias) of x [..., in]."""
+    """F.linear(x, weight, bias) of x [..., in]. `handed_on`: whether an output [n, out] may lie unit by unit, as what takes it
+    does not mind."""
 
     products: Products
+    handed_on: bool = False
 
     def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
         return func is F.linear and set(kwargs) <= {"bias"}
@@ -55,13 +59,14 @@ class LinearCall:
         return by_units(x.reshape(-1, x.shape[-1]))  # [n, in], lying unit by unit
 
     def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
-        return self.products.forward(held, kept).contiguous().view(*shape[:-1], -1)
+        y = self.products.forward(held, kept)
+        return y if self.handed_on and len(shape) == 2 else y.contiguous().view(*shape[:-1], -1)
 
     def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
         units = by_units(gradient.reshape(-1, gradient.shape[-1]))
         of_edges = self.products.edge_gradient(units, held)
-        return self.products.input_gradient(units, kept).contiguous().view(shape) if wanted else None, of_edges
+        return self.products.input_gradient(units, kept).reshape(shape) if wanted else None, of_edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +121,22 @@ def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     return own and isinstance(module, kind)
 
 
+def _is_handed_on(net: nn.Module, module: nn.Module) -> bool:
+    """Whether a chain of layers hands what `module` gives, through functions of single numbers at most, to another linear layer:
+    then nobody looks at how it lies."""
+    for chain in (part for part in net.modules() if type(part) is nn.Sequential):
+        parts = list(chain)
+        for place, part in enumerate(parts):
+            after = [other for other in parts[place + 1:] if type(other) not in EACH_NUMBER]
+            if part is module and after and type(after[0]) is nn.Linear:
+                return not any(other._forward_hooks or other._forward_pre_hooks for other in parts)
+    return False
+
+
 def call_of(net: nn.Module, spec: Layer, edges: np.ndarray) -> LayerProducts:
     """The products of a layer that computes sparsely, whose edges are these flat indices, ascending."""
     module, _ = locate(net, spec.name)
     if isinstance(module, nn.Linear):
-        return LinearCall(Products.of(edges, spec.shape, best_kernels()))
+        return LinearCall(Products.of(edges, spec.shape, best_kernels()), _is_handed_on(net, module))
     how = Filter(spec.kernel, module.stride, module.padding, module.dilation)
     return ConvCall(ConvProducts.of(edges, spec.shape, how))

@@ -84,7 +84,7 @@ def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -
     cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
     with torch.autocast(x.device.type, enabled=False):
         y = SparseProduct.apply(x.to(weight.dtype), weight.scores, weight)
-        if bias is not None:
+        if bias is not None and (bias.requires_grad or bool(bias.any())):  # frozen ones are 0 unless asked for
             bias = bias.to(y.dtype)
             y = y + (bias if weight.dim() == 2 else bias[:, None, None])
     return y.to(torch.get_autocast_dtype(x.device.type)) if cast else y

@@ -112,6 +112,8 @@ class Factors(Book):
     factors: tuple[float, ...] = (0.0, 1.0)
 
     def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
+        if self.codes == 2 and codes.device.type == "cpu" and weights.values.dtype is torch.float32:
+            return _selected(weights.values * self.factors[1] if self.factors[1] != 1 else weights.values, codes)
         return self._of(weights.values, codes, torch.where)
 
     def some(self, weights: EdgeWeights, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -126,6 +128,15 @@ class Factors(Book):
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "factors": list(self.factors)}
+
+
+def _selected(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """The `values`, float32, where `codes` are true, and 0 elsewhere: by their bits, on the CPU. torch.where takes seven times as
+    long where codes alternate."""
+    bits = codes.numpy().view(np.int8).astype(np.int32)
+    np.negative(bits, out=bits)  # all bits of a code that is true
+    np.bitwise_and(bits, values.numpy().view(np.int32), out=bits)
+    return torch.from_numpy(bits.view(np.float32))
 
 
 @dataclass(frozen=True)

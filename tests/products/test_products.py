@@ -109,6 +109,19 @@ def test_what_is_not_selected_is_not_looked_at(kernels):
     assert products.input_gradient(gradient, products.keep(values)).isfinite().all()
 
 
+@pytest.mark.parametrize("kernels", ALL_KERNELS)
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8])
+@pytest.mark.parametrize("step", [1, 2])
+def test_selected_values_are_kept_whatever_the_others_are(kernels, kind, step):
+    """As if the others were 0; and they may even be no numbers."""
+    _, products, values, x, gradient = made((90, 130), 0.4, 20, torch.float32, 0, kernels)
+    right = three(products, values, x, gradient)
+    selected = (values != 0).to(kind).repeat_interleave(step)[::step]
+    kept = products.keep(torch.where(values != 0, values, torch.nan), selected)
+    assert torch.equal(products.forward(x, kept), right[0])
+    assert torch.equal(products.input_gradient(gradient, kept), right[1])
+
+
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()
