@@ -117,6 +117,15 @@ def keep_freed_memory() -> None:
         allocator.mallopt(MALLOC_TRIM, -1)
 
 
+def return_freed_memory() -> None:
+    """Have the process give what it frees back to the system at once, so that its peak is of what was in use. By itself glibc
+    keeps pieces as large as any that were freed before. Only where there is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(MALLOC_MAP, 1 << 17)
+        allocator.mallopt(MALLOC_TRIM, 1 << 17)
+
+
 def _devices() -> list[str]:
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]

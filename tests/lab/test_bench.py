@@ -13,7 +13,8 @@ from popup.lab.bench.precisions import Comparison
 from popup.lab.commands.command import main
 from popup.lab.training.batches import Batches
 
-QUICK = ["--rounds", "1", "--largest", "0", "--no-subset-sums", "--no-sparse-inference", "--batch", "4", "--device", "cpu"]
+LEFT_OUT = ["--no-subset-sums", "--no-sparse-inference", "--no-small-networks", "--no-wide-networks", "--no-calls"]
+QUICK = ["--rounds", "1", "--largest", "0", *LEFT_OUT, "--batch", "4", "--device", "cpu"]
 OWN = "from torch import nn\n\ndef needy(image, classes, depth):\n    return nn.Linear(2, 2)\n"
 
 

@@ -138,8 +138,9 @@ def test_what_cannot_be_exported_is_one_line(arguments, words, tickets, capsys, 
 
 
 def test_bench_times_sparse_inference_beside_the_dense_network(tmp_path, capsys):
-    arguments = ["--rounds", "1", "--largest", "0", "--no-subset-sums", "--batch", "4", "--device", "cpu", "--model",
-                 "chain:flatten-linear", "--side", "4", "--precision", "fp32", "--out", tmp_path]
+    arguments = ["--rounds", "1", "--largest", "0", "--no-subset-sums", "--no-small-networks", "--no-wide-networks", "--no-calls",
+                 "--batch", "4", "--device", "cpu", "--model", "chain:flatten-linear", "--side", "4", "--precision", "fp32",
+                 "--out", tmp_path]
     code, lines, _ = call(capsys, "bench", *arguments)
     rows = json.loads((tmp_path / "bench.json").read_text())["sparse_inference"]
     assert code == 0 and [row["batch"] for row in rows] == [1, 32, 128, 256]

@@ -22,11 +22,13 @@ from popup.lab.config import TrainingSettings
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches
 from popup.lab.training.optimizers import sgd
-from popup.search.attach import attach
+from popup.search.attach import attach, attach_recipe
 from popup.search.keys import magnitude_keys
 from popup.search.network import scores, search_of
 from popup.search.search import Search
 from popup.search.select import Bracket, top
+from popup.search.settings import SearchSettings
+from popup.source.recipe import Recipe
 
 Build = Callable[[], nn.Module]
 DENSITIES = (1.0, 0.5, 0.2, 0.05)
@@ -69,38 +71,41 @@ def dense_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted:
                learn: bool = True) -> Subject:
     """The dense network's own training step in fp32 or bf16 as `wanted`; `learn=False` leaves the optimiser out."""
     net, precision = network(build, inputs.device, wanted)
-    return _training(name, net, list(net.parameters()), precision, inputs, labels, learn)
+    return training_step(name, net, list(net.parameters()), precision, inputs, labels, learn)
 
 
-def popup_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str, p: float) -> Subject:
-    """popup's training step at ER density `p`, in fp32 or bf16 as `wanted`."""
+def popup_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str, p: float, compute: str = "auto") -> Subject:
+    """popup's training step at ER density `p`, in fp32 or bf16 as `wanted`; `compute` as `popup.attach` takes it."""
     net, precision = network(build, inputs.device, wanted)
-    attach(net, er_p=p, k=K).to(inputs.device)
-    return _training(f"popup, p = {p:g}", net, scores(net), precision, inputs, labels)
+    against = torch.bfloat16 if precision.bf16 else torch.float32
+    attach_recipe(net, Recipe(er_p=p, k=K), SearchSettings(), compute=compute, against=against).to(inputs.device)
+    return training_step(f"popup, p = {p:g}", net, scores(net), precision, inputs, labels)
+
+
+def published_step(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str, as_published: bool = False) -> Subject:
+    """Published edge-popup's training step: in fp32 or bf16 as `wanted`, or in fp32 and contiguous, as it was published."""
+    net, precision = network(build, inputs.device, wanted)
+    name = "published edge-popup, equal precision"
+    if as_published:
+        net, precision = net.to(memory_format=torch.contiguous_format), Precision(inputs.device, False, False)
+        name = "published edge-popup as published (fp32)"
+    return training_step(name, net, attach_published(net, K), precision, inputs, labels)
 
 
 def subjects(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: str) -> list[Subject]:
     """All that is timed for one network: `build` makes it, on the device of `inputs` [n, c, h, w] and `labels` [n]."""
-    def published(name: str, precision: Precision | None) -> Subject:
-        net, own = network(build, inputs.device, wanted)
-        if precision is not None:
-            net = net.to(memory_format=torch.contiguous_format)
-        return _training(name, net, attach_published(net, K), precision or own, inputs, labels)
-
     def selection() -> Subject:
         net, _ = network(build, inputs.device, wanted)
         search = search_of(attach(net, er_p=0.2, k=K).to(inputs.device))
         return Subject("selection alone, p = 0.2", lambda: search.select() and None, before=lambda: _drift(search))
 
-    plain = Precision(inputs.device, False, False)
     given = build, inputs, labels, wanted
-    return [dense_step(*given), dense_step(*given, LIMIT, learn=False), published("published edge-popup, equal precision", None),
-            published("published edge-popup as published (fp32)", plain), *(popup_step(*given, p) for p in DENSITIES),
-            selection(), _pipeline(inputs, labels)]
+    return [dense_step(*given), dense_step(*given, LIMIT, learn=False), published_step(*given), published_step(*given, True),
+            *(popup_step(*given, p) for p in DENSITIES), selection(), _pipeline(inputs, labels)]
 
 
-def _training(name: str, net: nn.Module, learned: list[nn.Parameter], precision: Precision, inputs: torch.Tensor,
-              labels: torch.Tensor, learn: bool = True) -> Subject:
+def training_step(name: str, net: nn.Module, learned: list[nn.Parameter], precision: Precision, inputs: torch.Tensor,
+                  labels: torch.Tensor, learn: bool = True) -> Subject:
     """One training step on one batch, without data; `learn=False` leaves the optimiser out."""
     optimizer = sgd(learned, TrainingSettings(), lr=0.01)
     images = precision.inputs(inputs)
@@ -140,33 +145,41 @@ def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
     return Subject("data pipeline alone (crop, flip)", epoch, times=batches.steps)
 
 
-def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None) -> list[Figure]:
-    """The figures of all subjects; the first must be the dense step."""
-    times = interleaved(found, rounds, tick)
+def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+            clock: Callable[[], float] | None = None) -> list[Figure]:
+    """The figures of all subjects, the first of which must be the dense step, by wall time or another `clock`."""
+    times = interleaved(found, rounds, tick, clock)
     ratios = times / times[:, :1]
     return [Figure(subject.name, *np.percentile(ratios[:, place], (50, 25, 75)).tolist(), float(np.median(times[:, place])),
                    subject.state) for place, subject in enumerate(found)]
 
 
-def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
+def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+                clock: Callable[[], float] | None = None) -> np.ndarray:
     """Seconds [rounds, subjects]: every subject is timed once a round, in another order each round, after one round that does not
     count. (In a fixed order the dense step itself, timed at two places of it, came out 1.8% apart.)"""
     times, orders = np.zeros((rounds + 1, len(found))), np.random.default_rng(0)
     for turn in range(rounds + 1):
         for place in orders.permutation(len(found)):
             found[place].before()
-            times[turn, place] = _time(found[place].step) / found[place].times
+            times[turn, place] = _time(found[place].step, clock) / found[place].times
         tick()
     return times[1:]
 
 
-def _time(step: Callable[[], None]) -> float:
+def least_disturbed(device: torch.device) -> Callable[[], float] | None:
+    """CPU time where one thread computes on the CPU, since other programs disturb it less; else None, for wall time."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else None
+
+
+def _time(step: Callable[[], None], clock: Callable[[], float] | None = None) -> float:
     """Seconds of one call; on a GPU until its kernels are done."""
-    began = time.perf_counter()
+    clock = clock or time.perf_counter
+    began = clock()
     step()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def _select(values: torch.Tensor, bracket: Bracket) -> torch.Tensor:

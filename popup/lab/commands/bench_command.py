@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,17 +17,15 @@ from popup.lab.bench.precisions import compare
 from popup.lab.bench.sparse_inference import BATCHES, InferenceCost, time_inference
 from popup.lab.bench.subset_sums import SumCost, time_subset_sums
 from popup.lab.commands.arguments import parse_as
-from popup.lab.config import Config
+from popup.lab.commands.bench_rows import CLASSES, PICTURE, builder_of, calls_of_a_step, small_networks, wide_networks
 from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
-from popup.lab.networks import Models, build_network
+from popup.lab.networks import Models
 from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 
 SIZES = {"mlp": (1, 28, 28)}
 WIDE = {"model": "mlp", "widths": (2048, 2048)}  # the network of sparse inference
-PICTURE = (3, 32, 32)
-CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,10 @@ class BenchOptions:
     largest: int = field(default=10_000_000, metadata={"help": "most scores in the plot of the selection; 0: no plot"})
     subset_sums: bool = field(default=True, metadata={"help": "time the subset sums of `prove` too"})
     sparse_inference: bool = field(default=True, metadata={"help": "time sparse inference of a wide MLP too"})
+    small_networks: bool = field(default=True, metadata={"help": "time steps of small networks too"})
+    wide_networks: bool = field(default=True, metadata={
+        "help": "time steps of wide MLPs at falling density too, beside sparselab and SparseProp where they are installed"})
+    calls: bool = field(default=True, metadata={"help": "count the calls of a step too"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda ..."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0: every core"})
     out: str = field(default="bench", metadata={"help": "directory of bench.json and selection.png"})
@@ -85,10 +86,14 @@ def bench(arguments: Sequence[str], models: Models) -> int:
             compared[name] = comparison.record()
             print(f"{name}: {comparison.line()}\n", flush=True)
     selection = _selection(out, options.largest) if options.largest else []
+    small = small_networks(models, options.rounds, device) if options.small_networks else []
+    wide = wide_networks(models, options.rounds, device) if options.wide_networks else []
+    calls = calls_of_a_step(models) if options.calls else None
     inference = _sparse_inference(models, options.rounds, device) if options.sparse_inference else []
     sums = _subset_sums() if options.subset_sums else []
     record = {"options": asdict(options), "hardware": hardware(device), "versions": versions(),
               "threads": torch.get_num_threads(), "measured": measured, "precisions": compared, "selection": selection,
+              "small_networks": small, "wide_networks": wide, "calls": calls,
               "sparse_inference": [asdict(row) for row in inference],
               "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
@@ -103,7 +108,7 @@ def _image(name: str, side: int) -> tuple[int, ...]:
 
 def _builder(models: Models, name: str, side: int) -> Build:
     """What builds the network of that name, as a run does; a UsageError unless it can be built for images of that side."""
-    build = partial(build_network, models, Config.from_flat({"model": name}), _image(name, side), CLASSES)
+    build = builder_of(models, _image(name, side), name)
     build()
     return build
 
@@ -129,7 +134,7 @@ def _selection(out: Path, largest: int) -> list[dict[str, float]]:
 def _sparse_inference(models: Models, rounds: int, device: torch.device) -> list[InferenceCost]:
     """Time forward passes on kept edges alone, and print them."""
     image = SIZES[WIDE["model"]]
-    build = partial(build_network, models, Config.from_flat(WIDE), image, CLASSES)
+    build = builder_of(models, image, WIDE["model"], WIDE["widths"])
     with tqdm(total=len(BATCHES) * (rounds + 1), disable=None, leave=False, desc="sparse inference") as bar:
         rows = time_inference(build, image, device, rounds, bar.update)
     lines = [[str(row.batch), figure.name, f"{1 / figure.ratio:.2f}", f"{1 / figure.high:.2f}-{1 / figure.low:.2f}",
