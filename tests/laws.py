@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from popup import advance, densities, merge, scores
 from popup.search.contract import gate_faults
@@ -33,7 +34,9 @@ def weights_seen(net):
     for layer in search_of(net).layers:
         name = layer.spec.name
         module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        module.register_forward_hook(lambda module, inputs, output, name=name, attribute=attribute:
+        owner = name.rpartition(".")[0].rpartition(".")[0]
+        called = net.get_submodule(owner) if isinstance(module, NonDynamicallyQuantizableLinear) else module  # read by its owner
+        called.register_forward_hook(lambda _, inputs, output, name=name, module=module, attribute=attribute:
                                      seen.update({name: getattr(module, attribute).detach().clone()}))
     return seen
 
@@ -161,7 +164,7 @@ def assert_density_rows(net, seen, source):
 
 
 def assert_laws(net, steps=1, same=torch.equal):
-    """All of them on a network that was just attached, before and after `steps` of a search. `same`: what gradients are compared by."""
+    """All of them on a network that was just attached, before and after `steps` of a search; gradients are the `same`."""
     frozen, seen, source = frozen_of(net), weights_seen(net), source_of(net)
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     assert_forward_laws(net, seen, source)

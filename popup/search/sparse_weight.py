@@ -58,6 +58,7 @@ class SparseWeight(torch.Tensor):
                 layer.refuse_written()
 
     @classmethod
+    @torch._disable_dynamo  # torch.compile would trace what is done here, instead of what is computed
     def __torch_function__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
         kwargs = kwargs or {}
         if func in READ:
@@ -94,7 +95,6 @@ def _alike(x: object, weight: SparseWeight) -> bool:
     return fits and (x.dtype is weight.dtype or cast)
 
 
-@torch._disable_dynamo
 def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
     """The layer's output. It is computed in the weight's own type; under autocast it is of that which autocast wants."""
     cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
@@ -121,7 +121,7 @@ class SparseProduct(torch.autograd.Function):
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
         use.refuse_part()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
             found = of_edges.to(torch.float32).mul_(use.method.weights(use.of.unit)).mul_(
                 use.method.slope(use.of.unit, scores, use.gate)) if ctx.needs_input_grad[1] else None

@@ -138,8 +138,8 @@ def test_every_method_computes_what_it_computes_densely(name, method, scope, ker
             advance(net, (step + 1) / 5)
         with torch.no_grad():
             assert_alike([sparse.eval()(inputs)], [dense.eval()(inputs)])
-    assert [row.ticket_hash() if hasattr(row, "ticket_hash") else row.codes.tolist() for row in extract(sparse).layers] == [
-        row.ticket_hash() if hasattr(row, "ticket_hash") else row.codes.tolist() for row in extract(dense).layers]
+    assert [layer.codes.tolist() for layer in extract(sparse).layers] == [
+        layer.codes.tolist() for layer in extract(dense).layers]
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -215,11 +215,11 @@ def test_law_2_and_3_of_the_product_itself(scope, kernels):
         given.clear()
         with torch.set_grad_enabled(learning):
             net(torch.ones(1, 30))
-        for found, layer, mask in zip(given, search_of(net).layers, search_of(net).select(), strict=True):
+        for found, layer, mask in zip(given[-2:], search_of(net).layers, search_of(net).select(), strict=True):
             weight = torch.zeros(layer.spec.entries)
             weight[layer.flat_edges()[mask]] = layer.values[mask]
             assert torch.equal(found.flatten(), weight)
-        counts = [int(found.count_nonzero()) for found in given]
+        counts = [int(found.count_nonzero()) for found in given[-2:]]
         wanted = [law_count(0.41, layer.count) for layer in search_of(net).layers]
         assert sum(counts) == sum(wanted) and (scope == "global" or counts == wanted)
 
@@ -278,8 +278,8 @@ def without_gradients_first(layer, x):
         size, same = weight.norm(), layer.weight.norm()
         part = layer(x)
     with torch.inference_mode():
-        size = size + float(layer.weight.sum()) + same
-    return F.linear(x, weight * 1.0) / size + part + layer(x)
+        total = float(layer.weight.sum())
+    return F.linear(x, weight * 1.0) / (size + total + same) + part + layer(x)
 
 
 def added(layer, x):
@@ -319,7 +319,7 @@ def test_a_weight_tells_of_itself_what_a_dense_one_does(kernels):
         return layer(x)
     seen = []
     for net in both(lambda: Uses(told)):
-        net.first.weight  # noqa: B018  outside a pass
+        search_of(net).looked = True  # or a plain copy would tell as well
         net(noise(2, 12))
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
@@ -497,7 +497,7 @@ def test_what_is_differentiated_twice_is_refused_and_not_without_gradient(kernel
     _, net = both(chain)
     inputs = noise(7, 12).requires_grad_()
     (gradient,) = torch.autograd.grad(net(inputs).square().sum(), inputs, create_graph=True)  # which alone does no harm
-    assert alike(gradient, trained(merge(net).requires_grad_(False), noise(7, 12))[1]) if False else gradient.requires_grad
+    assert alike(gradient, trained(net, noise(7, 12))[1])
     with pytest.raises(UsageError, match=r"weight computes on its edges alone, .* compute='dense'"):
         gradient.square().sum().backward()
 
