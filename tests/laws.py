@@ -34,10 +34,12 @@ def weights_seen(net):
     for layer in search_of(net).layers:
         name = layer.spec.name
         module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        owner = name.rpartition(".")[0].rpartition(".")[0]
-        called = net.get_submodule(owner) if isinstance(module, NonDynamicallyQuantizableLinear) else module  # read by its owner
-        called.register_forward_hook(lambda _, inputs, output, name=name, module=module, attribute=attribute:
-                                     seen.update({name: getattr(module, attribute).detach().clone()}))
+        within = ""
+        if isinstance(module, NonDynamicallyQuantizableLinear):  # whose weight its owner reads
+            owner, _, within = name.rpartition(".")[0].rpartition(".")
+            module = net.get_submodule(owner)
+        module.register_forward_hook(lambda module, inputs, output, name=name, within=within, attribute=attribute: seen.update(
+            {name: getattr(module.get_submodule(within), attribute).detach().clone()}))
     return seen
 
 
