@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from popup import advance, densities, merge, scores
 from popup.search.contract import gate_faults
@@ -33,8 +34,12 @@ def weights_seen(net):
     for layer in search_of(net).layers:
         name = layer.spec.name
         module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        module.register_forward_hook(lambda module, inputs, output, name=name, attribute=attribute:
-                                     seen.update({name: getattr(module, attribute).detach().clone()}))
+        within = ""
+        if isinstance(module, NonDynamicallyQuantizableLinear):  # whose weight its owner reads
+            owner, _, within = name.rpartition(".")[0].rpartition(".")
+            module = net.get_submodule(owner)
+        module.register_forward_hook(lambda module, inputs, output, name=name, within=within, attribute=attribute: seen.update(
+            {name: getattr(module.get_submodule(within), attribute).detach().clone()}))
     return seen
 
 
@@ -120,9 +125,9 @@ def gates_used(net, forward):
     return output, [found[layer.spec.name] for layer in search_of(net).layers]
 
 
-def assert_gradient_law(net, seen, source):
+def assert_gradient_law(net, seen, source, same=torch.equal):
     """Laws 2 and 4 in a training pass: gates that keep the contract, the weights that they mean, and the scores' gradient from
-    that of the weights of a plain network with the very weights that the pass used."""
+    that of the weights of a plain network with the very weights that the pass used, the `same` as it is."""
     plain, (inputs, labels), search = merge(net), batch(), search_of(net)
     logits, gates = gates_used(net, lambda: net.train()(inputs))
     loss = F.cross_entropy(logits, labels)
@@ -138,7 +143,7 @@ def assert_gradient_law(net, seen, source):
         assert torch.equal(weight, meant(layer, dense, edges, gate.codes) * factor)
         slope = search.method.slope(layer, score.detach(), gate)
         own = draws_of(layer, layer.turns + 1) if layer.book.name == "draws" else dense[edges]
-        assert torch.equal(score.grad, gradient[edges] * own * slope), layer.spec.name
+        assert same(score.grad, gradient[edges] * own * slope), layer.spec.name
 
 
 def frozen_of(net):
@@ -160,15 +165,15 @@ def assert_density_rows(net, seen, source):
         assert row.density == kept / layer.entries and 0 < row.p_l <= 1
 
 
-def assert_laws(net, steps=1):
-    """All of them on a network that was just attached, before and after `steps` of a search."""
+def assert_laws(net, steps=1, same=torch.equal):
+    """All of them on a network that was just attached, before and after `steps` of a search; gradients are the `same`."""
     frozen, seen, source = frozen_of(net), weights_seen(net), source_of(net)
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     assert_forward_laws(net, seen, source)
     optimiser = torch.optim.SGD(scores(net), lr=0.1, momentum=0.9, weight_decay=1e-4)
     for step in range(steps):
         optimiser.zero_grad()
-        assert_gradient_law(net, seen, source)
+        assert_gradient_law(net, seen, source, same)
         optimiser.step()
         advance(net, (step + 1) / max(2, steps))
         assert_forward_laws(net, seen, source)

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError, check_name
 from popup.search.compute import COMPUTES, LayerProducts, call_of, computes_sparsely
 from popup.search.contract import gate_faults, unasked
+from popup.search.given import check_given, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
@@ -54,8 +55,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a
     value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
-    _check_given(er_p, density, mask, masks)
-    given, edges = {name: _plain(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
+    check_given(er_p, density, mask, masks)
+    given, edges = {name: plain_number(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
     if given is not None:
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
@@ -63,7 +64,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         layers = find_layers(net, bias == SEARCH)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
-    er_p, k, gain, seed = map(_plain, (er_p, k, gain, seed))
+    er_p, k, gain, seed = map(plain_number, (er_p, k, gain, seed))
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
                     weights=weights, scale=scale, gain=gain, seed=seed)
     if search is not None and not isinstance(search, SearchSettings):
@@ -72,39 +73,9 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     if search is not None and plain != SearchSettings():
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
     settings = search or plain
-    own = _own_weights(net, recipe.searches_biases) if weights == GIVEN else None
+    own = own_weights(net, recipe.searches_biases) if weights == GIVEN else None
     check_name("compute", compute, COMPUTES)
     return attach_recipe(net, recipe, settings, given, own, edges, compute)
-
-
-def _plain(number: object) -> object:
-    """A number of numpy as Python's."""
-    return number.item() if isinstance(number, np.generic) else number
-
-
-def _check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping | None) -> None:
-    """A UsageError unless densities come from one of: er_p with a density's name, a mapping, masks."""
-    if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
-        raise UsageError(f"mask is {mask!r}, er_p is {er_p!r} and there are {'no ' if masks is None else ''}masks: pass "
-                         "mask='given' with masks and without er_p and density, which are what the masks have")
-    if mask != GIVEN and (er_p is None) != isinstance(density, Mapping):
-        raise UsageError(f"er_p is {er_p!r} and density is {density!r}: pass er_p with a density's name, "
-                         "or a mapping from layer name to p_l alone")
-
-
-def _own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
-    """The weights (and biases) that `net` has now, float32 [entries], by layer name."""
-    found = {}
-    for layer in find_layers(net, biases):
-        module, attribute = locate(net, layer.name)
-        weight = getattr(module, attribute).detach()
-        if weight.is_meta:
-            raise UsageError(f"weights are 'given', and {layer.name} is on the device 'meta', where it has no values: give the "
-                             "network its weights before attaching")
-        if not weight.isfinite().all():
-            raise UsageError(f"{layer.name} has weights that are not finite: give it others before attaching")
-        found[layer.name] = weight.float().cpu().numpy().reshape(-1)
-    return found
 
 
 def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from popup.products.convolution import ConvProducts, Filter
+from popup.products.convolution import ConvProducts, Filter, Rows
 from popup.products.products import Products, best_kernels, by_units
 from popup.products.rule import pays
 from popup.source.layers import Layer, locate
@@ -43,11 +44,11 @@ class LayerProducts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LinearCall:
-    """F.linear(x, weight, bias) of x [..., in]. `handed_on`: whether an output [n, out] may lie unit by unit, as what takes it
-    does not mind."""
+    """F.linear(x, weight, bias) of x [..., in]. `handed_on`: the modules that an output [n, out] goes through next, if they do
+    not mind that it lies unit by unit, and its own."""
 
     products: Products
-    handed_on: bool = False
+    handed_on: tuple[nn.Module, ...] = ()
 
     def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
         return func is F.linear and set(kwargs) <= {"bias"}
@@ -56,15 +57,17 @@ class LinearCall:
         return self.products.keep(values, selected)
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
-        return by_units(x.reshape(-1, x.shape[-1]))  # [n, in], lying unit by unit
+        return by_units(_rows(x))  # [n, in], lying unit by unit
 
     def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
         y = self.products.forward(held, kept)
-        return y if self.handed_on and len(shape) == 2 else y.contiguous().view(*shape[:-1], -1)
+        lies = len(shape) == 2 and self.handed_on and not any(
+            module._forward_hooks or module._forward_pre_hooks for module in self.handed_on)  # which may look at it
+        return (y if lies else y.contiguous().view(*shape[:-1], y.shape[-1])).data  # no view, which nobody could write to
 
     def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
-        units = by_units(gradient.reshape(-1, gradient.shape[-1]))
+        units = by_units(_rows(gradient))
         of_edges = self.products.edge_gradient(units, held)
         return self.products.input_gradient(units, kept).reshape(shape) if wanted else None, of_edges
 
@@ -77,7 +80,10 @@ class ConvCall:
 
     def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
         how = self.products.filter
-        return func is F.conv2d and not kwargs and args[0].dim() == 4 and args[3:] == (how.stride, how.padding, how.dilation, 1)
+        if func is not F.conv2d or kwargs or args[0].dim() != 4 or args[3:] != (how.stride, how.padding, how.dilation, 1):
+            return False
+        size = tuple(args[0].shape[2:])
+        return min(*size, *Rows(how, len(args[0]), size).outputs) > 0  # else torch says what is wrong
 
     def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
         return self.products.keep(values, selected)
@@ -117,28 +123,35 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module's forward pass is torch's own: one product in one group, with zeros at the margins."""
     own = type(module).forward is kind.forward and "forward" not in vars(module)
+    if isinstance(module, NonDynamicallyQuantizableLinear):  # torch's own, whose weight its owner reads and nobody calls
+        return False
     if kind is nn.Conv2d:
         own = own and type(module)._conv_forward is kind._conv_forward and module.groups == 1
         return own and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return own and isinstance(module, kind)
 
 
-def _is_handed_on(net: nn.Module, module: nn.Module) -> bool:
-    """Whether a chain of layers hands what `module` gives, through functions of single numbers at most, to another linear layer:
-    then nobody looks at how it lies."""
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """[n, units] of [..., units], of which any may be 0."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
+def _handed_on(net: nn.Module, module: nn.Module) -> tuple[nn.Module, ...]:
+    """`module` and what comes next, if a chain of layers hands what it gives, through functions of single numbers at most, to
+    another linear layer: then nobody looks at how it lies, as long as none of them has a hook. Else nothing."""
     for chain in (part for part in net.modules() if type(part) is nn.Sequential):
         parts = list(chain)
         for place, part in enumerate(parts):
-            after = [other for other in parts[place + 1:] if type(other) not in EACH_NUMBER]
-            if part is module and after and type(after[0]) is nn.Linear:
-                return not any(other._forward_hooks or other._forward_pre_hooks for other in parts)
-    return False
+            end = next((end for end in range(place + 1, len(parts)) if type(parts[end]) not in EACH_NUMBER), None)
+            if part is module and end is not None and isinstance(parts[end], nn.Linear) and _is_plain(parts[end], nn.Linear):
+                return tuple(parts[place:end + 1])
+    return ()
 
 
 def call_of(net: nn.Module, spec: Layer, edges: np.ndarray) -> LayerProducts:
     """The products of a layer that computes sparsely, whose edges are these flat indices, ascending."""
     module, _ = locate(net, spec.name)
     if isinstance(module, nn.Linear):
-        return LinearCall(Products.of(edges, spec.shape, best_kernels()), _is_handed_on(net, module))
+        return LinearCall(Products.of(edges, spec.shape, best_kernels()), _handed_on(net, module))
     how = Filter(spec.kernel, module.stride, module.padding, module.dilation)
     return ConvCall(ConvProducts.of(edges, spec.shape, how))

@@ -65,7 +65,7 @@ class EdgeWeight(LayerState):
         search = self.search
         if torch.is_grad_enabled():
             search.asked.add(self.spec.name)
-        if self.products is not None and search.layers[self.place] is self:
+        if self.sparse and search.layers[self.place] is self:
             return search.sparse_weight(self, self.place)
         if not torch.is_grad_enabled():
             return None

@@ -146,12 +146,17 @@ class Search(SearchState):
         return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket)
 
     def sparse_weight(self, layer: LayerState, place: int) -> SparseWeight | None:
-        """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None."""
-        if not layer.sparse or not self.passing:
+        """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None. One for all that
+        learns by it in that pass; what is computed anew in a backward pass is of an earlier one."""
+        if not self.passing:
             return None
-        if place not in self.ready or self._pass is None:
-            self.ready[place] = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
-        return self.ready[place]
+        learns = torch.is_grad_enabled() and self._pass is not None
+        found = self.ready.get(place) if learns else None
+        if found is None:
+            found = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
+            if learns:
+                self.ready[place] = found
+        return found
 
     @property
     def passing(self) -> bool:
@@ -169,10 +174,14 @@ class Search(SearchState):
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
-        learned, self._pass, self.learning, self.ready = self.learning, None, False, {}
+        learned, ready = self.learning, self.ready
+        self._pass, self.learning, self.ready = None, False, {}
         if learned and output is not None:
             if not self._seen:
                 self.check_weights()
+                for weight in ready.values():
+                    if isinstance(weight, SparseWeight):
+                        weight.check()
             self._seen = self._unseen = True
 
     def check_weights(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils._pytree import tree_map
 
+from popup.errors import UsageError
 from popup.search.compute import LayerProducts
 from popup.search.weighing import SelectEdges, Use
 
@@ -24,7 +25,7 @@ class SparseWeight(torch.Tensor):
     def __new__(cls, use: Use, products: LayerProducts, scores: torch.Tensor) -> SparseWeight:
         layer = use.of.layers[0]
         return torch.Tensor._make_wrapper_subclass(cls, layer.spec.shape, dtype=layer.dtype, device=layer.values.device,
-                                                   requires_grad=scores.requires_grad)
+                                                   requires_grad=scores.requires_grad and torch.is_grad_enabled())
 
     def __init__(self, use: Use, products: LayerProducts, scores: torch.Tensor) -> None:
         self.use, self.products, self.scores = use, products, scores
@@ -42,12 +43,22 @@ class SparseWeight(torch.Tensor):
     def dense(self) -> torch.Tensor:
         """The dense weight [the layer's shape], made once, with the same gradient."""
         if self._dense is None:
-            layer = self.use.of.layers[0]
-            weight = layer.anew(self.use.gate, layer.dtype)
-            self._dense = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+            layer, learns = self.use.of.layers[0], self.requires_grad
+            with torch.inference_mode(torch.is_inference_mode_enabled() and not learns), torch.set_grad_enabled(learns):
+                weight = layer.anew(self.use.gate, layer.dtype)  # not as of who asks first, who may be without gradients
+                self._dense = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
         return self._dense
 
+    def check(self) -> None:
+        """A UsageError if the dense weight was made, and somebody has written to it."""
+        layer = self.use.of.layers[0]
+        if self._dense is not None and not layer.values.is_meta:
+            right = layer.anew(self.use.gate, layer.dtype)
+            if not bool(((self._dense.detach() == right) | right.isnan()).all()):
+                layer.refuse_written()
+
     @classmethod
+    @torch._disable_dynamo  # torch.compile would trace what is done here, instead of what is computed
     def __torch_function__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
         kwargs = kwargs or {}
         if func in READ:
@@ -66,9 +77,12 @@ class SparseWeight(torch.Tensor):
 
 
 READ = {getattr(torch.Tensor, name).__get__ for name in (
-    "shape", "dtype", "device", "requires_grad", "is_leaf", "grad_fn", "ndim", "layout", "is_cuda", "is_meta", "is_sparse")} | {
+    "shape", "dtype", "device", "requires_grad", "ndim", "layout", "is_cuda", "is_meta", "is_sparse")} | {
     torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.is_floating_point, torch.Tensor.is_complex,
     torch.Tensor.__len__, torch.Tensor.__hash__}  # what tells of a tensor and needs no numbers of it
+
+
+AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast makes its own type of
 
 
 def _alike(x: object, weight: SparseWeight) -> bool:
@@ -77,7 +91,8 @@ def _alike(x: object, weight: SparseWeight) -> bool:
         return False
     inputs = weight.shape[1]
     fits = x.dim() > 0 and x.shape[-1 if weight.dim() == 2 else 1] == inputs
-    return fits and (x.dtype is weight.dtype or torch.is_autocast_enabled(x.device.type))
+    cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32 and x.dtype in AUTOCAST
+    return fits and (x.dtype is weight.dtype or cast)
 
 
 def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
@@ -106,9 +121,25 @@ class SparseProduct(torch.autograd.Function):
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
         use.refuse_part()
-        of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
-        if not ctx.needs_input_grad[1]:
-            return of_inputs, None, None
-        found = of_edges.to(torch.float32).mul_(use.method.weights(use.of.unit)).mul_(
-            use.method.slope(use.of.unit, scores, use.gate))
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+            of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
+            found = of_edges.to(torch.float32).mul_(use.method.weights(use.of.unit)).mul_(
+                use.method.slope(use.of.unit, scores, use.gate)) if ctx.needs_input_grad[1] else None
+        if torch.is_grad_enabled():  # somebody means to differentiate once more
+            of_inputs, found = (None if part is None else Twice.apply(use, part, gradient, scores) for part in (of_inputs, found))
         return of_inputs, found, None
+
+
+class Twice(torch.autograd.Function):
+    """Forward: `found` as it is. Backward: refused, since the products are no operations of torch's, and have no derivative that
+    it would know."""
+
+    @staticmethod
+    def forward(ctx, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
+        ctx.use = use
+        return found.view_as(found)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> NoReturn:
+        raise UsageError(f"{ctx.use.of.spec.name} computes on its edges alone, which can be differentiated only once (a gradient "
+                         "penalty?): attach the network with compute='dense'")

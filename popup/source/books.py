@@ -117,12 +117,13 @@ class Factors(Book):
     factors: tuple[float, ...] = (0.0, 1.0)
 
     def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
-        if self.codes == 2 and codes.device.type == "cpu" and weights.values.dtype is torch.float32:
+        plain = type(self) is Factors and self.codes == 2  # another class may mean something else by a code
+        if plain and codes.device.type == "cpu" and weights.values.dtype is torch.float32:
             return _selected(weights.values * self.factors[1] if self.factors[1] != 1 else weights.values, codes)
         return self._of(weights.values, codes, torch.where)
 
     def selected(self, weights: EdgeWeights, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self.codes > 2 or self.factors[1] != 1:
+        if type(self) is not Factors or self.codes > 2 or self.factors[1] != 1:
             return super().selected(weights, codes)
         return weights.values, codes
 

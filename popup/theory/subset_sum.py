@@ -46,7 +46,8 @@ def _meet(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     half = (count + 1) // 2
     low = half + 1  # bits of a key that say which candidates, and in the last of them which half
     largest = np.abs(candidates).sum(1) + np.abs(targets)
-    unit = np.where(largest > 0, largest, 1.0) * 2.0 ** (low - 60)
+    unit = largest * 2.0 ** (low - 60)
+    unit = np.where(unit > 0, unit, 1.0)  # of numbers so small that no sum of theirs has bits: all are 0
     whole = np.rint(candidates / unit[:, None]).astype(np.int64)
     goal = np.rint(targets / unit).astype(np.int64)
     first, second = _sums(whole[:, :half]), _sums(whole[:, half:])

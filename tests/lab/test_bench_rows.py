@@ -119,17 +119,17 @@ def test_a_peer_trains_a_fraction_of_the_weights_of_every_linear_layer(peer):
 
 
 @pytest.mark.parametrize("peer", [pytest.param(peer, id=peer.name) for peer in PEERS])
-def test_a_peers_gradients_are_right_in_a_second_network_too(peer):
-    """Where the first one is gone, whose place in memory the second may have."""
+def test_a_peers_gradients_are_right_in_later_networks_too(peer):
+    """Where one before is gone, whose place in memory the next may have."""
     if peer.missing() is not None:
         pytest.skip(peer.missing())
-    for p in (0.5, 0.2):
+    for p in (0.5, 0.2) * 20:
         layer, x = peer.layer(nn.Linear(48, 32), p), torch.randn(16, 48, requires_grad=True)
         eye = torch.eye(48)
         weight = (layer(eye) - layer(torch.zeros_like(eye))).detach().t()
         layer(x).sum().backward()
         assert torch.allclose(x.grad, weight.sum(0).expand(16, -1), atol=1e-5)
-        assert abs(weight.count_nonzero().item() / weight.numel() - p) < 0.05
+        assert abs(weight.count_nonzero().item() / weight.numel() - p) < 0.06
 
 
 def test_a_peer_that_is_not_there_is_one_line():

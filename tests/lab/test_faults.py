@@ -105,7 +105,7 @@ def test_a_cell_of_its_own_fault_fails_and_says_why_and_how_it_is_tried_again(tm
 def test_controls_whose_tickets_are_gone_end_a_worker_with_one_line(tmp_path, capsys):
     grid = [*QUICK, "--seeds", "2", "--controls", "random", "dense_trained", "--out", str(tmp_path)]
     assert main([*grid, "--plan-only"], MODELS) == 0
-    gone = Cell(tmp_path, Config.from_flat({"epochs": 1, "widths": (16,)}))
+    gone = Cell(tmp_path, Config.from_flat({"epochs": 1, "widths": (16,), "compute": "dense"}))
     assert gone.path.is_dir()
     shutil.rmtree(gone.path)
     capsys.readouterr()

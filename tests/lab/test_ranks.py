@@ -43,6 +43,7 @@ def spread(ranks, out, config):
 @pytest.mark.parametrize("config", [
     {"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"]},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global", "accumulate": 2},
+    {"model": "normed", "epochs": 2, "batch_size": 64, "compute": "sparse"},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "method": "iterand", "redraw_every": 10, "anneal": "cubic"}])
 def test_two_ranks_find_what_one_finds_to_float_noise(config, tmp_path):
     one, *other = spread(2, tmp_path / "two", config)

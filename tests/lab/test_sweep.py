@@ -208,7 +208,7 @@ def test_two_processes_on_one_directory_and_a_kill_lose_nothing(tmp_path, swept)
 
 
 def test_a_single_run_that_another_process_is_doing_is_refused(tmp_path):
-    config = Config.from_flat({"epochs": 2, "widths": (32,)})
+    config = Config.from_flat({"epochs": 2, "widths": (32,), "compute": "dense"})  # as auto comes to
     command = [sys.executable, "run.py", *QUICK, "--out", str(tmp_path)]
     with Cell(tmp_path, config).claim() as mine:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popup.source.books import BINARY, DRAWS, PLAIN, SIGNED, Drawn, Factors
+from popup.source.books import BINARY, DRAWS, PLAIN, SIGNED, Drawn, Factors, Sample
 from popup.source.layers import Layer
 from popup.source.recipe import Recipe, draw_layer, draw_values
 
@@ -125,3 +125,27 @@ def test_meanings_tell_books_apart_and_stay():
     meanings = [tuple(book.meaning().tolist()) for book in BOOKS]
     assert len(set(meanings)) == len(BOOKS) and all(tuple(book.meaning().tolist()) == meaning
                                                     for book, meaning in zip(BOOKS, meanings, strict=True))
+
+
+@pytest.mark.parametrize("book", [PLAIN, SIGNED, BINARY, Factors("double", 2, factors=(0.0, 2.0))], ids=lambda book: book.name)
+def test_selected_says_the_same_as_values(book):
+    values = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    codes = torch.arange(500) % book.codes
+    codes = codes.bool() if book.codes == 2 else codes.int()
+    numbers, selected = book.selected(Sample(values), codes)
+    assert torch.equal(numbers if selected is None else torch.where(selected, numbers, 0), book.values(Sample(values), codes))
+
+
+def test_what_is_dropped_is_0_without_a_sign():
+    values, codes = torch.tensor([-1.0, 2.0, -3.0, -0.5]), torch.tensor([False, False, True, False])
+    found = PLAIN.values(Sample(values), codes)
+    assert found.tolist() == [0.0, 0.0, -3.0, 0.0] and found.signbit().tolist() == [False, False, True, False]
+
+
+def test_a_book_of_another_class_keeps_its_own_meaning():
+    class Halved(Factors):
+        def values(self, weights, codes):
+            return super().values(weights, codes) / 2
+
+    found, selected = Halved("halved", 2).selected(Sample(torch.ones(3)), torch.tensor([True, False, True]))
+    assert selected is None and found.tolist() == [0.5, 0.0, 0.5]

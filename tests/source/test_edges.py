@@ -9,6 +9,12 @@ from hypothesis import strategies as st
 from popup.source import edges
 
 
+def restricted(dense, places, count):
+    found = torch.full((count,), torch.nan)
+    edges.restrict(dense, places, found)
+    return found
+
+
 @given(st.sets(st.integers(0, 999)), st.integers(1000, 1400))
 def test_decode_undoes_encode_and_restrict_undoes_expand(places, entries):
     flat = np.array(sorted(places), dtype=np.int64)
@@ -19,7 +25,9 @@ def test_decode_undoes_encode_and_restrict_undoes_expand(places, entries):
     expected = torch.zeros(entries)
     expected[torch.from_numpy(flat)] = values
     assert torch.equal(dense, expected)
-    assert torch.equal(edges.restrict(dense, edges.decode(gaps, entries)), values)
+    assert torch.equal(restricted(dense, edges.decode(gaps, entries), len(flat)), values)
+    assert torch.equal(restricted(dense, edges.decode(gaps, entries).long(), len(flat)), values)
+    assert torch.equal(restricted(dense.double(), edges.decode(gaps, entries), len(flat)), values)
 
 
 @pytest.mark.parametrize(("last", "dtype"), [
@@ -40,9 +48,10 @@ def test_a_layer_of_edges_alone_needs_no_index():
     gaps, values = edges.encode(np.arange(12), 12), torch.arange(12.0)
     assert gaps.numel() == 0
     assert torch.equal(edges.expand(values, None, 12), values)
-    assert torch.equal(edges.restrict(values.view(3, 4), None), values)
+    assert torch.equal(restricted(values.view(3, 4), None, 12), values)
 
 
 def test_restrict_reads_a_tensor_in_its_own_order_whatever_its_strides():
     dense = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
-    assert edges.restrict(dense, edges.decode(edges.encode(np.array([1, 5, 23]), 24), 24)).tolist() == [1, 5, 23]
+    places = edges.decode(edges.encode(np.array([1, 5, 23]), 24), 24)
+    assert restricted(dense, places, 3).tolist() == restricted(dense, places.long(), 3).tolist() == [1, 5, 23]
