@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import inf
+from typing import Any
 
 import numpy as np
 
-from popup.errors import check_count, check_name, check_number
+from popup.errors import UsageError, check_count, check_name, check_number
 from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
+from popup.search.methods.coats import COAT_RULES, MOST_COATS
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
 from popup.source.layers import Layer
 from popup.source.masks import share
+from popup.source.recipe import LATER
 from popup.source.streams import Stream
 
 
@@ -45,6 +48,10 @@ class SearchSettings:
         "help": "iterand: the probability with which a redraw takes an unselected edge"})
     penalty: float = field(default=1.0, metadata={
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
+    coats: int = field(default=3, metadata={LATER: 3, "axis": True, "help": (
+        "coats: how many nested selections are added up, so that an edge's weight counts 0 to so many times")})
+    coat_rule: str = field(default="thirds", metadata={LATER: "thirds", "axis": True, "choices": tuple(COAT_RULES), "help": (
+        "coats: how many edges a coat keeps: evenly fewer from coat to coat, or half or a third of the coat below")})
 
     def __post_init__(self) -> None:
         check_name("method", self.method, TICKET_METHODS)
@@ -58,6 +65,9 @@ class SearchSettings:
             check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
         check_count("redraw_every", self.redraw_every)
         check_number("penalty", self.penalty, 0.0, inf)
+        if check_count("coats", self.coats) > MOST_COATS:
+            raise UsageError(f"coats is {self.coats}: it must be at most {MOST_COATS}")
+        check_name("coat_rule", self.coat_rule, COAT_RULES)
 
     def floor_of(self, count: int) -> int:
         """How many edges a layer keeps at least, whose share is `count`."""
@@ -67,6 +77,12 @@ class SearchSettings:
         """The names of the fields that matter to a search with these settings."""
         names = {"method", "scope", *METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, for a ticket's metadata: without what came later and is as it was before, so that tickets
+        of then have the same bytes."""
+        later = {part.name for part in fields(self) if LATER in part.metadata and getattr(self, part.name) == part.metadata[LATER]}
+        return {name: value for name, value in asdict(self).items() if name not in later}
 
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""

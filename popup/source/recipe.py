@@ -16,6 +16,7 @@ from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, deviations
 
 GIVEN, SEARCH = "given", "search"
+LATER = "later"  # of a field that a version added after tickets had been made: the value that is what they have
 BIASES = ("zero", SEARCH)
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
