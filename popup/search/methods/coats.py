@@ -1,10 +1,10 @@
 """Multicoated supermasks: several nested selections by one score, added up. Okoshi et al., *Multicoated Supermasks Enhance Hidden
 Networks*, ICML 2022, PMLR 162; their code: github.com/yasu0001/multicoated-supermasks, src/custom_conv.py.
 
-Differences: each coat keeps an exact number of edges, where theirs are cut at a percentile, ties and all. Their W is scaled for the
-first coat alone, which norms make good; here the book's factors leave activations the size that a plain ticket's have, so that
-a network without norms can be searched (--gain times 1/factor is theirs). Their published setting (ResNet-50: 30%, 7.88%, 3.15% of the
-weights, called linear) is a list, whose rule their code does not hold; the rule `thirds` (30%, 10%, 3.3%) is near it.
+Differences: each coat keeps an exact number of edges, where theirs are cut at a percentile, ties and all. Their W is scaled for
+the first coat alone, which norms make good; here the book's factors leave activations the size that a plain ticket's have, so
+that a network without norms can be searched (a --gain as many times larger is theirs). Their published setting (ResNet-50: 30%,
+7.88%, 3.15% of the weights, called linear) is a list, whose rule their code does not hold; `thirds` (30%, 10%, 3.3%) is near it.
 """
 
 from __future__ import annotations
