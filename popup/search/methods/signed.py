@@ -8,7 +8,7 @@ import torch
 from popup.search.gate import Gate
 from popup.search.keys import Keys, magnitude_keys
 from popup.search.layer_state import LayerState
-from popup.search.methods.method import Method
+from popup.search.methods.method import KEPT, Method
 from popup.source.books import SIGNED
 
 
@@ -21,7 +21,8 @@ class Signed(Method):
 
     book = SIGNED
     edgewise = True
-    uses = ("score_scale", "anneal")
+    score_unit = KEPT
+    uses = ("score_scale", "score_unit", "anneal")
 
     def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)
