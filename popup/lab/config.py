@@ -70,6 +70,9 @@ class TrainingSettings:
                 "larger"})
     weight_lr: float = field(default=0.05, metadata={
         "help": "highest learning rate of the weights in controls that train them"})
+    finetune_epochs: int = field(default=0, metadata={
+        "help": "epochs of fine-tuning in controls that prune the trained dense network, by the same course of the rate; 0: as "
+                "many as --epochs", LATER: 0})
     optimizer: str = field(default="sgd", metadata={
         "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, some "
                 "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: "sgd"})
@@ -102,6 +105,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
+        check_count("finetune_epochs", self.finetune_epochs, 0)
         check_name("precision", self.precision, PRECISIONS)
         check_name("compute", self.compute, COMPUTES)
         check_name("optimizer", self.optimizer, OPTIMIZERS)

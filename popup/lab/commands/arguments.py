@@ -44,8 +44,8 @@ class Output:
     final_density: tuple[float, ...] = field(default=(), metadata={
         "help": "in place of --k: final densities d, so that k = d/p; where d > p the cell is impossible and skipped"})
     controls: tuple[str, ...] = field(default=("default",), metadata={
-        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
-                "none in a single run)"})
+        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (in a sweep the first "
+                f"{sum(control.usual for control in CONTROLS.values())}, none in a single run)"})
     workers: int = field(default=0, metadata={
         "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, with --cluster slurm a job a run (at "
                 "most 64)"})
@@ -67,7 +67,8 @@ class Output:
         """The controls that are asked for, in the registry's order."""
         if not self.controls or "none" in self.controls or (self.controls == ("default",) and not sweep):
             return []
-        return [role for role in CONTROLS if role in self.controls or {"all", "default"} & set(self.controls)]
+        return [role for role, control in CONTROLS.items() if role in self.controls or "all" in self.controls
+                or (control.usual and "default" in self.controls)]
 
 
 @dataclass(frozen=True)
