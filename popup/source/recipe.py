@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.source.counts import COUNTS, kept_edges
 from popup.source.densities import DENSITIES, layer_densities
+from popup.source.gains import as_one, as_words, check_gain, check_patterns, from_words
 from popup.source.layers import Layer
 from popup.source.masks import COMPUTED, MASKS
 from popup.source.streams import Stream
@@ -54,8 +55,10 @@ class Recipe:
     scale: str = field(default="final", metadata={
         "help": "which density scales the weights' standard deviation: p_l*k, p_l, none, or (unit) not even fan_in",
         "choices": tuple(SCALES)})
-    gain: float = field(default=sqrt(2), metadata={
-        "help": "weights have standard deviation gain / sqrt(fan_in * density)"})
+    gain: float | str = field(default=sqrt(2), metadata={
+        "words": (as_words, lambda words: as_one(from_words(words))),
+        "help": "weights have standard deviation gain / sqrt(fan_in * density); a number, and PATTERN=NUMBER for layers whose "
+                "name, or whose module's, the pattern is of: 1.1 *.attention.qkv=2.8"})
     count: str = field(default="nearest", metadata={
         "help": "how k of a layer's edges is made a whole number: nearest (halves up), ceil, or drop_floor: n - int((1 - k) n) "
                 "in floats, as github.com/allenai/hidden-networks counts", "choices": tuple(COUNTS), LATER: "nearest"})
@@ -64,7 +67,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
         check_number("k", self.k, 0.0, 1.0, open_low=True)
-        check_number("gain", self.gain, 0.0, inf, open_low=True)
+        check_gain(self.gain)
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
         check_name("mask", self.mask, [*MASKS, *COMPUTED, GIVEN])
@@ -198,7 +201,9 @@ def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float
 
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
          given: Mapping[str, np.ndarray] | None = None, edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
-    """Draw the whole source; a UsageError if not one layer has got an edge. `given`, `edges`: by layer name."""
+    """Draw the whole source; a UsageError if not one layer has got an edge, or if a gain's pattern is of no layer. `given`,
+    `edges`: by layer name."""
+    check_patterns(recipe.gain, [layer.name for layer in layers if layer.weight is None])
     source = [draw_layer(recipe, layer, p, given and given[layer.name], edges and edges[layer.name])
               for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):

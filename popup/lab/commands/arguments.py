@@ -92,6 +92,8 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
+    for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
+        values[part.name] = part.metadata["words"][1](values[part.name])
     given = given_options(arguments)
     check_together(given, values)
     values["dataset"] = settled_name(values["dataset"])
@@ -181,6 +183,8 @@ def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mappin
     names = choices.get(part.name) or part.metadata.get("choices")
     text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
     default = defaults.get(part.name, part.default)
+    if "words" in part.metadata:
+        kind, default = tuple[str, ...], part.metadata["words"][0](default)
     if part.metadata.get("axis"):
         kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
     plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))
