@@ -19,7 +19,7 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.controls import needed
 from popup.lab.runs.directory import RunDirectory
 
 HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
@@ -41,9 +41,7 @@ class Cell:
     def __init__(self, out: Path, config: Config) -> None:
         self.config, self.name = config, config.hash()
         self.path = out / self.name
-        role = config.task.role
-        needs = role != TICKET and CONTROLS[role].needs_ticket
-        self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
+        self.needs = [Cell(out, other) for other in needed(config)]
 
     @property
     def label(self) -> str:
@@ -69,7 +67,7 @@ class Cell:
 
     def ready(self) -> bool:
         """Whether what the cell needs is there, or will never be."""
-        return self.ticket is None or self.ticket.over()
+        return all(cell.over() for cell in self.needs)
 
     def write_config(self) -> None:
         """Make the directory with the config in it, by which workers find the cell."""
