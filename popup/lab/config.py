@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, get_type_hints
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
@@ -145,6 +145,11 @@ class Config:
         """The fields that are no part of the hash."""
         return {part.name for group in vars(self).values() for part in fields(group)
                 if LATER in part.metadata and getattr(group, part.name) == part.metadata[LATER]}
+
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """The type of each field of the groups, by name."""
+        return {name: hint for group in fields(cls) for name, hint in get_type_hints(group.default_factory).items()}
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
-from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image
+from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
 from popup.lab.networks import FAULTS, Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
@@ -61,7 +61,7 @@ def _look(ticket: Ticket, models: Models, model: str) -> tuple[str, tuple[str, .
     be built here."""
     config = recorded_config(ticket, model)
     net = rebuild(ticket, models, config)
-    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    precision = Precision.of(net, recorded_precision(ticket))
     inputs = torch.randn(PROBE, *recorded_image(ticket)[0], generator=torch.Generator().manual_seed(0))
     try:
         return config.task.model, point_of_use(ticket, net, inputs, precision)
