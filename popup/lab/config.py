@@ -15,6 +15,7 @@ from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 
 LATER = "later"  # of a field that a version added after runs had been made: the value that is what they did
+LONGEST_NAME = 1 << 14  # letters of a data set or a model, which may be a chain of words
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
@@ -51,6 +52,9 @@ class TaskSettings:
         return "validation" if self.validation else "test"
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "model"):
+            if len(getattr(self, name)) > LONGEST_NAME:
+                raise UsageError(f"{name} has {len(getattr(self, name)):,} letters: at most {LONGEST_NAME:,} are allowed")
         for width in self.widths:
             check_count("a width", width)
         check_number("width", self.width, 0.0, 1000.0, open_low=True)

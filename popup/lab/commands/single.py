@@ -57,6 +57,7 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
                              "or name another --out")
         if (result := laboratory.directory(config).result() if laboratory.ranks.count == 1 else None) is not None:
             return result  # another process has finished it since this one looked
+        print(*prepared.data.described(), sep="\n")
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             return perform(laboratory, prepared, progress)
 

@@ -40,6 +40,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     _check(laboratory, configs, cells)
     if laboratory.ranks.first:
         write_plan(laboratory.out, cells)
+    print(*laboratory.data(cells[0]).described(), sep="\n")
     print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
@@ -59,6 +60,7 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
     """Write the grid with its controls into the directory of results, for workers to do."""
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
+    print(*laboratory.data(cells[0]).described(), sep="\n")
     print(f"{_counts(cells)}, planned into {laboratory.out}/, {left} of them to be done: start\n"
           f"    python run.py worker {laboratory.out}{_named_code(cells)}\n"
           f"as often and on as many machines that share this directory as you like; python run.py report {laboratory.out} "

@@ -58,6 +58,7 @@ def join(laboratory: Laboratory, trust: Trust, retry: bool = False) -> int:
     _tell_left(laboratory.out, planned, trust)
     log = WorkerLog()
     while laboratory.ranks.share(left := _left(find_cells(laboratory.out), trust)):
+        log.describe(laboratory, left)
         work(laboratory, left, log.tell)  # and look again: more may have been planned
     failed = [cell for cell in find_cells(laboratory.out).cells if not cell.finished()]
     for part in failure_lines(read_runs(cell.path for cell in failed).runs):
@@ -101,6 +102,15 @@ class WorkerLog:
 
     def __init__(self) -> None:
         self.name, self.finished, self.failed = f"{platform.node()}:{os.getpid()}", 0, 0
+        self.described: set[tuple[str, int, float]] = set()
+
+    def describe(self, laboratory: Laboratory, configs: Sequence[Config]) -> None:
+        """Say once of each data set what it is."""
+        tasks = {(config.task.dataset, config.task.image_size, config.task.validation): config for config in configs}
+        for key in tasks.keys() - self.described:
+            self.described.add(key)
+            if laboratory.ranks.first:
+                print(*laboratory.data(tasks[key]).described(), sep="\n", flush=True)
 
     def tell(self, event: Event) -> None:
         """Print the event and count it."""
