@@ -6,7 +6,6 @@ import difflib
 import math
 from collections.abc import Iterable
 
-
 LONGEST = 200  # letters of a wrong name that are looked at
 
 

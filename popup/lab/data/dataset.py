@@ -45,7 +45,7 @@ class Dataset:
 
     def described(self) -> list[str]:
         """What is known before a run begins: how many images and classes, and what is unlikely about them."""
-        parts = [f"{len(self.train[1]):,} images of {'×'.join(map(str, self.image))}", f"{self.classes:,} classes",
+        parts = [f"{len(self.train[1]):,} images of {'x'.join(map(str, self.image))}", f"{self.classes:,} classes",
                  f"smallest class {self._smallest(self.train[1])}",
                  f"{len(self.test[1]):,} {self.evaluated_on} images, smallest class {self._smallest(self.test[1])}"]
         return [printable(line) for line in (f"{self.title}: {', '.join(parts)}", *self.notes)]

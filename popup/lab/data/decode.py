@@ -52,8 +52,8 @@ def _check_depth(path: Path, image: Image.Image) -> None:
     colours it would take the upper bits alone."""
     raw = " ".join(str(part) for tile in image.tile for part in _words(tile[-1]))
     if image.mode.startswith(DEEP) or any(word in raw for word in DEEP_RAW) or _ppm_is_deep(image):
-        raise UsageError(f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}{f', of {raw}' * bool(raw)}): save it "
-                         "with 8 bits a channel, or load such images by a function of your own, as --dataset MODULE:FUNCTION")
+        raise UsageError(f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}{f', of {raw}' * bool(raw)}): save "
+                         "it with 8 bits a channel, or load such images by a function of your own, as --dataset MODULE:FUNCTION")
 
 
 def _words(arguments: object) -> tuple:

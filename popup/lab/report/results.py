@@ -55,25 +55,24 @@ class Reading:
 
 def read_runs(paths: Iterable[Path]) -> Reading:
     """The finished and the failed runs among the directories `paths`. Runs that are still going are left out."""
-    found: dict[str, Run] = {}
-    going: set[str] = set()
-    damaged = []
+    places: dict[str, tuple[Path, Config]] = {}
+    runs, damaged = [], []
     for path in paths:
         try:
             config = read_config(path / "config.json")
-            name = config.hash()
-            if (name in found or name in going) and path.name != name:  # a copy that somebody has kept of a run
-                continue
-            run = _read_run(path, config)
         except (Damaged, OSError) as error:
             damaged.append(_line(path, error))
             continue
-        found.pop(name, None)
-        if run is None:
-            going.add(name)
-        else:
-            found[name] = run
-    order = sorted(found.values(), key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
+        name = config.hash()
+        if name not in places or path.name == name:  # of the copies that somebody has kept of a run the one of its name counts
+            places[name] = path, config
+    for path, config in places.values():
+        try:
+            runs.append(_read_run(path, config))
+        except (Damaged, OSError) as error:
+            damaged.append(_line(path, error))
+    over = [run for run in runs if run is not None]
+    order = sorted(over, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
     return Reading(order, damaged)
 
 
