@@ -20,6 +20,7 @@ from popup.source.weights import SCALES, WEIGHTS, deviations
 
 LATER = "later"  # of a field that a version added after there were tickets: the value that is what they did
 GIVEN, SEARCH = "given", "search"
+LATER = "later"  # of a field that a version added after tickets had been made: the value that is what they have
 BIASES = ("zero", SEARCH)
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
@@ -185,6 +186,12 @@ def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.n
         fresh = draw_values(recipe, source.spec, source.p_l, source.edges, redraw_purpose(int(turn)))
         values[redraws == turn] = fresh[redraws == turn]
     return values
+
+
+def draw_several(recipe: Recipe, source: LayerSource, count: int) -> np.ndarray:
+    """The first `count` draws of the weights of a layer's edges, float32 [count, edges]: its own, and those of the redraws."""
+    others = [draw_values(recipe, source.spec, source.p_l, source.edges, redraw_purpose(turn)) for turn in range(1, count)]
+    return np.stack([source.values, *others])
 
 
 def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float] | None = None,
