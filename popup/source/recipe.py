@@ -20,7 +20,6 @@ from popup.source.weights import SCALES, WEIGHTS, deviations
 
 LATER = "later"  # of a field that a version added after there were tickets: the value that is what they did
 GIVEN, SEARCH = "given", "search"
-LATER = "later"  # of a field that a version added after tickets had been made: the value that is what they have
 BIASES = ("zero", SEARCH)
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
