@@ -16,8 +16,9 @@ from popup.search.compute import LayerProducts
 from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
+from popup.source.counts import kept_edges
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource, Recipe, draw_again, draw_several, draw_values, kept_edges, redraw_purpose
+from popup.source.recipe import LayerSource, Recipe, draw_again, draw_several, draw_values, redraw_purpose
 
 MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
 
@@ -43,7 +44,7 @@ class LayerState(nn.Module):
         self.spec: Layer = source.spec
         self.p_l = source.p_l
         self.count = len(source.edges)
-        self.kept = kept_edges(recipe.k, self.count)
+        self.kept = kept_edges(recipe.k, self.count, recipe.count)
         self.dtype = weight.dtype
         self.remembered: tuple[str, ...] = ()
         self.gaps = edges.encode(source.edges, source.spec.entries).to(weight.device)

@@ -92,6 +92,13 @@ class TicketLayer:
         values = book.values(found, torch.from_numpy(self.codes))
         return edge_places.expand(values, torch.from_numpy(found.source.edges), self.spec.entries).view(self.spec.shape)
 
+    def mask(self, recipe: Recipe) -> torch.Tensor:
+        """S_P, bool of the layer's shape."""
+        edges = draw_edges(recipe, self.spec, self.p_l) if self.edges is None else self.edges
+        mask = torch.zeros(self.spec.entries, dtype=torch.bool)
+        mask[torch.from_numpy(edges[self.selected])] = True
+        return mask.view(self.spec.shape)
+
     def pack(self, embed_weights: bool, recipe: Recipe, book: Book, compress: bool) -> tuple[dict[str, Any], Tensors]:
         """The layer's record and tensors as they stand in a file."""
         name, selected = self.spec.name, self.selected
