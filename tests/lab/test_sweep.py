@@ -71,7 +71,8 @@ def test_controls_that_do_not_depend_on_a_factor_are_one_run():
     roles = [config.task.role for config in plan(configs, list(CONTROLS))]
     assert {role: roles.count(role) for role in set(roles)} == {
         "ticket": 8, "random": 8, "shuffled": 8, "redrawn": 8, "source": 8, "random_trained": 8, "er_trained": 6 - 2,
-        "dense_trained": 2}
+        "dense_trained": 2, "ticket_trained": 8, "shuffled_trained": 8, "redrawn_trained": 8, "magnitude_trained": 8,
+        "magnitude_global_trained": 8}
 
 
 def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tmp_path):
@@ -114,11 +115,14 @@ def test_every_control_runs_on_its_tickets_source(tmp_path):
     (ticket,) = setting.runs
     assert all(len(setting.controls[role]) == 1 for role in CONTROLS)
     results = {role: runs[0].result for role, runs in setting.controls.items()}
-    for role in ("random", "shuffled", "redrawn", "random_trained"):
+    for role in ("random", "shuffled", "redrawn", "random_trained", "ticket_trained", "shuffled_trained", "redrawn_trained",
+                 "magnitude_trained"):
         assert [row["kept"] for row in results[role]["layers"]] == [row["kept"] for row in ticket.result["layers"]]
     for role in ("source", "er_trained"):
         assert results[role]["kept"] == results[role]["edges"] == ticket.result["edges"]
     assert results["dense_trained"]["kept"] == ticket.result["entries"]
+    pruned = results["magnitude_global_trained"]
+    assert pruned["kept"] == ticket.result["kept"] and pruned["edges"] == ticket.result["entries"]
 
 
 def test_workers_change_no_byte_of_a_ticket_and_no_figure(swept, tmp_path):

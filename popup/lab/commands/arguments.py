@@ -49,8 +49,8 @@ class Output:
     final_density: tuple[float, ...] = field(default=(), metadata={
         "help": "in place of --k: final densities d, so that k = d/p; where d > p the cell is impossible and skipped"})
     controls: tuple[str, ...] = field(default=("default",), metadata={
-        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
-                "none in a single run)"})
+        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (in a sweep the first "
+                f"{sum(control.usual for control in CONTROLS.values())}, none in a single run)"})
     workers: int = field(default=0, metadata={
         "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, with --cluster slurm a job a run (at "
                 "most 64)"})
@@ -72,7 +72,8 @@ class Output:
         """The controls that are asked for, in the registry's order."""
         if not self.controls or "none" in self.controls or (self.controls == ("default",) and not sweep):
             return []
-        return [role for role in CONTROLS if role in self.controls or {"all", "default"} & set(self.controls)]
+        return [role for role, control in CONTROLS.items() if role in self.controls or "all" in self.controls
+                or (control.usual and "default" in self.controls)]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
+    for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
+        values[part.name] = part.metadata["words"][1](values[part.name])
     given = given_options(arguments)
     check_together(given, values)
     values["dataset"] = settled_name(values["dataset"])
@@ -195,6 +198,8 @@ def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mappin
     names = choices.get(part.name) or part.metadata.get("choices")
     text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
     default = defaults.get(part.name, part.default)
+    if "words" in part.metadata:
+        kind, default = tuple[str, ...], part.metadata["words"][0](default)
     if part.metadata.get("axis"):
         kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
     plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))

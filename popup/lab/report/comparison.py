@@ -50,10 +50,14 @@ class Setting:
     def accuracy(self) -> Mean:
         return mean(list(self.accuracies.values()))
 
+    def control_accuracies(self, role: str) -> dict[int, float]:
+        """A control's accuracies in percent, by seed."""
+        return {run.seed: run.accuracy for run in self.controls.get(role, ())}
+
     def control(self, role: str) -> Mean | None:
         """The mean accuracy of a control, None if it was not run."""
-        runs = self.controls.get(role)
-        return mean([run.accuracy for run in runs]) if runs else None
+        found = self.control_accuracies(role)
+        return mean(list(found.values())) if found else None
 
     def value(self, name: str) -> Any:
         """What it has for a field of the config."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.files import open_lock, own_folder, write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.controls import needed
 from popup.lab.runs.directory import RunDirectory, read_failure
 from popup.lab.runs.records import DeathsRecord
 from popup.lab.runs.schema import read_object
@@ -45,9 +45,7 @@ class Cell:
     def __init__(self, out: Path, config: Config) -> None:
         self.config, self.name = config, config.hash()
         self.path = out / self.name
-        role = config.task.role
-        needs = role != TICKET and CONTROLS[role].needs_ticket
-        self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
+        self.needs = [Cell(out, other) for other in needed(config)]
 
     @property
     def label(self) -> str:
@@ -73,7 +71,7 @@ class Cell:
 
     def ready(self) -> bool:
         """Whether what the cell needs is there, or will never be."""
-        return self.ticket is None or self.ticket.over()
+        return all(cell.over() for cell in self.needs)
 
     def write_config(self) -> None:
         """Make the directory with the config in it, by which workers find the cell."""

@@ -39,6 +39,11 @@ class RunDirectory:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def weights(self) -> Path:
+        """Of the dense network alone (popup/lab/runs/dense_weights.py)."""
+        return self.path / "weights.safetensors"
+
+    @property
     def picture(self) -> Path:
         return self.path / "training.png"
 

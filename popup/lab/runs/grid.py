@@ -9,23 +9,26 @@ from pathlib import Path
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.lab.runs.controls import CONTROLS, TICKET, control_config, needed
 from popup.lab.runs.directory import read_config
 from popup.lab.text import printable
 
 
 def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
-    """The runs of a grid: its tickets and their controls, each once, in the order they are begun."""
+    """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun."""
     wanted = [*configs, *(control_config(config, role) for role in controls for config in configs)]
+    wanted += [other for config in wanted for other in needed(config)]
     return in_order({config.hash(): config for config in wanted}.values())
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
-    """Tickets before the controls that need them, those whose weights are trained before those that are evaluated alone, and
-    those with many edges first: what takes long is begun early, so that no worker has it left when the others are done."""
-    def place(config: Config) -> tuple[bool, bool, float]:
+    """Tickets before the controls that need them, those whose weights are trained before those that are evaluated alone (and
+    whose weights others begin with before these), and those with many edges first: what takes long is begun early, so that no
+    worker has it left when the others are done."""
+    def place(config: Config) -> tuple[bool, bool, bool, float]:
         role = config.task.role
-        return role != TICKET, role != TICKET and not CONTROLS[role].trained, -config.source.er_p
+        control = None if role == TICKET else CONTROLS[role]
+        return control is not None, bool(control and not control.trained), bool(control and control.prunes), -config.source.er_p
 
     return sorted(configs, key=place)
 

@@ -75,7 +75,8 @@ def fitted(kind: Any, value: Any, where: str = "") -> Any:
         base, bounds = get_args(kind)
         return _number(base, value, name, bounds)
     if origin in (UnionType, Union):
-        return None if value is None else fitted(next(part for part in get_args(kind) if part is not NoneType), value, where)
+        return None if value is None else fitted(_member([part for part in get_args(kind) if part is not NoneType], value), value,
+                                                 where)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} is {_told(value)}, not a list")
@@ -87,6 +88,11 @@ def fitted(kind: Any, value: Any, where: str = "") -> Any:
     if kind is str and len(value) > LONGEST_NAME:
         raise ValueError(f"{name} has {len(value):,} letters: at most {LONGEST_NAME:,} are allowed")
     return value
+
+
+def _member(kinds: Sequence[Any], value: Any) -> Any:
+    """Which of the kinds a value is meant to be: text where text is one of them, else the first."""
+    return str if isinstance(value, str) and str in kinds else kinds[0]
 
 
 def _object(kind: type, value: Any, where: str) -> dict[str, Any]:
