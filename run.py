@@ -31,7 +31,10 @@ def run() -> int:
     for number in SIGNALS:
         signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    from models import MODELS
+    if __package__:  # installed, where `models` may be a module of the user's own
+        from .models import MODELS
+    else:
+        from models import MODELS
     from popup.lab.commands.command import main
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
