@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, get_type_hints
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
@@ -14,6 +14,7 @@ from popup.search.compute import COMPUTES
 from popup.search.settings import SearchSettings
 from popup.source.recipe import LATER, Recipe, as_before
 
+LONGEST_NAME = 1 << 14  # letters of a data set or a model, which may be a chain of words
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
@@ -50,6 +51,9 @@ class TaskSettings:
         return "validation" if self.validation else "test"
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "model"):
+            if len(getattr(self, name)) > LONGEST_NAME:
+                raise UsageError(f"{name} has {len(getattr(self, name)):,} letters: at most {LONGEST_NAME:,} are allowed")
         for width in self.widths:
             check_count("a width", width)
         check_number("width", self.width, 0.0, 1000.0, open_low=True)
@@ -143,6 +147,11 @@ class Config:
         named = {group: {name: value for name, value in values.items() if name not in later}
                  for group, values in self.record().items()}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """The type of each field of the groups, by name."""
+        return {name: hint for group in fields(cls) for name, hint in get_type_hints(group.default_factory).items()}
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""

@@ -98,7 +98,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
-    if recipe.weights == GIVEN and not METHODS[settings.method].book.keeps_weights:
+    if recipe.weights == GIVEN and not METHODS[settings.method](settings).book.keeps_weights:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)

@@ -196,6 +196,12 @@ def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.n
     return values
 
 
+def draw_several(recipe: Recipe, source: LayerSource, count: int) -> np.ndarray:
+    """The first `count` draws of the weights of a layer's edges, float32 [count, edges]: its own, and those of the redraws."""
+    others = [draw_values(recipe, source.spec, source.p_l, source.edges, redraw_purpose(turn)) for turn in range(1, count)]
+    return np.stack([source.values, *others])
+
+
 def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float] | None = None,
                 weights: Mapping[str, np.ndarray] | None = None,
                 edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Ticket:
         tensors |= {f"statistics/{name}": tensor.contiguous() for name, tensor in self.statistics.items()}
         tensors |= {f"given/{name}": tensor.contiguous() for name, tensor in self.given.items()}
         book = {} if file.format_of(self.book) == 1 else {"book": self.book.record()}
-        return {"recipe": self.recipe.record(), "settings": asdict(self.settings), "constants": self.constants,
+        return {"recipe": self.recipe.record(), "settings": self.settings.record(), "constants": self.constants,
                 "layers": [record for record, _ in packed], "about": self.about, **book}, tensors
 
     def save_pretrained(self, directory: str | Path) -> Path:

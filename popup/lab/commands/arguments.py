@@ -9,10 +9,13 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
+import shutil
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
@@ -25,6 +28,8 @@ from popup.lab.recipes import DEFAULT, RECIPES, recipe
 from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
+MOST_RUNS = 100_000   # of a grid, without its controls: each has a directory
+NARROWEST = 40        # columns of a terminal; in fewer the help would be a word a line, and take minutes
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     check_together(given, values)
     values["dataset"] = settled_name(values["dataset"])
     output, machine = _take(Output, values), _take(Machine, values)
+    _check_runs(values, groups, output)
     points = _points(values, groups)
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
@@ -132,6 +138,15 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kind.__doc__)))
+
+
+def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: Output) -> None:
+    """A UsageError for a grid of more runs than a directory can be asked to hold."""
+    axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
+    runs = prod(len(set(values[name])) for name in axes) * max(1, len(set(output.final_density))) * output.seeds
+    if runs > MOST_RUNS:
+        raise UsageError(f"the grid has {runs:,} runs, with {output.seeds:,} seeds each, and controls beside: at most "
+                         f"{MOST_RUNS:,} are taken; give fewer values or --seeds")
 
 
 def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -205,12 +220,26 @@ def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description
 
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _wide_enough():
             return tyro.cli(mirror, prog=program, args=list(arguments), description=description)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Let a terminal have at least NARROWEST columns for the block."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _one_line(box: str) -> str:

@@ -14,6 +14,7 @@ from popup.lab.config import Config
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.lab.text import printable
 from popup.search.settings import SearchSettings
 from popup.source.masks import COMPUTED, MASKS
 
@@ -99,8 +100,8 @@ def measured_on(found: Sequence[Setting]) -> str:
 def show(value: Any) -> str:
     """A factor's value, short."""
     if isinstance(value, tuple):
-        return "-".join(str(part) for part in value) or "own"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return printable("-".join(str(part) for part in value)) or "own"
+    return f"{value:g}" if isinstance(value, float) else printable(value)
 
 
 def _words(factors: dict[str, Any]) -> str:

@@ -24,8 +24,10 @@ from popup.lab.report.contrasts import (
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Difference, Mean
 from popup.lab.report.tables import WIDTH, fit
-from popup.lab.runs.cell import label
+from popup.lab.runs.cell import LONGEST_REASON, label
 from popup.lab.runs.controls import CONTROLS
+from popup.lab.runs.grid import counted
+from popup.lab.text import printable
 
 SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
          "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained",
@@ -155,10 +157,20 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
 def failure_lines(runs: Sequence[Run]) -> list[str]:
     """The failed runs with their reasons, and where more is known of them."""
     failed = [run for run in runs if run.failure]
-    lines = [fill(f"{run.path.name} {label(run.config)}: {run.failure}", WIDTH, initial_indent="  ", subsequent_indent="    ",
-                  break_on_hyphens=False, break_long_words=False) for run in failed]
+    lines = [_indented(f"{run.path.name} {label(run.config)}: {run.failure}") for run in failed]
     more = [f"  more on each is in {run.path.parent}/HASH/: config.json metrics.jsonl failure.json" for run in failed[:1]]
     return ["\n".join([f"{len(lines)} failed:", *lines, *more])] if lines else []
+
+
+def damaged_lines(damaged: Sequence[str]) -> str:
+    """The runs that cannot be read, by file and field."""
+    return "\n".join([f"WARNING, {counted(len(damaged), 'run')} left out, which cannot be read:", *map(_indented, damaged)])
+
+
+def _indented(text: str) -> str:
+    """A long line below a heading."""
+    return fill(printable(text, LONGEST_REASON), WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False,
+                break_long_words=False)
 
 
 def mixed_lines(runs: Sequence[Run]) -> list[str]:
@@ -166,7 +178,7 @@ def mixed_lines(runs: Sequence[Run]) -> list[str]:
     to popup computed in different ones. Results of before that record neither count as any."""
     images = _versions(runs, "data_fingerprint", lambda config: (config.task.dataset, config.task.image_size))
     precisions = _versions(runs, "realised_precision", lambda config: config.training.precision)
-    return [f"WARNING, not of the same images: runs on {name} saw {len(counts)} different versions of it "
+    return [f"WARNING, not of the same images: runs on {show(name)} saw {len(counts)} different versions of it "
             f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in images.items()] + [
             f"WARNING, not of the same precision: of the runs with --precision {name} "
             f"{' and '.join(f'{count} computed in {kind}' for kind, count in sorted(counts.items()))}."
