@@ -38,7 +38,8 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     if not laboratory.ranks.first:
         return result
     if not directory.picture.exists():
-        plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
+        data = laboratory.data(config)
+        plot_training(directory.picture, directory.metrics(), config, data.title, data.classes)
     _report(directory, result)
     if not result["proof"]["holds"]:
         raise RunFailed("a law is broken: see BROKEN above")

@@ -26,8 +26,9 @@ from popup.lab.report.tables import WIDTH, fit
 from popup.lab.runs.cell import label
 from popup.lab.runs.controls import CONTROLS
 
-SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
-         "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained"}
+SHORT = {"er_p": "p", "density": "layerwise", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn",
+         "source": "source", "random_trained": "random, trained", "er_trained": "ER, trained",
+         "dense_trained": "dense, trained"}
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
