@@ -8,6 +8,7 @@ from pathlib import Path
 
 from popup.lab.commands.arguments import Request, parse
 from popup.lab.commands.bench_command import bench
+from popup.lab.commands.densities_command import densities
 from popup.lab.commands.ending import ENDINGS, say
 from popup.lab.commands.eval_command import evaluate_ticket
 from popup.lab.commands.law_command import law
@@ -43,8 +44,8 @@ Other commands, each with its own --help:
     of neither        recipes, bench, prove, law"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
-    "report": report, "bench": bench, "prove": prove, "law": law, "eval": evaluate_ticket, "show": show,
-    "verify": verify_ticket, "export": export, "diff": diff, "recipes": recipes}
+    "report": report, "bench": bench, "densities": densities, "prove": prove, "law": law, "eval": evaluate_ticket,
+    "show": show, "verify": verify_ticket, "export": export, "diff": diff, "recipes": recipes}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:
