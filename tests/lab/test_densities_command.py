@@ -46,7 +46,7 @@ def test_wrong_input_is_one_line(arguments, words, capsys, tmp_path):
 def test_a_report_counts_the_edges_of_its_tickets_units(tmp_path):
     options = ["--epochs", "1", "--widths", "8", "--controls", "none", "--density", "erk", "balanced", "--workers", "1"]
     assert main([*options, "--out", str(tmp_path)], MODELS) == 0
-    found = settings(read_directory(tmp_path))
+    found = settings(read_directory(tmp_path).runs)
     (figure,) = PICTURES["layers"].draw(found)
     assert [panel.get_xlabel() for panel in figure.axes] == [
         "edges (filled), kept (open) / entries", "edges into a unit", "edges out of a unit", "units without an edge (%)"]

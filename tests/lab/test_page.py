@@ -97,8 +97,9 @@ def test_the_command_is_the_grids():
     assert command_of(runs) == command and dict(facts_of(runs))["command"] == command
     assert command_of(tickets([90.0])) == "python run.py" and command_of(tickets([90.0, 91.0])) == (
         "python run.py --seeds 2 --controls none")
-    assert command_of([*runs, *(finished(control_config(run.config, role), 9.0) for run in runs[:12] for role in CONTROLS)]) == (
-        command.replace("er_trained", "all"))
+    for more, chosen in ((" --controls all", CONTROLS), ("", [role for role, control in CONTROLS.items() if control.usual])):
+        others = [finished(control_config(run.config, role), 9.0) for run in runs[:12] for role in chosen]
+        assert command_of([*runs, *others]) == command.removesuffix(" --controls er_trained") + more
     odd = ticket(90.0, dataset="folder:/a b", widths=(8, 9), redistribute=False, density="erk", seed=4)
     assert command_of([odd]) == "python run.py --density erk --no-redistribute --dataset 'folder:/a b' --widths 8 9 --seed 4"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from popup.lab.networks import Models, build_network, outline
 from popup.lab.report.axes import WIDE
 from popup.lab.report.layer_figures import READ, Line, draw_layers, short_names
 from popup.lab.report.look import LOOK, themed
+from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
 from popup.source.degrees import Degrees, count_degrees
@@ -142,13 +142,10 @@ def _write(rules: Sequence[Rule], out: Path) -> None:
     """The picture, and its numbers."""
     import matplotlib
 
-    png, svg = io.BytesIO(), io.StringIO()
-    with matplotlib.rc_context({**LOOK, "svg.hashsalt": "densities"}):
+    with matplotlib.rc_context(LOOK):
         figure = draw_layers([rule.line for rule in rules], WIDE)
-        figure.savefig(png, format="png")
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    write_atomically(out / "densities.png", png.getvalue())
-    write_atomically(out / "densities.svg", themed(svg.getvalue()).encode())
+        write_atomically(out / "densities.png", png(figure))
+        write_atomically(out / "densities.svg", themed(svg(figure, "densities")).encode())
     record = {rule.name: [_record(one) for one in rule.degrees] for rule in rules}
     write_atomically(out / "densities.json", (json.dumps(record, indent=1) + "\n").encode())
 

@@ -47,11 +47,14 @@ class Option:
 
 def option_of(part: Field, kind: Any, choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> Option:
     """The option of a dataclass's field; `choices` adds names that only the caller knows, `defaults` replace its own."""
+    default = defaults.get(part.name, part.default)
+    if "words" in part.metadata:
+        kind, default = tuple[str, ...], default if isinstance(default, float) else part.metadata["words"][0](default)
     positional = bool(part.metadata.get("positional"))
     name = PLACES.get(part.name, part.name).upper() if positional else part.name.replace("_", "-")
     several = bool(part.metadata.get("axis")) or typing.get_origin(kind) is tuple
     value = _value_of(typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind, several)
-    return Option(name, value, help_of(part, choices), _told(defaults.get(part.name, part.default)), positional, kind is bool)
+    return Option(name, value, help_of(part, choices), _told(default), positional, kind is bool)
 
 
 def help_of(part: Field, choices: Mapping[str, Sequence[str]]) -> str:

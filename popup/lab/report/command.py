@@ -55,11 +55,14 @@ def _is_grid(configs: Sequence[Config], values: dict[str, list[Any]], seeds: Seq
 def _option(name: str, values: Sequence[Any]) -> list[str]:
     """An option with its values; none where these are the default."""
     plain = Config().flat()[name]
+    part = next(part for group in vars(Config()).values() for part in fields(group) if part.name == name)
     if list(values) == [plain] or (len(values) == 1 and values[0] in SETTLED.get(name, ())):
         return []
     option = name.replace("_", "-")
     if isinstance(plain, bool):
         return [f"--{option}" if values[0] else f"--no-{option}"]
+    if "words" in part.metadata:
+        return [f"--{option}", *part.metadata["words"][0](values[0])]
     if isinstance(plain, tuple):
         return [f"--{option}", *map(str, values[0])]
     return [f"--{option}", *(show(value) if isinstance(value, float) and float(show(value)) == value else str(value)
@@ -69,6 +72,8 @@ def _option(name: str, values: Sequence[Any]) -> list[str]:
 def _controls(runs: Sequence[Run], tickets: int) -> list[str]:
     """--controls, where it must be said."""
     roles = [role for role in CONTROLS if any(run.config.task.role == role for run in runs)]
+    if roles == [role for role, control in CONTROLS.items() if control.usual and tickets > 1]:
+        return []  # what a sweep has unasked, and a single run
     if not roles:
-        return ["--controls", "none"] if tickets > 1 else []
+        return ["--controls", "none"]
     return ["--controls", "all"] if roles == list(CONTROLS) else ["--controls", *roles]

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REFERENCES = {"er_trained": (GREEN, "--"), "random_trained": (INK, "--"), "random": (INK, ":"), "redrawn": (PURPLE, ":")}
+REFERENCES = {"er_trained": (GREEN, "--"), "random_trained": (INK, "--"), "random": (INK, ":"), "redrawn": (PURPLE, ":"),
+              "ticket_trained": (PURPLE, "--"), "magnitude_trained": (INK, "-.")}
 
 
 def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:

@@ -11,15 +11,17 @@ from popup.lab.report.command import command_of
 from popup.lab.report.results import Run
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.grid import counted
+from popup.lab.text import printable
 from popup.version import VERSION
 
-SHOWN = 4  # names of one kind
+SHOWN = 4         # names of one kind
+LONGEST = 10_000  # letters of a fact
 
 
 def title_of(runs: Sequence[Run]) -> str:
     """Like: Strong lottery tickets: mlp on digits."""
-    return (f"Strong lottery tickets: {_listed([run.config.task.model for run in runs])} on "
-            f"{_listed([_data(run) for run in runs])}")
+    return printable(f"Strong lottery tickets: {_listed([run.config.task.model for run in runs])} on "
+                     f"{_listed([_data(run) for run in runs])}", LONGEST)
 
 
 def facts_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -35,7 +37,7 @@ def facts_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("versions", _versions(results)),
         ("computed on", _listed([found for result in results if (found := result.get("hardware"))])),
     ]
-    return [(name, text) for name, text in facts if text]
+    return [(name, printable(text, LONGEST)) for name, text in facts if text]
 
 
 def _listed(names: Sequence[str]) -> str:

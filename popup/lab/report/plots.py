@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.report.curves import least_loss
 from popup.lab.report.look import BLUE, LOOK, ORANGE
+from popup.lab.report.pictures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +22,8 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
 
     with rc_context(LOOK):
         figure = _figure(history, config, title, least_loss(config.training.label_smoothing, classes))
-        content = io.BytesIO()
-        figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+        content = png(figure)
+    write_atomically(path, content)
 
 
 def _figure(history: list[dict[str, Any]], config: Config, title: str, least: float) -> Figure:

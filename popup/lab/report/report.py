@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from popup.files import write_atomically
+from popup.files import own_folder, write_atomically
 from popup.lab.report.answer import answer
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
@@ -19,10 +18,12 @@ from popup.lab.report.figures import PICTURES
 from popup.lab.report.heading import facts_of, title_of
 from popup.lab.report.look import LOOK, themed
 from popup.lab.report.page import Page, Shown
+from popup.lab.report.pictures import png, svg
 from popup.lab.report.results import Run, write_csv
 from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
 from popup.lab.report.tables import WIDTH
 from popup.lab.report.verdicts import verdicts
+from popup.lab.text import printable_lines
 
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
@@ -39,7 +40,7 @@ def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: 
 
 def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
     said = "\n".join(fill(sentence, WIDTH, break_on_hyphens=False, break_long_words=False) for sentence in sentences)
-    return "\n\n".join(part for part in (summarise(runs, found), said) if part)
+    return printable_lines("\n\n".join(part for part in (summarise(runs, found), said) if part))
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
@@ -77,7 +78,7 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture]) ->
     """Draw the pictures: wide ones into files, and for the page narrow ones too."""
     import matplotlib
 
-    folder.mkdir(exist_ok=True)
+    own_folder(folder)
     shown = []
     with matplotlib.rc_context(LOOK):
         for name, picture in wanted.items():
@@ -88,7 +89,7 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture]) ->
                 shown.append(Shown(picture.title, wide))
             elif wide:
                 places = [folder / (name if number == 1 else f"{name}-{number}") for number in range(1, len(wide) + 1)]
-                narrow = [_svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW)]
+                narrow = [svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW)]
                 shown.append(Shown(picture.title, picture.caption(found), tuple(map(_save, wide, places)), tuple(narrow),
                                    tuple(described(picture.title, figure) for figure in wide)))
     return shown
@@ -96,18 +97,7 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture]) ->
 
 def _save(figure: Any, place: Path) -> str:
     """Write a figure as PNG and SVG; returns the SVG's text."""
-    png, text = io.BytesIO(), _svg(figure, place.name)
-    figure.savefig(png, format="png")
-    write_atomically(place.with_suffix(".png"), png.getvalue())
+    text = svg(figure, place.name)
+    write_atomically(place.with_suffix(".png"), png(figure))
     write_atomically(place.with_suffix(".svg"), themed(text).encode())
     return text
-
-
-def _svg(figure: Any, salt: str) -> str:
-    """A figure as SVG text; equal pictures are equal bytes."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
