@@ -11,6 +11,7 @@ from popup.lab.config import Config
 from popup.lab.report.axes import FIGURES as MOST_FIGURES
 from popup.lab.report.axes import PANELS, note
 from popup.lab.report.comparison import settings
+from popup.lab.report.curves import least_loss
 from popup.lab.report.figures import PICTURES
 from popup.lab.report.plots import plot_training
 from popup.lab.report.report import write_report
@@ -133,6 +134,20 @@ def test_a_picture_of_one_point_is_a_sentence(tmp_path):
     assert draw("accuracy", runs[:3]) == []
     page = written_page(tmp_path, with_metrics(runs, tmp_path / "run", epochs=1))
     assert "<p>Runs of one epoch have no curve.</p>" in page
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_page_draws_a_training_loss_that_can_be_compared_or_none(classes, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(
+        f'{{"epoch": {epoch}, "test_accuracy": 50.0, "test_loss": 0.4, "train_loss": {1 / epoch}}}\n' for epoch in (1, 2)))
+    runs = [replace(run, path=tmp_path, result={**run.result, "classes": classes}) for run in tickets(ACCURACIES)]
+    (figure,) = draw("training", runs)
+    lines = {line.get_linestyle(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert lines["-"] == [0.4, 0.4] and ("--" in lines) == bool(classes)
+    if classes:
+        assert lines["--"] == pytest.approx([1 - least_loss(0.1, 10), 1e-6])
+    assert ("training dashed" in figure.axes[0].get_ylabel()) == bool(classes)
+    assert ("that label smoothing leaves" in PICTURES["training"].caption(settings(runs))) == bool(classes)
 
 
 def test_siblings_have_one_scale_and_stand_in_the_order_of_p():

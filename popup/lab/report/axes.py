@@ -134,10 +134,10 @@ def lines_by(found: Sequence[Setting], name: str, values: Sequence) -> list[tupl
 
 def bars(panel: Axes, x: Sequence[float], means: Sequence[Mean], colour: str, marker: str, label: str, style: str = "-") -> None:
     """Means with their 95% intervals as thin bars, which hide no line; those of lines that are not solid are thinner."""
-    thin = 0.8 if style == "-" else 0.4
+    thin, faint = (0.8, 1.0) if style == "-" else (0.5, 0.5)
     panel.errorbar(x, [value.value for value in means], [value.half or 0 for value in means], color=colour, marker=marker,
                    linestyle=style, label=label, markersize=4, linewidth=1.4 if style == "-" else 1.0, elinewidth=thin,
-                   capsize=2 if style == "-" else 0, capthick=thin)
+                   ecolor=(colour, faint), capsize=2 if style == "-" else 0, capthick=thin)
 
 
 def entitle(panel: Axes, title: str) -> None:

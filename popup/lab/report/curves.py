@@ -12,6 +12,7 @@ from popup.lab.report.axes import WIDE, Sheet, legend, note, short_label
 from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import Setting, measured_on
 from popup.lab.report.look import COLOURS
+from popup.lab.report.results import Run
 from popup.lab.report.scales import plain_log, reach, stretch_accuracy
 from popup.lab.report.statistics import Mean
 
@@ -56,6 +57,14 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     return [figure]
 
 
+def curves_said(found: Sequence[Setting]) -> str:
+    """The caption: what makes the two losses comparable, where both are drawn."""
+    if not any(_least(run, "train_loss") is not None for setting in _spread(found) for run in setting.runs):
+        return "Means over seeds."
+    return ("Means over seeds. Both losses are the divergence from their targets, which is 0 at best: of the training loss the "
+            "least that label smoothing leaves is taken off.")
+
+
 def curves(found: Sequence[Setting], column: str, name: str, yscale: str, sheet: Sheet) -> Drawn:
     """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid."""
     chosen = _spread(found)
@@ -81,14 +90,20 @@ def _spread(found: Sequence[Setting]) -> list[Setting]:
     return [found[place] for place in places]
 
 
-def _losses(run: Any, rows: Sequence[dict[str, Any]], column: str) -> list[float]:
+def _losses(run: Run, rows: Sequence[dict[str, Any]], column: str) -> list[float]:
     """A run's losses above the least that is possible; none if that is not known."""
-    smoothing = run.config.training.label_smoothing if column == "train_loss" else 0.0
-    classes = run.result.get("classes")  # which results of before have not
-    if any(row.get(column) is None for row in rows) or (smoothing and not classes):
+    least = _least(run, column)
+    if least is None or any(row.get(column) is None for row in rows):
         return []
-    least = least_loss(smoothing, classes) if smoothing else 0.0
     return [max(row[column] - least, 1e-6) for row in rows]
+
+
+def _least(run: Run, column: str) -> float | None:
+    """The least loss that is possible; None of a result of before, which does not say how many classes there are."""
+    smoothing, classes = run.config.training.label_smoothing, run.result.get("classes")
+    if column == "test_loss" or not smoothing:
+        return 0.0
+    return least_loss(smoothing, classes) if classes else None
 
 
 def _line(panel: Axes, histories: Sequence[Sequence[float]], colour: str, style: str, label: str | None) -> None:

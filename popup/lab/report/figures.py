@@ -25,9 +25,9 @@ from popup.lab.report.axes import (
 from popup.lab.report.captions import Drawn, Picture, intervals
 from popup.lab.report.comparison import AXES, Setting, measured_on, show
 from popup.lab.report.contrast_figures import changes, sparse_against_dense
-from popup.lab.report.curves import training_curves
+from popup.lab.report.curves import curves_said, training_curves
 from popup.lab.report.layer_figures import layer_densities, layers_said
-from popup.lab.report.look import GREEN, INK, PURPLE
+from popup.lab.report.look import BROWN, GREY, INK, SKY
 from popup.lab.report.references import dense_level, references
 from popup.lab.report.scales import KEPT, aside, log_density, reach, stretch_accuracy
 from popup.lab.runs.controls import CONTROLS
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REFERENCES = {"er_trained": (GREEN, "--"), "random_trained": (INK, "--"), "random": (INK, ":"), "redrawn": (PURPLE, ":"),
-              "ticket_trained": (PURPLE, "--"), "magnitude_trained": (INK, "-.")}
+REFERENCES = {"er_trained": (BROWN, "--"), "random_trained": (INK, "--"), "random": (INK, ":"), "redrawn": (GREY, ":"),
+              "ticket_trained": (SKY, "--"), "magnitude_trained": (INK, "-.")}
 
 
 def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
@@ -162,7 +162,5 @@ PICTURES: dict[str, Picture] = {
     "heat_map": Picture("Accuracy over p and k", heat_map, lambda found: (
         f"Mean {measured_on(found)} accuracy at the last epoch, without intervals: those are in the table.")),
     "layers": Picture("Layer by layer", layer_densities, layers_said),
-    "training": Picture("Training curves", training_curves, lambda found: (
-        "Means over seeds. Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "
-        "that label smoothing leaves is taken off.")),
+    "training": Picture("Training curves", training_curves, curves_said),
 }
