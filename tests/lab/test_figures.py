@@ -143,7 +143,7 @@ def test_the_page_draws_a_training_loss_that_can_be_compared_or_none(classes, tm
     runs = [replace(run, path=tmp_path, result={**run.result, "classes": classes}) for run in tickets(ACCURACIES)]
     (figure,) = draw("training", runs)
     lines = {line.get_linestyle(): list(line.get_ydata()) for line in figure.axes[0].lines}
-    assert lines["-"] == [0.4, 0.4] and ("--" in lines) == bool(classes)
+    assert lines["-"] == pytest.approx([0.4, 0.4]) and ("--" in lines) == bool(classes)
     if classes:
         assert lines["--"] == pytest.approx([1 - least_loss(0.1, 10), 1e-6])
     assert ("training dashed" in figure.axes[0].get_ylabel()) == bool(classes)
