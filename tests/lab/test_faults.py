@@ -273,7 +273,7 @@ def test_a_ticket_that_is_done_again_is_not_gone(tmp_path):
     control = Cell(tmp_path, ticket.replace(role="random"))
     with pytest.raises(UsageError, match="are gone"):
         _check_tickets([control])
-    control.ticket.write_config()
+    control.needs[0].write_config()
     _check_tickets([control])
 
 

@@ -19,6 +19,7 @@ from popup.lab.report.statistics import Mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BY_EPOCH = "Loss and accuracy by epoch, means over seeds."
 ONE = "Runs of one epoch have no curve."
 
 
@@ -60,13 +61,17 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 def curves_said(found: Sequence[Setting]) -> str:
     """The caption: what makes the two losses comparable, where both are drawn."""
     if not any(_least(run, "train_loss") is not None for setting in _spread(found) for run in setting.runs):
-        return "Means over seeds."
-    return ("Means over seeds. Both losses are the divergence from their targets, which is 0 at best: of the training loss the "
-            "least that label smoothing leaves is taken off.")
+        return BY_EPOCH
+    return (f"{BY_EPOCH} Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "
+            "that label smoothing leaves is taken off.")
 
 
 def curves(found: Sequence[Setting], column: str, name: str, yscale: str, sheet: Sheet) -> Drawn:
-    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid."""
+    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over those whose runs have
+    recorded it."""
+    found = [setting for setting in found if all(row.get(column) is not None for run in setting.runs for row in run.metrics())]
+    if not found:
+        return []
     chosen = _spread(found)
     histories = [[[row[column] for row in run.metrics()] for run in setting.runs] for setting in chosen]
     if all(len(history) == 1 for runs in histories for history in runs):

@@ -25,6 +25,9 @@ def never_selected(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """Output neurons and channels that no edge feeds, in S_ER and in S_P, summed over the layers."""
+    found = _recorded(found)
+    if not found:
+        return []
     if len(found) == 1:
         er, ticket = (_dead(found[0], side) for side in ("er", "ticket"))
         return f"No edge feeds {er:g} neurons or channels in S_ER, and {ticket:g} in S_P (means over seeds)."
@@ -47,9 +50,15 @@ def _dead(setting: Setting, side: str) -> float:
     return mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value
 
 
+def _recorded(found: Sequence[Setting]) -> list[Setting]:
+    """The settings whose runs have recorded what their masks look like."""
+    return [setting for setting in found if all({"er", "ticket"} <= (run.result.get("diagnostics") or {}).keys()
+                                                 for run in setting.runs)]
+
+
 def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """The density of edges on a path from input to output, against the density kept."""
-    found = [setting for setting in found
+    found = [setting for setting in _recorded(found)
              if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
     if not found:
         return []

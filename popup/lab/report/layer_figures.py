@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from popup.errors import UsageError
 from popup.lab.report.axes import WIDE, Sheet, legend, note, short_label
 from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import AXES, Setting
@@ -19,8 +20,7 @@ from popup.lab.report.results import Run
 from popup.lab.report.scales import SMALL, plain_log
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.recipe import draw_edges
-from popup.ticket.file import TicketError
-from popup.ticket.ticket import load
+from popup.ticket.ticket import Ticket, load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,14 @@ def _degrees_of(run: Run) -> tuple[Degrees, ...]:
         return ()
     try:
         ticket = load(run.path / "ticket.safetensors")
-    except (TicketError, OSError):
+        return _counted(ticket) if [row.get("name") for row in run.result["layers"]] == [one.name for one in ticket.specs] else ()
+    except (UsageError, OSError):
+        return ()
+
+
+def _counted(ticket: Ticket) -> tuple[Degrees, ...]:
+    """The degrees of a ticket's weights; of a bias there are none."""
+    if sum(layer.entries for layer in ticket.specs) > LARGEST:
         return ()
     return tuple(count_degrees(layer.spec, layer.p_l, draw_edges(ticket.recipe, layer.spec, layer.p_l)
                                if layer.edges is None else layer.edges)
@@ -134,8 +141,9 @@ def _densities(panel: Axes, line: Line, colour: str, marker: str, y: np.ndarray)
     if line.kept:
         panel.plot(line.kept, y, marker=marker, markersize=3.5, fillstyle="none", linewidth=0.9, linestyle=":", color=colour)
     shown = [value for each in panel.lines for value in each.get_xdata() if value > 0]  # a layer may have no edge
-    panel.set(xscale="log", xlim=(max(min(shown) / 1.3, max(shown) / 1e4), min(1.15, max(shown) * 1.5)))
-    plain_log(panel.xaxis)
+    if shown:
+        panel.set(xscale="log", xlim=(max(min(shown) / 1.3, max(shown) / 1e4), min(1.15, max(shown) * 1.5)))
+        plain_log(panel.xaxis)
 
 
 def _into(panel: Axes, line: Line, colour: str, marker: str, y: np.ndarray) -> None:

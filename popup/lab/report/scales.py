@@ -35,8 +35,10 @@ def log_density(panel: Axes, name: str, found: Sequence[Setting], further: Seque
     """A logarithmic axis of the densities of `found`, and of `further` ones, whose ticks are plain numbers, two or more."""
     densities = [*(setting.final_density for setting in found), *further]
     low, high = min(densities), max(densities)
-    panel.set(xscale="log")
     panel.set_xlabel(name, fontsize=SMALL)
+    if low <= 0:  # networks without an edge, which have no place on such an axis
+        return
+    panel.set(xscale="log")
     ticks = round_ticks(0.7 * low, min(1.0, 1.4 * high))
     if high < 1.05 * low:
         panel.set_xlim(low / 2, 2 * high)
