@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # torchao's 8-bit AdamW keeps its state in 32 bits for each parameter whose length is no multiple of 256, whatever its size.
-# Met choosing an optimiser for one score an edge; the README names the saving, only a line of the code names the multiple.
+# Met choosing an optimiser for one score an edge; a condition in the source of torchao.optim is where the multiple stands.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
