@@ -14,6 +14,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
+from popup.lab.measure import Measure, measured
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.ticket.file import TicketError
@@ -21,7 +22,7 @@ from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket, load
 
 SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+")  # no name that imports a module of the file's choice
-SAFE_DATASET = re.compile(r"\w+|folder:.+")
+SAFE_DATASET = re.compile(r"\w+|folder:.+|text:.*")
 LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
 
 
@@ -112,10 +113,11 @@ def recorded_fingerprint(ticket: Ticket) -> str:
     return found if isinstance(found, str) else ""
 
 
-def recorded_accuracy(ticket: Ticket) -> float | None:
-    """Accuracy in percent as the run recorded it (`recorded_part` says of what), None if it did not."""
-    accuracy = ticket.about.get("test_accuracy")
-    return accuracy if finite(accuracy) else None
+def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
+    """What the run's task measures and the number that it recorded (`recorded_part` says of what), None if it did not."""
+    measure = measured(ticket.about)
+    value = measure and ticket.about[measure.column]
+    return (measure, value) if finite(value) else None
 
 
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:

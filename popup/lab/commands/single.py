@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from popup.errors import UsageError
 from popup.lab.config import Config
+from popup.lab.measure import measured
 from popup.lab.report.plots import plot_training
 from popup.lab.report.tables import layer_table, proof_lines
 from popup.lab.runs.cell import Cell
@@ -73,7 +74,9 @@ def _report(directory: RunDirectory, result: Result) -> None:
     empty = [row["name"] for row in result["layers"] if not row["edges"]]
     if empty:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
-    print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
+    measure = measured(result)
+    print(f"{directory.config.task.evaluated_on} {measure.name} {measure.text(result[measure.column])} at the last epoch "
+          f"({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
     how = result.get("realised_compute", "dense")  # runs of before have none
     if how != "dense" or directory.config.training.compute == "sparse":
@@ -85,8 +88,8 @@ def _report(directory: RunDirectory, result: Result) -> None:
 class Progress:
     """A bar on a terminal; elsewhere about ten plain lines."""
 
-    def __init__(self, epochs: int, measured: str) -> None:
-        self.epochs, self.measured = epochs, measured
+    def __init__(self, epochs: int, evaluated_on: str) -> None:
+        self.epochs, self.evaluated_on = epochs, evaluated_on
         self.bar = tqdm(total=epochs, unit="epoch", disable=None, leave=False)
 
     def __enter__(self) -> Progress:
@@ -96,7 +99,8 @@ class Progress:
         self.bar.close()
 
     def __call__(self, metrics: Metrics) -> None:
-        line = f"loss {metrics['train_loss']:.4f}, {self.measured} accuracy {metrics['test_accuracy']:.2f}%"
+        measure = measured(metrics)
+        line = f"loss {metrics['train_loss']:.4f}, {self.evaluated_on} {measure.name} {measure.text(metrics[measure.column])}"
         self.bar.update()
         self.bar.set_postfix_str(line)
         epoch = metrics["epoch"]

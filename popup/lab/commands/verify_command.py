@@ -11,6 +11,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image
+from popup.lab.inputs import noise
 from popup.lab.networks import FAULTS, Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
@@ -62,7 +63,7 @@ def _look(ticket: Ticket, models: Models, model: str) -> tuple[str, tuple[str, .
     config = recorded_config(ticket, model)
     net = rebuild(ticket, models, config)
     precision = Precision.of(net, ticket.about.get("precision", "fp32"))
-    inputs = torch.randn(PROBE, *recorded_image(ticket)[0], generator=torch.Generator().manual_seed(0))
+    inputs = noise(*recorded_image(ticket), PROBE)
     try:
         return config.task.model, point_of_use(ticket, net, inputs, precision)
     except FAULTS as error:

@@ -14,7 +14,7 @@ from popup.lab.data.streamed import Images
 from popup.ticket.hashes import hash_tensor
 
 CHECKED = 1024  # images looked at at once
-Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
+Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]; of texts both [n, tokens]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dataset:
 
     @property
     def image(self) -> tuple[int, ...]:
-        """[channels, height, width]"""
+        """[channels, height, width], of a text [tokens]"""
         return tuple(self.train[0].shape[1:])
 
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: 
     y, half = np.array([value.value for value in means]), np.array([value.half or 0 for value in means])
     if len(x) == 1:
         panel.errorbar(x, y, half, color=colour, capsize=2, linewidth=1)
-    panel.fill_between(x, y - half, np.minimum(100, y + half), color=colour, alpha=0.18, linewidth=0)
+    panel.fill_between(x, y - half, np.minimum(line[0].measure.most, y + half), color=colour, alpha=0.18, linewidth=0)
     panel.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
 
 
@@ -134,6 +135,15 @@ def log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
         ticks = [round(high, 4)]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
+
+
+def measure_axis(panel: Axes, found: Sequence[Setting]) -> None:
+    """The axis of what is measured of these settings: where it has an end, one that is logarithmic in what is missing to it."""
+    measure, part = found[0].measure, measured_on(found)
+    if measure.most < inf:
+        stretch_accuracy(panel, part)
+    else:
+        panel.set_ylabel(f"{part} {measure.name} ({measure.unit.strip()})", fontsize=SMALL)
 
 
 def stretch_accuracy(panel: Axes, measured: str) -> None:
@@ -193,8 +203,8 @@ def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "line
     panel.xaxis.get_major_locator().set_params(integer=True)
     if all(len(line.get_xdata()) == 1 for line in panel.lines):
         panel.set_xticks([1])
-    if column == "test_accuracy":
-        stretch_accuracy(panel, measured_on(found))
+    if column == found[0].measure.column:
+        measure_axis(panel, found)
     if len(places) < len(found):
         note(figure, f"{len(places)} of {len(found)} settings, spread over the grid")
     legend(figure, [panel])

@@ -40,7 +40,7 @@ def changes(found: Sequence[Setting]) -> list[Figure]:
         return []
     gains: dict[str, list[float]] = {}
     for contrast in contrasts:
-        gains.setdefault(contrast.first.changed, []).append(contrast.difference.value)
+        gains.setdefault(contrast.first.changed, []).append(contrast.gain)
     names = sorted(gains, key=lambda name: -np.mean(gains[name]))
     reach = 2 * max(abs(value) for values in gains.values() for value in values) or 1.0  # two seeds' intervals go beyond
     figure, (panel,) = grid(1)
@@ -60,8 +60,8 @@ def changes(found: Sequence[Setting]) -> list[Figure]:
     panel.set_yticks(range(len(names)), labels)
     panel.set_ylim(len(names) - 0.5, -0.5)
     low, high = panel.get_xlim()
-    panel.set(xlabel="difference to the usual setting (percentage points, paired over seeds)", xlim=(max(low, -reach),
-                                                                                                     min(high, reach)))
+    unit = contrasts[0].first.measure.difference
+    panel.set(xlabel=f"difference to the usual setting ({unit}, paired over seeds)", xlim=(max(low, -reach), min(high, reach)))
     legend(figure, [panel])
     return [figure]
 
@@ -92,7 +92,7 @@ def sparse_against_dense(found: Sequence[Setting]) -> list[Figure]:
             panel.axhline(0, color=BLACK, linewidth=0.8)
             log_density(panel, "final density (realised)", group)
             panel.set(ylim=(min(*reach, 0) - spare, max(*reach, 0) + spare))
-            panel.set_ylabel("ER source minus dense source\n(percentage points)", fontsize=SMALL)
+            panel.set_ylabel(f"ER source minus dense source\n({group[0].measure.difference})", fontsize=SMALL)
             entitle(panel, group_title(group, AXES) or "equal p k, paired over seeds")
         note(figure, f"equal p k, paired over seeds; points of one density stand up to {100 * ASIDE:g}% beside it")
         legend(figure, axes, "ER source with", [f"p = {p:g}" for p in values])

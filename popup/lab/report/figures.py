@@ -22,10 +22,10 @@ from popup.lab.report.axes import (
     legend,
     lines_by,
     log_density,
+    measure_axis,
     note,
     paged,
     short_label,
-    stretch_accuracy,
     values_of,
 )
 from popup.lab.report.comparison import AXES, Setting, measured_on, panels, show
@@ -54,7 +54,7 @@ def density_curve(found: Sequence[Setting]) -> list[Figure]:
                 band(panel, line, colour, marker, f"p = {line[0].value('er_p'):g}")
             log_density(panel, "final density: kept / all weights, realised", group)
             entitle(panel, group_title(group, AXES))
-            stretch_accuracy(panel, measured_on(group))
+            measure_axis(panel, group)
         if any(merged):
             note(figure, "random and redrawn: means over the sources of like final density, whatever their p")
         legend(figure, axes, "ticket from an ER source with", [f"p = {p:g}" for p in values])
@@ -81,7 +81,7 @@ def compared(found: Sequence[Setting]) -> list[Figure]:
                                marker=marker, label=show(line[0].value(factor)))
             log_density(panel, "final density: kept / all weights, realised", group)
             entitle(panel, group_title(group, (factor, *across)))
-            stretch_accuracy(panel, measured_on(group))
+            measure_axis(panel, group)
         legend(figure, axes, factor, [show(value) for value in values])
 
     return paged(panels(found, (factor, *across)), draw)
@@ -151,7 +151,7 @@ def _median(values: Sequence[float]) -> float:
 
 def training_curves(found: Sequence[Setting]) -> list[Figure]:
     """Accuracy by epoch, mean over seeds."""
-    return curves(found, "test_accuracy", "")
+    return curves(found, found[0].measure.column, "")
 
 
 def heat_map(found: Sequence[Setting]) -> list[Figure]:
@@ -161,6 +161,7 @@ def heat_map(found: Sequence[Setting]) -> list[Figure]:
         return []
     accuracies = [setting.accuracy.value for setting in found]
     low, high = min(accuracies), max(accuracies)
+    measure = found[0].measure
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
         for panel, group in zip(axes, groups, strict=True):
@@ -169,23 +170,25 @@ def heat_map(found: Sequence[Setting]) -> list[Figure]:
                 cells[ks.index(setting.value("k")), ps.index(setting.value("er_p"))] = setting.accuracy.value
             image = panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
             for (row, column), value in np.ndenumerate(cells):
-                panel.text(column, row, "" if np.isnan(value) else f"{value:.1f}", ha="center", va="center", fontsize=7,
+                text = "" if np.isnan(value) else f"{value:.{measure.digits}f}"
+                panel.text(column, row, text, ha="center", va="center", fontsize=7,
                            color="white" if value < (low + high) / 2 else "black")
             panel.set_xticks(range(len(ps)), [f"{p:g}" for p in ps])
             panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
             panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges")
             entitle(panel, group_title(group, AXES))
-        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} accuracy (%)")
+        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} {measure.name} ({measure.unit.strip()})")
 
     return paged(panels(found, AXES), draw)
 
 
+# titles with the place of what is measured
 FIGURES: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
-    "accuracy": ("Accuracy against final density", density_curve),
+    "accuracy": ("{} against final density", density_curve),
     "compared": ("What is compared, against final density", compared),
     "changes": ("What a change does to the usual setting", changes),
     "sparse_against_dense": ("ER source against dense source at equal p k", sparse_against_dense),
-    "heat_map": ("Accuracy over p and k", heat_map),
+    "heat_map": ("{} over p and k", heat_map),
     "layers": ("Layerwise densities", layer_densities),
     "training": ("Training curves", training_curves),
 }

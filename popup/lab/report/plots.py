@@ -8,6 +8,7 @@ from typing import Any
 
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import measured
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
@@ -28,9 +29,11 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
               label=config.task.evaluated_on)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend(frameon=False)
-    right.plot(epochs, [row["test_accuracy"] for row in history], color=ORANGE, marker=marker)
-    right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} accuracy (%)")
-    right.annotate(f"last epoch: {history[-1]['test_accuracy']:.2f}%", (1, 0.05), xycoords="axes fraction", ha="right")
+    measure = measured(history[-1])
+    values = [row[measure.column] for row in history]
+    right.plot(epochs, values, color=ORANGE, marker=marker)
+    right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} {measure.name} ({measure.unit.strip()})")
+    right.annotate(f"last epoch: {measure.text(values[-1])}", (1, 0.05), xycoords="axes fraction", ha="right")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(epochs) == 1:

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.files import write_atomically
+from popup.lab.measure import MEASURES
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import FIGURES
@@ -24,29 +25,37 @@ HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a
 
 def report_text(out: Path, runs: Sequence[Run], whole: bool = False) -> str:
     """The text of `write_report`, where nothing can be written."""
-    found = settings(runs)
-    return _text(runs, found, _sentences(out, runs, found, whole))
+    parts = comparisons(runs)
+    return _text(runs, parts, _sentences(out, runs, parts, whole))
 
 
-def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: bool) -> list[str]:
-    return mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs, whole)
+def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
+    """The settings of what can be compared: runs whose tasks measure the same. Mostly there is one such part."""
+    parts = (settings([run for run in runs if run.result and run.measure is measure]) for measure in MEASURES)
+    return [found for found in parts if found]
 
 
-def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
+def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]], whole: bool) -> list[str]:
+    return mixed_lines(runs) + [sentence for found in parts for sentence in verdicts(found)] + _elsewhere(out, runs, whole)
+
+
+def _text(runs: Sequence[Run], parts: Sequence[Sequence[Setting]], sentences: Sequence[str]) -> str:
     said = "\n".join(fill(sentence, WIDTH, break_on_hyphens=False, break_long_words=False) for sentence in sentences)
-    return "\n\n".join(part for part in (summarise(runs, found), said) if part)
+    return "\n\n".join(part for part in (summarise(runs, *parts), said) if part)
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
     """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report. `whole`: the runs
     are all that can be reported there."""
-    found = settings(runs)
+    parts = comparisons(runs)
     write_csv(out / "results.csv", runs)
-    sentences = _sentences(out, runs, found, whole)
-    text = _text(runs, found, sentences)
+    sentences = _sentences(out, runs, parts, whole)
+    text = _text(runs, parts, sentences)
     write_atomically(out / "report.txt", (text + "\n").encode())
-    pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
-    page = render(tables(found), pictures, sentences, failure_lines(runs), len(runs))
+    wanted = {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}
+    pictures = [picture for place, found in enumerate(parts)
+                for picture in _draw(out / "figures", found, wanted, f"{found[0].measure.column}-" if place else "")]
+    page = render([table for found in parts for table in tables(found)], pictures, sentences, failure_lines(runs), len(runs))
     write_atomically(out / "report.html", page.encode())
     return text
 
@@ -68,12 +77,12 @@ def written(out: Path) -> str:
     return f"written to {out}/: {' '.join(names)}"
 
 
-def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
-    """Draw the pictures; returns (title, SVG text) of each."""
+def _draw(folder: Path, found: Sequence[Setting], wanted: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """Draw the pictures into files whose names begin with `prefix`; returns (title, SVG text) of each."""
     folder.mkdir(exist_ok=True)
     drawn = []
-    for name, (title, draw) in wanted.items():
-        figures = draw(found)
+    for kind, (title, draw) in wanted.items():
+        name, title, figures = prefix + kind, title.format(found[0].measure.name.capitalize()), draw(found)
         for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
             old.unlink()
         for number, figure in enumerate(figures, 1):

@@ -13,10 +13,11 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import MEASURES, Measure, measured
 from popup.lab.runs.directory import read_config, read_json, read_metrics
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
-NEEDED = ("test_accuracy", "final_density", "layers")  # without which there is nothing to report
+NEEDED = ("final_density", "layers")  # without which there is nothing to report
 COST = ("seconds", "peak_memory", "realised_precision", "threads", "ranks", "hardware")
 
 
@@ -30,9 +31,14 @@ class Run:
     failure: str | None
 
     @property
+    def measure(self) -> Measure:
+        """What its task measures."""
+        return measured(self.result)
+
+    @property
     def accuracy(self) -> float:
-        """Test accuracy in percent."""
-        return self.result["test_accuracy"]
+        """Test accuracy in percent, or what else its task measures."""
+        return self.result[self.measure.column]
 
     @property
     def seed(self) -> int:
@@ -78,7 +84,8 @@ def _read_run(path: Path) -> Run | None:
     result, failure = read_json(path / "result.json"), (read_json(path / "failure.json") or {}).get("reason")
     if result is None and failure is None:
         return None
-    if result is not None and (lost := [name for name in NEEDED if name not in result]):
+    lost = [] if result is None else [name for name in NEEDED if name not in result]
+    if lost := lost or ["test_accuracy"] * (result is not None and measured(result) is None):
         raise UsageError(f"{path / 'result.json'} has no {lost[0]}, so it is no result of a run: remove that run's directory and "
                          "run it again")
     return Run(path, read_config(path / "config.json"), result, failure if result is None else None)
@@ -87,14 +94,16 @@ def _read_run(path: Path) -> Run | None:
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
     """The tidy table: one row a run."""
     factors = list(Config().flat())
+    columns = [*MEASURED, *(measure.column for measure in MEASURES if measure.column not in MEASURED
+                            and any(measure.column in (run.result or {}) for run in runs))]
     versions = ("python", "torch", "numpy")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["hash", "status", *factors, "epochs_done", *MEASURED, "proof_holds", *COST, *versions, "reason"])
+    writer.writerow(["hash", "status", *factors, "epochs_done", *columns, "proof_holds", *COST, *versions, "reason"])
     for run in runs:
         result, flat = run.result or {}, run.config.flat()
         proof = (result.get("proof") or {}).get("holds")
-        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *MEASURED)] + [proof]
+        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *columns)] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
         writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), run.failure or ""])

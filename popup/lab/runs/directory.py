@@ -15,15 +15,16 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import remove_parts, write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import measured
 from popup.lab.runs.controls import TICKET
 
 NUMBER = (int, float)
-RESULT = {"hash": str, "test_accuracy": NUMBER, "epochs": int, "entries": int, "edges": int, "kept": int,  # as all have
+RESULT = {"hash": str, "epochs": int, "entries": int, "edges": int, "kept": int,  # as all have
           "edge_density": NUMBER, "final_density": NUMBER, "seconds": NUMBER, "layers": list}
 LAYER = {"name": str, "entries": int, "p_l": NUMBER, "edges": int, "kept": int, "density": NUMBER}
 PROOF = {"frozen": int, "changed": list, "outside": list, "miscounted": list, "differing": int, "predictions": int,
          "holds": bool}
-METRICS = {"epoch": int, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": NUMBER}
+METRICS = {"epoch": int, "train_loss": NUMBER, "test_loss": NUMBER}
 
 
 class RunDirectory:
@@ -73,7 +74,7 @@ class RunDirectory:
     def metrics(self) -> list[dict[str, Any]]:
         """All epochs' metrics of a finished run; a UsageError if that is not what the file holds."""
         found = read_metrics(self.path)
-        if not found or not all(_fits(row, METRICS) for row in found):
+        if not found or not all(_fits(row, METRICS) and _is_measured(row) for row in found):
             raise UsageError(f"{self.path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers): remove that run's "
                              "directory and run it again")
         return found
@@ -102,7 +103,7 @@ class RunDirectory:
     def _is_result(self, found: Any) -> bool:
         """Whether it has what is read of one run's result, with this run's hash."""
         proven = self.config.task.role != TICKET or (_fits(found, {"proof": dict}) and _fits(found["proof"], PROOF))
-        return (proven and _fits(found, RESULT) and found["hash"] == self.config.hash()
+        return (proven and _fits(found, RESULT) and _is_measured(found) and found["hash"] == self.config.hash()
                 and all(_fits(row, LAYER) for row in found["layers"]))
 
 
@@ -113,6 +114,12 @@ def _as_json(content: dict[str, Any]) -> bytes:
 def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:
     """Whether `value` is an object with the fields of `kinds`, each of its type."""
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+
+
+def _is_measured(record: Mapping[str, Any]) -> bool:
+    """Whether it has the number that its task measures."""
+    measure = measured(record)
+    return measure is not None and isinstance(record[measure.column], NUMBER)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
