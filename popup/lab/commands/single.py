@@ -81,7 +81,7 @@ def _report(directory: RunDirectory, result: Result) -> None:
     how = result.get("realised_compute", "dense")  # runs of before have none
     if how != "dense" or directory.config.training.compute == "sparse":
         print(f"layers computed: {how}")
-    print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
+    print("proof, checked on the finished run:", *proof_lines(result["proof"], measure.inputs), sep="\n")
     print(f"written to {directory.path}/:", *(name for name in FILES if (directory.path / name).exists()))
 
 
