@@ -45,8 +45,8 @@ RECIPES: dict[str, NamedRecipe] = {
     "edge_popup_resnet18_cifar10": NamedRecipe(f"{PUBLISHED} configs/smallscale/resnet18/resnet18-usc-unsigned.yaml", CIFAR | {
         "model": "resnet18", "epochs": 100, "batch_size": 256, "weight_decay": 5e-4}),
     "gpt_text": NamedRecipe("docs/accuracy.md, A language model", {
-        "model": "gpt", "dataset": "text:", "epochs": 1, "batch_size": 16, "optimizer": "adam", "lr": 0.015,
-        "label_smoothing": 0.0, "gain": 0.8, "weight_lr": 0.2}, unasked="text"),
+        "model": "gpt", "dataset": "text:", "epochs": 1, "batch_size": 16, "optimizer": "adam", "lr": 0.02,
+        "label_smoothing": 0.0, "gain": 1.0, "weight_lr": 0.1}, unasked="text"),
 }
 
 
