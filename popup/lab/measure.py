@@ -57,4 +57,4 @@ def measure_of(labels: torch.Tensor) -> Measure:
 
 def measured(record: Mapping[str, Any]) -> Measure | None:
     """What metrics, a result or what a ticket says of its run is measured by; None if it has no such number."""
-    return next((measure for measure in MEASURES if measure.column in record), None)
+    return next((measure for measure in MEASURES if record.get(measure.column) is not None), None)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import inf
+from typing import Any
 
 import numpy as np
 
-from popup.errors import check_count, check_name, check_number
+from popup.errors import UsageError, check_count, check_name, check_number
 from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
+from popup.search.methods.coats import COAT_RULES, MOST_COATS
+from popup.search.methods.draws import CHOICES
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
+from popup.source.books import MOST_DRAWS
 from popup.source.layers import Layer
 from popup.source.masks import share
+from popup.source.recipe import LATER
 from popup.source.streams import Stream
 
 
@@ -45,6 +50,14 @@ class SearchSettings:
         "help": "iterand: the probability with which a redraw takes an unselected edge"})
     penalty: float = field(default=1.0, metadata={
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
+    coats: int = field(default=3, metadata={LATER: 3, "axis": True, "help": (
+        "coats: how many nested selections are added up, so that an edge's weight counts 0 to so many times")})
+    coat_rule: str = field(default="thirds", metadata={LATER: "thirds", "axis": True, "choices": tuple(COAT_RULES), "help": (
+        "coats: how many edges a coat keeps: evenly fewer from coat to coat, or half or a third of the coat below")})
+    draws: int = field(default=8, metadata={LATER: 8, "axis": True, "help": (
+        "draws: how many random weights each edge has to choose from (as many scores, as much memory)")})
+    draw_choice: str = field(default="greedy", metadata={LATER: "greedy", "axis": True, "choices": CHOICES, "help": (
+        "draws: a training pass uses the draw of the highest score, or one drawn from the softmax of the scores")})
 
     def __post_init__(self) -> None:
         check_name("method", self.method, TICKET_METHODS)
@@ -58,6 +71,11 @@ class SearchSettings:
             check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
         check_count("redraw_every", self.redraw_every)
         check_number("penalty", self.penalty, 0.0, inf)
+        for name, least, most in (("coats", 1, MOST_COATS), ("draws", 2, MOST_DRAWS)):
+            if check_count(name, getattr(self, name), least) > most:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {most}")
+        check_name("draw_choice", self.draw_choice, CHOICES)
+        check_name("coat_rule", self.coat_rule, COAT_RULES)
 
     def floor_of(self, count: int) -> int:
         """How many edges a layer keeps at least, whose share is `count`."""
@@ -68,13 +86,20 @@ class SearchSettings:
         names = {"method", "scope", *METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
 
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, for a ticket's metadata: without what came later and is as it was before, so that tickets
+        of then have the same bytes."""
+        later = {part.name for part in fields(self) if getattr(self, part.name) == part.metadata.get(LATER, inf)}
+        return {name: value for name, value in asdict(self).items() if name not in later}
+
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""
         return SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
 
 
 def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:
-    """One float32 score an edge, as the method distributes them, from the layer's own stream."""
-    words = Stream(seed, "scores", layer.name).words32(count)
+    """The float32 scores of `count` edges, as the method distributes them, from the layer's own stream."""
+    method = METHODS[settings.method](settings)
+    words = Stream(seed, "scores", layer.name).words32(count * method.scores_an_edge)
     uniform = (words.astype(np.float64) + 0.5) * 2.0**-32
-    return METHODS[settings.method](settings).first_scores(uniform, layer.fan_in, k).astype(np.float32)
+    return method.first_scores(uniform, layer.fan_in, k).astype(np.float32)

@@ -60,7 +60,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from popup.files import write_atomically
-from popup.source.books import Book
+from popup.source.books import MANY, Book
 from popup.ticket.sealed import Metadata, SealedError, Tensors, digest, seal, unseal
 
 __all__ = ["FORMATS", "KIND", "TicketError", "digest", "format_of", "read", "write"]
@@ -74,7 +74,7 @@ class TicketError(SealedError):
 
 def format_of(book: Book) -> int:
     """The format of tickets of a book: 2 where a mask, and redraws, do not say which code an edge has."""
-    return 2 if book.keeps_weights and book.codes > 2 else 1
+    return 2 if 2 < book.codes < MANY else 1
 
 
 def write(path: Path, metadata: Metadata, tensors: Tensors, version: int) -> None:

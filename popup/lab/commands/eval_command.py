@@ -15,6 +15,7 @@ from popup.lab.commands.rebuild import (
     recorded_fingerprint,
     recorded_normalise,
     recorded_part,
+    recorded_precision,
     recorded_value,
 )
 from popup.lab.commands.sparse_lines import compare_sparse
@@ -27,6 +28,7 @@ from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
 from popup.lab.runs.laboratory import Laboratory
+from popup.lab.text import printable
 from popup.lab.training.training import evaluate
 from popup.ticket.ticket import Ticket
 
@@ -66,14 +68,14 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     data = laboratory.data(config)
     check_images(ticket, data)
     images, labels = (part.to(laboratory.device) for part in data.test)
-    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    precision = Precision.of(net, recorded_precision(ticket))
     normalise = recorded_normalise(ticket, images)
     tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net
     measure = measure_of(labels)
     value = evaluate(tried, images, labels, normalise, precision)[measure.column]
     own = evaluate(net, images, labels, normalise, precision)[measure.column] if options.sparse else value
-    print(f"{config.task.model} on {data.title}: {data.evaluated_on} {measure.name} {measure.text(value)} of {len(labels):,} "
-          f"{measure.inputs}")
+    print(printable(f"{config.task.model} on {data.title}: {data.evaluated_on} {measure.name} {measure.text(value)} of "
+                    f"{len(labels):,} {measure.inputs}"))
     probe = normalise(first_images(images, PROBE))
     faults = point_of_use(ticket, net, probe, precision)
     print(*check_lines([(USED.format(config.task.model), faults)]), sep="\n")

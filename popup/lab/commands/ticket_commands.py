@@ -29,6 +29,7 @@ from popup.lab.measure import ACCURACY, MEASURES
 from popup.lab.networks import Models
 from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.laboratory import Laboratory
+from popup.lab.text import printable
 from popup.lab.training.training import EVALUATION_BATCH
 from popup.ticket.export import differing, onnx_file, plain_file, program_file, state_file
 from popup.ticket.overlap import compare
@@ -82,15 +83,10 @@ def show(arguments: Sequence[str], models: Models) -> int:
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
         said = name.replace("test", recorded_part(ticket)) if name in (measure.column for measure in MEASURES) else name
-        print(_clean(f"{said}: {text}"))
+        print(printable(f"{said}: {text}"))
     print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
     print(layer_table(_summary(ticket)))
     return DONE
-
-
-def _clean(text: str) -> str:
-    """What a file says, without what a terminal would obey, at most 1,000 characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:1000])
 
 
 def _summary(ticket: Ticket) -> dict[str, object]:
@@ -147,7 +143,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
     print(f"{out}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
     kind = "windows of tokens" if is_window(recorded_image(ticket)[0]) else "images"
-    print(_clean(f"its inputs are {kind} {ticket.about.get('image')}"
+    print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
 

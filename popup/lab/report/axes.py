@@ -100,7 +100,8 @@ def _below(figure: Figure, labels: Sequence[str], title: str | None) -> dict[str
 
 def values_of(found: Sequence[Setting], name: str) -> list:
     """The values of a field, in the order of their lines."""
-    return sorted({setting.value(name) for setting in found}, reverse=name == "er_p", key=lambda value: (value == ANY, value))
+    return sorted({setting.value(name) for setting in found}, reverse=name == "er_p",
+                  key=lambda value: (value == ANY, str(type(value)), value))
 
 
 def lines_by(found: Sequence[Setting], name: str, values: Sequence) -> list[tuple[str, str, list[Setting]]]:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":")}
+REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":"), "ticket_trained": (PURPLE, "--"),
+              "magnitude_trained": (BLACK, "-.")}
 
 
 def density_curve(found: Sequence[Setting]) -> list[Figure]:
@@ -56,7 +57,7 @@ def density_curve(found: Sequence[Setting]) -> list[Figure]:
             entitle(panel, group_title(group, AXES))
             measure_axis(panel, group)
         if any(merged):
-            note(figure, "random and redrawn: means over the sources of like final density, whatever their p")
+            note(figure, "controls: means over the sources of like final density, whatever their p")
         legend(figure, axes, "ticket from an ER source with", [f"p = {p:g}" for p in values])
 
     return paged(panels(shown, AXES), draw)

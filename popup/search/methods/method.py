@@ -37,6 +37,14 @@ class Options(Protocol):
     def redraw_rate(self) -> float: ...
     @property
     def penalty(self) -> float: ...
+    @property
+    def coats(self) -> int: ...
+    @property
+    def coat_rule(self) -> str: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def draw_choice(self) -> str: ...
 
 
 class Method:
@@ -47,6 +55,7 @@ class Method:
     #                          class says it for itself: one that overrides what another decides may decide otherwise
     learns = True            # whether scores get a gradient at all
     trains_ticket = True     # whether it trains by the ticket's codes, once k is the ticket's: attach and the proof compare
+    scores_an_edge = 1       # how many scores an edge has: scores [n * edges] are all first ones, all second ones and so on
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
     uses: tuple[str, ...] = ("rank", "score_scale", "anneal")  # the settings that matter to it, beside method and scope
 
@@ -102,6 +111,10 @@ class Method:
         selection, so that only d rank / d score is left (and the scale, where the selection is scaled)."""
         slope = RANKS[self.settings.rank].slope(scores)
         return slope if gate.plain else slope.mul_(gate.most)
+
+    def score_gradient(self, layer: LayerState, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
+        """dL/ds of all `scores` from the `gradient` dL/dW_eff of the edges [edges], which may be written to."""
+        return gradient.mul_(self.weights(layer)).mul_(self.slope(layer, scores, gate))
 
     def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor | None:
         """What a layer adds to the loss, a differentiable scalar; None: nothing. `penalty` of the settings multiplies the
