@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
+MOST_COUNT = 1 << 256  # more than any count, and a number that a float can hold
 LONGEST = 200  # letters of a wrong name that are looked at
 
 
@@ -36,6 +37,6 @@ def check_number(name: str, value: float, low: float, high: float, *, open_low: 
 
 def check_count(name: str, value: int, low: int = 1) -> int:
     """Return `value` if it is a whole number of at least `low`, else raise a UsageError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= low:
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value < MOST_COUNT:
         return value
     raise UsageError(f"{name} is {value!r:.{LONGEST}}: it must be a whole number, {low} or more")

@@ -2,10 +2,11 @@
 
     python tests/lab/mutate_runs.py COUNT [SEED]
 
-Each round copies a directory of small runs, changes ten of them (and the cache of their data) in one way each, and lets `report`,
-`worker`, `eval`, `show` and a single run loose on it, each in a process of its own. Prints one JSON line: how many changes of which
-kind there were. Ends with an error where a command ends in a traceback, hangs, is killed, tells the terminal something else than
-text, imports a module that only a file names, touches a file outside, or where an undisturbed run is changed or reported otherwise.
+Each round copies a directory of small runs, changes ten of them (and the cache of their data) in one way each, and lets
+`report`, `worker`, `eval`, `show`, `verify` and a single run loose on it, each in a process of its own. Prints one JSON line:
+how many changes of which kind there were. Ends with an error where a command ends in a traceback, hangs, is killed, tells the
+terminal something else than text, imports a module that only a file names, touches a file outside, or where an undisturbed run
+is changed or reported otherwise.
 """
 
 import contextlib
@@ -25,12 +26,11 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import matplotlib.figure  # noqa: F401 - every child would import it else
 import numpy as np
 import torch
-from matplotlib import figure as _  # which every child would import else
 from PIL import Image
 
 from models import MODELS
@@ -41,8 +41,9 @@ ROOM = 2 << 30   # bytes that a command may take beyond what this process has
 SECONDS = 240    # of a command, which usually takes one
 TOGETHER = 10    # changes a round
 DEEP = "[" * 1000 + "]" * 1000
-WEIRD = [0, 1, -1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), True, None, "", "x", "\ud800", "a\x1b[31mb\x07",
-         "$\\frac{$", "\n\r", "n" * 100_000, "../../outside", "\x00", [], [1, 2], [[]], {}, {"a": 1}, "stranger:build", "ticket",
+WEIRD = [0, 1, -1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), True, None, "", "x", "\ud800",
+         "a\x1b[31mb\x07", "$\\frac{$",
+         "\n\r", "n" * 100_000, "../../outside", "\x00", [], [1, 2], [[]], {}, {"a": 1}, "stranger:build", "ticket",
          "random", [None], 1e-320, "nan", -1e-9, 101.0, "É" * 50]
 TEXTS = ("config.json", "result.json", "failure.json", "metrics.jsonl", ".begun")
 FILES = (*TEXTS, "ticket.safetensors", "checkpoint.safetensors", "training.png", ".lock")

@@ -149,7 +149,11 @@ def _writing(decoded: Path) -> Iterator[Path]:
         raise UsageError(f"cannot write to {str(decoded)!r} ({error.strerror}): name another directory with "
                          "--data-dir") from None
     with lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(error.errno, f"this file system cannot lock ({error.strerror}): name another --data-dir, or mount it "
+                          "with locks", str(decoded)) from None
         with scratch_folder(decoded, ".decoding-") as scratch:
             yield scratch
 

@@ -126,8 +126,10 @@ def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: 
 def log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
     """A logarithmic axis of densities whose ticks are plain numbers, two or more."""
     low, high = (limit([setting.final_density for setting in found]) for limit in (min, max))
-    panel.set(xscale="log")
     panel.set_xlabel(name, fontsize=SMALL)
+    if low <= 0:  # networks without an edge, which have no place on such an axis
+        return
+    panel.set(xscale="log")
     sets = [[digit * 10.0**power for power in range(-9, 1) for digit in digits] for digits in ((1, 2, 5), range(1, 10))]
     clear = [[tick for tick in ticks if 0.7 * low <= tick <= min(1.0, 1.4 * high)] for ticks in sets]
     ticks = next((ticks for ticks in clear if len(ticks) > 1), clear[-1])
@@ -192,7 +194,12 @@ def group_title(group: Sequence[Setting], without: Sequence[str]) -> str:
 
 
 def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "linear") -> list[Figure]:
-    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid."""
+    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid; of those whose
+    runs have recorded it."""
+    found = [setting for setting in found
+             if all(row.get(column) is not None for run in setting.runs for row in run.metrics())]
+    if not found:
+        return []
     figure, (panel,) = grid(1)
     places = sorted({round(place) for place in np.linspace(0, len(found) - 1, min(len(COLOURS), len(found)))})
     for index, setting in enumerate(found[place] for place in places):

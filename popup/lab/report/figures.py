@@ -136,7 +136,8 @@ def layer_densities(found: Sequence[Setting]) -> list[Figure]:
     right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {k:g}")
     for panel in (left, right):
         shown = [value for line in panel.lines for value in line.get_ydata() if value > 0]  # a layer may have no edge
-        panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
+        if shown:
+            panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
         panel.xaxis.get_major_locator().set_params(integer=True)
     if len(lines) > len(COLOURS):
         note(figure, f"{len(COLOURS)} of {len(lines)} settings")

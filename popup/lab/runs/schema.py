@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from popup.errors import UsageError
+from popup.errors import MOST_COUNT, UsageError
 from popup.files import MOST, read_regular
 from popup.lab.text import printable
 
@@ -25,7 +25,7 @@ Bits = Annotated[float, (0.0, 1e12)]
 Seconds = Annotated[float, (0.0, 1e12)]
 Loss = Annotated[float, ()]                  # of a network that has diverged it is no number, or infinite
 LONGEST_NAME = 1 << 14                       # letters
-WHOLE = (-(1 << 63), (1 << 63) - 1)
+WHOLE = (-MOST_COUNT, MOST_COUNT)            # a seed may have some hundred bits
 
 
 class Damaged(UsageError):
@@ -125,4 +125,4 @@ def _told(value: Any) -> str:
     """A value in a few letters."""
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "an object"
-    return "a number of many digits" if isinstance(value, int) and abs(value) > 1 << 200 else printable(repr(value), 60)
+    return "a number of many digits" if isinstance(value, int) and abs(value) > MOST_COUNT else printable(repr(value), 60)
