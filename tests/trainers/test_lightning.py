@@ -8,7 +8,7 @@ from torch import nn
 
 import popup
 from popup.callbacks import lightning_callback
-from popup.search.network import search_of
+from popup.search.network import is_attached, search_of
 from tests.trainers.scripts import run, scripts
 
 with warnings.catch_warnings():
@@ -41,8 +41,7 @@ class Module(lightning.LightningModule):
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.net.parameters() if not popup.search.network.is_attached(self.net)
-                               else popup.scores(self.net), lr=0.5)
+        return torch.optim.SGD(popup.scores(self.net) if is_attached(self.net) else self.net.parameters(), lr=0.5)
 
 
 def train(net, batch=8, **options):
