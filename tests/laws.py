@@ -15,6 +15,7 @@ from popup.search.network import search_of
 from popup.source.recipe import draw_layer, draw_values
 
 IMAGE, CLASSES = (3, 32, 32), 4
+WINDOWS = {"gpt": (8,)}  # what networks read that read no images
 
 
 def tiny():
@@ -23,8 +24,12 @@ def tiny():
                          nn.Flatten(), nn.Linear(24, 40), nn.ReLU(), nn.Linear(40, CLASSES))
 
 
-def batch():
+def batch(net):
+    """Inputs such as the network reads, and labels."""
     generator = torch.Generator().manual_seed(1)
+    if any(isinstance(module, nn.Embedding) for module in net.modules()):
+        text = torch.randint(CLASSES, (6, *WINDOWS["gpt"]), generator=generator)
+        return text, text.roll(-1, 1)
     return torch.randn(6, *IMAGE, generator=generator), torch.arange(6) % CLASSES
 
 
@@ -113,7 +118,7 @@ def assert_forward_laws(net, seen, source):
     """Laws 2 and 3 in one forward pass without gradients, bit for bit: exactly the right edges, each with what its code means."""
     seen.clear()
     with torch.no_grad():
-        net(batch()[0])
+        net(batch(net)[0])
     search = search_of(net)
     for layer, codes, (_, edges, dense), kept in zip(search.layers, search.codes(), source, law_selection(net), strict=True):
         assert torch.equal(codes.nonzero().flatten(), kept), "a code for each selected edge, and for no other"
@@ -137,14 +142,14 @@ def gates_used(net, forward):
 def assert_gradient_law(net, seen, source, same=torch.equal):
     """Laws 2 and 4 in a training pass: gates that keep the contract, the weights that they mean, and the scores' gradient from
     that of the weights of a plain network with the very weights that the pass used, the `same` as it is."""
-    plain, (inputs, labels), search = merge(net), batch(), search_of(net)
+    plain, (inputs, labels), search = merge(net), batch(net), search_of(net)
     logits, gates = gates_used(net, lambda: net.train()(inputs))
-    loss = F.cross_entropy(logits, labels)
+    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     assert gate_faults(search, gates) == {}
     for name, weight in seen.items():
         plain.get_parameter(name).requires_grad_().data.copy_(weight)
     loss.backward()
-    F.cross_entropy(plain.train()(inputs), labels).backward()
+    F.cross_entropy(plain.train()(inputs).flatten(0, -2), labels.flatten()).backward()
     for layer, gate, (_, edges, dense), score in zip(search.layers, gates, source, scores(net), strict=True):
         weight, gradient = seen[layer.spec.name].flatten(), plain.get_parameter(layer.spec.name).grad.flatten()
         factor = torch.zeros(layer.spec.entries).index_fill(0, edges, 1.0).index_copy(0, edges, gate.factor) if isinstance(

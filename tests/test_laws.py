@@ -31,6 +31,7 @@ from popup.source.weights import SCALES, WEIGHTS
 from tests.laws import (
     CLASSES,
     IMAGE,
+    WINDOWS,
     assert_density_rows,
     assert_forward_laws,
     assert_gradient_law,
@@ -42,6 +43,7 @@ from tests.laws import (
     weights_seen,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*stay dense")  # of a network's embeddings
 SETTINGS = {  # p and k from the smallest to 1
     "sparse": {"er_p": 0.01, "k": 1e-6}, "usual": {"er_p": 0.2, "k": 0.5, "weights": "kaiming_normal"},
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
@@ -65,7 +67,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, -0.5, 1e-45, -1e-45, 1e-38, 3.4028235e38, -3.40
 @cache
 def template(name):
     """A model of the registry, narrow; building some of them takes a second."""
-    return models.MODELS[name](IMAGE, CLASSES, width=1 / 32)
+    return models.MODELS[name](WINDOWS.get(name, IMAGE), CLASSES, width=1 / 32)
 
 
 def shrunk(name):

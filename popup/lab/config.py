@@ -26,13 +26,14 @@ class TaskSettings:
 
     dataset: str = field(default="digits", metadata={
         "help": "data set, one of those below, folder:PATH for any folder with train/CLASS/ and test/CLASS/ (or val/CLASS/) "
-                "images, or my_package.my_module:load for a function that returns tensors; known are"})
+                "images, text:FILE for the bytes of a UTF-8 text (text: alone: one that is embedded), or "
+                "my_package.my_module:load for a function that returns tensors; known are"})
     image_size: int = field(default=0, metadata={
         "help": "folder data sets: resize the shorter side of each image to this and cut out the middle; 0: as they are, "
-                "which must be of one size"})
+                "which must be of one size; texts: bytes of context, 0: 64"})
     validation: float = field(default=0.0, metadata={
         "help": "fraction of each class's training images to hold out: accuracy is then measured on these and the test data "
-                "are not used, as whatever selects something must do"})
+                "are not used, as whatever selects something must do; of a text its end"})
     model: str = field(default="mlp", metadata={
         "help": "network, one of those below, torchvision:NAME, timm:NAME, chain:WORDS for layers one by one (as in "
                 "conv3p1-relu-max2-flatten-linear, with --widths), or my_package.my_module:build for a function of (image "

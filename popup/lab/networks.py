@@ -13,8 +13,9 @@ from torch import nn
 
 from popup.errors import UsageError, check_name
 from popup.lab.config import Config
+from popup.lab.inputs import blank, is_window, logits_shape
 
-Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w], classes[, widths][, width=factor])
+Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
 FAULTS = (*SAID, TypeError, LookupError, AttributeError, ArithmeticError)  # of a builder or its network
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
@@ -33,7 +34,7 @@ def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:
 
 
 def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:
-    """The plain network of a config for images [channels, height, width].
+    """The plain network of a config for images [channels, height, width], or for windows [tokens].
 
     Raises UsageError if it cannot be built or does not give one logit a class.
     """
@@ -47,7 +48,7 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
         reason = (str(error).splitlines() or [""])[0]
         reason = reason if reason and isinstance(error, SAID) else f"{type(error).__name__}: {reason}".removesuffix(": ")
         how = "".join(f" with {name} {list(value) if name == 'widths' else value}" for name, value in options.items())
-        raise UsageError(f"model {task.model!r} cannot be built for images {list(image)}{how}: {reason}") from None
+        raise UsageError(f"model {task.model!r} cannot be built for {_inputs(image)} {list(image)}{how}: {reason}") from None
     return net
 
 
@@ -99,12 +100,16 @@ def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any
 
 @torch.no_grad()
 def _try(net: nn.Module, image: Sequence[int], classes: int) -> None:
-    """A ValueError unless the network makes logits [2, classes] of two images."""
+    """A ValueError unless the network makes logits [2, classes] of two images, of windows [2, tokens, classes]."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"its builder returned {type(net).__name__}, not a torch.nn.Module")
     training = net.training
-    output = net.eval()(torch.zeros(2, *image))
+    output, wanted = net.eval()(blank(image)), logits_shape(image, classes, 2)
     net.train(training)
-    if not isinstance(output, torch.Tensor) or output.shape != (2, classes):
+    if not isinstance(output, torch.Tensor) or output.shape != wanted:
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ValueError(f"it makes {found} of two images, not logits [2, {classes}]")
+        raise ValueError(f"it makes {found} of two {_inputs(image)}, not logits {list(wanted)}")
+
+
+def _inputs(image: Sequence[int]) -> str:
+    return "windows of tokens" if is_window(image) else "images"

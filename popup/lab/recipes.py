@@ -2,6 +2,9 @@
 
 `--recipe NAME` only changes the defaults of the other options: what is given beside it wins, and a run's record and hash
 hold the settings that came out, never the recipe's name. A new recipe is one line of RECIPES.
+
+Data of a kind that the fields' own defaults are of no use for, such as texts, have a recipe whose settings are their defaults
+without being asked for.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ CIFAR = {"dataset": "cifar10", "augment": ("crop", "flip"), "label_smoothing": 0
 @dataclass(frozen=True)
 class NamedRecipe:
     """`settings`: the fields of Config that it is about, the others keep their defaults. `origin`: the paper or study that
-    found them."""
+    found them. `unasked`: the kind of data set (before the colon of its name) whose runs have them without being asked."""
 
     origin: str
     settings: dict[str, Any] = field(default_factory=dict)
+    unasked: str = ""
 
     def config(self) -> Config:
         """The config of a run by this recipe alone."""
@@ -44,6 +48,9 @@ RECIPES: dict[str, NamedRecipe] = {
         "model": "conv4", "epochs": 100, "batch_size": 128, "weight_decay": 1e-4}),
     "edge_popup_resnet18_cifar10": NamedRecipe(f"{PUBLISHED} configs/smallscale/resnet18/resnet18-usc-unsigned.yaml", CIFAR | {
         "model": "resnet18", "epochs": 100, "batch_size": 256, "weight_decay": 5e-4}),
+    "gpt_text": NamedRecipe("docs/accuracy.md, A language model", {
+        "model": "gpt", "dataset": "text:", "epochs": 1, "batch_size": 16, "optimizer": "adam", "lr": 0.02,
+        "label_smoothing": 0.0, "gain": 1.0, "weight_lr": 0.1}, unasked="text"),
 }
 
 
@@ -56,3 +63,9 @@ def fitting(model: str, dataset: str) -> list[str]:
     """The names of the recipes for a model and a data set."""
     return [name for name, found in RECIPES.items()
             if (found.config().task.model, found.config().task.dataset) == (model, dataset)]
+
+
+def unasked(dataset: str) -> str | None:
+    """The name of the recipe that runs on that data set have without being asked, None if there is none."""
+    kind, colon, _ = dataset.partition(":")
+    return next((name for name, found in RECIPES.items() if colon and found.unasked == kind), None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SAFE = {"model": re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+"),  # what imports no module of a file's choice
-        "dataset": re.compile(r"\w+|folder:.+", re.DOTALL)}
+        "dataset": re.compile(r"\w+|folder:.+|text:.*", re.DOTALL)}
 
 
 def code_in(model: Any, dataset: Any) -> tuple[str, ...]:

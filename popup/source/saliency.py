@@ -37,9 +37,10 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
 
         s_j = |g_j| / sum_i |g_i|,   g_j = dL(c * w) / dc_j = w_j dL/dw_j
 
-    `inputs` [n, ...] and `labels` [n] are the batch; w is drawn by `recipe`, dense (with weights 'given' it is the
-    network's own), and er_p is its p. Differences: the sum, which changes no rank, is left out; norms use the statistics of
-    parts of at most PART images; dropout is off. Raises UsageError where a saliency is not finite.
+    `inputs` [n, ...] and `labels` [n], of tokens both int64 [n, tokens], are the batch; w is drawn by `recipe`, dense (with
+    weights 'given' it is the network's own), and er_p is its p. Differences: the sum, which changes no rank, is left out;
+    norms use the statistics of parts of at most PART images; dropout is off. Raises UsageError where a saliency is not
+    finite.
     """
     if not len(inputs) == len(labels) > 0:
         raise UsageError(f"there are {len(inputs)} inputs and {len(labels)} labels: SNIP takes one label an input, and at least "
@@ -47,10 +48,11 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
     net, weights = _dense(net, recipe)
     for module in net.modules():
         module.training = is_norm(module)
-    parts = -(-len(inputs) // PART)
+    inputs, parts = inputs.cpu(), -(-len(inputs) // PART)
     gradients = [torch.zeros_like(weight) for weight in weights.values()]
-    for images, targets in zip(inputs.cpu().double().chunk(parts), labels.cpu().chunk(parts), strict=True):
-        logits = net(images)
+    for images, targets in zip(inputs.chunk(parts), labels.cpu().chunk(parts), strict=True):
+        logits = net(images.double() if images.is_floating_point() else images).flatten(0, -2)
+        targets = targets.flatten()
         if not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
             raise UsageError(f"labels go from {int(labels.min())} to {int(labels.max())}: the network has {logits.shape[1]} "
                              "classes, from 0 on")

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +19,7 @@ from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.ticket import Ticket
 
 TIE = 1e-5  # of the largest |logit| of an image: classes as near as that are tied, and float noise decides between them
-Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n, classes]
+Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n, classes], of texts [n, tokens, classes]
 
 
 def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
@@ -48,11 +48,12 @@ def _compressed(name: str, rows: SparseLinear) -> Tensors:
             f"{name}.shape": torch.tensor([rows.out_features, rows.in_features])}
 
 
-def program_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
-    """A torch.export program (.pt2) for any number of images [n, *image], and how it predicts once read back."""
+def program_file(net: nn.Module, example: torch.Tensor) -> tuple[bytes, Predict]:
+    """A torch.export program (.pt2) for any number of inputs like those of `example` [n, ...], and how it predicts once
+    read back."""
     buffer = io.BytesIO()
     with _quiet():
-        torch.export.save(_exported(net, image), buffer)
+        torch.export.save(_exported(net, example), buffer)
         try:
             module = torch.export.load(io.BytesIO(buffer.getvalue())).module()
         except RuntimeError:  # torch 2.6 fails on nested containers
@@ -61,8 +62,8 @@ def program_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
     return buffer.getvalue(), module
 
 
-def onnx_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
-    """An ONNX model for any number of images [n, *image], and how onnxruntime predicts with it."""
+def onnx_file(net: nn.Module, example: torch.Tensor) -> tuple[bytes, Predict]:
+    """An ONNX model for any number of inputs like those of `example` [n, ...], and how onnxruntime predicts with it."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -70,7 +71,7 @@ def onnx_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
     except ImportError as error:
         raise UsageError(f"writing ONNX needs {error.name}: pip install onnx onnxscript onnxruntime") from None
     with _quiet():
-        content = torch.onnx.export(_exported(net, image), dynamo=True, verbose=False).model_proto.SerializeToString()
+        content = torch.onnx.export(_exported(net, example), dynamo=True, verbose=False).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
@@ -84,13 +85,12 @@ def onnx_file(net: nn.Module, image: Sequence[int]) -> tuple[bytes, Predict]:
 def differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
     """On how many inputs [n, ...] `predict` chooses a class that `net` has below its own, by more than a TIE: another program
     adds in another order, so that logits which are equal but for rounding may change places."""
-    logits, chosen = net(inputs), predict(inputs).argmax(1, keepdim=True)
-    below = logits.max(1).values - logits.gather(1, chosen)[:, 0]
-    return int((~(below <= TIE * logits.abs().max(1).values)).sum())  # what is no number differs too
+    logits, chosen = net(inputs), predict(inputs).argmax(-1, keepdim=True)
+    below = logits.max(-1).values - logits.gather(-1, chosen)[..., 0]
+    return int((~(below <= TIE * logits.abs().max(-1).values)).reshape(len(inputs), -1).any(1).sum())  # no numbers differ too
 
 
-def _exported(net: nn.Module, image: Sequence[int]) -> torch.export.ExportedProgram:
-    example = torch.zeros(4, *image)
+def _exported(net: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(net.cpu().eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 

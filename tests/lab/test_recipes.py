@@ -7,8 +7,9 @@ import popup
 from models import MODELS
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
+from popup.lab.commands.recipes_command import hint
 from popup.lab.config import Config
-from popup.lab.data.datasets import DATASETS
+from popup.lab.data.datasets import DATASETS, OF_FILES
 from popup.lab.recipes import DEFAULT, RECIPES
 from popup.search.settings import SearchSettings
 
@@ -48,16 +49,20 @@ def test_a_recipe_is_of_known_fields_and_says_where_it_is_from(name):
     assert found.settings.keys() <= Config().flat().keys()
     assert len(found.origin) > 10
     task = found.config().task
-    assert task.model in MODELS and task.dataset in DATASETS
+    assert task.model in MODELS and (task.dataset in DATASETS or task.dataset.partition(":")[0] in OF_FILES)
 
 
+@pytest.mark.filterwarnings("ignore:.*stay dense")  # embeddings
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains(name):
     settings = RECIPES[name].config().replace(epochs=1, batch_size=8, warmup=0.0)
-    image = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}.get(settings.task.dataset, (3, 32, 32))
+    image = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "text:": (8,)}.get(settings.task.dataset, (3, 32, 32))
     net = MODELS[settings.task.model](image, 10, width=1 / 16)
     images = torch.randint(0, 256, (24, *image), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    outcome = popup.fit(net, (images, torch.arange(24) % 10), (images, torch.arange(24) % 10), settings)
+    data = images, torch.arange(24) % 10
+    if len(image) == 1:
+        data = images.long() % 10, images.long().roll(-1, 1) % 10
+    outcome = popup.fit(net, data, data, settings)
     assert outcome.proof.holds
 
 
@@ -76,3 +81,14 @@ def test_a_run_for_whose_model_and_data_there_is_a_recipe_is_told_so(capsys, tmp
     assert CONV4 in capsys.readouterr().out
     assert main([*given, "--recipe", CONV4], MODELS) == 2
     assert CONV4 not in capsys.readouterr().out
+
+
+def test_runs_on_a_text_have_its_recipe_without_asking_and_others_none(capsys):
+    for dataset in ("text:", "text:/some/where.txt"):
+        found = config("--dataset", dataset)
+        assert found == config("--recipe", "gpt_text", "--dataset", dataset) and found.task.model == "gpt"
+        assert config(f"--dataset={dataset}", "--lr", "0.5") == found.replace(lr=0.5)
+        hint([found])
+        assert "--recipe gpt_text" in capsys.readouterr().out
+    assert config("--dataset", "mnist") == Config().replace(dataset="mnist")
+    assert config("--dataset", "text:", "--recipe", DEFAULT) == Config().replace(dataset="text:")

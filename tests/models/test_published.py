@@ -35,6 +35,7 @@ EXACT = {  # name: (image and classes, width, parameters); the source of each fi
     # Zagoruyko and Komodakis, BMVC 2016, table 4: WRN-28-10 36.5M
     "wide_resnet28": (CIFAR, 10, 36_479_194),
     # pytorch.org/vision/stable/models.html, num_params
+    "gpt": (((64,), 256), 1, 867_328),  # tokens, places, four blocks, a norm, a head of its own
     "imagenet_resnet18": (IMAGENET, 1, 11_689_512),
     "imagenet_resnet34": (IMAGENET, 1, 21_797_672),
     "imagenet_resnet50": (IMAGENET, 1, 25_557_032),

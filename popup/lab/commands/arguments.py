@@ -25,7 +25,7 @@ from popup.lab.commands.unused import check_matters, check_together, given_optio
 from popup.lab.config import Config
 from popup.lab.data.datasets import settled_name
 from popup.lab.machine import Machine
-from popup.lab.recipes import DEFAULT, RECIPES, recipe
+from popup.lab.recipes import DEFAULT, RECIPES, recipe, unasked
 from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
@@ -95,9 +95,9 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
     groups |= {"output": Output, "machine": Machine, "cluster": Cluster}
     name = _recipe_named(arguments)
-    defaults = recipe(name).settings if name is not None else {}
-    mirror = _mirror(groups, choices, defaults)
-    shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, defaults)) for title, kind in groups.items()}
+    settings = recipe(name or unasked(_last_value("dataset", arguments) or "") or DEFAULT).settings
+    mirror = _mirror(groups, choices, settings)
+    shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, settings)) for title, kind in groups.items()}
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, Help("python run.py", description, shown)))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
@@ -119,11 +119,16 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
 
 def _recipe_named(arguments: Sequence[str]) -> str | None:
     """The value of --recipe, which must be known before the other options have their defaults; None without one."""
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
-    values = [value for word, value in itertools.pairwise([*words, "-"]) if word == "--recipe"]
-    if any(value.startswith("-") for value in values):
+    value = _last_value("recipe", arguments)
+    if value is not None and (not value or value.startswith("-")):
         raise UsageError(f"--recipe has no name after it: pass one of {', '.join(RECIPES)}")
-    return values[-1] if values else None
+    return value
+
+
+def _last_value(name: str, arguments: Sequence[str]) -> str | None:
+    """What the command line says last of an option with one value, which the defaults of others depend on."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith(f"--{name}=") else [word])]
+    return next((value for word, value in reversed([*itertools.pairwise([*words, "-"])]) if word == f"--{name}"), None)
 
 
 def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) -> list[Any]:

@@ -11,18 +11,19 @@ from popup.lab.commands.rebuild import (
     check_images,
     open_ticket,
     rebuild,
-    recorded_accuracy,
     recorded_config,
     recorded_fingerprint,
     recorded_normalise,
     recorded_part,
     recorded_precision,
+    recorded_value,
 )
 from popup.lab.commands.sparse_lines import compare_sparse
 from popup.lab.commands.verify_command import PROBE, USED, point_of_use
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import first_images
 from popup.lab.machine import Machine
+from popup.lab.measure import measure_of
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
@@ -70,10 +71,11 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     precision = Precision.of(net, recorded_precision(ticket))
     normalise = recorded_normalise(ticket, images)
     tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net
-    accuracy = evaluate(tried, images, labels, normalise, precision)["test_accuracy"]
-    own = evaluate(net, images, labels, normalise, precision)["test_accuracy"] if options.sparse else accuracy
-    print(printable(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} "
-                    "images"))
+    measure = measure_of(labels)
+    value = evaluate(tried, images, labels, normalise, precision)[measure.column]
+    own = evaluate(net, images, labels, normalise, precision)[measure.column] if options.sparse else value
+    print(printable(f"{config.task.model} on {data.title}: {data.evaluated_on} {measure.name} {measure.text(value)} of "
+                    f"{len(labels):,} {measure.inputs}"))
     probe = normalise(first_images(images, PROBE))
     faults = point_of_use(ticket, net, probe, precision)
     print(*check_lines([(USED.format(config.task.model), faults)]), sep="\n")
@@ -81,10 +83,11 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
         lines, further = compare_sparse(ticket, net, tried, images, normalise, precision)
         print(*lines, sep="\n")
         faults = (*faults, *further)
-    if (recorded := recorded_accuracy(ticket)) is None:
+    if (recorded := recorded_value(ticket)) is None or recorded[0] is not measure:
         return FAILED if faults else DONE
-    said, code = _compare(ticket, data, own == recorded, bool(options.dataset))
-    print(f"recorded: {recorded:.2f}%, {said}{'' if own == accuracy else f' by the dense network, whose accuracy is {own:.2f}%'}")
+    said, code = _compare(ticket, data, own == recorded[1], bool(options.dataset))
+    dense = "" if own == value else f" by the dense network, whose {measure.name} is {measure.text(own)}"
+    print(f"recorded: {measure.text(recorded[1])}, {said}{dense}")
     return FAILED if faults else code
 
 
@@ -93,7 +96,8 @@ def _compare(ticket: Ticket, data: Dataset, equal: bool, named: bool) -> tuple[s
     has named the data; else they are to be the run's own."""
     part, fingerprint = recorded_part(ticket), recorded_fingerprint(ticket)
     if data.evaluated_on != part:
-        return f"not compared: that is {part} accuracy, and this is {data.evaluated_on} accuracy", DONE
+        name = measure_of(data.test[1]).name
+        return f"not compared: that is {part} {name}, and this is {data.evaluated_on} {name}", DONE
     if named and not fingerprint:
         return "not compared: the ticket records no fingerprint of its data, so these may be others", DONE
     if fingerprint and fingerprint != data.identity():

@@ -13,6 +13,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
+from popup.lab.measure import Measure, measured
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.lab.trust import SAFE
@@ -86,12 +87,13 @@ def check_images(ticket: Ticket, data: Dataset) -> None:
 def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
     """How images were normalised for the ticket, on the device of `images`."""
     record, channels = ticket.about.get("normalise"), recorded_image(ticket)[0][0]
-    if record is None and not images.dtype.is_floating_point:
+    if record is None and images.dtype is torch.uint8:
         raise TicketError(f"the ticket records that images are used as they are, and these are {images.dtype}, which runs "
                           "normalise: it is of other data, or damaged")
     if record is not None:
         rows = [record.get(name) for name in ("mean", "deviation")] if isinstance(record, dict) else [None]
-        if not all(isinstance(row, list) and len(row) == channels and all(map(_single, row)) for row in rows):
+        fitting = images.dtype is not torch.int64  # tokens are used as they are
+        if not fitting or not all(isinstance(row, list) and len(row) == channels and all(map(_single, row)) for row in rows):
             raise TicketError(f"the ticket records the normalisation {record!r:.80}")
         record = {name: [float(value) for value in record[name]] for name in ("mean", "deviation")}
     return Normalise.from_record(record, images)
@@ -121,10 +123,11 @@ def recorded_fingerprint(ticket: Ticket) -> str:
     return found if isinstance(found, str) else ""
 
 
-def recorded_accuracy(ticket: Ticket) -> float | None:
-    """Accuracy in percent as the run recorded it (`recorded_part` says of what), None if it did not."""
-    accuracy = ticket.about.get("test_accuracy")
-    return accuracy if finite(accuracy) else None
+def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
+    """What the run's task measures and the number that it recorded (`recorded_part` says of what), None if it did not."""
+    measure = measured(ticket.about)
+    value = measure and ticket.about[measure.column]
+    return (measure, value) if finite(value) else None
 
 
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.networks import Models
-from popup.lab.recipes import DEFAULT, RECIPES, fitting
+from popup.lab.recipes import DEFAULT, RECIPES, fitting, unasked
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,12 @@ def _shown(value: Any) -> str:
 
 
 def hint(configs: Sequence[Config]) -> None:
-    """Say which recipes fit a run that was given none: the defaults are those of another model."""
+    """Say which recipes fit a run that was given none: the defaults are those of another model, or of a recipe that its data
+    have without being asked."""
+    for dataset in dict.fromkeys(config.task.dataset for config in configs):
+        if name := unasked(dataset):
+            print(f"{dataset} has the settings of --recipe {name} but for what is given")
+            return
     for task in dict.fromkeys((config.task.model, config.task.dataset) for config in configs):
         names = [name for name in fitting(*task) if name != DEFAULT]
         if names:

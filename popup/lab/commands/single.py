@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from popup.errors import UsageError
 from popup.lab.config import Config
+from popup.lab.measure import measured
 from popup.lab.report.plots import plot_training
 from popup.lab.report.tables import layer_table, proof_lines
 from popup.lab.runs.cell import Cell
@@ -77,20 +78,22 @@ def _report(directory: RunDirectory, result: Result) -> None:
     empty = [printable(row["name"]) for row in result["layers"] if not row["edges"]]
     if empty:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
-    print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
+    measure = measured(result)
+    print(f"{directory.config.task.evaluated_on} {measure.name} {measure.text(result[measure.column])} at the last epoch "
+          f"({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
     how = printable(result.get("realised_compute", "dense"))  # runs of before have none
     if how != "dense" or directory.config.training.compute == "sparse":
         print(f"layers computed: {how}")
-    print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")
+    print("proof, checked on the finished run:", *proof_lines(result["proof"], measure.inputs), sep="\n")
     print(f"written to {directory.path}/:", *(name for name in FILES if (directory.path / name).exists()))
 
 
 class Progress:
     """A bar on a terminal, which moves with each step; elsewhere about ten plain lines."""
 
-    def __init__(self, epochs: int, measured: str) -> None:
-        self.epochs, self.measured = epochs, measured
+    def __init__(self, epochs: int, evaluated_on: str) -> None:
+        self.epochs, self.evaluated_on = epochs, evaluated_on
         self.bar = tqdm(total=epochs, disable=None, leave=False, dynamic_ncols=True, bar_format=LINE)
         self.steps = None if self.bar.disable else self.step  # what is to be called after each
 
@@ -106,8 +109,9 @@ class Progress:
         self.bar.update(epochs - self.bar.n)
 
     def __call__(self, metrics: Metrics) -> None:
+        measure = measured(metrics)
         epoch = metrics["epoch"]
-        line = f"loss {metrics['train_loss']:.4f}, {self.measured} accuracy {metrics['test_accuracy']:.2f}%"
+        line = f"loss {metrics['train_loss']:.4f}, {self.evaluated_on} {measure.name} {measure.text(metrics[measure.column])}"
         self.bar.update(epoch - self.bar.n)
         self.bar.set_description_str(f"epoch {min(epoch + 1, self.epochs)} of {self.epochs}", refresh=False)
         self.bar.set_postfix_str(line)

@@ -57,5 +57,5 @@ def _compare(dense: nn.Module, sparse: nn.Module, images: Images, normalise: Nor
         inputs = normalise(batch)
         first, second = (runner(inputs, precision)(net) for net in (dense, sparse))
         apart += differing(first, second)
-        others += int((first.argmax(1) != second.argmax(1)).sum())
+        others += int((first.argmax(-1) != second.argmax(-1)).sum())
     return apart, others

@@ -15,15 +15,17 @@ from popup.lab.commands.rebuild import (
     check_images,
     open_ticket,
     rebuild,
-    recorded_accuracy,
     recorded_config,
     recorded_image,
     recorded_normalise,
     recorded_part,
+    recorded_value,
 )
 from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
+from popup.lab.inputs import blank, is_window, noise
 from popup.lab.machine import Machine
+from popup.lab.measure import ACCURACY, MEASURES
 from popup.lab.networks import Models
 from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.laboratory import Laboratory
@@ -80,7 +82,7 @@ def show(arguments: Sequence[str], models: Models) -> int:
     print(f"source: {recipe}\nsearch: {settings}")
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-        said = f"{recorded_part(ticket)}_accuracy" if name == "test_accuracy" else name
+        said = name.replace("test", recorded_part(ticket)) if name in (measure.column for measure in MEASURES) else name
         print(printable(f"{said}: {text}"))
     print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
     print(layer_table(_summary(ticket)))
@@ -106,8 +108,9 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     if one.book.codes > 2 or other.book.codes > 2:
         print(f"of the {overlaps[-1].both:,} edges kept by both {overlaps[-1].alike:,} have the same code")
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
-        accuracy = recorded_accuracy(ticket)
-        print(f"{name}: {path}: {recorded_part(ticket)} accuracy {'not recorded' if accuracy is None else f'{accuracy:.2f}%'}")
+        measure, value = recorded_value(ticket) or (ACCURACY, None)
+        told = "not recorded" if value is None else measure.text(value)
+        print(f"{name}: {path}: {recorded_part(ticket)} {measure.name} {told}")
     if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
         redrawn = one.recipe == other.recipe and not (one.book.keeps_weights and other.book.keeps_weights)
         print(f"the edges are the same, their weights are not ({'redrawn otherwise' if redrawn else ANOTHER_SCALE})")
@@ -130,7 +133,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
         config = recorded_config(ticket, options.model, options.dataset)
         net = rebuild(ticket, models, config, options.sparse)
         inputs, kind = _check_inputs(ticket, models, config, options)
-        content, predict = writers[out.suffix](net, recorded_image(ticket)[0])
+        content, predict = writers[out.suffix](net, blank(recorded_image(ticket)[0], 4))
         others = differing(rebuild(ticket, models, config) if options.sparse else net, predict, inputs)
         said = f"the same predictions on {len(inputs):,} {kind}"
         if others:
@@ -139,7 +142,8 @@ def export(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
-    print(printable(f"its inputs are images {ticket.about.get('image')}"
+    kind = "windows of tokens" if is_window(recorded_image(ticket)[0]) else "images"
+    print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
 
@@ -167,14 +171,14 @@ def _state(ticket: Ticket, models: Models, options: ExportOptions) -> tuple[byte
 
 def _check_inputs(ticket: Ticket, models: Models, config: Config, options: ExportOptions) -> tuple[torch.Tensor, str]:
     """The images that accuracies are of, normalised, or noise where the ticket's own data are not on this machine."""
-    image, _ = recorded_image(ticket)
+    shape = recorded_image(ticket)
     try:
         data = Laboratory(models, Machine("cpu", 0, options.data_dir), Path()).data(config)
         check_images(ticket, data)
     except UsageError:
         if options.dataset:
             raise
-        return torch.randn(256, *image, generator=torch.Generator().manual_seed(0)), "images of noise (the data are not here)"
+        return noise(*shape, 256), "images of noise (the data are not here)"
     images = first_images(data.test[0], EVALUATION_BATCH)
     kind = "test images" if data.evaluated_on == "test" else "held-out training images"
     return recorded_normalise(ticket, images)(images), kind

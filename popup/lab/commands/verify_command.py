@@ -12,6 +12,7 @@ from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
 from popup.lab.config import Config
+from popup.lab.inputs import noise
 from popup.lab.networks import FAULTS, Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
@@ -83,7 +84,7 @@ def _look(ticket: Ticket, models: Models, config: Config) -> tuple[str, ...]:
     except TicketError as error:
         raise NotOfNetwork(str(error)) from None
     precision = Precision.of(net, recorded_precision(ticket))
-    inputs = torch.randn(PROBE, *recorded_image(ticket)[0], generator=torch.Generator().manual_seed(0))
+    inputs = noise(*recorded_image(ticket), PROBE)
     try:
         return point_of_use(ticket, net, inputs, precision)
     except FAULTS as error:

@@ -15,7 +15,7 @@ from popup.lab.text import printable
 from popup.ticket.hashes import hash_tensor
 
 CHECKED = 1024  # images looked at at once
-Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]
+Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]; of texts both [n, tokens]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dataset:
 
     @property
     def image(self) -> tuple[int, ...]:
-        """[channels, height, width]"""
+        """[channels, height, width], of a text [tokens]"""
         return tuple(self.train[0].shape[1:])
 
     def identity(self) -> str:
@@ -79,9 +79,9 @@ def fingerprint(*tensors: torch.Tensor) -> str:
 
 
 def check_labels(data: Dataset) -> None:
-    """A UsageError unless every image has a label, int64, that is a class's number."""
+    """A UsageError unless every image has a label, int64, that is a class's number, or of a text each token."""
     for part, (images, labels) in (("training", data.train), ("test", data.test)):
-        right = isinstance(labels, torch.Tensor) and labels.dtype is torch.int64 and labels.shape == (len(images),)
+        right = isinstance(labels, torch.Tensor) and labels.dtype is torch.int64 and labels.shape == images.shape[:labels.dim()]
         if not right or not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= data.classes:
             raise UsageError(f"the {part} labels of data set {data.title!r:.200} are none for its {len(images):,} images and "
                              f"{data.classes:,} classes: they are int64, one an image, from 0 to {data.classes - 1:,}")

@@ -12,6 +12,7 @@ from popup.lab.data.digits import digits
 from popup.lab.data.folder import imagenet, load_folder, tiny_imagenet
 from popup.lab.data.own import load_own
 from popup.lab.data.published import PUBLISHED
+from popup.lab.data.text import load_text
 
 __all__ = ["DATASETS", "DataRequest", "Dataset", "Split", "load_dataset"]
 
@@ -19,28 +20,29 @@ DATASETS: dict[str, Callable[[DataRequest], Dataset]] = {
     "digits": digits, **{published.name: published for published in PUBLISHED},
     "tiny_imagenet": tiny_imagenet, "imagenet": imagenet}
 
-FOLDERS = ("folder", "tiny_imagenet", "imagenet")
+SIZED = ("folder", "tiny_imagenet", "imagenet", "text")  # whose inputs may have a size that is asked for
+OF_FILES = {"folder": load_folder, "text": load_text}    # before the colon of a name with a path
 
 
 def settled_name(name: str) -> str:
-    """The name of a data set wherever the run goes on: a folder's relative path is made absolute, in this directory."""
+    """The name of a data set wherever the run goes on: a relative path is made absolute, in this directory."""
     kind, _, path = name.partition(":")
-    settled = kind != "folder" or path.startswith("~") or os.path.isabs(path)
-    return name if settled else f"folder:{os.path.abspath(path)}"
+    settled = kind not in OF_FILES or not path or path.startswith("~") or os.path.isabs(path)
+    return name if settled else f"{kind}:{os.path.abspath(path)}"
 
 
 def load_dataset(name: str, request: DataRequest) -> Dataset:
-    """The data set of a name: one of DATASETS, `folder:PATH`, or `my_package.my_module:load` for a user's own; with a
-    fingerprint, whoever loads it, by which a run is known to be of these images.
+    """The data set of a name: one of DATASETS, `folder:PATH`, `text:FILE`, or `my_package.my_module:load` for a
+    user's own; with a fingerprint, whoever loads it, by which a run is known to be of these images.
 
     Raises UsageError, with what to do, if it is unknown or not there.
     """
     kind, colon, path = name.partition(":")
     if not colon:
-        check_name("dataset", name, [*DATASETS, "folder:PATH", "MODULE:FUNCTION"])
-    if request.side and kind not in FOLDERS:
+        check_name("dataset", name, [*DATASETS, "folder:PATH", "text:FILE", "MODULE:FUNCTION"])
+    if request.side and kind not in SIZED:
         raise UsageError(f"image_size is {request.side} and the images of {name!r} have their own size: leave it out; "
-                         f"it is for {', '.join(FOLDERS)}")
+                         f"it is for {', '.join(SIZED)}")
     data = _found(name, kind, path, request)
     check_labels(data)
     return replace(data, fingerprint=data.identity())
@@ -49,4 +51,4 @@ def load_dataset(name: str, request: DataRequest) -> Dataset:
 def _found(name: str, kind: str, path: str, request: DataRequest) -> Dataset:
     if name in DATASETS:
         return DATASETS[name](request)
-    return load_folder(path, request) if kind == "folder" else load_own(name)
+    return OF_FILES[kind](path, request) if kind in OF_FILES else load_own(name)

@@ -37,6 +37,8 @@ def _dataset(name: str, found: Any) -> Dataset:
         if isinstance(found, Dataset):
             (images, labels), (tests, marks) = found.train, found.test
             check_alike(images, tests)
+            if images.dim() != 4:
+                raise ValueError(f"inputs have shape {list(images.shape)}")
             return replace(found, train=(images, _whole(labels)), test=(tests, _whole(marks)))
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])

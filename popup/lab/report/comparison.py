@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from popup.lab.config import Config
+from popup.lab.measure import Measure
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
@@ -43,8 +44,13 @@ class Setting:
 
     @property
     def accuracies(self) -> dict[int, float]:
-        """The tickets' accuracy in percent, by seed."""
+        """The tickets' accuracy in percent, or what else their task measures, by seed."""
         return {run.seed: run.accuracy for run in self.runs}
+
+    @property
+    def measure(self) -> Measure:
+        """What `accuracy` is; the settings of a comparison have the same."""
+        return self.runs[0].measure
 
     @property
     def accuracy(self) -> Mean:

@@ -38,7 +38,7 @@ def changes(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     if not contrasts:
         return []
     if len(contrasts) <= FEW:
-        return " ".join(f"By {_label(one.first)} accuracy is {_told(one)} than by the usual setting." for one in contrasts)
+        return " ".join(f"By {_label(one.first)} {_told(one)} than by the usual setting." for one in contrasts)
     gains: dict[str, list[float]] = {}
     for contrast in contrasts:
         gains.setdefault(contrast.first.changed, []).append(contrast.difference.value)
@@ -61,7 +61,7 @@ def changes(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     panel.set_yticks(range(len(names)), labels)
     panel.set_ylim(len(names) - 0.5, -0.5)
     low, high = panel.get_xlim()
-    panel.set_xlabel("difference to the usual setting (percentage points)", fontsize=SMALL)
+    panel.set_xlabel(f"difference to the usual setting ({contrasts[0].first.measure.difference})", fontsize=SMALL)
     panel.set_xlim(max(low, -reach), min(high, reach))
     legend(figure, [panel], sheet)
     return [figure]
@@ -78,7 +78,7 @@ def sparse_against_dense(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn
     if not contrasts:
         return []
     if len(contrasts) <= FEW:
-        return " ".join(f"From an ER source ({_label(one.first)}) accuracy is {_told(one)} than from a dense one at equal p k."
+        return " ".join(f"From an ER source ({_label(one.first)}) {_told(one)} than from a dense one at equal p k."
                         for one in contrasts)
     firsts = [contrast.first for contrast in contrasts]
     values = values_of(firsts, "er_p")
@@ -97,7 +97,7 @@ def sparse_against_dense(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn
             panel.axhline(0, color=INK, linewidth=0.8)
             log_density(panel, KEPT, firsts)
             panel.set(ylim=(min(*reach, 0) - spare, max(*reach, 0) + spare))
-            panel.set_ylabel("ER source minus dense source\n(percentage points)", fontsize=SMALL)
+            panel.set_ylabel(f"ER source minus dense source\n({firsts[0].measure.difference})", fontsize=SMALL)
             entitle(panel, group_title(group, AXES))
         legend(figure, axes, sheet, "ER source with", [f"p = {p:g}" for p in values])
 
@@ -107,8 +107,9 @@ def sparse_against_dense(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn
 def _told(contrast: Contrast) -> str:
     """A difference with its interval, in words."""
     difference = contrast.difference
-    text = Mean(abs(difference.value), difference.half, difference.count).text(2)
-    return f"{text} points {'higher' if difference.value >= 0 else 'lower'}"
+    measure = contrast.first.measure
+    text = Mean(abs(difference.value), difference.half, difference.count).text(measure.digits + 1)
+    return f"{measure.name} is {text} {measure.points} {'higher' if difference.value >= 0 else 'lower'}"
 
 
 def _label(setting: Setting) -> str:

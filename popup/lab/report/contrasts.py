@@ -29,6 +29,11 @@ class Contrast:
     adjusted: float | None
 
     @property
+    def gain(self) -> float:
+        """By how much the first side is better."""
+        return self.first.measure.up * self.difference.value
+
+    @property
     def apart(self) -> float:
         """By how much of the larger the realised final densities of the two sides differ."""
         low, high = sorted((self.first.final_density, self.second.final_density))
@@ -43,6 +48,11 @@ class Advantage:
     role: str
     difference: Difference
     adjusted: float | None
+
+    @property
+    def gain(self) -> float:
+        """By how much the ticket is better."""
+        return self.setting.measure.up * self.difference.value
 
 
 def _adjusted(cases: Sequence[Case], difference: Callable[[Case], Difference | None]) -> list[
@@ -65,7 +75,8 @@ def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
     """
     if not found or factor not in found[0].factors:
         return []
-    ranked = [sorted(group, key=lambda setting: -setting.accuracy.value) for group in groups(found, (factor,))]
+    up = found[0].measure.up
+    ranked = [sorted(group, key=lambda setting: -up * setting.accuracy.value) for group in groups(found, (factor,))]
     pairs = {(id(first), id(second)): (first, second) for group in ranked for first, second in combinations(group, 2)
              if first.factors[factor] != second.factors[factor] and same_but(first, second, (factor,))}
     contrasts = _contrasts(iter(pairs.values()))

@@ -13,13 +13,13 @@ from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import Setting, measured_on
 from popup.lab.report.look import COLOURS
 from popup.lab.report.results import Run
-from popup.lab.report.scales import plain_log, reach, stretch_accuracy
+from popup.lab.report.scales import measure_axis, plain_log, reach
 from popup.lab.report.statistics import Mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BY_EPOCH = "Loss and accuracy by epoch, means over seeds."
+BY_EPOCH = "Loss and {} by epoch, means over seeds."
 ONE = "Runs of one epoch have no curve."
 
 
@@ -37,18 +37,19 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     if all(len(rows) == 1 for runs in histories.values() for rows in runs):
         return ONE
     figure, (left, right) = sheet.grid(2)
+    measure = found[0].measure
     for colour, setting in zip(COLOURS, chosen, strict=False):
         for column, style in (("test_loss", "-"), ("train_loss", "--")):
             losses = [_losses(run, rows, column) for run, rows in zip(setting.runs, histories[id(setting)], strict=True)]
             if all(losses):
                 _line(left, losses, colour, style, None)
-        accuracies = [[row["test_accuracy"] for row in rows] for rows in histories[id(setting)]]
-        _line(right, accuracies, colour, "-", short_label(setting))
-    measured = measured_on(found)
+        values = [[row[measure.column] for row in rows] for rows in histories[id(setting)]]
+        _line(right, values, colour, "-", short_label(setting))
     trained = any(line.get_linestyle() == "--" for line in left.lines)
-    left.set(ylabel=f"{measured} loss (nats){', training dashed' * trained}", yscale="log")
+    left.set(ylabel=f"{measured_on(found)} loss (nats){', training dashed' * trained}", yscale="log")
     plain_log(left.yaxis)
-    stretch_accuracy(right, measured, *reach([Mean(float(value), None, 1) for line in right.lines for value in line.get_ydata()]))
+    shown = [Mean(float(value), None, 1) for line in right.lines for value in line.get_ydata()]
+    measure_axis(right, found, *reach(shown, measure))
     if not left.lines:
         left.remove()
     _finish([panel for panel in (left, right) if panel in figure.axes])
@@ -60,9 +61,10 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def curves_said(found: Sequence[Setting]) -> str:
     """The caption: what makes the two losses comparable, where both are drawn."""
+    said = BY_EPOCH.format(found[0].measure.name)
     if not any(_least(run, "train_loss") is not None for setting in _spread(found) for run in setting.runs):
-        return BY_EPOCH
-    return (f"{BY_EPOCH} Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "
+        return said
+    return (f"{said} Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "
             "that label smoothing leaves is taken off.")
 
 

@@ -7,6 +7,7 @@ place the sentence that says as much as a picture of one point would.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ from popup.lab.report.curves import curves_said, training_curves
 from popup.lab.report.layer_figures import layer_densities, layers_said
 from popup.lab.report.look import BROWN, GREY, INK, SKY
 from popup.lab.report.references import dense_level, references
-from popup.lab.report.scales import KEPT, aside, log_density, reach, stretch_accuracy
+from popup.lab.report.scales import KEPT, aside, log_density, measure_axis, reach
 from popup.lab.runs.controls import CONTROLS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     values = values_of(shown, factor)
     level = dense_level(shown)
     low, high = reach([setting.accuracy for setting in shown] + [point.mean for one in made for point in one.points]
-                      + ([level] if level else []))
+                      + ([level] if level else []), shown[0].measure)
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
         for panel, group in zip(axes, groups, strict=True):
@@ -61,7 +62,7 @@ def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
                      colour, marker, f"{name} = {line[0].value(factor):.3g}")
             log_density(panel, KEPT, shown, [point.density for one in made for point in one.points])
             entitle(panel, group_title(group, AXES))
-            stretch_accuracy(panel, measured_on(group), low, high)
+            measure_axis(panel, group, low, high)
         legend(figure, axes, sheet, title, [f"{name} = {value:.3g}" for value in values])
 
     return paged(shown, AXES, sheet, draw)
@@ -79,8 +80,8 @@ def _draw_references(panel: Axes, group: Sequence[Setting]) -> None:
     """The dense network as a level, other controls at their own densities."""
     if level := dense_level(group):
         panel.axhline(level.value, color=INK, linewidth=0.8, label="dense, weights trained")
-        panel.axhspan(level.value - (level.half or 0), min(100.0, level.value + (level.half or 0)), color=INK, alpha=0.07,
-                      linewidth=0)
+        half = level.half or 0
+        panel.axhspan(level.value - half, min(group[0].measure.most, level.value + half), color=INK, alpha=0.07, linewidth=0)
     for one in references(group, REFERENCES):
         colour, style = REFERENCES[one.role]
         bars(panel, [point.density for point in one.points], [point.mean for point in one.points], colour,
@@ -103,7 +104,7 @@ def compared(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     factor = max(varied, key=lambda name: (name == "method", varied[name]))
     across = ("k",) if {"er_p", "k"} <= found[0].factors.keys() else AXES
     values = values_of(found, factor)
-    low, high = reach([setting.accuracy for setting in found])
+    low, high = reach([setting.accuracy for setting in found], found[0].measure)
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
         for panel, group in zip(axes, groups, strict=True):
@@ -113,7 +114,7 @@ def compared(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
                      colour, marker, show(line[0].value(factor)))
             log_density(panel, KEPT, found)
             entitle(panel, group_title(group, (factor, *across)))
-            stretch_accuracy(panel, measured_on(group), low, high)
+            measure_axis(panel, group, low, high)
         legend(figure, axes, sheet, "layerwise density" if factor == "density" else factor, [show(value) for value in values])
 
     return paged(found, (factor, *across), sheet, draw)
@@ -125,7 +126,7 @@ def heat_map(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     if len(ps) < 2 or len(ks) < 2 or len(ps) * len(ks) > 200:
         return []
     accuracies = [setting.accuracy.value for setting in found]
-    low, high = min(accuracies), max(accuracies)
+    low, high, measure = min(accuracies), max(accuracies), found[0].measure
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
         for panel, group in zip(axes, groups, strict=True):
@@ -134,33 +135,46 @@ def heat_map(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
                 cells[ks.index(setting.value("k")), ps.index(setting.value("er_p"))] = setting.accuracy.value
             image = panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
             for (row, column), value in np.ndenumerate(cells):
-                panel.text(column, row, "" if np.isnan(value) else f"{value:.1f}", ha="center", va="center", fontsize=7,
+                text = "" if np.isnan(value) else f"{value:.{measure.digits}f}"
+                panel.text(column, row, text, ha="center", va="center", fontsize=7,
                            color="#fefefe" if value < (low + high) / 2 else "#010101")  # of the cell, by day and by night
             panel.set_xticks(range(len(ps)), [f"{p:g}" for p in ps])
             panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
             panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges")
             entitle(panel, group_title(group, AXES))
-        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} accuracy (%)")
+        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} {measure.name} ({measure.unit.strip()})")
 
     return paged(found, AXES, sheet, draw)
 
 
 STRETCHED = "The vertical axis is logarithmic in the errors: 98 and 99% part as 80 and 90% do."
+
+
+def _measured(found: Sequence[Setting]) -> str:
+    """What is measured, in words."""
+    return f"{measured_on(found)} {found[0].measure.name}"
+
+
+def _stretched(found: Sequence[Setting]) -> str:
+    """What the caption says of the vertical axis."""
+    return STRETCHED if found[0].measure.most < inf else ""
+
+
 BESIDE = "Points of one density stand up to 2% beside it."
 
 PICTURES: dict[str, Picture] = {
-    "accuracy": Picture("Accuracy against final density", density_curve, lambda found: (
-        f"Mean {measured_on(found)} accuracy at the last epoch against the fraction of all weights that is kept, as realised"
-        f"{_controls_said(found)}. {intervals(found)} {BESIDE} {STRETCHED}")),
+    "accuracy": Picture("{} against final density", density_curve, lambda found: (
+        f"Mean {_measured(found)} at the last epoch against the fraction of all weights that is kept, as realised"
+        f"{_controls_said(found)}. {intervals(found)} {BESIDE} {_stretched(found)}")),
     "compared": Picture("What is compared, against final density", compared, lambda found: (
-        f"Mean {measured_on(found)} accuracy at the last epoch. {intervals(found)} {BESIDE} {STRETCHED}")),
+        f"Mean {_measured(found)} at the last epoch. {intervals(found)} {BESIDE} {_stretched(found)}")),
     "changes": Picture("What a change does to the usual setting", changes, lambda found: (
-        f"Differences of {measured_on(found)} accuracy, paired over seeds. {intervals(found)}")),
+        f"Differences of {_measured(found)}, paired over seeds. {intervals(found)}")),
     "sparse_against_dense": Picture("ER source against dense source at equal p k", sparse_against_dense, lambda found: (
-        f"Differences of {measured_on(found)} accuracy at equal p k, paired over seeds: above 0 the ER source is better. "
-        f"{intervals(found)} {BESIDE}")),
-    "heat_map": Picture("Accuracy over p and k", heat_map, lambda found: (
-        f"Mean {measured_on(found)} accuracy at the last epoch, without intervals: those are in the table.")),
+        f"Differences of {_measured(found)} at equal p k, paired over seeds: {found[0].measure.better} 0 the ER source is "
+                f"{intervals(found)} {BESIDE}")),
+    "heat_map": Picture("{} over p and k", heat_map, lambda found: (
+        f"Mean {_measured(found)} at the last epoch, without intervals: those are in the table.")),
     "layers": Picture("Layer by layer", layer_densities, layers_said),
     "training": Picture("Training curves", training_curves, curves_said),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import measured
 from popup.lab.report.curves import least_loss
 from popup.lab.report.look import BLUE, LOOK, ORANGE
 from popup.lab.report.pictures import png
@@ -40,9 +41,11 @@ def _figure(history: list[dict[str, Any]], config: Config, title: str, least: fl
               label=config.task.evaluated_on)
     left.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
     left.legend(frameon=False)
-    right.plot(epochs, [row["test_accuracy"] for row in history], color=ORANGE, marker=marker)
-    right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} accuracy (%)")
-    right.annotate(f"last epoch: {history[-1]['test_accuracy']:.2f}%", (1, 0.05), xycoords="axes fraction", ha="right")
+    measure = measured(history[-1])
+    values = [row[measure.column] for row in history]
+    right.plot(epochs, values, color=ORANGE, marker=marker)
+    right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} {measure.name} ({measure.unit.strip()})")
+    right.annotate(f"last epoch: {measure.text(values[-1])}", (1, 0.05), xycoords="axes fraction", ha="right")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(epochs) == 1:

@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.files import own_folder, write_atomically
+from popup.lab.measure import MEASURES
 from popup.lab.report.answer import answer
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
@@ -30,29 +31,39 @@ HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a
 
 def report_text(out: Path, runs: Sequence[Run], whole: bool = False) -> str:
     """The text of `write_report`, where nothing can be written."""
-    found = settings(runs)
-    return _text(runs, found, _sentences(out, runs, found, whole))
+    parts = comparisons(runs)
+    return _text(runs, parts, _sentences(out, runs, parts, whole))
 
 
-def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: bool) -> list[str]:
-    return mixed_lines(runs) + answer(found) + verdicts(found) + _elsewhere(out, runs, whole)
+def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
+    """The settings of what can be compared: runs whose tasks measure the same. Mostly there is one such part."""
+    parts = (settings([run for run in runs if run.result and run.measure is measure]) for measure in MEASURES)
+    return [found for found in parts if found]
 
 
-def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
+def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]], whole: bool) -> list[str]:
+    answers = [sentence for found in parts for sentence in answer(found) + verdicts(found)]
+    return mixed_lines(runs) + answers + _elsewhere(out, runs, whole)
+
+
+def _text(runs: Sequence[Run], parts: Sequence[Sequence[Setting]], sentences: Sequence[str]) -> str:
     said = "\n".join(fill(sentence, WIDTH, break_on_hyphens=False, break_long_words=False) for sentence in sentences)
-    return printable_lines("\n\n".join(part for part in (summarise(runs, found), said) if part))
+    return printable_lines("\n\n".join(part for part in (summarise(runs, *parts), said) if part))
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
     """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report. `whole`: the runs
     are all that can be reported there."""
-    found = settings(runs)
+    parts = comparisons(runs)
     write_csv(out / "results.csv", runs)
-    text = _text(runs, found, _sentences(out, runs, found, whole))
+    text = _text(runs, parts, _sentences(out, runs, parts, whole))
     write_atomically(out / "report.txt", (text + "\n").encode())
-    pictures = _draw(out / "figures", found, {**PICTURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
-    page = Page(title_of(runs), facts_of(runs), mixed_lines(runs) + _elsewhere(out, runs, whole), answer(found) + verdicts(found),
-                tables(found), pictures, failure_lines(runs))
+    wanted = {**PICTURES, **(DIAGNOSTICS if diagnostics else {})}
+    pictures = [shown for place, found in enumerate(parts)
+                for shown in _draw(out / "figures", found, wanted, f"{found[0].measure.column}-" if place else "")]
+    page = Page(title_of(runs), facts_of(runs), mixed_lines(runs) + _elsewhere(out, runs, whole),
+                [sentence for found in parts for sentence in answer(found) + verdicts(found)],
+                [table for found in parts for table in tables(found)], pictures, failure_lines(runs))
     write_atomically(out / "report.html", page.html().encode())
     return text
 
@@ -74,24 +85,25 @@ def written(out: Path) -> str:
     return f"written to {out}/: {' '.join(names)}"
 
 
-def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture]) -> list[Shown]:
-    """Draw the pictures: wide ones into files, and for the page narrow ones too."""
+def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],
+          prefix: str = "") -> list[Shown]:
+    """Draw the pictures: wide ones into files whose names begin with `prefix`, and for the page narrow ones too."""
     import matplotlib
 
     own_folder(folder)
     shown = []
     with matplotlib.rc_context(LOOK):
-        for name, picture in wanted.items():
-            wide = picture.draw(found, WIDE)
+        for kind, picture in wanted.items():
+            name, title, wide = prefix + kind, picture.title.format(found[0].measure.name.capitalize()), picture.draw(found, WIDE)
             for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
                 old.unlink()
             if isinstance(wide, str):
-                shown.append(Shown(picture.title, wide))
+                shown.append(Shown(title, wide))
             elif wide:
                 places = [folder / (name if number == 1 else f"{name}-{number}") for number in range(1, len(wide) + 1)]
                 narrow = [svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW)]
-                shown.append(Shown(picture.title, picture.caption(found), tuple(map(_save, wide, places)), tuple(narrow),
-                                   tuple(described(picture.title, figure) for figure in wide)))
+                shown.append(Shown(title, picture.caption(found), tuple(map(_save, wide, places)), tuple(narrow),
+                                   tuple(described(title, figure) for figure in wide)))
     return shown
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import MEASURES, Measure, measured
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.directory import read_config, read_failure, read_metrics, read_result, searched_metrics
 from popup.lab.runs.schema import Damaged
@@ -32,9 +33,14 @@ class Run:
     failure: str | None
 
     @property
+    def measure(self) -> Measure:
+        """What its task measures."""
+        return measured(self.result)
+
+    @property
     def accuracy(self) -> float:
-        """Test accuracy in percent."""
-        return self.result["test_accuracy"]
+        """Test accuracy in percent, or what else its task measures."""
+        return self.result[self.measure.column]
 
     @property
     def seed(self) -> int:
@@ -110,14 +116,16 @@ def _read_run(path: Path, config: Config) -> Run | None:
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
     """The tidy table: one row a run."""
     factors = list(Config().flat())
+    columns = [*MEASURED, *(measure.column for measure in MEASURES if measure.column not in MEASURED
+                            and any(measure.column in (run.result or {}) for run in runs))]
     versions = ("python", "torch", "numpy")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["hash", "status", *factors, "epochs_done", *MEASURED, "proof_holds", *COST, *versions, "reason"])
+    writer.writerow(["hash", "status", *factors, "epochs_done", *columns, "proof_holds", *COST, *versions, "reason"])
     for run in runs:
         result, flat = run.result or {}, run.config.flat()
         proof = (result.get("proof") or {}).get("holds")
-        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *MEASURED)] + [proof]
+        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *columns)] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
         writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), _cell(run.failure or "")])

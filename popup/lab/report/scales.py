@@ -4,11 +4,13 @@ the same in sibling panels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from popup.lab.report.comparison import Setting
+from popup.lab.measure import Measure
+from popup.lab.report.comparison import Setting, measured_on
 from popup.lab.report.statistics import Mean
 
 if TYPE_CHECKING:
@@ -25,10 +27,22 @@ def aside(place: int, count: int) -> float:
     return 1 + ASIDE * (2 * place / (count - 1) - 1) if count > 1 else 1.0
 
 
-def reach(means: Sequence[Mean]) -> tuple[float, float]:
-    """The lowest and the highest end of the intervals of accuracies."""
+def reach(means: Sequence[Mean], measure: Measure) -> tuple[float, float]:
+    """The lowest and the highest end of the intervals of what is measured."""
     ends = [value.value + side * (value.half or 0) for value in means for side in (-1, 1)]
-    return max(0.0, min(ends)), min(100.0, max(ends))
+    return max(0.0, min(ends)), min(measure.most, max(ends))
+
+
+def measure_axis(panel: Axes, found: Sequence[Setting], low: float, high: float) -> None:
+    """The axis of what is measured of these settings, from `low` to `high`: where there is a best value, one that is logarithmic
+    in what is missing to it."""
+    measure, part = found[0].measure, measured_on(found)
+    if measure.most < inf:
+        stretch_accuracy(panel, part, low, high)
+    else:
+        spare = 0.05 * (high - low) or 0.1
+        panel.set_ylim(low - spare, high + spare)
+        panel.set_ylabel(f"{part} {measure.name} ({measure.unit.strip()})", fontsize=SMALL)
 
 
 def log_density(panel: Axes, name: str, found: Sequence[Setting], further: Sequence[float] = ()) -> None:

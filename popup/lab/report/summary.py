@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.lab.config import Config
+from popup.lab.measure import Measure
 from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show
 from popup.lab.report.contrasts import (
     EQUAL,
@@ -36,9 +37,9 @@ SHORT = {"er_p": "p", "density": "layerwise", "random": "random", "shuffled": "s
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
-def summarise(runs: Sequence[Run], found: Sequence[Setting]) -> str:
-    """The whole report as text."""
-    parts = [f"{fill(title, WIDTH)}\n{fit(header, rows)}" for title, header, rows in tables(found)]
+def summarise(runs: Sequence[Run], *comparisons: Sequence[Setting]) -> str:
+    """The whole report as text: the tables of each comparison."""
+    parts = [f"{fill(title, WIDTH)}\n{fit(header, rows)}" for found in comparisons for title, header, rows in tables(found)]
     parts += failure_lines(runs)
     return "\n\n".join(parts)
 
@@ -59,21 +60,22 @@ def tables(found: Sequence[Setting]) -> list[Table]:
 def ticket_table(found: Sequence[Setting]) -> Table:
     """Tickets, and what trained weights reach in the same edges, with intervals."""
     roles = _roles(found, trained=True)
-    header = [*_names(found), "density", "ticket %", *(SHORT[role] for role in roles), "seeds"]
-    rows = [[*_values(setting), f"{setting.final_density:.4f}", setting.accuracy.text(),
+    header = [*_names(found), "density", f"ticket {found[0].measure.heading}", *(SHORT[role] for role in roles), "seeds"]
+    rows = [[*_values(setting), f"{setting.final_density:.4f}", _mean(setting),
              *(_control(setting, role) for role in roles), str(setting.accuracy.count)] for setting in found]
     counts = [setting.accuracy.count for setting in found]
     note = "one seed, so no interval" if max(counts) == 1 else "mean ±half of the 95% t interval over seeds"
-    measured = measured_on(found).capitalize()
-    title = f"{measured} accuracy in % at the last epoch ({note}); density: kept / all weights, realised"
+    measure = found[0].measure
+    title = (f"{measured_on(found).capitalize()} {measure.name} in {measure.unit.strip()} at the last epoch ({note}); density: "
+             "kept / all weights, realised")
     return title + _counted(found, roles), header, rows
 
 
 def control_table(found: Sequence[Setting]) -> Table:
     """Frozen-weight controls beside the ticket."""
     roles = _roles(found, trained=False)
-    header = [*_names(found), "ticket %", *(SHORT[role] for role in roles), "seeds"]
-    rows = [[*_values(setting), setting.accuracy.text(), *(_control(setting, role) for role in roles),
+    header = [*_names(found), f"ticket {found[0].measure.heading}", *(SHORT[role] for role in roles), "seeds"]
+    rows = [[*_values(setting), _mean(setting), *(_control(setting, role) for role in roles),
              str(setting.accuracy.count)] for setting in found] if roles else []
     title = "Controls with frozen weights, same counts in each layer (source: all edges)"
     return title + _counted(found, roles), header, rows
@@ -95,7 +97,7 @@ def _above(found: Sequence[Setting], made: Sequence[Advantage], title: str) -> T
     rows = [[*_values(setting), *(_advantage(cases.get((id(setting), role))) for role in roles),
              str(setting.accuracy.count)] for setting in found] if roles else []
     counted = any("[" in text for row in rows for text in row[len(_names(found)):])
-    title += " (percentage points, paired over seeds; in parentheses p, by Holm over all)"
+    title += f" ({found[0].measure.difference}, paired over seeds; in parentheses p, by Holm over all)"
     title += f"{'; [n]: over n seeds that both have' if counted else ''}{_unsure([one.difference for one in cases.values()])}"
     return title, [*_names(found), *(SHORT[role] for role in roles), "seeds"], rows
 
@@ -104,25 +106,26 @@ def _advantage(one: Advantage | None) -> str:
     if one is None:
         return "-"
     seeds = "" if one.difference.count == one.setting.accuracy.count else f" [{one.difference.count}]"
-    return f"{_mean(one.difference).text()}{seeds} ({_p(one.adjusted)})"
+    return f"{_as_mean(one.difference).text(one.setting.measure.digits)}{seeds} ({_p(one.adjusted)})"
 
 
 def change_table(found: Sequence[Setting]) -> Table:
     """One row a change: its accuracy, the usual setting's, the difference with its interval and p values."""
-    header = [*_names(found), "ticket %", "usual %", "difference", "p", "p (Holm)", "seeds"]
+    heading = found[0].measure.heading
+    header = [*_names(found), f"ticket {heading}", f"usual {heading}", "difference", "p", "p (Holm)", "seeds"]
     contrasts, rows = change_contrasts(found), []
     for changed, group in groupby(contrasts, key=lambda contrast: contrast.first.changed):
         mine = list(group)
-        rows += [[*_values(contrast.first), contrast.first.accuracy.text(), contrast.second.accuracy.text(),
-                  *_difference(contrast.difference, contrast.adjusted)] for contrast in mine]
+        rows += [[*_values(contrast.first), _mean(contrast.first), _mean(contrast.second),
+                  *_difference(contrast.difference, contrast.adjusted, contrast.first.measure)] for contrast in mine]
         if len(mine) > 1 and (over_all := pooled(mine)):
-            rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *_difference(over_all, None)])
+            rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *_difference(over_all, None, found[0].measure)])
     return ("What a change does to the usual setting (paired over seeds; all: the mean over the rows above, of the seeds that "
             "all of them have, no part of Holm's adjustment)" + _unsure([one.difference for one in contrasts])), header, rows
 
 
-def _difference(difference: Difference, adjusted: float | None) -> list[str]:
-    return [_mean(difference).text(2), _p(difference.p_value), _p(adjusted), str(difference.count)]
+def _difference(difference: Difference, adjusted: float | None, measure: Measure) -> list[str]:
+    return [_as_mean(difference).text(measure.places), _p(difference.p_value), _p(adjusted), str(difference.count)]
 
 
 def _unsure(differences: Sequence[Difference]) -> str:
@@ -133,7 +136,11 @@ def _unsure(differences: Sequence[Difference]) -> str:
     return f"; without ±: {' or '.join(alone + equal)}, so no interval{' and no test (-)' * untested}" if alone + equal else ""
 
 
-def _mean(difference: Difference) -> Mean:
+def _mean(setting: Setting) -> str:
+    return setting.accuracy.text(setting.measure.digits)
+
+
+def _as_mean(difference: Difference) -> Mean:
     return Mean(difference.value, difference.half, difference.count)
 
 
@@ -150,7 +157,8 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
                            for name in names) for side in both]
         elsewhere = shared_label(*both, names).replace("er_p", "p")
         densities = [", ".join(f"{side.final_density:.4f}" for side in both)] if realised else []
-        rows.append([*sides, elsewhere or "-", *densities, *_difference(contrast.difference, contrast.adjusted)])
+        told = _difference(contrast.difference, contrast.adjusted, contrast.first.measure)
+        rows.append([*sides, elsewhere or "-", *densities, *told])
     return title + _unsure([contrast.difference for contrast in contrasts]), header, rows
 
 
@@ -213,7 +221,8 @@ def _control(setting: Setting, role: str) -> str:
     value = setting.control(role)
     if value is None:
         return "-"
-    return value.text() if value.count == setting.accuracy.count else f"{value.text()} [{value.count}]"
+    text = value.text(setting.measure.digits)
+    return text if value.count == setting.accuracy.count else f"{text} [{value.count}]"
 
 
 def _counted(found: Sequence[Setting], roles: Sequence[str]) -> str:

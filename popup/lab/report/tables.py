@@ -76,8 +76,9 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def proof_lines(proof: dict[str, Any]) -> list[str]:
-    """One line for each law that was checked on the finished run; `proof` as result.json holds it."""
+def proof_lines(proof: dict[str, Any], inputs: str = "images") -> list[str]:
+    """One line for each law that was checked on the finished run; `proof` as result.json holds it, `inputs`: what
+    the network was run on, in the plural."""
     where = "a network built anew" if proof.get("anew") else "a plain copy"
     weights = (f"weights changed by the seed's redraws alone, each of edges not selected then ({proof['redraws']} edges have "
                f"such a weight, {proof['redrawn']} of them kept)" if proof.get("redraws") else "no weight changed")
@@ -88,7 +89,7 @@ def proof_lines(proof: dict[str, Any]) -> list[str]:
         ("S_P within S_ER: every weight in use is an edge of the source drawn anew, with its value", proof["outside"]),
         ("exact counts: each layer keeps just what k asks for (a global scope: the network)", proof["miscounted"]),
         *used,
-        (f"its outputs are the searched network's on {proof['predictions']} images" if used else
+        (f"its outputs are the searched network's on {proof['predictions']} {inputs}" if used else
          f"the plain merged network makes the same {proof['predictions']} predictions",
          [f"{proof['differing']} differ"] if proof["differing"] else []),
     ]

@@ -39,9 +39,9 @@ def _usual(found: Sequence[Setting]) -> str:
 
 
 def _sign(case: Contrast | Advantage) -> int:
-    """1 where the first side is clearly above the other, -1 where it is clearly below, 0 where that is undecided."""
+    """1 where the first side is clearly better than the other, -1 where it is clearly worse, 0 where that is undecided."""
     clear = case.adjusted is not None and case.adjusted < CLEAR
-    return (case.difference.value > 0) - (case.difference.value < 0) if clear else 0
+    return (case.gain > 0) - (case.gain < 0) if clear else 0
 
 
 def _holm(cases: Sequence[Contrast | Advantage]) -> str:
@@ -51,7 +51,7 @@ def _holm(cases: Sequence[Contrast | Advantage]) -> str:
 
 
 def _decided(cases: Sequence[Contrast | Advantage], above: str, below: str) -> str:
-    """In how many cases the first side is clearly `above`, clearly `below` or neither."""
+    """In how many cases the first side is clearly better, which is called `above`, clearly worse, `below`, or neither."""
     signs = [_sign(case) for case in cases]
     return (f"clearly {above} in {signs.count(1)}, clearly {below} in {signs.count(-1)}, undecided in {signs.count(0)} of "
             f"{counted(len(cases), 'comparison')} ({_holm(cases)})")
@@ -70,10 +70,11 @@ def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
     cases = [one for one in cases if one.difference.count > 1]
     if not cases:
         return []
-    least = min(cases, key=lambda one: one.difference.value)
-    where = least.setting.label().replace("er_p", "p")
-    return [f"Tickets are {_decided(cases, 'above their controls with frozen weights', 'below')}; the least difference is "
-            f"{least.difference.value:.1f} points ({CONTROLS[least.role].title}{f', at {where}' if where else ''}).",
+    least = min(cases, key=lambda one: one.gain)
+    measure = least.setting.measure
+    where, lead = least.setting.label().replace("er_p", "p"), f"{least.difference.value:.{measure.digits}f} {measure.points}"
+    return [f"Tickets are {_decided(cases, f'{measure.better} their controls with frozen weights', measure.worse)}; "
+            f"the least difference is {lead} ({CONTROLS[least.role].title}{f', at {where}' if where else ''}).",
             *_hopeless(cases)]
 
 
@@ -81,8 +82,13 @@ def _weak_verdicts(cases: Sequence[Advantage]) -> list[str]:
     """Whether the mask and the weights that the search has found are worth something to training too."""
     tested = [one for one in cases if one.difference.count > 1]
     words = {"shuffled_trained": "its mask shuffled", "redrawn_trained": "its mask on other weights"}
-    return [f"With its own weights trained, a ticket is {_decided(mine, f'above {words[role]}, trained alike,', 'below')}."
-            for role in words if (mine := [one for one in tested if one.role == role])] + (_hopeless(tested) if tested else [])
+    told = []
+    for role, other in words.items():
+        if mine := [one for one in tested if one.role == role]:
+            measure = mine[0].setting.measure
+            decided = _decided(mine, f"{measure.better} {other}, trained alike,", measure.worse)
+            told.append(f"With its own weights trained, a ticket is {decided}.")
+    return told + (_hopeless(tested) if tested else [])
 
 
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
@@ -98,9 +104,10 @@ def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
             sentences.append(_winner(mine, factor))
         else:
             unclear.append(mine)
+    measure = contrasts[0].first.measure if contrasts else None
     total = len(unclear) + untested + len(sentences)
     if unclear:
-        sentences.append(f"In {len(unclear)} of {total} settings no {COMPARED[factor]} is clearly below the best "
+        sentences.append(f"In {len(unclear)} of {total} settings no {COMPARED[factor]} is clearly {measure.worse} the best "
                          f"({_holm([contrast for mine in unclear for contrast in mine])}).")
     if untested:
         sentences.append(f"In {untested} of {total} settings there is one seed, which is no test of which {COMPARED[factor]} is "
@@ -119,7 +126,8 @@ def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
     alone = [contrast for contrast in contrasts if contrast.difference.count == 1]
     rest = [contrast for contrast in contrasts if contrast not in clear and contrast not in alone]
     where = shared_label(best, best, (factor,)).replace("er_p", "p")
-    return (f"{f'At {where} ' if where else ''}{show(best.factors[factor])} is best: clearly above {names(clear)} "
+    return (f"{f'At {where} ' if where else ''}{show(best.factors[factor])} is best: clearly {best.measure.better} "
+            f"{names(clear)} "
             f"({_holm(clear)}){f', not to be told from {names(rest)}' if rest else ''}"
             f"{f', with one seed and so no test against {names(alone)}' if alone else ''}.")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
+from popup.lab.measure import measure_of
 from popup.lab.training.batches import Normalise
 
 
-def about_run(config: Config, data: Dataset, accuracy: float, precision: str, normalise: Normalise) -> dict[str, Any]:
-    """`accuracy`: in percent, of the last epoch; `precision`: that it was measured in."""
-    return {"task": asdict(config.task), "test_accuracy": accuracy, "data": data.title,
+def about_run(config: Config, data: Dataset, value: float, precision: str, normalise: Normalise) -> dict[str, Any]:
+    """`value`: what the task measures, of the last epoch; `precision`: that it was measured in."""
+    return {"task": asdict(config.task), measure_of(data.test[1]).column: value, "data": data.title,
             "data_fingerprint": data.identity(), "precision": precision, "evaluated_on": data.evaluated_on,
             "image": data.image, "classes": data.classes, "normalise": normalise.record()}

@@ -13,6 +13,7 @@ from typing import Any
 from popup.errors import UsageError, check_name
 from popup.files import append, own_folder, read_regular, remove_parts, write_atomically
 from popup.lab.config import Config
+from popup.lab.measure import ACCURACY, measured
 from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.records import FailureRecord, MetricsRecord, ResultRecord
 from popup.lab.runs.schema import Damaged, fitted_fields, parsed, read_lines, read_object
@@ -93,6 +94,7 @@ def read_result(path: Path, config: Config, remedy: str = ANEW) -> dict[str, Any
         found = read_object(place, ResultRecord, remedy)
     except FileNotFoundError:
         return None
+    _check_measured(found, place, remedy)
     if found["hash"] not in (config.hash(), path.name):  # another version's run is in a directory of its name
         raise Damaged(f"{place} is the result of another run (its hash is {found['hash']!r:.40}): {remedy}")
     if not found["layers"] or (config.task.role == TICKET and not found.get("proof")):
@@ -102,7 +104,16 @@ def read_result(path: Path, config: Config, remedy: str = ANEW) -> dict[str, Any
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All epochs' metrics of the run in the directory `path`."""
-    return read_lines(path / "metrics.jsonl", MetricsRecord, ANEW)
+    rows = read_lines(path / "metrics.jsonl", MetricsRecord, ANEW)
+    for place, row in enumerate(rows, 1):
+        _check_measured(row, path / "metrics.jsonl", ANEW, f" (line {place})")
+    return rows
+
+
+def _check_measured(record: dict[str, Any], place: Path, remedy: str, where: str = "") -> None:
+    """A Damaged unless the record has the number that its task measures."""
+    if measured(record) is None:
+        raise Damaged(f"{place} is damaged{where}: {ACCURACY.column} is missing: {remedy}")
 
 
 def searched_metrics(path: Path) -> list[dict[str, Any]]:

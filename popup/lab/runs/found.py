@@ -7,6 +7,7 @@ from typing import Any
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
+from popup.lab.measure import measured
 from popup.lab.training.state import Metrics
 from popup.search.network import LayerDensity
 from popup.ticket.proof import Proof
@@ -28,13 +29,13 @@ class Found:
 
 
 def describe(config: Config, found: Found) -> Result:
-    """What a run has found, as result.json holds it: accuracies in percent, of the last epoch; densities and precision as
+    """What a run has found, as result.json holds it: what the task measures, of the last epoch; densities and precision as
     realised."""
-    history, proof = found.history, found.proof
+    history, proof, measure = found.history, found.proof, measured(found.history[-1])
     layers = [asdict(row) for row in found.densities]
     entries, edges, kept = (sum(row[column] for row in layers) for column in ("entries", "edges", "kept"))
     return {
-        "hash": config.hash(), "role": config.task.role, "test_accuracy": history[-1]["test_accuracy"],
+        "hash": config.hash(), "role": config.task.role, measure.column: history[-1][measure.column],
         "test_loss": history[-1]["test_loss"], "train_loss": history[-1].get("train_loss"), "epochs": history[-1]["epoch"],
         "realised_precision": found.precision, "realised_compute": found.compute,
         "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from popup.lab.runs.schema import Count, Loss, Percent, Positive, Seconds, Share
+from popup.lab.runs.schema import Bits, Count, Loss, Percent, Positive, Seconds, Share
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class ResultRecord:
     """result.json."""
 
     hash: str
-    test_accuracy: Percent
     epochs: Count
     entries: Positive
     edges: Count
@@ -78,6 +77,8 @@ class ResultRecord:
     seconds: Seconds
     layers: list[LayerRecord]
     role: str = ""
+    test_accuracy: Percent | None = None  # one of the two, as the task measures
+    test_bits: Bits | None = None
     test_loss: Loss | None = None
     train_loss: Loss | None = None
     realised_precision: str = ""
@@ -102,7 +103,8 @@ class MetricsRecord:
     """A line of metrics.jsonl; of a search with churn and never_selected."""
 
     epoch: Count
-    test_accuracy: Percent
+    test_accuracy: Percent | None = None  # one of the two, as the task measures
+    test_bits: Bits | None = None
     test_loss: Loss | None = None
     train_loss: Loss | None = None
     lr: Loss | None = None

@@ -21,6 +21,7 @@ Count = Annotated[int, (0, 1 << 53)]         # what a float holds exactly
 Positive = Annotated[int, (1, 1 << 53)]
 Share = Annotated[float, (0.0, 1.0)]
 Percent = Annotated[float, (0.0, 100.0)]
+Bits = Annotated[float, (0.0, 1e12)]
 Seconds = Annotated[float, (0.0, 1e12)]
 Loss = Annotated[float, ()]                  # of a network that has diverged it is no number, or infinite
 LONGEST_NAME = 1 << 14                       # letters

@@ -8,6 +8,7 @@ from typing import Any
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset
+from popup.lab.measure import measured
 from popup.lab.runs.about import about_run
 from popup.lab.runs.attached import Attached
 from popup.lab.runs.directory import RunDirectory
@@ -50,7 +51,8 @@ class TicketRun:
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
         ready = self.ready
-        about = about_run(ready.config, self.data, history[-1]["test_accuracy"], ready.precision.name, ready.batches.normalise)
+        value = history[-1][measured(history[-1]).column]
+        about = about_run(ready.config, self.data, value, ready.precision.name, ready.batches.normalise)
         try:
             ticket = extract(ready.net, about)
         except UsageError as error:  # something has changed what may not change

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.datasets import Split
 from popup.lab.data.streamed import in_parts
@@ -56,6 +57,8 @@ def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np
     if recipe.mask not in COMPUTED:
         return None
     if recipe.mask == "synflow":
+        if images.dtype is torch.int64:
+            raise UsageError("mask is 'synflow', whose input is all ones, and tokens are numbers of words: use snip or bernoulli")
         return given_edges(find_layers(net), synflow(net, recipe, images.shape[1:]))
     chosen = torch.from_numpy(Stream(recipe.seed, "saliency").permutation(len(images))[:BATCH])
     batch = Normalise(images)(next(in_parts(images, [chosen]))), labels[chosen.to(labels.device)]

@@ -21,10 +21,10 @@ TOGETHER = 1 << 18  # pixels prepared at once: enough to make the calls' own cos
 
 
 class Normalise:
-    """uint8 images to float with mean 0 and deviation 1 in each channel of the training set; floats stay as they are."""
+    """uint8 images to float with mean 0 and deviation 1 in each channel of the training set; others stay as they are."""
 
     def __init__(self, images: Images) -> None:
-        self.identity = images.dtype.is_floating_point
+        self.identity = images.dtype is not torch.uint8
         if not self.identity:
             shape = (-1, *[1] * (images.dim() - 2))
             moments = [mean_and_deviation(*sums) for sums in channel_sums(images)]
@@ -70,7 +70,8 @@ class Batches:
         self.augmentation = Augmentation(augment, images.shape[-2:], seed)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This rank's part of the batches of one epoch, from step `first` on: inputs float [part, ...], labels [part].
+        """This rank's part of the batches of one epoch, from step `first` on: inputs float [part, ...], labels [part]; of texts
+        both int64 [part, tokens].
 
         All ranks' parts together are the batch that one rank would have. Several batches are prepared at a time.
         """

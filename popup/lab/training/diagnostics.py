@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from popup.lab.inputs import is_window
 from popup.source.layers import freeze, locate
 from popup.ticket.ticket import Ticket
 
@@ -23,7 +24,8 @@ SCALES = (2.0**-30, 1.0, 2.0)  # of inputs, over which outputs must lie on a lin
 def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, Any]:
     """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds (of a bias: without one);
     `effective`, edges that lie on a path from input (or a bias) to output, None where the network mixes signs or multiplies
-    (attention, layer norm, squeeze and excitation). `net` is a plain network of the ticket's architecture for images
+    (attention, layer norm, squeeze and excitation) or embeds
+    tokens. `net` is a plain network of the ticket's architecture for images
     [c, h, w]; it is spent.
     """
     masks = {"er": [], "ticket": []}
@@ -32,7 +34,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         places = torch.from_numpy(layer.drawn(ticket.recipe, ticket.book).source.edges)
         masks["er"].append(edges.scatter(0, places, 1.0).view(layer.spec.shape))
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
-    additive = not any(isinstance(module, SIGNED) for module in net.modules())
+    additive = not is_window(image) and not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
     return {side: {"dead": [int((_rows(mask).sum(1) == 0).sum()) for mask in mask_list],
                    "effective": effective_edges(net, names, mask_list, image) if additive else None}

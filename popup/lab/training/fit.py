@@ -12,6 +12,7 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
+from popup.lab.measure import Measure, measured
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config
 from popup.lab.training.batches import Batches, Normalise
@@ -47,7 +48,8 @@ class Ready:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found: metrics by epoch, and the proof of the laws. The last epoch's accuracy is the result."""
+    """What a run found: metrics by epoch, and the proof of the laws. The last epoch's accuracy is the result, and where
+    labels are tokens its loss."""
 
     history: list[Metrics]
     proof: Proof
@@ -57,8 +59,18 @@ class Outcome:
 
     @property
     def test_accuracy(self) -> float:
-        """Percent, of the last epoch."""
+        """Percent, of the last epoch. Of a language model there is none: `value` is what its `measure` says."""
         return self.history[-1]["test_accuracy"]
+
+    @property
+    def measure(self) -> Measure:
+        """What `value` is: accuracy, or bits a token."""
+        return measured(self.history[-1])
+
+    @property
+    def value(self) -> float:
+        """What the search came to in the last epoch, on data that chose nothing."""
+        return self.history[-1][self.measure.column]
 
 
 def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
@@ -66,11 +78,12 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
         ranks: Ranks | None = None) -> Outcome:
     """Search for a ticket in `net`, which is attached by `config` if it is not yet.
 
-    `train`, `test`: (images [n, ...], labels int64 [n]); uint8 images are normalised with the training set's channel
-    statistics, float ones are used as they are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss,
-    test_loss, test_accuracy (percent), churn, never_selected. `checkpoints`: where an interrupted search goes on from.
-    `ranks`: this process's place among several that search together. Raises UsageError for data or a network that it cannot
-    search with, RunFailed when the loss is not finite.
+    `train`, `test`: (images [n, ...], labels int64 [n]), or of a language model (tokens int64 [n, context], for each the next
+    one int64 [n, context]); uint8 images are normalised with the training set's channel statistics, others are used as they
+    are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss, test_loss, test_accuracy (percent; of language models
+    test_bits, a token), churn, never_selected. `checkpoints`: where an interrupted search goes on from. `ranks`: this
+    process's place among several that search together. Raises UsageError for data or a network that it cannot search with,
+    RunFailed when the loss is not finite.
     """
     ready = make_ready(net, train, test, config or Config(), ranks or Ranks())
     return proved(ready, search(ready, on_epoch, checkpoints or Checkpoints()), plain=ready.plain)

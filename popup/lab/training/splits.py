@@ -26,12 +26,11 @@ def checked(split: Split, name: str, device: torch.device) -> Split:
             raise UsageError(f"{name} holds {type(part).__name__}: pass (images, labels) as torch tensors")
     if len(images) != len(labels) or not len(images):
         raise UsageError(f"{name} has {len(images)} images and {len(labels)} labels: pass one label an image, at least one")
-    if labels.dtype != torch.int64 or labels.dim() != 1:
+    if labels.dtype != torch.int64 or labels.dim() not in (1, 2):
         raise UsageError(f"the labels of {name} have dtype {labels.dtype} and shape {list(labels.shape)}: pass class numbers as "
-                         "int64 [n]")
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32; what is no image (a "
-                         "token's number) has to be embedded before, as float32")
+                         "int64 [n], or of texts what comes next, int64 [n, tokens]")
+    if images.dtype not in (torch.uint8, torch.float32, torch.int64):
+        raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32, tokens as int64")
     check_finite(images, f"the images of {name}")
     return images.to(device), labels.to(device)
 
@@ -46,8 +45,8 @@ def check_precision(net: nn.Module) -> None:
 
 @torch.no_grad()
 def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -> None:
-    """A UsageError unless the plain network makes logits [n, classes] of a few `inputs` [n, ...], with `labels` among its
-    classes, and uses each weight that is masked. A lazy one is left as it is."""
+    """A UsageError unless the plain network makes logits [n, classes] of a few `inputs` [n, ...] (of texts [n, tokens, classes]),
+    with `labels` among its classes, and uses each weight that is masked. A lazy one is left as it is."""
     if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
         return
     try:
@@ -80,10 +79,12 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
 
 
 def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[torch.Tensor]) -> None:
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != count:
+    places = labels[0].shape[1:]  # none, or those of a text
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 + len(places) or logits.shape[:-1] != (count, *places):
         found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UsageError(f"{name} makes {found} of {count} inputs: it must make logits [n, classes]")
+        wanted = ", ".join(["n", *map(str, places), "classes"])
+        raise UsageError(f"{name} makes {found} of {count} inputs: it must make logits [{wanted}]")
     low, high = (min(int(part.min()) for part in labels), max(int(part.max()) for part in labels))
-    if low < 0 or high >= logits.shape[1]:
-        raise UsageError(f"labels go from {low} to {high} and {name} has {logits.shape[1]} classes: labels must be in 0 to "
-                         f"{logits.shape[1] - 1}, or its last layer wider")
+    if low < 0 or high >= logits.shape[-1]:
+        raise UsageError(f"labels go from {low} to {high} and {name} has {logits.shape[-1]} classes: labels must be in 0 to "
+                         f"{logits.shape[-1] - 1}, or its last layer wider")

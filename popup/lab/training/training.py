@@ -12,6 +12,7 @@ from torch import nn
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.dataset import Split, check_alike
 from popup.lab.data.streamed import Images, in_parts
+from popup.lab.measure import measure_of
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
@@ -25,6 +26,7 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 
 EVALUATION_BATCH, EVALUATION_PIXELS = 1024, 1 << 24  # at most, at once
+PIXELS_A_TOKEN = 1024  # whose memory a token takes: its logits and all that a network makes of it
 
 
 def rate_factor(settings: TrainingSettings, progress: float) -> float:
@@ -122,8 +124,8 @@ def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, s
     """Add the gradients of a part of a batch to those before; returns its share of the batch's loss."""
     with state.precision.autocast():
         logits = state.forward(state.precision.inputs(inputs))
-    logits = logits.float()
-    loss, gradient = cross_entropy(logits, labels, smoothing, share)
+    logits = logits.float().flatten(0, -2)  # of texts each place counts as an image does
+    loss, gradient = cross_entropy(logits, labels.flatten(), smoothing, share)
     penalty = state.search.penalty() if state.search else None
     if penalty is None:
         torch.autograd.backward(logits, gradient)
@@ -169,14 +171,16 @@ def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -
 
 def evaluation_parts(images: Images) -> list[slice]:
     """The batches in which images are evaluated."""
-    size = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // prod(images.shape[1:])))
+    pixels = prod(images.shape[1:]) * (PIXELS_A_TOKEN if images.dtype is torch.int64 else 1)
+    size = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // pixels))
     return [slice(start, start + size) for start in range(0, len(images), size)]
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: Normalise,
              precision: Precision, ranks: Ranks | None = None) -> Metrics:
-    """test_loss (cross-entropy) and test_accuracy (percent) of a plain network; of `ranks` each does some of the batches.
+    """test_loss (cross-entropy) of a plain network, and test_accuracy (percent), where labels are tokens test_bits; of `ranks`
+    each does some of the batches.
 
     A RunFailed where the loss is not finite: predictions are then none, and would count as right for class 0.
     """
@@ -186,11 +190,13 @@ def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: No
     parts = evaluation_parts(images)[ranks.rank::ranks.count]
     for part, batch in zip(parts, in_parts(images, parts), strict=True):
         with precision.autocast():
-            logits = net(precision.inputs(normalise(batch))).float()
-        sums[0] += F.cross_entropy(logits, labels[part], reduction="sum")
-        sums[1] += (logits.argmax(1) == labels[part]).sum()
+            logits = net(precision.inputs(normalise(batch))).float().flatten(0, -2)
+        wanted = labels[part].flatten()
+        sums[0] += F.cross_entropy(logits, wanted, reduction="sum")
+        sums[1] += (logits.argmax(1) == wanted).sum()
     loss, correct = ranks.total(sums).tolist()
     if not isfinite(loss):
         raise RunFailed("the loss is not finite on the images that accuracy is of: what the network computes has grown too "
                         "large for its numbers; a lower rate or a smaller --gain may keep it small")
-    return {"test_loss": loss / len(labels), "test_accuracy": 100 * correct / len(labels)}
+    measure, count = measure_of(labels), labels.numel()
+    return {"test_loss": loss / count, measure.column: measure.of(loss, correct, count)}

@@ -1,0 +1,206 @@
+"""A language model through the command line: what is measured is bits a byte, less is better, and everything says so."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import popup
+from models import MODELS
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.data.datasets import DataRequest, load_dataset
+from popup.lab.measure import ACCURACY, BITS, MEASURES, measured
+from popup.lab.report.comparison import settings
+from popup.lab.report.contrasts import advantages, best_contrasts
+from popup.lab.report.figures import PICTURES
+from popup.lab.report.report import report_text
+from popup.lab.report.results import read_directory
+from popup.lab.report.verdicts import verdicts
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*stay dense")  # embeddings
+SMALL = ["--widths", "8", "16", "--image-size", "16", "--batch-size", "16", "--threads", "1", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A text with a rhythm, a grid on it with controls, and a ticket on images in one directory."""
+    place = tmp_path_factory.mktemp("language")
+    topics = import_module("pydoc_data.topics").topics
+    (place / "text.txt").write_text(topics["assert"] * 3, encoding="utf-8")
+    with pytest.warns(UserWarning, match="stay dense"):
+        assert main(["--dataset", f"text:{place / 'text.txt'}", "--er-p", "1", "0.3", "--seeds", "2", "--controls", "random",
+                     "dense_trained", *SMALL, "--out", str(place / "runs")], MODELS) == 0
+    return place
+
+
+def rows(place):
+    return list(csv.DictReader(io.StringIO((place / "runs" / "results.csv").read_text())))
+
+
+def tickets(place):
+    return sorted(place.glob("runs/*/ticket.safetensors"))
+
+
+def test_metrics_results_and_table_hold_bits_a_byte_and_no_accuracy(place):
+    assert len(rows(place)) == 4 + 4 + 2
+    for row in rows(place):
+        assert row["status"] == "finished" and row["test_accuracy"] == "" and row["proof_holds"] in ("True", "")
+        assert float(row["test_bits"]) == pytest.approx(float(row["test_loss"]) / math.log(2), rel=1e-6)
+        (metrics,) = map(json.loads, (place / "runs" / row["hash"] / "metrics.jsonl").read_text().splitlines())
+        assert metrics["test_bits"] == float(row["test_bits"]) and "test_accuracy" not in metrics
+
+
+def test_the_report_is_in_bits_a_byte_and_says_what_is_better(place):
+    text = (place / "runs" / "report.txt").read_text()
+    assert "Test loss in bits a byte at the last epoch" in text and "ticket bits" in text
+    assert "accuracy" not in text.lower() and "%" not in text.replace("95%", "")
+    page = (place / "runs" / "report.html").read_text()
+    assert "Loss against final density" in page and "test loss (bits a byte)" in page and "ccuracy" not in page
+
+
+def test_a_ticket_is_evaluated_verified_shown_and_compared_in_bits_a_byte(place, capsys):
+    path = tickets(place)[0]
+    for command, wanted in ((["eval", str(path)], "repeated exactly"), (["verify", str(path)], "at the point of use: in gpt"),
+                            (["show", str(path)], "test_bits: "), (["diff", str(path), str(path)], " bits a byte")):
+        assert main(command, MODELS) == 0
+        told = capsys.readouterr().out
+        assert wanted in told and "BROKEN" not in told and "accuracy" not in told and "%" not in told
+    assert main(["eval", str(path), "--sparse"], MODELS) == 0
+    assert "the outputs are the dense network's within float noise" in capsys.readouterr().out
+
+
+def test_a_record_of_another_loss_is_not_repeated(place, tmp_path, capsys):
+    ticket = popup.load(tickets(place)[0])
+    ticket.about["test_bits"] += 1e-9
+    ticket.save(tmp_path / "other.safetensors")
+    assert main(["eval", str(tmp_path / "other.safetensors")], MODELS) == 1
+    assert "NOT repeated" in capsys.readouterr().out
+
+
+def test_a_ticket_is_exported_as_a_program_of_tokens(place, tmp_path, capsys):
+    out = tmp_path / "out.pt2"
+    assert main(["export", str(tickets(place)[0]), str(out)], MODELS) == 0
+    assert "its inputs are windows of tokens [16]" in capsys.readouterr().out
+    tokens = torch.randint(256, (3, 16), generator=torch.Generator().manual_seed(0))
+    plain = popup.load(tickets(place)[0]).apply(MODELS["gpt"]((16,), 256, (8, 16))).eval()
+    torch.testing.assert_close(torch.export.load(out).module()(tokens), plain(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupted_search_goes_on_to_the_same_ticket(place, tmp_path, monkeypatch):
+    """Stopped within an epoch, begun again by the same command."""
+    from popup.lab.training import training
+
+    path, calls, step = tickets(place)[0], [], training.train_step
+    config = Config.from_record(json.loads((path.parent / "config.json").read_text()))
+    arguments = ["--dataset", config.task.dataset, "--er-p", str(config.source.er_p), "--seed", str(config.source.seed), *SMALL,
+                 "--out", str(tmp_path)]
+
+    def interrupted(*given):
+        calls.append(step(*given))
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments, MODELS)
+    assert list(tmp_path.glob("*/checkpoint.safetensors"))
+    monkeypatch.setattr(training, "train_step", step)
+    assert main(arguments, MODELS) == 0
+    (again,) = tmp_path.glob("*/ticket.safetensors")
+    assert again.parent.name == path.parent.name and again.read_bytes() == path.read_bytes()
+
+
+def test_a_report_of_images_and_texts_compares_each_with_its_like(place, monkeypatch):
+    monkeypatch.setattr("popup.lab.report.report.PICTURES", {"training": PICTURES["training"]})
+    assert main(["--epochs", "1", "--widths", "8", "--out", str(place / "runs")], MODELS) == 0
+    text = report_text(place / "runs", read_directory(place / "runs").runs)
+    assert "Test accuracy in % at the last epoch" in text and "Test loss in bits a byte at the last epoch" in text
+    assert main(["report", str(place / "runs")], MODELS) == 0
+    names = {path.name for path in (place / "runs" / "figures").iterdir()}
+    assert {"training.png", "test_bits-training.png"} <= names
+
+
+def made_up(place, bits):
+    """The settings of the grid as if tickets of p = 1 and 0.3 and their controls had come to these `bits`."""
+    runs = [run for run in read_directory(place / "runs").runs if run.measure is BITS]
+    for run in runs:
+        run.result["test_bits"] = bits(run.config) + 0.001 * run.seed
+    return settings(runs)
+
+
+def test_less_is_better_in_contrasts_and_verdicts(place):
+    noise = np.random.default_rng(0)
+    found = made_up(place, lambda config: 3.0 + 1e-4 * noise.random() + (config.task.role == "random") * 5)
+    assert all(one.gain > 4 and one.difference.value < -4 for one in advantages(found, trained=False))
+    (sentence,) = [one for one in verdicts(found) if "frozen weights" in one]
+    assert "clearly below their controls with frozen weights in 2, clearly above in 0" in sentence
+    assert "bits a byte (random subnetwork" in sentence
+    found = made_up(place, lambda config: 3.0 + 1e-4 * noise.random() - (config.task.role == "random") * 2)
+    (sentence,) = [one for one in verdicts(found) if "frozen weights" in one]
+    assert "clearly below their controls with frozen weights in 0, clearly above in 2" in sentence
+    best = best_contrasts(made_up(place, lambda config: 1 + config.source.er_p + 1e-4 * noise.random()), "er_p")
+    assert {contrast.first.value("er_p") for contrast in best} == {0.3}
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--model", "mlp"], "model 'mlp' cannot be built for windows of tokens [64]"),
+    (["--dataset", "digits", "--model", "gpt"], "gpt reads windows of tokens: give it a text"),
+    (["--mask", "synflow", "--weights", "kaiming_normal", "--widths", "8", "16"], "mask is 'synflow'"),
+    (["--augment", "flip", "--widths", "8", "16"], "augmentations are for images"),
+    (["--dataset", "text:none.txt"], "cannot read the text")])
+def test_what_a_text_cannot_be_used_with_is_one_line(arguments, words, tmp_path, capsys):
+    assert main(["--dataset", "text:", *arguments, "--out", str(tmp_path)], MODELS) == 2
+    line = capsys.readouterr().err.strip()
+    assert words in line and len(line.splitlines()) == 1
+
+
+def test_snip_takes_a_batch_of_text(tmp_path):
+    data = load_dataset("text:", DataRequest(tmp_path, side=16))
+    net = MODELS["gpt"]((16,), 256, (8, 16))
+    outcome = popup.fit(net, tuple(part[:64] for part in data.train), tuple(part[:8] for part in data.test),
+                        Config().replace(mask="snip", er_p=0.3, weights="kaiming_normal", epochs=1, batch_size=16))
+    assert outcome.proof.holds and sum(row.edges for row in popup.densities(net)) == math.floor(
+        0.3 * sum(row.entries for row in popup.densities(net)) + 0.5)
+
+
+def test_fit_learns_a_text_of_ones_own_and_says_what_it_measures():
+    """Any network that makes logits of each place, a recurrent one that popup only reads from too; labels need not be bytes."""
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedded, self.hidden, self.out = nn.Embedding(5, 16), nn.Linear(16, 64), nn.Linear(64, 5)
+
+        def forward(self, tokens):
+            return self.out(torch.relu(self.hidden(self.embedded(tokens))))
+
+    torch.manual_seed(0)
+    tokens = torch.arange(640).view(64, 10) % 5
+    outcome = popup.fit(Reader(), (tokens, (tokens + 1) % 5), (tokens, (tokens + 1) % 5),
+                        Config().replace(er_p=0.5, epochs=20, batch_size=8, label_smoothing=0.0, optimizer="adam", lr=0.05))
+    assert outcome.measure is BITS and outcome.value == outcome.history[-1]["test_bits"]
+    assert outcome.value < 0.3 < math.log2(5) and outcome.proof.holds
+
+
+def test_labels_that_are_not_of_each_place_are_refused():
+    tokens = torch.zeros(4, 6, dtype=torch.int64)
+    with pytest.raises(popup.UsageError, match=r"makes \[2, 6, 3\] of 2 inputs: it must make logits \[n, classes\]"):
+        popup.fit(nn.Sequential(nn.Embedding(5, 40), nn.Linear(40, 3)), (tokens, tokens[:, 0]), (tokens, tokens[:, 0]))
+    with pytest.raises(popup.UsageError, match=r"it must make logits \[n, 6, classes\]"):
+        popup.fit(nn.Sequential(nn.Embedding(5, 40), nn.Flatten(), nn.Linear(240, 3)), (tokens, tokens), (tokens, tokens))
+
+
+def test_every_measure_says_all_of_itself_and_has_a_column_of_its_own():
+    for measure in MEASURES:
+        assert measured({"epoch": 1, measure.column: 1.0}) is measure
+        assert all(value != "" for value in asdict(measure).values())
+        assert (measure.better, measure.worse) == (("above", "below") if measure.up == 1 else ("below", "above"))
+    assert len({measure.column for measure in MEASURES}) == len(MEASURES) and measured({"epoch": 1}) is None
+    assert ACCURACY.of(12.0, 3, 4) == 75.0 and BITS.of(4 * math.log(2), 3, 2) == 2.0
