@@ -65,3 +65,16 @@ def test_controls_of_a_signed_ticket_have_its_counts(role, laboratory, paths):
     config = Config.from_flat(QUICK)
     found = run(laboratory, control_config(config, role))
     assert [row["kept"] for row in found["layers"]] == [layer.kept for layer in load(paths[0]).layers]
+
+
+@pytest.mark.parametrize("changes", [{"method": "coats", "coats": 4}, {"method": "draws", "draws": 3},
+                                     {"method": "draws", "draws": 3, "draw_choice": "sampled"}], ids=str)
+def test_other_books_are_proved_verified_and_have_controls_at_their_counts(changes, laboratory):
+    config = Config.from_flat({**QUICK, **changes})
+    assert run(laboratory, config)["proof"]["holds"]
+    ticket = load(laboratory.directory(config).ticket)
+    assert verify(ticket).holds and set(np.concatenate([layer.codes for layer in ticket.layers]).tolist()) == set(
+        range(ticket.book.codes))
+    for role in ("random", "shuffled", "redrawn"):
+        found = run(laboratory, control_config(config, role))
+        assert [row["kept"] for row in found["layers"]] == [layer.kept for layer in ticket.layers]
