@@ -12,9 +12,8 @@ from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
 from popup.search.compute import COMPUTES
 from popup.search.settings import SearchSettings
-from popup.source.recipe import Recipe
+from popup.source.recipe import LATER, Recipe
 
-LATER = "later"  # of a field that a version added after runs had been made: the value that is what they did
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")

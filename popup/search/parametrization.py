@@ -15,12 +15,12 @@ from popup.source.recipe import LayerSource
 
 
 class EdgeWeight(LayerState):
-    """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `order`: the names of its
-    module's parameters; `place`: its own among the layers of the network."""
+    """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `orders`: the names of
+    the parameters of each module that uses it; `place`: its own among the layers of the network."""
 
-    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
+    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, orders: tuple[tuple[str, ...], ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
-        self.search, self.order, self.place = search, order, len(search.layers)
+        self.search, self.orders, self.place = search, orders, len(search.layers)
         self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         if not self.compared:
             # DistributedDataParallel sends rank 0's buffers to all

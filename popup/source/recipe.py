@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import inf, sqrt
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.source.densities import DENSITIES, layer_densities
-from popup.source.layers import Layer
+from popup.source.layers import Layer, find_layers
 from popup.source.masks import COMPUTED, MASKS, share
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, deviations
 
 GIVEN, SEARCH = "given", "search"
+LATER = "later"  # of a field that a version added after tickets had been made: the value that is what they have
 BIASES = ("zero", SEARCH)
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
@@ -48,6 +51,11 @@ class Recipe:
     gain: float = field(default=sqrt(2), metadata={
         "help": "weights have standard deviation gain / sqrt(fan_in * density)"})
     seed: int = field(default=0, metadata={"help": "the seed of every draw: source, scores, batches, augmentation"})
+    skip: tuple[str, ...] = field(default=(), metadata={LATER: (), "help": (
+        "modules or parameters that stay dense and frozen as the network has them, by names or patterns such as '*.head'")})
+    only: tuple[str, ...] = field(default=(), metadata={LATER: (), "help": (
+        "the modules or parameters, by names or patterns, that are masked, embeddings too where it names them; all else stays "
+        "dense")})
 
     def __post_init__(self) -> None:
         check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
@@ -88,9 +96,15 @@ class Recipe:
         found = {layer.name: p for layer, p in zip(weights, p_l, strict=True)}
         return [found[(layer.weight or layer).name] for layer in layers]
 
-    def record(self) -> dict[str, float | int | str | bool]:
-        """The recipe as plain values, for a ticket's metadata and a run's record."""
-        return asdict(self)
+    def layers(self, net: nn.Module) -> list[Layer]:
+        """The layers of a plain network that it masks."""
+        return find_layers(net, self.searches_biases, self.skip, self.only)
+
+    def record(self) -> dict[str, Any]:
+        """The recipe as plain values, for a ticket's metadata: without what came later and is as it was before, so that tickets
+        of then have the same bytes."""
+        later = {part.name for part in fields(self) if getattr(self, part.name) == part.metadata.get(LATER, inf)}
+        return {name: value for name, value in asdict(self).items() if name not in later}
 
 
 @dataclass(frozen=True)

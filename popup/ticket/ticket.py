@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.states import is_search_state
 from popup.source.books import Book, Drawn
-from popup.source.layers import Layer, find_layers, is_norm, locate, with_further
+from popup.source.frozen import is_norm
+from popup.source.layers import Layer, locate, named_layers, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
@@ -89,7 +90,12 @@ class Ticket:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        return {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers} | self.others()
+        return self._weights(self.layers) | self.others()
+
+    def _weights(self, layers: Iterable[TicketLayer]) -> dict[str, torch.Tensor]:
+        """The dense weights of some layers by all their names."""
+        made = ((layer.spec.names, layer.weight(self.recipe, self.book)) for layer in layers)
+        return {name: weight for names, weight in made for name in names}
 
     def others(self) -> dict[str, torch.Tensor]:
         """What of the network is no layer: constants, given parameters, statistics."""
@@ -106,10 +112,10 @@ class Ticket:
         """
         self.check_layers(net)
         dense = left_dense(net, self.specs) if sparse else {layer.spec.name for layer in self.layers}
-        state = {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers
-                 if layer.spec.weight is not None or layer.spec.name in dense} | self.others()
+        state = self._weights(layer for layer in self.layers if layer.spec.weight is not None or layer.spec.name in dense)
+        state |= self.others()
         made = {layer.spec.name: self._sparse_layer(net, layer) for layer in self.layers if layer.spec.name not in state}
-        shapes = {layer.spec.name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers}
+        shapes = {name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers for name in layer.spec.names}
         _check_same("parameter or buffer", shapes | state, net.state_dict())
         check_memory(net, state, frozenset(made))
         fill(net, state)
@@ -129,7 +135,7 @@ class Ticket:
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
         mine = {layer.spec.name: layer.spec.shape for layer in self.layers}
-        theirs = {layer.name: layer.shape for layer in find_layers(net, self.recipe.searches_biases)}
+        theirs = {layer.name: layer.shape for layer in named_layers(net, self.specs)}
         _check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
                     {name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
 
@@ -228,7 +234,7 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         if room not in rooms or not rest:
             raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
-    names = Counter([*(layer.spec.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]])
+    names = Counter([*(name for layer in layers for name in layer.spec.names), *constants, *rooms["given"], *rooms["statistics"]])
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is there more than once, as a layer, a constant, given or a statistic")
     about = metadata["about"]

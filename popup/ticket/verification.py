@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from popup.search.settings import SearchSettings
-from popup.source.layers import frozen_at
+from popup.source.frozen import frozen_at
 from popup.source.recipe import kept_edges
 from popup.ticket.ticket import Ticket
 

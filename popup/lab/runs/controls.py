@@ -27,7 +27,8 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.search.settings import SearchSettings
 from popup.source.books import PLAIN, Book, Drawn
-from popup.source.layers import freeze, locate
+from popup.source.frozen import freeze
+from popup.source.layers import locate
 from popup.source.masks import COMPUTED
 from popup.source.recipe import LayerSource, Recipe, draw_values
 from popup.source.streams import Stream

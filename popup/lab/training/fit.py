@@ -81,11 +81,12 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     check_precision(net)
     batches, test = load_batches(net, train, test, config, ranks)
     two = batches.normalise(first_images(batches.images, 2))
-    check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
+    layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else config.source.layers(net)
+    check_network(merge(net) if is_attached(net) else net, layers, two, batches.labels, test[1])
     plain = None if is_attached(net) else copy.deepcopy(net)
     if plain is not None:
         attach_config(net, config, train)
-        check_reached(merge(net), two)  # what holds a weight by itself computes with the old one from now on
+        check_reached(merge(net), layers, two)  # what holds a weight by itself computes with the old one from now on
     search_of(net).looked = True
     check_attached(net, two)
     precision = Precision.of(net, config.training.precision)
