@@ -29,7 +29,8 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
     kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
     for layer in layers:
         module, _ = locate(net, layer.name)
-        if type(module) not in USUAL or "forward" in vars(module):
+        known = type(module) in USUAL or kind_of_weights(module).tried
+        if not known or "forward" in vars(module):
             kind = kind_of(module)
             tried, names = kinds.setdefault(kind, (module, []))
             if tried is module:

@@ -170,6 +170,7 @@ def with_further(layers: Sequence[Layer]) -> list[Layer]:
     found = {layer.name: layer for layer in layers}
     whole = []
     for layer in layers:
+        layer = replace(layer, weight=found[layer.weight.name]) if layer.weight else layer  # with all the names that it has
         path = layer.weight.name.removesuffix("q_proj_weight") if layer.weight else ""
         further = [found.get(f"{path}{name}") for name in ("k_proj_weight", "v_proj_weight")]
         thirds = layer.weight and all(part and 3 * part.shape[0] == layer.entries for part in (layer.weight, *further))
@@ -223,7 +224,8 @@ def _remedy(net: nn.Module, layer: Layer, name: str) -> str:
     """What to do where a layer's tensor is also used elsewhere, by `name`."""
     path = layer.name.rpartition(".")[0] or layer.name
     config = getattr(net, "config", None)
-    flag = "build it with tie_word_embeddings=False in its config, or " if getattr(config, "tie_word_embeddings", False) else ""
+    tied = getattr(config, "tie_word_embeddings", False)
+    flag = "build it of a config object whose tie_word_embeddings was set to False (T5 takes it in no other way), or " * bool(tied)
     asked = f", or mask both with only=(..., {path!r}, {name.rpartition('.')[0] or name!r})" if _is_lookup(net, name) else ""
     return f"{flag}give each module its own, or leave it dense with skip=({path!r},){asked}"
 

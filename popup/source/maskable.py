@@ -96,12 +96,14 @@ def mixed(module: nn.Module, weight: str) -> Sides:
 @dataclass(frozen=True)
 class Kind:
     """One kind of module: its class, or a pattern of MODULE.NAME, its weights' names, and what reads their sides. `asked`:
-    whether it is masked only where `only` names it."""
+    whether it is masked only where `only` names it. `tried`: whether attach need not try what its forward does with them, since
+    the tests do (experts may take gigabytes)."""
 
     of: type[nn.Module] | str
     weights: tuple[str, ...]
     read: Reader
     asked: bool = False
+    tried: bool = False
 
     def has(self, module: nn.Module) -> bool:
         """Whether `module` is of this kind."""
@@ -125,10 +127,10 @@ KINDS: list[Kind] = [
     Kind(nn.MultiheadAttention, ATTENTION, in_order("out in")),
     Kind(nn.Bilinear, ("weight",), in_order("out in in")),
     Kind(nn.Embedding, ("weight",), in_order("in out", fan_in=1), asked=True),
-    Kind("transformers.pytorch_utils.Conv1D", ("weight",), in_order("in out")),
-    Kind("transformers.models.*ParallelExperts", ("weight",), in_order("copies out in")),
-    Kind("transformers.models.*Experts", EXPERTS, expert),
-    Kind("transformers.models.*Router", ("weight",), in_order("out in")),
+    Kind("transformers.pytorch_utils.Conv1D", ("weight",), in_order("in out"), tried=True),
+    Kind("transformers.models.*ParallelExperts", ("weight",), in_order("copies out in"), tried=True),
+    Kind("transformers.models.*Experts", EXPERTS, expert, tried=True),
+    Kind("transformers.models.*Router", ("weight",), in_order("out in"), tried=True),
     Kind("timm.layers.cond_conv2d.CondConv2d", ("weight",), mixed),
 ]
 

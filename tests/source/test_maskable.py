@@ -174,8 +174,8 @@ def test_a_head_that_is_its_embedding_is_refused_with_what_helps():
     with pytest.raises(UsageError) as error:
         find_layers(Tied())
     said = str(error.value)
-    assert said.startswith("embedding.weight is the same tensor as out.weight, which alone would be masked: build it with "
-                           "tie_word_embeddings=False in its config, or")
+    assert said.startswith("embedding.weight is the same tensor as out.weight, which alone would be masked: build it of a "
+                           "config object whose tie_word_embeddings was set to False")
     assert "skip=('out',)" in said and "only=(..., 'out', 'embedding')" in said and "\n" not in said
     with pytest.raises(UsageError, match="masked: give each module its own"):
         find_layers(Tied(flag=False))
