@@ -21,9 +21,10 @@ from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_given, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
-from popup.search.network import ATTRIBUTE, is_attached, search_of
+from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
 from popup.search.put_on import attach_layers
 from popup.search.reach import refuse_seen
+from popup.search.refusals import refuse_saving, refuse_tracing, take_saving_back
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
@@ -89,7 +90,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     """`attach` for values that are already in their dataclasses. `given` maps layer names to p_l if recipe.density is
     'given', `weights` to float32 [entries] if recipe.weights is, `edges` to flat indices, ascending, int64, if recipe.mask
     is none that the seed draws, `against`: the number type that layers would compute densely in."""
-    if is_attached(net):
+    if is_attached(unwrapped(net)):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
         raise UsageError(f"{type(net).__name__} wraps a network, whose names and gradients it has taken already: attach the "
@@ -110,12 +111,15 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     values = freeze(net)
     sparse = {layer.spec.name for layer in source if computes_sparsely(net, layer.spec, layer.p_l, compute, against)}
     attach_layers(net, search, source, sparse)
-    search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), net.register_forward_pre_hook(search.begin),
+    tracing = net.register_forward_pre_hook(refuse_tracing)
+    search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), tracing,
+                    net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
     search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
+    refuse_saving(net)
     return net
 
 
@@ -156,9 +160,9 @@ def _try_method(settings: SearchSettings) -> None:
 
 
 def detach(net: nn.Module) -> nn.Module:
-    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns `net`.
-    Raises UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
-    search = search_of(net)
+    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns the network,
+    without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
+    search, net = search_of(net), unwrapped(net)
     _refuse_others(net, search)
     weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
@@ -172,6 +176,7 @@ def detach(net: nn.Module) -> nn.Module:
     for hook in search.hooks:
         hook.remove()
     delattr(net, ATTRIBUTE)
+    take_saving_back(net)
     return net
 
 
@@ -196,5 +201,6 @@ def _restore_class(module: nn.Module) -> None:
 def merge(net: nn.Module) -> nn.Module:
     """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
     attributes are copied without their graph, with which torch copies none."""
+    net = unwrapped(net)
     kept = (value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
     return detach(copy.deepcopy(net, {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}))

@@ -9,6 +9,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
+from popup.search.refusals import refuse_symbols
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
@@ -89,9 +90,11 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
     def get(module: nn.Module) -> torch.Tensor:
         found = module._modules["parametrizations"]._modules[attribute]
         layer = found._modules["0"]
+        refuse_symbols(layer.spec.name)
         if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):
             return usual.fget(module)
         ready = layer.ready()
         return usual.fget(module) if ready is None else ready
 
     setattr(type(module), attribute, property(torch._disable_dynamo(get), usual.fset))
+    type(module).__module__ = __name__  # torch.fx enters it then, as it enters none of torch.nn's, and asks for the weight

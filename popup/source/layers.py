@@ -224,8 +224,8 @@ def _remedy(net: nn.Module, layer: Layer, name: str) -> str:
     """What to do where a layer's tensor is also used elsewhere, by `name`."""
     path = layer.name.rpartition(".")[0] or layer.name
     config = getattr(net, "config", None)
-    tied = getattr(config, "tie_word_embeddings", False)
-    flag = "build it of a config object whose tie_word_embeddings was set to False (T5 takes it in no other way), or " * bool(tied)
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    flag = "build it of a config object whose tie_word_embeddings was set to False (T5 takes it in no other way), or " * tied
     asked = f", or mask both with only=(..., {path!r}, {name.rpartition('.')[0] or name!r})" if _is_lookup(net, name) else ""
     return f"{flag}give each module its own, or leave it dense with skip=({path!r},){asked}"
 

@@ -131,7 +131,7 @@ KINDS: list[Kind] = [
     Kind("transformers.models.*ParallelExperts", ("weight",), in_order("copies out in"), tried=True),
     Kind("transformers.models.*Experts", EXPERTS, expert, tried=True),
     Kind("transformers.models.*Router", ("weight",), in_order("out in"), tried=True),
-    Kind("timm.layers.cond_conv2d.CondConv2d", ("weight",), mixed),
+    Kind("timm.layers.cond_conv2d.CondConv2d", ("weight",), mixed, tried=True),
 ]
 
 

@@ -16,7 +16,7 @@ from popup.lab.training.attachment import computed_edges
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
-from popup.search.network import density_row
+from popup.search.density import density_row
 from popup.source.recipe import draw_source
 from popup.ticket.ticket import load
 
