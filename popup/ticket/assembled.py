@@ -27,8 +27,8 @@ def assemble(recipe: Recipe, sources: Sequence[LayerSource], selected: Sequence[
     """
     assert recipe.scale != "final" and all(mask.any() for mask in selected)
     kept = sum(int(np.count_nonzero(mask)) for mask in selected)
-    k = least_fraction(sources, kept)
-    masks, missing = list(selected), _count(sources, k) - kept
+    k = least_fraction(sources, kept, recipe.count)
+    masks, missing = list(selected), _count(sources, k, recipe.count) - kept
     for place, (mask, extra) in enumerate(zip(selected, spare, strict=True)):
         more = np.flatnonzero(extra & ~mask)[:missing]
         masks[place] = mask.copy()
@@ -42,15 +42,15 @@ def assemble(recipe: Recipe, sources: Sequence[LayerSource], selected: Sequence[
     return Ticket(replace(recipe, k=k), SearchSettings(BUILT, "global"), layers, {}, {}, {}, dict(about))
 
 
-def least_fraction(sources: Sequence[LayerSource], kept: int) -> float:
+def least_fraction(sources: Sequence[LayerSource], kept: int, count: str = "nearest") -> float:
     """The least k, to a float's resolution, whose exact counts sum to at least `kept` edges."""
     low, high = 0.0, 1.0
     while True:
         middle = (low + high) / 2
         if not low < middle < high:
             return high
-        low, high = (low, middle) if _count(sources, middle) >= kept else (middle, high)
+        low, high = (low, middle) if _count(sources, middle, count) >= kept else (middle, high)
 
 
-def _count(sources: Sequence[LayerSource], k: float) -> int:
-    return sum(source.kept_at(k) for source in sources)
+def _count(sources: Sequence[LayerSource], k: float, count: str) -> int:
+    return sum(source.kept_at(k, count) for source in sources)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from popup import UsageError, register
-from popup.source import Recipe, maskable
+from popup.source import Recipe, draw_layer, maskable
 from popup.source.densities import layer_densities
 from popup.source.layers import Layer, find_layers
 from popup.source.maskable import Sides
@@ -194,3 +194,13 @@ def test_users_that_read_a_tensor_otherwise_do_not_agree(registry):
     net[1].kernel = net[0].weight
     with pytest.raises(UsageError, match=r"^1\.kernel is the same tensor as 0.weight, and they read it otherwise"):
         find_layers(net)
+
+
+def test_connected_is_for_outputs_and_inputs():
+    several = [Layer("a", (5, 6, 40), sides=Sides(6, 40, (), 40)), Layer("b", (5, 3, 4), sides=Sides(5, 12, (), 12))]
+    for layer in several:
+        with pytest.raises(UsageError, match=f"^connected is for layers of outputs and inputs, and {layer.name} "):
+            draw_layer(Recipe(er_p=0.5, connected=True), layer, 0.5)
+    turned = Layer("c", (30, 9), sides=Sides(9, 30, (), 30, inputs_first=True))
+    edges = draw_layer(Recipe(er_p=0.2, connected=True), turned, 0.2).edges
+    assert set(edges // 9) == set(range(30)) and set(edges % 9) == set(range(9))

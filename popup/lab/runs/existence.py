@@ -20,10 +20,11 @@ from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
 from popup.lab.runs.about import about_run
-from popup.lab.runs.controls import run_control, whole_source_of
+from popup.lab.runs.control_training import run_control
 from popup.lab.runs.gaps import Gap, measure_gaps
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
+from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.fit import fit
 from popup.lab.training.state import Metrics
