@@ -1,11 +1,13 @@
 """The registry of maskable modules: what is in and out of a weight, its fan_in and densities, skip and only, tied tensors."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from popup import UsageError, register
 from popup.source import Recipe, draw_layer, maskable
+from popup.source.degrees import count_degrees
 from popup.source.densities import layer_densities
 from popup.source.layers import Layer, find_layers
 from popup.source.maskable import Sides
@@ -204,3 +206,10 @@ def test_connected_is_for_outputs_and_inputs():
     turned = Layer("c", (30, 9), sides=Sides(9, 30, (), 30, inputs_first=True))
     edges = draw_layer(Recipe(er_p=0.2, connected=True), turned, 0.2).edges
     assert set(edges // 9) == set(range(30)) and set(edges % 9) == set(range(9))
+
+
+def test_degrees_are_those_of_what_a_weight_connects():
+    straight, turned = np.zeros((3, 4)), Layer("a", (4, 3), sides=Sides(3, 4, (), 4, inputs_first=True))
+    straight[1], straight[:, 2] = 1, 1
+    found = count_degrees(turned, 0.5, np.flatnonzero(straight.T))
+    assert found.into.tolist() == [1, 4, 1] and found.out.tolist() == [1, 1, 3, 1]
