@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from popup.search.network import is_attached, search_of
-from popup.source.layers import find_layers
+from popup.source.maskable import maskable_entries
 
 PRECISIONS = ("auto", "fp32", "bf16")
 CPUINFO = "/proc/cpuinfo"
@@ -48,8 +48,8 @@ class Precision:
         """The precision `wanted` (one of PRECISIONS) for a network on its device, or on another `device`."""
         device = device or next(net.parameters()).device
         convolutions = any(isinstance(module, nn.Conv2d) for module in net.modules())
-        layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else find_layers(net)
-        large = sum(layer.entries for layer in layers) >= WORTH_IT
+        attached = sum(layer.spec.entries for layer in search_of(net).layers) if is_attached(net) else 0
+        large = attached + maskable_entries(net) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
         return cls(device, bf16, convolutions and large)
 

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
@@ -17,25 +16,26 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError, check_name
-from popup.search.compute import COMPUTES, LayerProducts, call_of, computes_sparsely
+from popup.search.compute import COMPUTES, computes_sparsely
 from popup.search.contract import gate_faults, unasked
-from popup.search.given import check_given, numbers, own_weights, plain_number
+from popup.search.given import as_patterns, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
-from popup.search.network import ATTRIBUTE, is_attached, search_of
-from popup.search.parametrization import EdgeWeight, ask_for_what_is_ready
+from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
+from popup.search.put_on import attach_layers
 from popup.search.reach import refuse_seen
+from popup.search.refusals import refuse_saving, refuse_tracing, take_saving_back
 from popup.search.search import Search
-from popup.search.settings import SearchSettings, first_scores
+from popup.search.settings import SearchSettings
+from popup.search.share import tell_left_out
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
+from popup.source.frozen import freeze
 from popup.source.gains import as_one
-from popup.source.layers import Layer, find_layers, freeze, left_out, locate
+from popup.source.layers import find_layers, users
 from popup.source.masks import given_edges
-from popup.source.recipe import GIVEN, SEARCH, LayerSource, Recipe, draw_source
-
-UNTOLD = 0.01  # of the weights: as many may have no scores without a warning (class tokens, places)
+from popup.source.recipe import GIVEN, SEARCH, Recipe, draw_source
 
 
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
@@ -43,7 +43,8 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
            bias: str = "zero", weights: str = "signed_constant", scale: str = "final",
            gain: float | Mapping[str, float] = sqrt(2), connected: bool = False, count: str = "nearest", scope: str = "layer",
            method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
-           masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto") -> nn.Module:
+           masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto",
+           skip: str | Sequence[str] = (), only: str | Sequence[str] = ()) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
@@ -54,30 +55,33 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
     is a layer of its own. `compute` says which layers compute on their edges alone, without a dense weight: none ("dense"), all
     linear layers and, with numba, convolutions that can ("sparse"), or those where it is faster on the CPU in float32, by the
-    rule of popup/products/rule.py ("auto"). Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0,
+    rule of popup/products/rule.py ("auto"). `skip` names modules or parameters, also by patterns ("*.head"), that are not masked,
+    `only` those that alone are; an embedding is masked only where `only` names it. What is not masked stays dense, frozen as
+    `net` has it, and tickets store it. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0,
     gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a
     value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
     check_given(er_p, density, mask, masks)
+    skip, only = as_patterns("skip", skip), as_patterns("only", only)
     given, edges = numbers(density) if isinstance(density, Mapping) else None, None
     if given is not None:
-        layers = find_layers(net)
+        layers = find_layers(net, skip=skip, only=only)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
     if masks is not None:
-        layers = find_layers(net, bias == SEARCH)
+        layers = find_layers(net, bias == SEARCH, skip, only)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
     er_p, k, seed = map(plain_number, (er_p, k, seed))
     gain = as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain)
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
-                    weights=weights, scale=scale, gain=gain, connected=connected, count=count, seed=seed)
+                    weights=weights, scale=scale, gain=gain, connected=connected, count=count, seed=seed, skip=skip, only=only)
     if search is not None and not isinstance(search, SearchSettings):
         raise UsageError(f"search is {search!r:.80}: pass popup.SearchSettings(...), or the method's name as method=")
     plain = SearchSettings(method, scope, score_scale=score_scale)
     if search is not None and plain != SearchSettings():
         raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
     settings = search or plain
-    own = own_weights(net, recipe.searches_biases) if weights == GIVEN else None
+    own = own_weights(net, recipe.layers(net)) if weights == GIVEN else None
     check_name("compute", compute, COMPUTES)
     return attach_recipe(net, recipe, settings, given, own, edges, compute)
 
@@ -90,7 +94,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     """`attach` for values that are already in their dataclasses. `given` maps layer names to p_l if recipe.density is
     'given', `weights` to float32 [entries] if recipe.weights is, `edges` to flat indices, ascending, int64, if recipe.mask
     is none that the seed draws, `against`: the number type that layers would compute densely in."""
-    if is_attached(net):
+    if is_attached(unwrapped(net)):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
         raise UsageError(f"{type(net).__name__} wraps a network, whose names and gradients it has taken already: attach the "
@@ -101,22 +105,25 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if recipe.weights == GIVEN and not METHODS[settings.method](settings).book.keeps_weights:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
-    layers = find_layers(net, recipe.searches_biases)
+    layers = recipe.layers(net)
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
-    _tell_left_out(net, layers)
+    tell_left_out(net, layers, recipe)
     _try_method(settings)
     search = Search(recipe, settings)
     values = freeze(net)
     sparse = {layer.spec.name for layer in source if computes_sparsely(net, layer.spec, layer.p_l, compute, against)}
-    _attach_layers(net, search, source, sparse)
-    search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), net.register_forward_pre_hook(search.begin),
+    attach_layers(net, search, source, sparse)
+    tracing = net.register_forward_pre_hook(refuse_tracing)
+    search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), tracing,
+                    net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
     search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
+    refuse_saving(net)
     return net
 
 
@@ -138,15 +145,6 @@ def look_once(net: nn.Module, *inputs: object) -> None:
     refuse_seen(plain, [layer.spec.name for layer in search.layers], inputs)
 
 
-def _tell_left_out(net: nn.Module, layers: list[Layer]) -> None:
-    """A warning if a part of the network that counts has no scores."""
-    others = left_out(net, layers)
-    if sum(others.values()) > UNTOLD * (sum(others.values()) + sum(layer.entries for layer in layers)):
-        names = ", ".join(f"{name} ({count:,} weights)" for name, count in others.items())
-        warnings.warn(f"only weights of Linear and Conv1d/2d/3d are masked; these stay dense, as they are now, and count in no "
-                      f"density: {names}", stacklevel=4)
-
-
 def _try_method(settings: SearchSettings) -> None:
     """A UsageError if the method trains a network that no ticket can hold: tried on a small layer."""
     with torch.random.fork_rng(devices=[]):
@@ -155,7 +153,7 @@ def _try_method(settings: SearchSettings) -> None:
         for name in unasked(search.method):
             raise UsageError(f"method {settings.method} defines {name}(), which no method is asked any more: give a code book, "
                              "codes() and gates(), as popup/search/methods/method.py says")
-        _attach_layers(net, search, draw_source(recipe, find_layers(net)))
+        attach_layers(net, search, draw_source(recipe, find_layers(net)))
         if search.method.book != METHODS[settings.method](settings).book:
             raise UsageError(f"method {settings.method} has another book each time it is made, and tickets name one: let it be "
                              "one of the class, or follow from the settings")
@@ -165,49 +163,24 @@ def _try_method(settings: SearchSettings) -> None:
                                  f"{words}")
 
 
-def _attach_layers(net: nn.Module, search: Search, source: list[LayerSource], sparse: Collection[str] = ()) -> None:
-    """Let each layer's weight be computed from scores, in place; those named in `sparse` are to compute on their edges alone."""
-    orders = [tuple(locate(net, layer.spec.name)[0]._parameters) for layer in source]
-    for layer, order in zip(source, orders, strict=True):
-        products = call_of(net, layer.spec, layer.edges) if layer.spec.name in sparse else None
-        _attach_layer(net, search, layer, order, products)
-    search.group(search.method.asked_together)
-
-
-def _attach_layer(net: nn.Module, search: Search, source: LayerSource, order: tuple[str, ...],
-                  products: LayerProducts | None) -> None:
-    """Replace one weight by its scores [edges] and the parametrization that computes the weight from them. `order`: the names of
-    its module's parameters; `products`: those of a layer that computes on its edges alone."""
-    module, attribute = locate(net, source.spec.name)
-    weight = getattr(module, attribute)
-    recipe, edges = search.recipe, len(source.edges)
-    first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.spec, edges, recipe.k))
-    setattr(module, attribute, nn.Parameter(first.to(weight.device)))
-    layer = EdgeWeight(search, source, weight, order)
-    layer.products = products
-    layer.remember(search.method.first_memory(layer, first, recipe.seed))
-    # unsafe: the usual checks would run the parametrization, which needs its scores registered first
-    parametrize.register_parametrization(module, attribute, layer, unsafe=True)
-    ask_for_what_is_ready(module, attribute)
-    search.add(layer, module, attribute)
-
-
 def detach(net: nn.Module) -> nn.Module:
-    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns `net`.
-    Raises UsageError, and changes nothing, if somebody else has parametrized a tensor of a module since."""
-    search = search_of(net)
+    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns the network,
+    without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
+    search, net = search_of(net), unwrapped(net)
     _refuse_others(net, search)
     weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
     for layer, weight in zip(search.layers, weights, strict=True):
-        module, attribute = locate(net, layer.spec.name)
-        _restore_class(module)
-        setattr(module, attribute, nn.Parameter(weight, requires_grad=False))
-        for name in (*layer.order, *(name for name in module._parameters if name not in layer.order)):
-            if name in module._parameters:  # of a bias that is a layer too: not yet
-                module._parameters[name] = module._parameters.pop(name)
+        plain = nn.Parameter(weight, requires_grad=False)
+        for (module, attribute), order in zip(users(net, layer.spec), layer.orders, strict=True):
+            _restore_class(module)
+            setattr(module, attribute, plain)
+            for name in (*order, *(name for name in module._parameters if name not in order)):
+                if name in module._parameters:  # of a bias that is a layer too: not yet
+                    module._parameters[name] = module._parameters.pop(name)
     for hook in search.hooks:
         hook.remove()
     delattr(net, ATTRIBUTE)
+    take_saving_back(net)
     return net
 
 
@@ -232,5 +205,6 @@ def _restore_class(module: nn.Module) -> None:
 def merge(net: nn.Module) -> nn.Module:
     """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
     attributes are copied without their graph, with which torch copies none."""
+    net = unwrapped(net)
     kept = (value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
     return detach(copy.deepcopy(net, {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}))

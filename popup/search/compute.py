@@ -106,7 +106,7 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
     network will be, if it is not there yet."""
     module, attribute = locate(net, spec.name)
     kind = KINDS.get(len(spec.shape))
-    if compute == "dense" or kind is None or attribute != "weight" or not _is_plain(module, kind):
+    if compute == "dense" or kind is None or spec.also or attribute != "weight" or not _is_plain(module, kind):
         return False
     numba = best_kernels().name == "numba"
     if isinstance(module, nn.Conv2d) and not numba:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
 
 from popup.errors import UsageError
-from popup.source.layers import find_layers, locate
+from popup.source.layers import Layer, locate
 from popup.source.recipe import GIVEN
 
 
 def plain_number(number: object) -> object:
     """A number of numpy as Python's."""
     return number.item() if isinstance(number, np.generic) else number
+
+
+def as_patterns(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """One pattern or several as a tuple; a UsageError for anything else."""
+    patterns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else None
+    if patterns is None or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise UsageError(f"{what} is {given!r:.80}: pass names of modules or parameters, or patterns, as ('lm_head', '*.head')")
+    return patterns
 
 
 def numbers(values: Mapping[str, object]) -> dict[str, object]:
@@ -32,10 +40,10 @@ def check_given(er_p: float | None, density: str | Mapping[str, float], mask: st
                          "or a mapping from layer name to p_l alone")
 
 
-def own_weights(net: nn.Module, biases: bool) -> dict[str, np.ndarray]:
-    """The weights (and biases) that `net` has now, float32 [entries], by layer name."""
+def own_weights(net: nn.Module, layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+    """The weights that `net` has now in its `layers`, float32 [entries], by their names."""
     found = {}
-    for layer in find_layers(net, biases):
+    for layer in layers:
         module, attribute = locate(net, layer.name)
         weight = getattr(module, attribute).detach()
         if weight.is_meta:

@@ -13,7 +13,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.provenance import storage_of
-from popup.source.layers import Layer, locate
+from popup.source.layers import Layer, locate, skip_of
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
 PLAIN, EMPTY = (bool, int, float, str, type(None)), (dict, *CONTAINERS)  # most of what a module has, and holds no tensor
@@ -23,19 +23,20 @@ DEPTH = 8  # how far into containers we look
 def refuse_held(net: nn.Module, layers: list[Layer]) -> None:
     """A UsageError for a layer whose very tensor, or a view of it, is also in an attribute of a module of `net`: by itself, in
     containers, in a function's closure or defaults, or as another parameter of the same memory."""
-    weights: dict[int | None, list[tuple[str, torch.Tensor]]] = {}
+    weights: dict[int | None, list[tuple[Layer, torch.Tensor]]] = {}
     for layer in layers:
         module, attribute = locate(net, layer.name)
         tensor = module._parameters[attribute]
-        weights.setdefault(storage_of(tensor), []).append((layer.name, tensor))
+        weights.setdefault(storage_of(tensor), []).append((layer, tensor))
     known = set(map(id, net.modules()))
     for path, module in net.named_modules():
         for where, tensor in _held_by(module, known):
             where = f"{path}.{where}" if path else where
             for layer, weight in weights.get(storage_of(tensor), ()):
-                if where != layer and _overlap(tensor, weight):
-                    raise UsageError(f"{layer} is also held by {where}, which would keep the tensor that attach replaces: let "
-                                     "forward ask the layer's module for its weight, and give parameters memory of their own")
+                if where not in layer.names and _overlap(tensor, weight):
+                    raise UsageError(f"{layer.name} is also held by {where}, which would keep the tensor that attach replaces: "
+                                     "let forward ask the layer's module for its weight, and give parameters memory of their "
+                                     f"own; or leave the layer out: {skip_of(layer.name)}")
 
 
 def _held_by(module: nn.Module, known: set[int]) -> Iterator[tuple[str, torch.Tensor]]:

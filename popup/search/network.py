@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from popup.errors import UsageError, check_number
 from popup.products.products import best_kernels
+from popup.search.density import Densities, density_row
 from popup.search.search import Search
-from popup.source.layers import Layer
 
 ATTRIBUTE = "popup_search"
+WRAPPED = ("_orig_mod", "module", "_forward_module")  # what wrappers call the network that they wrap
 
 
-@dataclass(frozen=True)
-class LayerDensity:
-    """One layer's row: how many entries, the p_l asked for, the edges drawn, how many are kept, kept / entries."""
-
-    name: str
-    entries: int
-    p_l: float
-    edges: int
-    kept: int
-    density: float
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The attached network inside of what wraps it (DistributedDataParallel, AveragedModel, torch.compile, Fabric); or `net`
+    itself, if none is."""
+    inner = net
+    while ATTRIBUTE not in vars(inner):
+        inner = next((inner._modules[name] for name in WRAPPED if inner._modules.get(name) is not None), None)
+        if inner is None:
+            return net
+    return inner
 
 
 def search_of(net: nn.Module) -> Search:
-    """The search that `attach` left on `net`; a UsageError if there is none."""
-    search = getattr(net, ATTRIBUTE, None)
+    """The search that `attach` left on `net`, or on what it wraps; a UsageError if there is none."""
+    net = unwrapped(net)
+    search = vars(net).get(ATTRIBUTE)
     if search is None:
         raise UsageError(f"{type(net).__name__} is not attached: call popup.attach(net, ...) first")
     search.check_owners(net)
@@ -45,7 +44,7 @@ def computing(net: nn.Module) -> str:
 
 def is_attached(net: nn.Module) -> bool:
     """Whether `net` is the network that attach was called on."""
-    return getattr(net, ATTRIBUTE, None) is not None
+    return vars(net).get(ATTRIBUTE) is not None
 
 
 def scores(net: nn.Module) -> list[nn.Parameter]:
@@ -66,13 +65,8 @@ def penalty(net: nn.Module) -> torch.Tensor:
     return search.scores()[0].new_zeros(()) if found is None else found
 
 
-def densities(net: nn.Module) -> list[LayerDensity]:
+def densities(net: nn.Module) -> Densities:
     """One row a layer, with what S_P keeps now (under a global scope it moves between the layers)."""
     search = search_of(net)
-    return [density_row(layer.spec, layer.p_l, layer.count, kept)
-            for layer, kept in zip(search.layers, search.counts(), strict=True)]
-
-
-def density_row(layer: Layer, p_l: float, edges: int, kept: int) -> LayerDensity:
-    """The row of one layer from its counts."""
-    return LayerDensity(layer.name, layer.entries, p_l, edges, kept, kept / layer.entries)
+    return Densities(density_row(layer.spec, layer.p_l, layer.count, kept)
+                     for layer, kept in zip(search.layers, search.counts(), strict=True))

@@ -9,18 +9,19 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
+from popup.search.refusals import refuse_symbols
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
 
 
 class EdgeWeight(LayerState):
-    """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `order`: the names of its
-    module's parameters; `place`: its own among the layers of the network."""
+    """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `orders`: the names of
+    the parameters of each module that uses it; `place`: its own among the layers of the network."""
 
-    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, order: tuple[str, ...]) -> None:
+    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, orders: tuple[tuple[str, ...], ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
-        self.search, self.order, self.place = search, order, len(search.layers)
+        self.search, self.orders, self.place = search, orders, len(search.layers)
         self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         if not self.compared:
             # DistributedDataParallel sends rank 0's buffers to all
@@ -89,9 +90,11 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
     def get(module: nn.Module) -> torch.Tensor:
         found = module._modules["parametrizations"]._modules[attribute]
         layer = found._modules["0"]
+        refuse_symbols(layer.spec.name)
         if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):
             return usual.fget(module)
         ready = layer.ready()
         return usual.fget(module) if ready is None else ready
 
     setattr(type(module), attribute, property(torch._disable_dynamo(get), usual.fset))
+    type(module).__module__ = __name__  # torch.fx enters it then, as it enters none of torch.nn's, and asks for the weight

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
-from popup.source.layers import find_layers
+from popup.source.layers import Layer, skip_of
 
 
 @torch.no_grad()
@@ -54,17 +54,18 @@ def refuse_seen(net: nn.Module, names: Iterable[str], inputs: tuple) -> None:
 def _refuse_faults(seen: Watched) -> None:
     for name, fault in seen.faults.items():
         raise UsageError(f"{name} {fault}: what is computed would be no ticket; let forward use the weight that the layer's "
-                         "module has, unchanged")
+                         f"module has, unchanged, or leave the layer out: {skip_of(name)}")
 
 
-def check_reached(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """A UsageError that names the first layer of the plain network `net` that no product gets, or gets otherwise than it is.
-    Returns what the network gives of `inputs` in evaluation mode."""
-    seen, outputs = look(net, {layer.name: None for layer in find_layers(net)}, inputs)
+def check_reached(net: nn.Module, layers: Iterable[Layer], inputs: torch.Tensor) -> torch.Tensor:
+    """A UsageError that names the first of the `layers` of the plain network `net` that no product gets, or gets otherwise than
+    it is. Returns what the network gives of `inputs` in evaluation mode."""
+    seen, outputs = look(net, {layer.name: None for layer in layers}, inputs)
     _refuse_faults(seen)
     for name in seen.unreached:
         raise UsageError(f"{name} reaches no product of {type(net).__name__}'s forward pass, which has another tensor in its "
-                         "place or does not use the layer: ask the module for its weight each time, or remove the layer")
+                         "place or does not use the layer: ask the module for its weight each time, or leave the layer out: "
+                         f"{skip_of(name)}")
     return outputs
 
 

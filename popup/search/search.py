@@ -22,6 +22,7 @@ from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states
 from popup.search.untouched import Untouched
 from popup.search.weighing import Use, weigh
+from popup.source.layers import skip_of
 from popup.source.recipe import Recipe
 
 
@@ -49,18 +50,20 @@ class Search(SearchState):
     def check_owners(self, net: nn.Module) -> None:
         """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
         for what the network computes."""
-        for layer in self.layers:
-            path, _, name = layer.spec.name.rpartition(".")
-            try:
-                module = net.get_submodule(path)
-            except AttributeError:
-                module = None
-            if not parametrize.is_parametrized(module, name) or module.parametrizations[name][0] is not layer:
-                raise UsageError(f"{layer.spec.name} is no longer what attach made of it (was its module replaced, or pruned?): "
-                                 "change a network before it is attached")
-            if len(module.parametrizations[name]) > 1:
-                raise UsageError(f"{layer.spec.name} has been parametrized since attach, so that what is computed is no ticket: "
-                                 "remove that parametrization first")
+        for layer, scores in zip(self.layers, self.scores(), strict=True):
+            for whole in layer.spec.names:
+                path, _, name = whole.rpartition(".")
+                try:
+                    module = net.get_submodule(path)
+                except AttributeError:
+                    module = None
+                made = module.parametrizations[name] if parametrize.is_parametrized(module, name) else None
+                if made is None or made[0] is not layer or made._parameters["original"] is not scores:
+                    raise UsageError(f"{whole} is no longer what attach made of it (was its module replaced, or pruned?): "
+                                     "change a network before it is attached")
+                if len(made) > 1:
+                    raise UsageError(f"{whole} has been parametrized since attach, so that what is computed is no ticket: "
+                                     "remove that parametrization first")
 
     def select(self) -> list[torch.Tensor]:
         """S_P, the ticket as it is now: for each layer one bool an edge."""
@@ -198,8 +201,8 @@ class Search(SearchState):
             name = layer.spec.name
             if self._seen and name not in self.asked:
                 raise UsageError(f"{name} was asked for its weight by none of the training passes, so that its scores are the "
-                                 "first ones: let forward ask the layer's module each time, and not hold its tensor; or remove "
-                                 "the layer")
+                                 "first ones: let forward ask the layer's module each time, and not hold its tensor; or "
+                                 f"leave the layer out: {skip_of(name)}")
 
     def penalty(self) -> torch.Tensor | None:
         """What the method adds to the loss, a scalar; None: nothing."""

@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
 from popup.search.layer_state import LayerState
@@ -62,9 +63,18 @@ class SearchState:
         """What a method is asked about: each layer with its scores, or several that are asked about together, with theirs."""
         self.regroup_if_moved()
         scores = self.scores()
+        self._refuse_sharded(scores)
         with torch.no_grad():
             return [(group.unit, scores[group.places[0]] if group.alone else torch.cat([scores[place] for place in group.places]))
                     for group in self.groups]
+
+    def _refuse_sharded(self, scores: Sequence[torch.Tensor]) -> None:
+        """A UsageError if this process has a part of some layer's scores only, of which it could select the best of a part."""
+        for layer, score in zip(self.layers, scores, strict=True):
+            if hasattr(score, "placements"):  # a DTensor
+                raise UsageError(f"{layer.spec.name} has its scores sharded (by FSDP2's fully_shard?): shard the attached "
+                                 "network as a whole and none of its parts, and call its unshard() before anything is asked of "
+                                 "it outside of a pass; or use DistributedDataParallel")
 
     def k_now(self) -> float:
         """The fraction of edges that the search keeps now; in the end that of the ticket."""

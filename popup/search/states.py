@@ -32,7 +32,7 @@ def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[st
                          f"the search's {len(own)} entries: {ALL}, of a search by the same method")
     for key in state:
         if key not in own:
-            _refuse_foreign(key, key.removeprefix(prefix), net, {layer.spec.name for layer in layers})
+            _refuse_foreign(key, key.removeprefix(prefix), net, {name for layer in layers for name in layer.spec.names})
     if missing:
         return False
     states = [layer.check_state(state[f"{prefix}{_keys(layer)[-1]}"]) for layer in layers]
@@ -43,10 +43,11 @@ def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[st
 
 
 def _keys(layer: LayerState) -> list[str]:
-    """What a layer has in a state_dict: its scores, what is remembered of it, its state."""
-    path, dot, name = layer.spec.name.rpartition(".")
-    where = f"{path}{dot}parametrizations.{name}"
-    return [f"{where}.original", *(f"{where}.0.{MEMORY}{memory}" for memory in layer.remembered), f"{where}.0._extra_state"]
+    """What a layer has in a state_dict, by each of its names: its scores, what is remembered of it, its state."""
+    split = [name.rpartition(".") for name in layer.spec.names]
+    return [key for where in (f"{path}{dot}parametrizations.{name}" for path, dot, name in split)
+            for key in (f"{where}.original", *(f"{where}.0.{MEMORY}{memory}" for memory in layer.remembered),
+                        f"{where}.0._extra_state")]
 
 
 def _refuse_foreign(key: str, name: str, net: nn.Module, weights: set[str]) -> None:

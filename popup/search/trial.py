@@ -10,9 +10,11 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
-from popup.source.layers import Layer, locate
+from popup.source.layers import Layer, locate, skip_of
+from popup.source.maskable import kind_of as kind_of_weights
 
-USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear}
+USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear,
+         nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear, nn.Embedding}
 WIDTHS = {"in_features", "out_features", "in_channels", "out_channels", "training"}  # what makes no other kind of a module
 
 
@@ -27,7 +29,8 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
     kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
     for layer in layers:
         module, _ = locate(net, layer.name)
-        if type(module) not in USUAL or "forward" in vars(module):
+        known = type(module) in USUAL or kind_of_weights(module).tried
+        if not known or "forward" in vars(module):
             kind = kind_of(module)
             tried, names = kinds.setdefault(kind, (module, []))
             if tried is module:
@@ -38,7 +41,7 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
             attribute, words = fault
             name = next(layer.name for layer in names if layer.name.rpartition(".")[2] == attribute)
             raise UsageError(f"{name} {words} in {type(module).__name__}, tried alone: what is computed would be no ticket; "
-                             "put a plain layer of torch's in its place")
+                             f"put a plain layer of torch's in its place, or leave it out: {skip_of(name)}")
 
 
 def kind_of(module: nn.Module) -> tuple:
@@ -95,18 +98,37 @@ def _run(subject: nn.Module, attributes: list[str]) -> Watched | None:
 
 
 def examples(module: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Small inputs [2, ...] that a module like `module` may take."""
-    parameter = next(module.parameters())
+    """Small inputs [2, ...] that a module like `module` may take: one to three alike; values that choose among several weights,
+    or say how much each counts; and of a bilinear one two, of a look-up whole numbers."""
+    parameter, generator = next(module.parameters()), torch.Generator().manual_seed(1)
+    first = torch.zeros(2, 1, dtype=torch.long, device=parameter.device)
+    if isinstance(module, nn.Embedding):
+        yield (first,)
+    if isinstance(module, nn.Bilinear):
+        sizes = module.in1_features, module.in2_features
+        yield tuple(torch.randn(2, size, generator=generator).to(parameter) for size in sizes)
     for shape in _shapes(module):
-        values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(parameter)
-        yield from ((values,), (values, values), (values, values, values))
+        values = torch.randn(shape, generator=generator).to(parameter)
+        share = torch.ones(2, len(parameter), device=parameter.device, dtype=parameter.dtype)
+        yield from ((values,), (values, values), (values, values, values), (values, first, share[:, :1]), (values, share))
 
 
 def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
-    if isinstance(module, nn.Linear):
-        yield from ((2, *middle, module.in_features) for middle in ((), (3,), (2, 2)))
-    elif isinstance(module, nn.MultiheadAttention):
+    if isinstance(module, nn.MultiheadAttention):
         yield 2, 3, module.embed_dim
+        return
+    kernel, steps = getattr(module, "kernel_size", ()), getattr(module, "dilation", ())
+    inputs = getattr(module, "in_channels", None) or _inputs(module)
+    if kernel:
+        sides = [(side - 1) * step + 4 for side, step in zip(kernel, steps, strict=True)]
+        yield from ((2, inputs, *(side * times for side in sides)) for times in (1, 4))
     else:
-        sides = [(kernel - 1) * step + 4 for kernel, step in zip(module.kernel_size, module.dilation, strict=True)]
-        yield from ((2, module.in_channels, *(side * times for side in sides)) for times in (1, 4))
+        yield from ((2, *middle, inputs) for middle in ((), (3,), (2, 2)))
+
+
+def _inputs(module: nn.Module) -> int:
+    """How many inputs the first of a module's weights takes."""
+    kind = kind_of_weights(module)
+    attribute = kind.held_by(module)[0]
+    sides = kind.read(module, attribute)
+    return getattr(module, attribute).shape[1] if sides is None else sides.inputs

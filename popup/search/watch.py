@@ -21,7 +21,8 @@ from popup.source.layers import locate
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "addr", "convolution", "_convolution",
             "convolution_overrideable", "linear", "matmul", "einsum", "_trilinear", "_native_multi_head_attention",
-            "_transformer_encoder_layer_fwd", "_addmm_activation", "mkldnn_convolution", "_conv_depthwise2d"}
+            "_transformer_encoder_layer_fwd", "_addmm_activation", "mkldnn_convolution", "_conv_depthwise2d", "_grouped_mm",
+            "embedding"}  # a row looked up is the product with a one among zeros
 SUMS = {"add", "sub", "rsub", "lerp", "addcmul", "addcdiv"}  # x + W is no product, and fills the zeros of W
 
 
@@ -155,7 +156,8 @@ def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: W
     for name, expected in tensors.items():
         module, attribute = locate(net, name)
         if parametrize.is_parametrized(module, attribute):
-            handles += _follow(module.parametrizations[attribute], name, expected, watch)
+            for made in _lists_of(net, module.parametrizations[attribute]):
+                handles += _follow(made, name, expected, watch)
         else:
             plain.append(_Kept(module, attribute, name, expected, watch))
     try:
@@ -165,6 +167,12 @@ def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: W
             handle.remove()
         for kept in plain:
             kept.compare(watch.found)
+
+
+def _lists_of(net: nn.Module, made: nn.Module) -> list[nn.Module]:
+    """The list of parametrizations `made`, and those of the further modules that use the same tensor."""
+    lists = (module for module in net.modules() if isinstance(module, parametrize.ParametrizationList))
+    return [other for other in lists if other[0] is made[0]]
 
 
 def _follow(made: nn.Module, name: str, expected: torch.Tensor | None, watch: Watch) -> list:

@@ -36,8 +36,8 @@ def erk_sum(layers: Sequence[Layer], p: float) -> np.ndarray:
 
 
 def _erk_ratio(layer: Layer, kernel: float) -> float:
-    spread = kernel if layer.kernel else 0.0
-    return (layer.shape[0] + layer.shape[1] + spread) / layer.entries
+    sides, spread = layer.connects, kernel if layer.kernel else 0.0
+    return (sides.outputs + sides.inputs + spread) / sides.entries
 
 
 def pyramidal(layers: Sequence[Layer], p: float) -> np.ndarray:

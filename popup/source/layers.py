@@ -3,8 +3,7 @@ holds."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -14,25 +13,29 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
+from popup.source.maskable import Kind, Sides, kind_of
+from popup.source.patterns import any_matched, matches
 
-MASKABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-GAIN = re.compile(r"layer_?scale|res_?scale|res_?weight|rezero|gamma|gain|(^|_)ls_?\d*$|(^|_)lambda_?\d+$")
-PLACE = re.compile(r"token|(^|_)pos")  # what is added to activations, not multiplied with
-TINY = 1.01e-2                         # 1e-2 in bf16 and fp16 is a little more
+LOOKED_UP = 1  # the fan_in of an embedding, which takes a row and sums nothing
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One maskable tensor: its parameter name and shape, of a weight [out, in] or [out, in / groups, *kernel], of a bias
-    [out]."""
+    """One maskable tensor: its parameter name and shape, of a weight [out, in] or [out, in / groups, *kernel] if `sides` does not
+    say otherwise, of a bias [out]."""
 
     name: str
     shape: tuple[int, ...]
     weight: Layer | None = None      # of a bias: the weight whose outputs it is added to
     further: tuple[Layer, ...] = ()  # of a bias that is one for three weights: those of its second and last third
+    sides: Sides | None = None       # of a weight whose shape does not say what it connects
+    also: tuple[str, ...] = ()       # the further names of a tensor that several modules use
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All the names of its tensor."""
+        return self.name, *self.also
 
     @property
     def entries(self) -> int:
@@ -40,9 +43,26 @@ class Layer:
         return prod(self.shape)
 
     @property
-    def fan_in(self) -> int:
+    def fan_in(self) -> float:
         """The entries that feed one output neuron or channel; a bias has its weight's."""
-        return prod(self.shape[1:]) if self.weight is None else self.weight.fan_in
+        if self.weight is not None:
+            return self.weight.fan_in
+        return prod(self.shape[1:]) if self.sides is None else self.sides.fan_in
+
+    @property
+    def connects(self) -> Sides:
+        """What it connects, of a weight."""
+        return self.sides or Sides(self.shape[0], self.shape[1], self.shape[2:], prod(self.shape[1:]))
+
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` of its shape [outputs, what feeds one of them]; of a bias [out, 1]."""
+        if self.sides is None:
+            return values.reshape(len(values), prod(self.shape[1:]))
+        inputs, filter_size = self.sides.inputs, prod(self.sides.kernel)
+        if self.sides.inputs_first:
+            width = self.shape[-1 - len(self.sides.kernel)]
+            values = values.reshape(-1, inputs, width, filter_size).transpose(1, 2)
+        return values.reshape(-1, inputs * filter_size)
 
     @property
     def weights(self) -> tuple[Layer, ...]:
@@ -52,7 +72,7 @@ class Layer:
     @property
     def kernel(self) -> tuple[int, ...]:
         """The filter's sides; empty for a linear layer."""
-        return self.shape[2:]
+        return self.shape[2:] if self.sides is None else self.sides.kernel
 
 
 def locate(net: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -61,28 +81,80 @@ def locate(net: nn.Module, name: str) -> tuple[nn.Module, str]:
     return net.get_submodule(path), attribute
 
 
-def find_layers(net: nn.Module, biases: bool = False) -> list[Layer]:
+def users(net: nn.Module, layer: Layer) -> list[tuple[nn.Module, str]]:
+    """The modules that use a layer's tensor, each once, with its name there."""
+    return list(dict.fromkeys(locate(net, name) for name in layer.names))
+
+
+def find_layers(net: nn.Module, biases: bool = False, skip: Sequence[str] = (), only: Sequence[str] = ()) -> list[Layer]:
     """The maskable layers of `net` in the order it defines them; with `biases` each weight is followed by its bias, if any.
 
-    Raises UsageError, with the parameter's name, for a weight that is shared between modules, not yet
-    initialised (lazy), or already parametrized, and for a network that has no maskable weight at all.
+    Of the names of parameters those that match a pattern of `skip` are none, nor, if there is an `only`, those that match none of
+    its patterns. Raises UsageError, with the parameter's name, for a weight that is also used where it is not masked, is not yet
+    initialised (lazy), or already parametrized; for a pattern that matches nothing; and for a network that has no weight to mask.
     """
+    chosen = _chosen(net, skip, only)
     layers: list[Layer] = []
-    seen: dict[int, str] = {}
+    seen: dict[int, int] = {}
     for path, module in net.named_modules(remove_duplicate=False):
-        for attribute in _maskable(module, biases):
+        kind = kind_of(module)
+        if kind is None or (kind.asked and not only):
+            continue
+        for attribute in _maskable(kind, module, biases):
             name = f"{path}.{attribute}" if path else attribute
-            weight = _plain_weight(module, attribute, name)
-            if id(weight) in seen:
-                raise UsageError(f"{name} is the same tensor as {seen[id(weight)]}: a tied weight cannot be "
-                                 "masked twice; give each module its own")
-            seen[id(weight)] = name
-            layers.append(Layer(name, tuple(weight.shape), weight_of(name, layers[-1] if layers else None)))
+            if not chosen(name):
+                continue
+            tensor, is_bias = _plain_weight(module, attribute, name), attribute not in kind.weights
+            found = Layer(name, tuple(tensor.shape), weight_of(name, layers[-1]) if is_bias and layers else None,
+                          sides=None if is_bias else kind.read(module, attribute))
+            if id(tensor) in seen:
+                place = seen[id(tensor)]
+                layers[place] = _tied(layers[place], found)
+            elif found.weight is not None or not is_bias:  # a bias is one behind its own weight alone
+                seen[id(tensor)] = len(layers)
+                layers.append(found)
     if not layers:
-        raise UsageError(f"{type(net).__name__} has no Linear or Conv1d/2d/3d weight to mask")
-    _refuse_other_ties(net, seen)
+        raise UsageError(f"{type(net).__name__} has no weight to mask: of Linear, convolutions, attention and what else "
+                         "popup.register knows" + (", but for what skip and only leave out" if skip or only else ""))
+    _refuse_other_ties(net, {key: layers[place] for key, place in seen.items()})
     _refuse_lazy(net)
     return with_further(layers)
+
+
+def _chosen(net: nn.Module, skip: Sequence[str], only: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a weight is to be masked, by its name, which may be no parameter's (of weight_norm, say). A UsageError for a
+    pattern that is of no parameter's name."""
+    names = [name for name, _ in net.named_parameters(remove_duplicate=False)] if skip or only else []
+    any_matched(skip, names, "parameter (of skip)"), any_matched(only, names, "parameter (of only)")
+    return lambda name: not any(matches(pattern, name) for pattern in skip) and (
+        not only or any(matches(pattern, name) for pattern in only))
+
+
+def named_layers(net: nn.Module, wanted: Sequence[Layer]) -> list[Layer]:
+    """The layers of `net` that have the names of the `wanted`, with the shapes that they have there; those it lacks are left
+    out. What kinds of modules they are of does not matter."""
+    found = []
+    for layer in wanted:
+        try:
+            module, attribute = locate(net, layer.name)
+        except AttributeError:
+            continue
+        if getattr(module, attribute, None) is not None:
+            found.append(replace(layer, shape=tuple(_plain_weight(module, attribute, layer.name).shape)))
+    return found
+
+
+def _tied(first: Layer, other: Layer) -> Layer:
+    """One layer of a tensor that a second module uses, as the product that it has there agrees; a look-up (an embedding) agrees
+    to any."""
+    if first.weight is not None:
+        return replace(first, also=(*first.also, other.name))
+    one, two = first.connects, other.connects
+    if one != two and LOOKED_UP not in (one.fan_in, two.fan_in):
+        raise UsageError(f"{other.name} is the same tensor as {first.name}, and they read it otherwise (in and out, or a "
+                         f"filter): give each module its own, or leave both dense with skip=({first.name!r}, {other.name!r})")
+    product = other if one.fan_in == LOOKED_UP else first
+    return replace(first, sides=product.sides, also=(*first.also, other.name))
 
 
 def weight_of(name: str, before: Layer | None) -> Layer | None:
@@ -98,6 +170,7 @@ def with_further(layers: Sequence[Layer]) -> list[Layer]:
     found = {layer.name: layer for layer in layers}
     whole = []
     for layer in layers:
+        layer = replace(layer, weight=found[layer.weight.name]) if layer.weight else layer  # with all the names that it has
         path = layer.weight.name.removesuffix("q_proj_weight") if layer.weight else ""
         further = [found.get(f"{path}{name}") for name in ("k_proj_weight", "v_proj_weight")]
         thirds = layer.weight and all(part and 3 * part.shape[0] == layer.entries for part in (layer.weight, *further))
@@ -105,13 +178,13 @@ def with_further(layers: Sequence[Layer]) -> list[Layer]:
     return whole
 
 
-def _maskable(module: nn.Module, biases: bool) -> list[str]:
-    """The names of the maskable weights that `module` itself holds, each with its bias behind it if `biases`."""
-    attention = isinstance(module, nn.MultiheadAttention)
-    names = ATTENTION if attention else ("weight",) if isinstance(module, MASKABLE) else ()
-    weights = [name for name in names if getattr(module, name, None) is not None]
-    found = [(weight, BIAS_OF.get(weight, "")) if biases else (weight,) for weight in weights]
-    return [name for pair in found for name in pair if getattr(module, name, None) is not None]
+def _maskable(kind: Kind, module: nn.Module, biases: bool) -> list[str]:
+    """The names of the weights that `module`, of that `kind`, itself holds; if `biases` each with its bias, a vector."""
+    found = []
+    for weight in kind.held_by(module):
+        bias = getattr(module, BIAS_OF.get(weight, ""), None) if biases else None
+        found += [weight] if bias is None or bias.dim() != 1 else [weight, BIAS_OF[weight]]
+    return found
 
 
 def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
@@ -132,13 +205,35 @@ def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
     return weight
 
 
-def _refuse_other_ties(net: nn.Module, weights: dict[int, str]) -> None:
-    """A maskable weight that another module (an embedding, say) also uses cannot be replaced either."""
+def _refuse_other_ties(net: nn.Module, layers: dict[int, Layer]) -> None:
+    """A tensor that is masked here cannot be used elsewhere as it was (by an embedding, say)."""
     for name, parameter in net.named_parameters(remove_duplicate=False):
-        first = weights.get(id(parameter), name)
-        if first != name:
-            raise UsageError(f"{name} is the same tensor as {first}: a tied weight cannot be masked; "
-                             "give each module its own")
+        layer = layers.get(id(parameter))
+        if layer is not None and name not in layer.names:
+            raise UsageError(f"{name} is the same tensor as {layer.name}, which alone would be masked: "
+                             f"{_remedy(net, layer, name)}")
+
+
+def skip_of(name: str) -> str:
+    """What leaves the layer of that name out, as attach and the command line have it."""
+    path = name.rpartition(".")[0] or name
+    return f"skip=({path!r},) of attach, or --skip {path}"
+
+
+def _remedy(net: nn.Module, layer: Layer, name: str) -> str:
+    """What to do where a layer's tensor is also used elsewhere, by `name`."""
+    path = layer.name.rpartition(".")[0] or layer.name
+    config = getattr(net, "config", None)
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    flag = "build it of a config object whose tie_word_embeddings was set to False (T5 takes it in no other way), or " * tied
+    asked = f", or mask both with only=(..., {path!r}, {name.rpartition('.')[0] or name!r})" if _is_lookup(net, name) else ""
+    return f"{flag}give each module its own, or leave it dense with skip=({path!r},){asked}"
+
+
+def _is_lookup(net: nn.Module, name: str) -> bool:
+    module, attribute = locate(net, name)
+    kind = kind_of(module)
+    return kind is not None and kind.asked and attribute in kind.weights
 
 
 def _refuse_lazy(net: nn.Module) -> None:
@@ -146,77 +241,3 @@ def _refuse_lazy(net: nn.Module) -> None:
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise UsageError(f"{name} is lazy and has no shape yet: run the network once before attaching")
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether `module` normalises: by its class, or the class's name, in torch as in timm and torchvision, unless it holds
-    layers (a block with a norm in it) or a parameter that is no vector (a linear layer that normalises)."""
-    if isinstance(module, NORMS):
-        return True
-    named = "norm" in type(module).__name__.lower() and not any(isinstance(part, MASKABLE) for part in module.modules())
-    return named and all(map(is_vector, module.parameters()))
-
-
-def is_gain(name: str) -> bool:
-    """Whether a parameter of that name scales a block beside its shortcut (the layer scale of ConvNeXt, timm's gamma), which its
-    own name or that of its module says.
-
-    Such gains start at 1e-6 or 0 and learn to be more; frozen there, the block would not exist.
-    """
-    return any(GAIN.search(part) for part in _last_words(name))
-
-
-def is_tiny(parameter: torch.Tensor) -> bool:
-    """Whether it is one value that is near 0 and not 0, as gains start whatever their name. On "meta" nobody knows."""
-    if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
-        return False
-    first = parameter.detach().flatten()[0]
-    return 0 < abs(float(first)) <= TINY and bool((parameter == first).all())
-
-
-def _last_words(name: str) -> list[str]:
-    return name.lower().split(".")[-2:]
-
-
-def left_out(net: nn.Module, layers: list[Layer]) -> dict[str, int]:
-    """The parameters of `net` that are matrices or more and none of its `layers` (of transposed convolutions, embeddings,
-    recurrent layers, ...), each with its number of weights."""
-    names = {layer.name for layer in layers}
-    return {name: parameter.numel() for name, parameter in net.named_parameters()
-            if name not in names and not is_vector(parameter) and frozen_at(name, parameter, False) is None}
-
-
-def frozen_at(name: str, parameter: torch.Tensor, norm: bool, slope: bool = False) -> float | None:
-    """The value that `freeze` gives a parameter, and that a ticket's must have: 0 for biases, 1 for norms' and blocks' gains;
-    None: its own. `norm`: whether its module normalises. `slope`: whether it may be an activation's, which starts small too."""
-    attribute, small = name.rpartition(".")[2], norm or is_vector(parameter)
-    if attribute.endswith("bias"):
-        return 0.0 if small else None
-    if small and (is_gain(name) or (norm and attribute == "weight")):
-        return 1.0
-    placed = any(PLACE.search(part) for part in _last_words(name))
-    return 1.0 if not slope and not placed and is_tiny(parameter) else None
-
-
-def is_vector(tensor: torch.Tensor) -> bool:
-    """Whether at most one side is longer than 1."""
-    return sum(side > 1 for side in tensor.shape) <= 1
-
-
-def freeze(net: nn.Module) -> dict[str, float]:
-    """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
-    stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention).
-    Returns what was set, by name."""
-    values = {}
-    for path, module in net.named_modules():
-        norm, slope, weights = is_norm(module), isinstance(module, nn.PReLU), _maskable(module, False)
-        if norm and hasattr(module, "reset_running_stats"):
-            module.reset_running_stats()
-        for name, parameter in module.named_parameters(recurse=False):
-            parameter.requires_grad_(False)
-            full = f"{path}.{name}" if path else name
-            value = None if name in weights else frozen_at(full, parameter, norm, slope)
-            if value is not None:
-                parameter.data.fill_(value)
-                values[full] = value
-    return values

@@ -8,13 +8,14 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.source.connected import CONNECTED
 from popup.source.counts import COUNTS, kept_edges
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.gains import as_one, as_words, check_gain, check_patterns, from_words
-from popup.source.layers import Layer
+from popup.source.layers import Layer, find_layers
 from popup.source.masks import COMPUTED, MASKS
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, deviations
@@ -67,6 +68,11 @@ class Recipe:
         "help": "how k of a layer's edges is made a whole number: nearest (halves up), ceil, or drop_floor: n - int((1 - k) n) "
                 "in floats, as github.com/allenai/hidden-networks counts", "choices": tuple(COUNTS), LATER: "nearest"})
     seed: int = field(default=0, metadata={"help": "the seed of every draw: source, scores, batches, augmentation"})
+    skip: tuple[str, ...] = field(default=(), metadata={LATER: (), "help": (
+        "modules or parameters that stay dense and frozen as the network has them, by names or patterns such as '*.head'")})
+    only: tuple[str, ...] = field(default=(), metadata={LATER: (), "help": (
+        "the modules or parameters, by names or patterns, that are masked, embeddings too where it names them; all else stays "
+        "dense")})
 
     def __post_init__(self) -> None:
         check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
@@ -110,6 +116,10 @@ class Recipe:
         p_l = layer_densities(weights, self.er_p, self.density if given is None else given, self.redistribute)
         found = {layer.name: p for layer, p in zip(weights, p_l, strict=True)}
         return [found[(layer.weight or layer).name] for layer in layers]
+
+    def layers(self, net: nn.Module) -> list[Layer]:
+        """The layers of a plain network that it masks."""
+        return find_layers(net, self.searches_biases, self.skip, self.only)
 
     def record(self) -> dict[str, float | int | str | bool]:
         """The recipe as plain values, for a ticket's metadata: without what came later and is what was done before."""
@@ -168,6 +178,9 @@ def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
         raise UsageError(f"mask is {recipe.mask!r}, so no seed draws the edges of {layer.name}: attach a network with "
                          f"popup.attach(net, mask='given', masks=...), or use {', '.join(MASKS)}")
     if recipe.connected and layer.weight is None:
+        if layer.sides is not None and not (layer.sides.inputs_first and layer.sides.entries == layer.entries):
+            raise UsageError(f"connected is for layers of outputs and inputs, and {layer.name} {list(layer.shape)} has several "
+                             "of these: leave connected out, or skip the layer")
         return CONNECTED[recipe.mask](recipe.seed, layer.name, layer.shape, p_l)
     return MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
 

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, freeze, is_norm, locate
+from popup.source.frozen import freeze, is_norm
+from popup.source.layers import Layer, locate
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, ONE_SIZE, Recipe, draw_values
 
@@ -102,7 +103,7 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
 
 def _dense(net: nn.Module, recipe: Recipe) -> tuple[nn.Module, Weights]:
     """A copy of `net` as the seed's dense source, biases 0 and norms fresh, and its weights, which alone have gradients."""
-    layers, net = find_layers(net), copy.deepcopy(net).cpu().double()
+    layers, net = recipe.layers(net), copy.deepcopy(net).cpu().double()
     freeze(net)
     recipe, weights = replace(recipe, k=1.0), {}
     for layer in layers:

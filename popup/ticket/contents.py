@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from math import prod, sqrt
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, weight_of
+from popup.source.maskable import Sides
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket.sealed import finite
@@ -20,6 +21,7 @@ FIRST = {"er_p", "k", "density", "redistribute", "mask", "weights", "scale", "ga
          "method", "scope", "score_scale"}
 LAYER_FIELDS = {"name": str, "shape": list, "p_l": float, "edges": int, "kept": int, "coded": bool,
                 "edges_hash": str, "weights_hash": str, "mask_hash": str}
+LATER_FIELDS = {"sides": dict, "also": list}  # of layers whose shape does not say what they connect, or that have several names
 
 
 def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -38,12 +40,21 @@ def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, 
 
 def recipe(value: Any) -> Recipe:
     """The recipe of a file's record."""
-    return Recipe(**check_fields("recipe", _with_later(Recipe, value), get_type_hints(Recipe)))
+    kinds = {name: tuple if get_origin(kind) is tuple else kind for name, kind in get_type_hints(Recipe).items()}
+    whole = _with_later(Recipe, value)
+    if isinstance(whole, dict):
+        whole = {name: _names(part) if kinds.get(name) is tuple else part for name, part in whole.items()}
+    return Recipe(**check_fields("recipe", whole, kinds))
 
 
 def settings(value: Any) -> SearchSettings:
     """The search settings of a file's record."""
     return SearchSettings(**check_fields("settings", _with_later(SearchSettings, value), get_type_hints(SearchSettings)))
+
+
+def _names(value: Any) -> Any:
+    """A list of names as a tuple; what is none stays, and is refused."""
+    return tuple(value) if isinstance(value, list) and all(isinstance(name, str) and name for name in value) else value
 
 
 def _with_later(kind: type, value: Any) -> Any:
@@ -55,12 +66,13 @@ def _with_later(kind: type, value: Any) -> Any:
 def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict[str, Any]]:
     """A layer and its record, with a number of edges that its shape and p_l can have. `before`: the one that precedes it, a
     bias's weight."""
-    record = check_fields("a layer", value, LAYER_FIELDS)
+    later = {name: kind for name, kind in LATER_FIELDS.items() if isinstance(value, dict) and name in value}
+    record = check_fields("a layer", value, LAYER_FIELDS | later)
     if not record["name"].isprintable():
         raise ValueError(f"a layer has the name {record['name']!r:.80}")
     weight = weight_of(record["name"], before) if source.searches_biases else None
     shape = check_shape(record["name"], record["shape"], *((1, 1) if weight else (2, 5)))
-    found = Layer(record["name"], shape, weight)
+    found = Layer(record["name"], shape, weight, sides=_sides(record, shape), also=_also(record))
     p_l, edges = record["p_l"], record["edges"]
     if not (0 < p_l <= 1 or (p_l == 0 and not source.draws_edges)):
         raise ValueError(f"p_l of {found.name} is {p_l!r}: it must be in (0, 1]")
@@ -73,6 +85,34 @@ def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict
         if not re.fullmatch("[0-9a-f]{64}", record[name]):
             raise ValueError(f"{name} of {found.name} is no SHA-256")
     return found, record
+
+
+def of_spec(layer: Layer) -> dict[str, Any]:
+    """What a layer's record says beside its name and shape, of a layer that is not as most are."""
+    sides = {} if layer.sides is None else {"sides": {**asdict(layer.sides), "kernel": list(layer.sides.kernel)}}
+    return sides | ({"also": list(layer.also)} if layer.also else {})
+
+
+def _sides(record: Mapping[str, Any], shape: tuple[int, ...]) -> Sides | None:
+    """What a layer connects, where its record says so."""
+    if "sides" not in record:
+        return None
+    value = check_fields("sides", record["sides"], {"outputs": int, "inputs": int, "kernel": list, "fan_in": float,
+                                                    "inputs_first": bool})
+    outputs, inputs = check_shape(f"sides of {record['name']}", [value["outputs"], value["inputs"]], 2, 2)
+    kernel = check_shape(f"kernel of {record['name']}", value["kernel"], 0, 3)
+    found = Sides(outputs, inputs, kernel, value["fan_in"], value["inputs_first"])
+    if prod(shape) % found.entries or not 0 < found.fan_in <= prod(shape):
+        raise ValueError(f"sides of {record['name']} are not those of a weight of shape {list(shape)}")
+    return found
+
+
+def _also(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The further names of a layer's tensor."""
+    names = tuple(record.get("also", ()))
+    if not all(isinstance(name, str) and name.isprintable() for name in names) or ("also" in record and not names):
+        raise ValueError(f"the further names of {record['name']} are {names!r:.80}")
+    return names
 
 
 def _edge_range(source: Recipe, entries: int, p_l: float) -> tuple[int, int]:

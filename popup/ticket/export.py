@@ -29,10 +29,10 @@ def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
     state = ticket.others()
     for layer in ticket.layers:
         name, shape = layer.spec.name, layer.spec.shape
-        if len(shape) == 2:
+        if len(shape) == 2 and not layer.spec.also:
             state |= _compressed(name, SparseLinear.at(*layer.kept_weights(ticket.recipe, ticket.book), shape))
         else:
-            state[name] = layer.weight(ticket.recipe, ticket.book)
+            state |= dict.fromkeys(layer.spec.names, layer.weight(ticket.recipe, ticket.book))
     return state_file(state)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from popup.search.network import search_of
+from popup.search.network import search_of, unwrapped
 
 
 def hash_array(array: np.ndarray) -> str:
@@ -25,7 +25,7 @@ def hash_tensor(tensor: torch.Tensor) -> str:
 
 def frozen_hashes(net: nn.Module) -> dict[str, str]:
     """The hash of every frozen tensor of an attached network: edges and weights of each layer, all other parameters."""
-    search = search_of(net)
+    search, net = search_of(net), unwrapped(net)
     learned = {id(score) for score in search.scores()}
     hashes = {name: hash_tensor(parameter) for name, parameter in net.named_parameters() if id(parameter) not in learned}
     for layer in search.layers:

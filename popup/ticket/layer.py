@@ -105,7 +105,7 @@ class TicketLayer:
         bits, coded = coding.pack(selected), coding.compress(selected) if compress else None
         record = {"name": name, "shape": list(self.spec.shape), "p_l": self.p_l, "edges": len(selected),
                   "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
-                  "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)}
+                  "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)} | contents.of_spec(self.spec)
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
         if self.edges is not None:
             tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.spec.entries))

@@ -13,7 +13,7 @@ from popup.errors import UsageError
 from popup.search.attach import merge
 from popup.search.contract import gate_faults
 from popup.search.layer_state import LayerState
-from popup.search.network import search_of
+from popup.search.network import search_of, unwrapped
 from popup.search.search import Search
 from popup.source.books import Drawn
 from popup.source.layers import locate
@@ -55,7 +55,8 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     a network on (None: net(inputs)). `ticket`: the one that was saved, as it was read back (None: the one that `net` holds).
     `plain`: a network of the architecture, built anew, which becomes the ticket (None: a copy of `net`).
     """
-    search, after = search_of(net), frozen_hashes(net)
+    search, net = search_of(net), unwrapped(net)
+    after = frozen_hashes(net)
     changed = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
     if not torch.equal(search.meaning, search.method.book.meaning()):
         changed = (*changed, f"what the code book {search.method.book.name!r} says")

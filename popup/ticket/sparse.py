@@ -32,6 +32,7 @@ def left_dense(net: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
     there = sparse_layers(net)
     weights = [layer.name for layer in layers if layer.weight is None and layer.name not in there]
     reasons = {name: words for name in weights if (words := _own_reason(net, name))}
+    reasons |= {layer.name: f"it is the weight of {layer.also[0]} too" for layer in layers if layer.also}
     held = _held_elsewhere(net, [name for name in weights if name not in reasons])
     return {name: reasons.get(name, "something else holds it too") for name in weights if name in reasons or name in held}
 

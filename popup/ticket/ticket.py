@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,23 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.contract import foreign_codes
+from popup.search.density import Densities, density_row
 from popup.search.layer_state import LayerState
 from popup.search.methods import TICKET_METHODS
-from popup.search.network import LayerDensity, density_row, search_of
+from popup.search.network import search_of, unwrapped
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.states import is_search_state
 from popup.source.books import Book, Drawn
-from popup.source.layers import Layer, find_layers, is_norm, locate, with_further
+from popup.source.frozen import is_norm
+from popup.source.layers import Layer, locate, named_layers, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
 from popup.ticket.filling import check_memory, fill
 from popup.ticket.hashes import hash_array
 from popup.ticket.layer import TicketLayer, own_weights
+from popup.ticket.same import check_same
 from popup.ticket.sealed import Metadata, Tensors, one_line
 from popup.ticket.sparse import left_dense, put_in
 from popup.ticket.sparse_linear import SparseLinear
@@ -36,7 +40,7 @@ from popup.ticket.trainable import hold_zeros
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ticket:
     """A strong lottery ticket. `about` is what the run recorded: model, data set, accuracy."""
 
@@ -83,14 +87,28 @@ class Ticket:
         """The code book of the method that found it: what the codes of its edges mean."""
         return TICKET_METHODS[self.settings.method](self.settings).book
 
-    def densities(self) -> list[LayerDensity]:
+    def densities(self) -> Densities:
         """One row a layer."""
-        return [density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept)
-                for layer in self.layers]
+        return Densities(density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept) for layer in self.layers)
+
+    def __repr__(self) -> str:
+        entries, kept = (sum(counts) for counts in zip(*((row.entries, row.kept) for row in self.densities()), strict=True))
+        dense = sum(tensor.numel() for tensor in self.given.values())
+        beside = f", {dense:,} dense ones beside" if dense else ""
+        return (f"Ticket({self.settings.method}, seed {self.recipe.seed}: {kept:,} of {entries:,} weights ({kept / entries:.2%}) "
+                f"in {len(self.layers)} layers{beside})")
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.densities()._repr_html_()}"
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole plain network as tensors by parameter name, weights dense and float32."""
-        return {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers} | self.others()
+        return self._weights(self.layers) | self.others()
+
+    def _weights(self, layers: Iterable[TicketLayer]) -> dict[str, torch.Tensor]:
+        """The dense weights of some layers by all their names."""
+        made = ((layer.spec.names, layer.weight(self.recipe, self.book)) for layer in layers)
+        return {name: weight for names, weight in made for name in names}
 
     def others(self) -> dict[str, torch.Tensor]:
         """What of the network is no layer: constants, given parameters, statistics."""
@@ -112,11 +130,11 @@ class Ticket:
             raise UsageError("sparse layers are for inference: apply the ticket with trainable, and its weights stay dense")
         self.check_layers(net)
         dense = left_dense(net, self.specs) if sparse else {layer.spec.name for layer in self.layers}
-        state = {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers
-                 if layer.spec.weight is not None or layer.spec.name in dense} | self.others()
+        state = self._weights(layer for layer in self.layers if layer.spec.weight is not None or layer.spec.name in dense)
+        state |= self.others()
         made = {layer.spec.name: self._sparse_layer(net, layer) for layer in self.layers if layer.spec.name not in state}
-        shapes = {layer.spec.name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers}
-        _check_same("parameter or buffer", shapes | state, net.state_dict())
+        shapes = {name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers for name in layer.spec.names}
+        check_same("parameter or buffer", shapes | state, net.state_dict())
         check_memory(net, state, frozenset(made))
         fill(net, state)
         put_in(net, made).requires_grad_(False)
@@ -136,35 +154,16 @@ class Ticket:
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
         mine = {layer.spec.name: layer.spec.shape for layer in self.layers}
-        theirs = {layer.name: layer.shape for layer in find_layers(net, self.recipe.searches_biases)}
-        _check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
+        theirs = {layer.name: layer.shape for layer in named_layers(net, self.specs)}
+        check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
                     {name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
-
-
-def _check_same(kind: str, mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
-    """The same names with the same shapes and kinds of number on both sides, or a TicketError that names the first difference."""
-    for name in sorted(mine.keys() ^ theirs.keys()):
-        where = "the ticket has a" if name in mine else "the network has a"
-        raise TicketError(f"{where} {kind} {name!r} that the other lacks: the ticket is of another architecture")
-    for name, tensor in mine.items():
-        if tensor.shape != theirs[name].shape:
-            raise TicketError(f"{kind} {name!r} has shape {list(theirs[name].shape)} in the network and "
-                              f"{list(tensor.shape)} in the ticket: the ticket is of another architecture")
-        if _kind(tensor) != _kind(theirs[name]):
-            raise TicketError(f"{kind} {name!r} is {theirs[name].dtype} in the network and {tensor.dtype} in the ticket: the "
-                              "ticket is of another architecture")
-
-
-def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
-    """What copying between dtypes must not change: whether numbers are complex, whether they are whole."""
-    return tensor.is_complex(), tensor.is_floating_point()
 
 
 def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     """The ticket that an attached network holds now. `about`: what to record with it, as JSON values. Raises UsageError, with
     its name, for a parameter that is no score and that something has changed since attach, and for a layer that training passes
     did not ask for its weight."""
-    search = search_of(net)
+    search, net = search_of(net), unwrapped(net)
     for layer in search.layers:
         layer.check_data()
     search.check_weights()
@@ -235,7 +234,7 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         if room not in rooms or not rest:
             raise ValueError(f"the tensor {name!r} is none of a ticket's")
         rooms[room][rest] = tensor
-    names = Counter([*(layer.spec.name for layer in layers), *constants, *rooms["given"], *rooms["statistics"]])
+    names = Counter([*(name for layer in layers for name in layer.spec.names), *constants, *rooms["given"], *rooms["statistics"]])
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is there more than once, as a layer, a constant, given or a statistic")
     about = metadata["about"]

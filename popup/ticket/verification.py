@@ -10,7 +10,7 @@ import numpy as np
 
 from popup.search.settings import SearchSettings
 from popup.source.counts import kept_edges
-from popup.source.layers import frozen_at
+from popup.source.frozen import frozen_at
 from popup.ticket.ticket import Ticket
 
 

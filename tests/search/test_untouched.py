@@ -31,12 +31,12 @@ def net():
     return attached()
 
 
-@pytest.mark.filterwarnings("ignore:only weights of Linear")
+@pytest.mark.filterwarnings("ignore:.* of the weights stay dense")
 def attached(**options):
     return attach(Network(), **{"er_p": 0.8, "k": 0.5, "seed": 1, **options})
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:only weights of Linear")
+pytestmark = pytest.mark.filterwarnings("ignore:.* of the weights stay dense")
 SET = {"fc.bias": 0, "out.bias": 0, "norm.bias": 0, "norm.weight": 1, "gamma": 1}
 OWN = ["token", "cls_token", "table.weight", "position_bias", "act.weight"]
 

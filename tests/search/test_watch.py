@@ -172,7 +172,7 @@ def test_what_fills_zeros_or_changes_them_is_a_fault_and_nothing_is_changed(use)
     assert words in found.faults["a.weight"]
     assert torch.equal(net.a.weight, before) and net.a.weight is parameter and parameter.data_ptr() == address
     with pytest.raises(UsageError, match=r"^a\.weight .*ticket; let forward") as error:
-        check_reached(net, x)
+        check_reached(net, find_layers(net), x)
     assert "\n" not in str(error.value) and torch.equal(net.a.weight, before)
 
 
@@ -220,7 +220,7 @@ class Auxiliary(nn.Module):
 
 def test_a_layer_that_is_never_reached_is_named():
     with pytest.raises(UsageError, match=r"^a\.weight reaches no product of Held's forward pass"):
-        check_reached(Held(), inputs((4, 6)))
+        check_reached(Held(), find_layers(Held()), inputs((4, 6)))
 
 
 def test_a_layer_of_training_alone_counts_and_nothing_is_changed():
@@ -228,7 +228,7 @@ def test_a_layer_of_training_alone_counts_and_nothing_is_changed():
     net.head.eval()
     before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     modes = [module.training for module in net.modules()]
-    output = check_reached(net, inputs((4, 6)))
+    output = check_reached(net, find_layers(net), inputs((4, 6)))
     assert output.shape == (4, 3) and torch.equal(torch.get_rng_state(), random)
     assert modes == [module.training for module in net.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())

@@ -9,7 +9,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from popup import attach, extract, merge, verify
-from popup.source.layers import find_layers, freeze, is_gain, is_tiny
+from popup.source.frozen import freeze, is_gain, is_tiny
+from popup.source.layers import find_layers
 
 TIMM = {  # models of the families that have such gains, and of some that have none
     True: ["resmlp_12_224", "poolformer_s12", "poolformer_m36", "cait_xxs24_224", "convnext_atto", "edgenext_xx_small",
@@ -87,7 +88,7 @@ OWN = {  # name, start: what stays
     "larger": ("s", full(0.02)), "zeros": ("s", full(0.0)), "a random matrix": ("gamma", torch.randn(8, 8))}
 
 
-@pytest.mark.filterwarnings("ignore:only weights of Linear")
+@pytest.mark.filterwarnings("ignore:.* of the weights stay dense")
 @pytest.mark.parametrize("case", [*ONE, *OWN])
 def test_a_gain_is_known_by_its_name_its_modules_or_its_value(case):
     name, start = (ONE | OWN)[case]

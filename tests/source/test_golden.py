@@ -10,6 +10,7 @@ import pytest
 
 from popup.search.settings import SearchSettings, first_scores
 from popup.source.layers import Layer
+from popup.source.maskable import Sides
 from popup.source.recipe import Recipe, draw_layer
 from popup.source.streams import Stream
 
@@ -17,6 +18,8 @@ LAYERS = {
     "linear": (0, Layer("1.weight", (256, 64)), 0.2, 0.5),
     "convolution": (7, Layer("features.0.weight", (64, 3, 3, 3)), 0.5, 0.25),
     "dense": (0, Layer("fc.weight", (10, 512)), 1.0, 1.0),
+    "transposed": (5, Layer("h.0.attn.c_attn.weight", (64, 192), sides=Sides(192, 64, (), 64, inputs_first=True)), 0.2, 0.5),
+    "experts": (6, Layer("mlp.experts.down_proj", (4, 24, 32), sides=Sides(24, 32, (), 32)), 0.3, 0.5),
     "sparse": (123456789, Layer("layer4.1.conv2.weight", (512, 128, 3, 3)), 2.0**-12, 0.5),
 }
 WHAT = [f"{mask} {kind}" for mask in ("bernoulli", "exact") for kind in ("edges", "signs", "scaled", "normal")] + ["scores"]
@@ -48,6 +51,24 @@ GOLDEN = {
     ("dense", "exact scaled"): (5120, "aeb6495af7e9dd2e6be70a06060ac19ed9693f173321082c8e4f79a845750e24"),
     ("dense", "exact normal"): (5120, "1adcfaf04f0b6bc4e76106a3590849b3da03c3edd753290ce4adef60a5478efc"),
     ("dense", "scores"): (1000, "cea4d1e1f28d6464ff69202b3e4368eb268cfc15ca51e3c4f8d037fa0dd66bdf"),
+    ("transposed", "bernoulli edges"): (2473, "f6659cc194dfd881e8f9389531cf903476858d5ce65a36fdb39156849416f372"),
+    ("transposed", "bernoulli signs"): (2473, "fc1da3a919d1901e6d7513cb6506c361a8ba8ed18c0b5b91fcdb88bce5ad87e6"),
+    ("transposed", "bernoulli scaled"): (2473, "5f87f6bfaaf7eedd17b26588ce9c6dd733ce3245e494833a886e690a79aa16a7"),
+    ("transposed", "bernoulli normal"): (2473, "e810ca5ba8745ca812d28bb1b388e1596dadd358391cbf06d5545d59a3617da9"),
+    ("transposed", "exact edges"): (2458, "815e0d05568daa68359dd9df4e6dc08b1b4fbe6a3868bb691bc98f3febd1e262"),
+    ("transposed", "exact signs"): (2458, "dae4680a6a1a840f4e1187d69ba2cafeae32ccee6054162dd2eead82b8c5a741"),
+    ("transposed", "exact scaled"): (2458, "733db4498e86a972a316f6470c606a1aef0cd01ffb49e5614562e420fee7eb2f"),
+    ("transposed", "exact normal"): (2458, "77a58a4e9ad09efab1c0057f8b4f19848c4a1a47b5ad9b20f5a46b2babcf098b"),
+    ("transposed", "scores"): (1000, "c9b6b47cd6aad72cdec99cde813e49625894854a58aea9a127e06c93b94cf9fc"),
+    ("experts", "bernoulli edges"): (916, "b228f7fed4326701a3aa47e1aeb7e590b1eb3c45da27970d43bce8a20fc70a9c"),
+    ("experts", "bernoulli signs"): (916, "f81a21a625f8439327171d8fdcdffa87d6f3497b1dc82f91f413c9054580da84"),
+    ("experts", "bernoulli scaled"): (916, "d831503c59299d0deb9b4af5556e9b3b023c1d88b4c833c4f1020c29f28be26d"),
+    ("experts", "bernoulli normal"): (916, "8a5e84515cd4da68b892f781a3e04d3c496b254d79a5ae2aefc2f250cd88777c"),
+    ("experts", "exact edges"): (922, "74ce19688a0f3084f886cd3ad96cc8f6dea1eee1d13030a962b3b57671bf89e5"),
+    ("experts", "exact signs"): (922, "3262d254a263bb5271a0d2d0bcc9434615885dd9841477bc77dadb396b7440d2"),
+    ("experts", "exact scaled"): (922, "ed3d80aab91d7b84b480c25caaae1e2922718280297e0079a26757d38b894ca1"),
+    ("experts", "exact normal"): (922, "841fd52de7db7ac79c39f61e0bec3a87090dc076b15f0b38cece1b2f626f7500"),
+    ("experts", "scores"): (1000, "fd57c75cc8861c873e9c3df130b49f741d933186606c50e594e25b917486fd2b"),
     ("sparse", "bernoulli edges"): (140, "f57c84c46e4a3728e2226af4b3f631309a3ed2fed366df9420ee502c249f627f"),
     ("sparse", "bernoulli signs"): (140, "8debb91512db55bf76b2a7c13a1f1a9cb1d77914320b50771d89f7e11aa08cc2"),
     ("sparse", "bernoulli scaled"): (140, "11a14f9e990f894b49f235ec265c48ac98c6a077fd667eae773c6aa7b5a777a2"),

@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from popup.errors import UsageError
-from popup.source.layers import Layer, find_layers, freeze, is_gain, is_norm, locate
+from popup.source.frozen import freeze, is_gain, is_norm
+from popup.source.layers import Layer, find_layers, locate
+from popup.source.maskable import Sides
 
 
 class Tied(nn.Module):
@@ -57,8 +59,6 @@ def empty():
 
 
 REFUSED = {
-    "tied linears": (tied_linears, r"1\.weight is the same tensor as 0\.weight"),
-    "one module twice": (the_same_module_twice, r"2\.weight is the same tensor as 0\.weight"),
     "tied embedding": (Tied, r"embedding\.weight is the same tensor as out\.weight"),
     "tied parameter": (lambda: Holder(True), r"token is the same tensor as fc\.weight"),
     "lazy linear": (lambda: nn.Sequential(nn.LazyLinear(3)), r"0\.weight is lazy"),
@@ -73,8 +73,8 @@ REFUSED = {
     "torch's own pruning": (pruned, r"0\.weight is not a parameter"),
     "complex": (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), r"0\.weight has dtype torch\.complex64"),
     "no entries": (empty, r"0\.weight has shape \[0, 3\]"),
-    "no weight": (lambda: nn.Sequential(nn.ReLU(), nn.LayerNorm(3)), "Sequential has no Linear"),
-    "an embedding alone": (lambda: nn.Embedding(3, 3), "Embedding has no Linear"),
+    "no weight": (lambda: nn.Sequential(nn.ReLU(), nn.LayerNorm(3)), "Sequential has no weight to mask"),
+    "an embedding alone": (lambda: nn.Embedding(3, 3), "Embedding has no weight to mask"),
 }
 
 
@@ -92,7 +92,16 @@ def test_layers_come_in_the_order_of_definition_with_their_shapes():
     net = nn.Sequential(nn.Conv1d(2, 4, 5, groups=2), inner, nn.Embedding(4, 4), nn.ConvTranspose2d(2, 2, 2),
                         nn.Bilinear(2, 2, 2), nn.Conv2d(4, 4, 3, bias=False))
     assert find_layers(net) == [Layer("0.weight", (4, 1, 5)), Layer("1.b.weight", (2, 3)),
-                                Layer("1.a.weight", (2, 1, 1, 2, 3)), Layer("5.weight", (4, 4, 3, 3))]
+                                Layer("1.a.weight", (2, 1, 1, 2, 3)),
+                                Layer("3.weight", (2, 2, 2, 2), sides=Sides(2, 2, (2, 2), 8.0, inputs_first=True)),
+                                Layer("4.weight", (2, 2, 2), sides=Sides(2, 4, (), 4)), Layer("5.weight", (4, 4, 3, 3))]
+
+
+@pytest.mark.parametrize(("build", "names"), [(tied_linears, ("0.weight", "1.weight")),
+                                              (the_same_module_twice, ("0.weight", "2.weight"))])
+def test_a_tensor_that_two_modules_use_alike_is_one_layer(build, names):
+    layer, = find_layers(build())
+    assert layer.names == names and layer.entries == 9
 
 
 def test_a_single_layer_is_a_network():

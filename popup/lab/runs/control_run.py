@@ -19,8 +19,7 @@ from popup.lab.training.attachment import computed_edges
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
-from popup.search.network import density_row
-from popup.source.layers import find_layers
+from popup.search.density import density_row
 from popup.source.recipe import draw_source
 from popup.ticket.ticket import load
 
@@ -61,7 +60,7 @@ def ready_control(laboratory: Laboratory, plain: Plain) -> ControlRun:
 def _of_source(plain: Plain) -> Subnetwork:
     recipe = plain.config.source
     edges = computed_edges(plain.net, plain.config, plain.data.train)
-    sources = draw_source(recipe, find_layers(plain.net, recipe.searches_biases), edges=edges)
+    sources = draw_source(recipe, recipe.layers(plain.net), edges=edges)
     return whole_source_of(recipe, sources)
 
 

@@ -98,7 +98,7 @@ def train_target(laboratory: Laboratory, config: Config) -> Trained:
     """Train the config's dense network (its weights and biases) on its data."""
     began = time.process_time()
     net, data = build(laboratory, config), laboratory.data(config)
-    layers = find_layers(net)
+    layers = config.source.layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
     start = whole_source_of(config.source, sources)
     history, _ = run_control(net, data, config, start, lambda metrics: None)

@@ -9,7 +9,7 @@ from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.measure import measured
 from popup.lab.training.state import Metrics
-from popup.search.network import LayerDensity
+from popup.search.density import LayerDensity
 from popup.ticket.proof import Proof
 
 Result = dict[str, Any]

@@ -14,7 +14,6 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Normalise
 from popup.search.attach import attach_recipe
 from popup.search.compute import computes_sparsely
-from popup.source.layers import find_layers
 from popup.source.masks import COMPUTED, given_edges
 from popup.source.saliency import snip, synflow
 from popup.source.streams import Stream
@@ -42,7 +41,7 @@ def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Con
     """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
     then, and has its name. `net` may be without data, of what will be on `device`."""
     against = Precision.of(net, config.training.precision, device).dtype
-    layers = find_layers(net, config.source.searches_biases)
+    layers = config.source.layers(net)
     found = any(computes_sparsely(net, layer, p_l, "auto", against, device)
                 for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
     return config if found else config.replace(compute="dense")
@@ -59,7 +58,7 @@ def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np
     if recipe.mask == "synflow":
         if images.dtype is torch.int64:
             raise UsageError("mask is 'synflow', whose input is all ones, and tokens are numbers of words: use snip or bernoulli")
-        return given_edges(find_layers(net), synflow(net, recipe, images.shape[1:]))
+        return given_edges(recipe.layers(net), synflow(net, recipe, images.shape[1:]))
     chosen = torch.from_numpy(Stream(recipe.seed, "saliency").permutation(len(images))[:BATCH])
     batch = Normalise(images)(next(in_parts(images, [chosen]))), labels[chosen.to(labels.device)]
-    return given_edges(find_layers(net), snip(net, recipe, *batch))
+    return given_edges(recipe.layers(net), snip(net, recipe, *batch))

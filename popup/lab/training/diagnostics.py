@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from popup.lab.inputs import is_window
-from popup.source.layers import freeze, locate
+from popup.source.frozen import freeze
+from popup.source.layers import locate
 from popup.ticket.ticket import Ticket
 
 # With these an output is no longer a sum over paths with positive weights: means are taken off, or products formed, or (the last
@@ -36,7 +37,8 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
     additive = not is_window(image) and not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
-    return {side: {"dead": [int((_rows(mask).sum(1) == 0).sum()) for mask in mask_list],
+    return {side: {"dead": [int((layer.spec.rows(mask).sum(1) == 0).sum())
+                            for layer, mask in zip(ticket.layers, mask_list, strict=True)],
                    "effective": effective_edges(net, names, mask_list, image) if additive else None}
             for side, mask_list in masks.items()}
 

@@ -15,6 +15,7 @@ from popup.lab.data.streamed import first_images
 from popup.lab.measure import Measure, measured
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config
+from popup.lab.training.bar import epoch_bar
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
@@ -25,8 +26,9 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
 from popup.search.attach import merge
-from popup.search.network import computing, is_attached, scores, search_of
+from popup.search.network import computing, is_attached, scores, search_of, unwrapped
 from popup.search.reach import check_reached
+from popup.search.tables import html_table
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, contract_faults, prove
 from popup.ticket.ticket import Ticket
@@ -46,7 +48,7 @@ class Ready:
     plain: nn.Module | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What a run found: metrics by epoch, and the proof of the laws. The last epoch's accuracy is the result, and where
     labels are tokens its loss."""
@@ -72,6 +74,16 @@ class Outcome:
         """What the search came to in the last epoch, on data that chose nothing."""
         return self.history[-1][self.measure.column]
 
+    def __repr__(self) -> str:
+        laws = "the proof holds" if self.proof.holds else "the proof is BROKEN"
+        return (f"Outcome({self.measure.text(self.value)} after {self.history[-1]['epoch']} epochs in {self.precision}, computed "
+                f"{self.compute}; {laws})")
+
+    def _repr_html_(self) -> str:
+        names = [name for name in ("epoch", "train_loss", "test_loss", self.measure.column) if name in self.history[-1]]
+        rows = [[f"{row[name]:.4g}" for name in names] for row in self.history]
+        return html_table(names, rows, repr(self))
+
 
 def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
         on_epoch: Callable[[Metrics], None] = lambda metrics: None, checkpoints: Checkpoints | None = None,
@@ -82,23 +94,27 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     one int64 [n, context]); uint8 images are normalised with the training set's channel statistics, others are used as they
     are. `on_epoch` gets each epoch's metrics: epoch, lr, train_loss, test_loss, test_accuracy (percent; of language models
     test_bits, a token), churn, never_selected. `checkpoints`: where an interrupted search goes on from. `ranks`: this
-    process's place among several that search together. Raises UsageError for data or a network that it cannot search with,
-    RunFailed when the loss is not finite.
+    process's place among several that search together. In a notebook a bar shows the epochs. Raises UsageError for data or
+    a network that it cannot search with, RunFailed when the loss is not finite.
     """
     ready = make_ready(net, train, test, config or Config(), ranks or Ranks())
-    return proved(ready, search(ready, on_epoch, checkpoints or Checkpoints()), plain=ready.plain)
+    with epoch_bar(ready.config.training.epochs, on_epoch) as tell:
+        history = search(ready, tell, checkpoints or Checkpoints())
+    return proved(ready, history, plain=ready.plain)
 
 
 def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> Ready:
     """The search of `config` in `net`, which is attached if it is not yet. A UsageError if it cannot be done."""
+    net = unwrapped(net)
     check_precision(net)
     batches, test = load_batches(net, train, test, config, ranks)
     two = batches.normalise(first_images(batches.images, 2))
-    check_network(merge(net) if is_attached(net) else net, two, batches.labels, test[1])
+    layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else config.source.layers(net)
+    check_network(merge(net) if is_attached(net) else net, layers, two, batches.labels, test[1])
     plain = None if is_attached(net) else copy.deepcopy(net)
     if plain is not None:
         attach_config(net, config, train)
-        check_reached(merge(net), two)  # what holds a weight by itself computes with the old one from now on
+        check_reached(merge(net), layers, two)  # what holds a weight by itself computes with the old one from now on
     search_of(net).looked = True
     check_attached(net, two)
     precision = Precision.of(net, config.training.precision)

@@ -14,6 +14,7 @@ from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
 from popup.search.attach import merge
 from popup.search.reach import check_reached
+from popup.source.layers import Layer
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
 
@@ -44,13 +45,14 @@ def check_precision(net: nn.Module) -> None:
 
 
 @torch.no_grad()
-def check_network(net: nn.Module, inputs: torch.Tensor, *labels: torch.Tensor) -> None:
+def check_network(net: nn.Module, layers: Sequence[Layer], inputs: torch.Tensor, *labels: torch.Tensor) -> None:
     """A UsageError unless the plain network makes logits [n, classes] of a few `inputs` [n, ...] (of texts [n, tokens, classes]),
-    with `labels` among its classes, and uses each weight that is masked. A lazy one is left as it is."""
+    with `labels` among its classes, and uses the weight of each of its `layers`, which are to be masked. A lazy one is left as
+    it is."""
     if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
         return
     try:
-        logits = check_reached(net, inputs)
+        logits = check_reached(net, layers, inputs)
     except UsageError:
         raise
     except FAULTS as error:

@@ -1,0 +1,45 @@
+"""The parametrizations of a search put on a network: scores in the place of each layer's weight, in every module that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from popup.search.compute import LayerProducts, call_of
+from popup.search.parametrization import EdgeWeight, ask_for_what_is_ready
+from popup.search.search import Search
+from popup.search.settings import first_scores
+from popup.source.layers import users
+from popup.source.recipe import LayerSource
+
+Orders = tuple[tuple[str, ...], ...]  # of each user of a tensor the names of its parameters
+
+
+def attach_layers(net: nn.Module, search: Search, source: list[LayerSource], sparse: Collection[str] = ()) -> None:
+    """Let each layer's weight be computed from scores, in place; those named in `sparse` are to compute on their edges alone."""
+    orders = [tuple(tuple(module._parameters) for module, _ in users(net, layer.spec)) for layer in source]
+    for layer, order in zip(source, orders, strict=True):
+        products = call_of(net, layer.spec, layer.edges) if layer.spec.name in sparse else None
+        _attach_layer(net, search, layer, order, products)
+    search.group(search.method.asked_together)
+
+
+def _attach_layer(net: nn.Module, search: Search, source: LayerSource, orders: Orders, products: LayerProducts | None) -> None:
+    """Replace one weight by its scores [edges] and the parametrization that computes the weight from them, one for all modules
+    that use it. `products`: those of a layer that computes on its edges alone."""
+    using = users(net, source.spec)
+    weight, recipe, edges = getattr(*using[0]), search.recipe, len(source.edges)
+    first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.spec, edges, recipe.k))
+    scores = nn.Parameter(first.to(weight.device))
+    layer = EdgeWeight(search, source, weight, orders)
+    layer.products = products
+    layer.remember(search.method.first_memory(layer, first, recipe.seed))
+    for module, attribute in using:
+        setattr(module, attribute, scores)
+        # unsafe: the usual checks would run the parametrization, which needs its scores registered first
+        parametrize.register_parametrization(module, attribute, layer, unsafe=True)
+        ask_for_what_is_ready(module, attribute)
+    search.add(layer, *using[0])

@@ -1,0 +1,51 @@
+"""What can be done with a plain network and not with an attached one: told by name with the remedy, before it is half done."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+
+REMEDY = "a search is no fixed program: popup.merge(net) first, which is a plain network"
+SAVE = "save_pretrained"  # of transformers' networks
+
+
+@torch._disable_dynamo
+def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
+    """Forward pre-hook of an attached network: a UsageError if somebody records the pass as a program, or differentiates it as a
+    function."""
+    if torch.compiler.is_exporting():
+        raise UsageError(f"{type(net).__name__} is attached, and torch.export (or torch.onnx.export) records its pass: {REMEDY}")
+    if torch.jit.is_tracing():
+        raise UsageError(f"{type(net).__name__} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its "
+                         f"pass: {REMEDY}")
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UsageError(f"{type(net).__name__} is attached, and a transform of torch.func (grad, vmap, jvp) is at work: scores "
+                         "get their gradient straight through, which is no derivative that these can take; use loss.backward() "
+                         "or torch.autograd.grad, or popup.merge(net) for a plain network")
+
+
+def refuse_symbols(name: str) -> None:
+    """A UsageError if torch.fx traces the module that holds the layer of that name."""
+    if torch.fx._symbolic_trace.is_fx_symbolic_tracing():
+        raise UsageError(f"{name} is attached, and torch.fx traces its module: {REMEDY}")
+
+
+def refuse_saving(net: nn.Module) -> None:
+    """Have transformers' own saving refused, which would write scores by names that no plain network has."""
+    if callable(getattr(net, SAVE, None)):
+        setattr(net, SAVE, _refuse_saving)
+
+
+def take_saving_back(net: nn.Module) -> None:
+    """Let the network save itself again."""
+    vars(net).pop(SAVE, None)
+
+
+def _refuse_saving(*_: object, **__: object) -> NoReturn:
+    raise UsageError("the network is attached, and save_pretrained would write a checkpoint that no plain network can read: "
+                     "popup.extract(net).save_pretrained(DIR) for the ticket, popup.merge(net).save_pretrained(DIR) for the "
+                     "plain network, torch.save(net.state_dict(), FILE) for the search")

@@ -1,0 +1,174 @@
+"""What people put around an attached network: wrappers, tracers, exporters, savers, transforms; and what it says of itself."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import popup
+from popup import UsageError, attach, densities, extract, merge, scores, summary
+from popup.search.network import search_of, unwrapped
+from popup.search.tables import text_table
+
+FIRST = r"attached, and .*popup\.merge\(net\) first"
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+def attached():
+    return attach(plain(), er_p=0.5, k=0.5).eval()
+
+
+def inputs():
+    return torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+
+
+TRACED = {"torch.jit.trace": lambda net: torch.jit.trace(net, inputs()),
+          "torch.export": lambda net: torch.export.export(net, (inputs(),)),
+          "torch.fx": lambda net: torch.fx.symbolic_trace(net),
+          "torch.onnx.export": lambda net: torch.onnx.export(net, (inputs(),), io.BytesIO(), dynamo=False)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*legacy TorchScript:UserWarning")
+@pytest.mark.parametrize("how", TRACED)
+def test_what_records_a_pass_is_told_to_merge_first(how):
+    if how == "torch.onnx.export":
+        pytest.importorskip("onnx", reason="onnx is not installed")
+    net = attached()
+    with pytest.raises(UsageError, match=FIRST) as error:
+        TRACED[how](net)
+    assert how in str(error.value) and "\n" not in str(error.value)
+    TRACED[how](merge(net))
+    assert torch.equal(net(inputs()), merge(net)(inputs()))
+
+
+def test_fvcore_traces_and_is_told():
+    fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")
+    with pytest.raises(UsageError, match=FIRST):
+        fvcore.FlopCountAnalysis(attached(), inputs()).total()
+
+
+def test_transforms_of_torch_func_are_told_why_not():
+    net = attached()
+    named = dict(net.named_parameters())
+    for transform in (lambda: torch.vmap(net)(inputs()), lambda: torch.func.grad(
+            lambda named: torch.func.functional_call(net, named, (inputs(),)).sum())(named)):
+        with pytest.raises(UsageError, match=r"a transform of torch\.func .* straight through"):
+            transform()
+    assert net(inputs()).shape == (3, 4)
+
+
+class Saving(nn.Sequential):
+    """A network that saves itself, as transformers' do."""
+
+    def save_pretrained(self, directory):
+        return directory
+
+
+def test_a_network_that_saves_itself_does_so_before_and_after_a_search_alone():
+    net = attach(Saving(nn.Linear(4, 4)), er_p=0.5)
+    with pytest.raises(UsageError, match=r"extract\(net\)\.save_pretrained.*merge\(net\)\.save_pretrained.*state_dict"):
+        net.save_pretrained("a")
+    assert merge(net).save_pretrained("b") == "b" and popup.detach(net).save_pretrained("c") == "c"
+
+
+# --- wrappers
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of this process alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+WRAPPERS = {"AveragedModel": torch.optim.swa_utils.AveragedModel, "compiled": lambda net: torch.compile(net, backend="eager"),
+            "compiled average": lambda net: torch.compile(torch.optim.swa_utils.AveragedModel(net), backend="eager"),
+            "DistributedDataParallel": nn.parallel.DistributedDataParallel}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_functions_take_what_wraps_an_attached_network(group, wrapper):
+    net = attached()
+    wrapped = WRAPPERS[wrapper](net)
+    inner = unwrapped(wrapped)
+    assert [score.shape for score in scores(wrapped)] == [score.shape for score in scores(net)]
+    assert densities(wrapped) == densities(net) and repr(summary(wrapped)) == repr(summary(net))
+    popup.advance(wrapped, 0.5)
+    assert search_of(wrapped).progress == 0.5 and popup.penalty(wrapped) == 0
+    assert extract(wrapped).layers[0].spec.name == "0.weight" and type(merge(wrapped)) is nn.Sequential
+    assert torch.equal(extract(wrapped).apply(plain())(inputs()), net(inputs()))
+    with pytest.raises(UsageError, match="attached already"):
+        attach(wrapped, er_p=0.5)
+    assert popup.detach(wrapped) is inner
+
+
+def test_a_wrapper_of_what_is_not_attached_says_so():
+    with pytest.raises(UsageError, match="AveragedModel is not attached"):
+        scores(torch.optim.swa_utils.AveragedModel(plain()))
+
+
+def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(group):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    net = fsdp.fully_shard(attached().train(), mesh=mesh)
+    optimiser = torch.optim.SGD(scores(net), lr=0.5)
+    net(inputs()).square().sum().backward()
+    optimiser.step()
+    with pytest.raises(UsageError, match=r"^0\.weight has its scores sharded .*unshard"):
+        extract(net)
+    net.unshard()
+    ticket = extract(net)
+    assert torch.equal(ticket.apply(plain()).eval()(inputs()), net.eval()(inputs()))
+    parts = attached()
+    fsdp.fully_shard(parts[0], mesh=mesh), fsdp.fully_shard(parts, mesh=mesh)
+    with pytest.raises(UsageError, match=r"^0\.weight has its scores sharded .*none of its parts"):
+        parts.train()(inputs())
+
+
+# --- what it says of itself
+
+def test_the_summary_has_counts_shares_and_multiply_adds():
+    net = attach(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 2, stride=2), nn.Flatten(), nn.Linear(576, 5),
+                               nn.BatchNorm1d(5)), er_p=0.5, k=0.5)
+    before = copy.deepcopy(net.state_dict())
+    found = summary(net, torch.randn(2, 3, 8, 8))
+    assert [layer.dense_multiply_adds for layer in found.layers] == [2 * 216 * 36, 2 * 128 * 36, 2 * 2880]
+    for layer, row in zip(found.layers, densities(net), strict=True):
+        assert (layer.name, layer.entries, layer.edges, layer.kept) == (row.name, row.entries, row.edges, row.kept)
+        assert layer.multiply_adds == round(layer.dense_multiply_adds * row.kept / row.entries)
+        assert layer.share == row.entries / (216 + 128 + 2880)
+    assert (found.weights, found.dense) == (3224, 0) and [layer.kind for layer in found.layers][1] == "ConvTranspose2d"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()) and net.training
+    assert "ConvTranspose2d" in repr(found) and "multiply-adds" in found._repr_html_()
+    assert all(layer.multiply_adds is None for layer in summary(net).layers)
+
+
+def test_attention_is_counted_by_its_products():
+    net = attach(nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)), er_p=0.5)
+    found = {layer.name: layer.dense_multiply_adds for layer in summary(net, torch.randn(2, 5, 8)).layers}
+    assert found == {"0.self_attn.in_proj_weight": 2 * 5 * 192, "0.self_attn.out_proj.weight": 2 * 5 * 64,
+                     "0.linear1.weight": 2 * 5 * 128, "0.linear2.weight": 2 * 5 * 128}
+
+
+def test_what_stays_dense_is_counted():
+    net = attach(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)), er_p=0.5, skip="1")
+    assert (summary(net).weights, summary(net).dense) == (96, 32)
+    assert "32 of 96 weights (33.3%)" in repr(summary(net))
+    assert "32 dense ones beside" in repr(extract(net)) and repr(extract(net)).startswith("Ticket(edge_popup, seed 0: ")
+
+
+def test_representations_are_short_and_tables_in_notebooks():
+    net = attach(nn.Sequential(*(nn.Linear(4, 4) for _ in range(100))), er_p=0.5)
+    ticket = extract(net)
+    assert len(repr(ticket)) < 120 and "<table>" in ticket._repr_html_() and len(ticket._repr_html_()) < 6000
+    text = repr(densities(net))
+    assert text.splitlines()[0].split() == ["layer", "entries", "p_l", "edges", "kept", "density"]
+    assert "... 61 more" in text and text.splitlines()[-1].startswith("all") and len(text.splitlines()) == 43
+    assert densities(net) == list(densities(net)) and "<td>99.weight</td>" in densities(net)._repr_html_()
+    assert text_table(("a", "b"), [["x", "1"], ["yy", "22"]]).splitlines() == ["a    b", "------", "x    1", "yy  22"]
