@@ -1,4 +1,4 @@
-"""Kill a sweep's parent, or one of two workers, with -9 at random moments until the grid is done; compare it with an undisturbed one.
+"""Kill a sweep's parent, or one of two workers, with -9 at random moments until the grid is done; compare it with another.
 
     python tests/lab/kill_sweep.py KILLS
 
@@ -86,11 +86,11 @@ def main(kills):
         images(base / "pets")
         environment = strange(library, "POPUP_CLOCK")
         other = HOST if subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode == 0 else []
-        grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "40", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds", "2",
-                "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
+        grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "40", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds",
+                "2", "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
         often, quiet = ["--checkpoint-seconds", "0", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
         subprocess.run([*RUN, *grid, "--data-dir", str(base / "data whole"), "--out", whole], check=True, **quiet)
-        before, replaced, stayed, span = {}, 0, 0, 20.0
+        before, replaced, stayed, span = {}, 0, 0, 15.0
         while killed.total() < kills or len(before) < len(rows(whole)):
             if len(before) == len(rows(whole)):  # done before it was killed often enough
                 shutil.rmtree(out), shutil.rmtree(base / "data")
