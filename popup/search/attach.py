@@ -41,7 +41,7 @@ UNTOLD = 0.01  # of the weights: as many may have no scores without a warning (c
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
            bias: str = "zero", weights: str = "signed_constant", scale: str = "final",
-           gain: float | Mapping[str, float] = sqrt(2), count: str = "nearest", scope: str = "layer",
+           gain: float | Mapping[str, float] = sqrt(2), connected: bool = False, count: str = "nearest", scope: str = "layer",
            method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
            masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto") -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
@@ -70,7 +70,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     er_p, k, seed = map(plain_number, (er_p, k, seed))
     gain = as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain)
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
-                    weights=weights, scale=scale, gain=gain, count=count, seed=seed)
+                    weights=weights, scale=scale, gain=gain, connected=connected, count=count, seed=seed)
     if search is not None and not isinstance(search, SearchSettings):
         raise UsageError(f"search is {search!r:.80}: pass popup.SearchSettings(...), or the method's name as method=")
     plain = SearchSettings(method, scope, score_scale=score_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf
 from typing import Any
 
@@ -13,13 +13,16 @@ from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
 from popup.search.methods.coats import COAT_RULES, MOST_COATS
 from popup.search.methods.draws import CHOICES
+from popup.search.methods.method import FAN_IN, KEPT
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
 from popup.source.books import MOST_DRAWS
 from popup.source.layers import Layer
 from popup.source.masks import share
-from popup.source.recipe import LATER
+from popup.source.recipe import LATER, kept_edges
 from popup.source.streams import Stream
+
+SCORE_UNITS = ("auto", FAN_IN, KEPT)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,13 @@ class SearchSettings:
     floor: float = field(default=0.0, metadata={
         "help": "scope global: each layer keeps at least this fraction of its share k, and at least one edge"})
     rank: str = field(default="magnitude", metadata={
-        "axis": True, "help": "rank |s|, or s itself (edge_popup, averaged, frozen, biprop, iterand)", "choices": tuple(RANKS)})
+        "axis": True, "choices": tuple(RANKS),
+        "help": "rank |s|, or s itself (edge_popup, averaged, frozen, biprop, iterand, coats)"})
     score_scale: float = field(default=1.0, metadata={
         "help": "size of the first scores: uniform in +-score_scale/sqrt(fan_in), or as the method says"})
+    score_unit: str = field(default="auto", metadata={LATER: "auto", "axis": True, "choices": SCORE_UNITS, "help": (
+        "what score_scale is a multiple of: fan_in, 1/sqrt(fan_in); kept, 1/sqrt(the edges that a unit keeps on average), as its "
+        "weights are; or auto, kept for signed and fan_in for the others")})
     anneal: str = field(default="none", metadata={
         "axis": True, "help": "how the kept fraction of the search goes from k_start to k", "choices": tuple(SCHEDULES)})
     k_start: float = field(default=1.0, metadata={"help": "anneal: the fraction that is kept at first, at least k"})
@@ -75,11 +82,17 @@ class SearchSettings:
             if check_count(name, getattr(self, name), least) > most:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {most}")
         check_name("draw_choice", self.draw_choice, CHOICES)
+        check_name("score_unit", self.score_unit, SCORE_UNITS)
         check_name("coat_rule", self.coat_rule, COAT_RULES)
 
     def floor_of(self, count: int) -> int:
         """How many edges a layer keeps at least, whose share is `count`."""
         return max(min(1, count), share(self.floor, count) if self.floor else 0)
+
+    @property
+    def unit(self) -> str:
+        """What the first scores are multiples of: as asked for, or as the method has it."""
+        return METHODS[self.method].score_unit if self.score_unit == "auto" else self.score_unit
 
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""
@@ -94,7 +107,9 @@ class SearchSettings:
 
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""
-        return SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
+        return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 
 
 def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:
@@ -102,4 +117,5 @@ def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, 
     method = METHODS[settings.method](settings)
     words = Stream(seed, "scores", layer.name).words32(count * method.scores_an_edge)
     uniform = (words.astype(np.float64) + 0.5) * 2.0**-32
-    return method.first_scores(uniform, layer.fan_in, k).astype(np.float32)
+    inputs = layer.fan_in * kept_edges(k, count) / layer.entries if settings.unit == KEPT and count else layer.fan_in
+    return method.first_scores(uniform, inputs, k).astype(np.float32)

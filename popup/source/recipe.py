@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from popup.errors import UsageError, check_count, check_name, check_number
+from popup.source.connected import CONNECTED
 from popup.source.counts import COUNTS, kept_edges
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.gains import as_one, as_words, check_gain, check_patterns, from_words
@@ -59,6 +60,9 @@ class Recipe:
         "words": (as_words, lambda words: as_one(from_words(words))),
         "help": "weights have standard deviation gain / sqrt(fan_in * density); a number, and PATTERN=NUMBER for layers whose "
                 "name, or whose module's, the pattern is of: 1.1 *.attention.qkv=2.8"})
+    connected: bool = field(default=False, metadata={
+        "help": "no unit of a layer (of a convolution: no channel) is without an edge in S_ER, of which there are as many on "
+                "average", LATER: False})
     count: str = field(default="nearest", metadata={
         "help": "how k of a layer's edges is made a whole number: nearest (halves up), ceil, or drop_floor: n - int((1 - k) n) "
                 "in floats, as github.com/allenai/hidden-networks counts", "choices": tuple(COUNTS), LATER: "nearest"})
@@ -75,6 +79,9 @@ class Recipe:
         check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
         check_name("count", self.count, COUNTS)
+        if self.connected and not self.draws_edges:
+            raise UsageError(f"connected is for edges that the seed draws, and mask is {self.mask!r}: leave connected out, or "
+                             f"use mask {' or '.join(MASKS)}")
         if not self.draws_edges and self.density != "uniform":
             raise UsageError(f"density is {self.density!r} and mask is {self.mask!r}, which has layerwise densities of its "
                              "own: leave density out")
@@ -160,6 +167,8 @@ def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
     if not recipe.draws_edges:
         raise UsageError(f"mask is {recipe.mask!r}, so no seed draws the edges of {layer.name}: attach a network with "
                          f"popup.attach(net, mask='given', masks=...), or use {', '.join(MASKS)}")
+    if recipe.connected and layer.weight is None:
+        return CONNECTED[recipe.mask](recipe.seed, layer.name, layer.shape, p_l)
     return MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
 
 

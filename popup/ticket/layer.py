@@ -114,7 +114,9 @@ class TicketLayer:
         if book.codes == MANY:
             tensors[f"redraws/{name}"] = coding.compress_counts(self.codes[selected] - 1)
         elif book.codes > 2:
-            tensors[f"codes/{name}"] = coding.pack_codes(self.codes[selected], book.codes)
+            kept = self.codes[selected]
+            digits = coding.compress_codes(kept, book.codes) if compress else None
+            tensors |= {f"codes/{name}": coding.pack_codes(kept, book.codes)} if digits is None else {f"digits/{name}": digits}
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
@@ -151,7 +153,10 @@ def _codes(record: dict[str, Any], tensors: Tensors, book: Book) -> np.ndarray:
         return selected
     codes = np.zeros(edges, dtype=coding.code_type(book.codes))
     if book.codes != MANY:
-        codes[selected] = coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
+        digits = f"digits/{record['name']}"
+        coded = digits in tensors and book.codes <= coding.MOST_CODES
+        codes[selected] = coding.decompress_codes(_bytes(digits, tensors), kept, book.codes) if coded else \
+            coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
     else:
         redraws = coding.decompress_counts(_bytes(f"redraws/{record['name']}", tensors), kept)
         codes[selected] = np.minimum(redraws, book.codes - 2) + 1

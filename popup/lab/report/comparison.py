@@ -22,7 +22,7 @@ COMPARED = {"density": "layerwise density", "method": "method"}  # the factors o
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
-SPREAD = ("density", "redistribute", "mask")  # how edges are chosen and spread: nothing to a source that has all of them
+SPREAD = ("density", "redistribute", "mask", "connected")  # how edges are chosen and spread: nothing to a source that has all
 ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
 SEARCH = tuple(part.name for part in fields(SearchSettings))
 

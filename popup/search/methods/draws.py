@@ -27,7 +27,7 @@ class SlotMachine(Method):
     lambda 1 in convolutions and 0.1 in linear layers, here as edge_popup's (--score-scale; only differences count).
     """
 
-    uses = ("score_scale", "anneal", "draws", "draw_choice")
+    uses = ("score_scale", "score_unit", "anneal", "draws", "draw_choice")
 
     def __init__(self, settings: Options) -> None:
         super().__init__(settings)
