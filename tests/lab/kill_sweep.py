@@ -1,4 +1,4 @@
-"""Kill a sweep's parent, or one of two workers, with -9 at random moments until the grid is done; compare it with an undisturbed one.
+"""Kill a sweep's parent, or one of two workers, with -9 at random moments until the grid is done; compare it with another.
 
     python tests/lab/kill_sweep.py KILLS
 
@@ -78,6 +78,16 @@ def ended(pid, seconds=60.0):
     return False
 
 
+def until_begun(out, running):
+    """Wait until something is done there that was not before, or all have ended: what is killed before says nothing."""
+    def marks():
+        return {(path, path.stat().st_mtime_ns) for path in out.glob("*/metrics.jsonl")}
+
+    before = marks()
+    while marks() <= before and any(process.poll() is None for process in running):
+        time.sleep(0.05)
+
+
 def main(kills):
     chance, killed = random.Random(0), Counter()
     with tempfile.TemporaryDirectory() as name:
@@ -86,11 +96,11 @@ def main(kills):
         images(base / "pets")
         environment = strange(library, "POPUP_CLOCK")
         other = HOST if subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode == 0 else []
-        grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "40", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds", "2",
-                "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
+        grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "40", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds",
+                "2", "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
         often, quiet = ["--checkpoint-seconds", "0", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
         subprocess.run([*RUN, *grid, "--data-dir", str(base / "data whole"), "--out", whole], check=True, **quiet)
-        before, replaced, stayed, span = {}, 0, 0, 20.0
+        before, replaced, stayed, span = {}, 0, 0, 5.0
         while killed.total() < kills or len(before) < len(rows(whole)):
             if len(before) == len(rows(whole)):  # done before it was killed often enough
                 shutil.rmtree(out), shutil.rmtree(base / "data")
@@ -100,7 +110,8 @@ def main(kills):
                 [*where, *RUN, "worker", str(out), *often] for where in ([], other)]
             running = [subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL, **quiet)
                        for command in commands]
-            time.sleep(chance.uniform(1.0, span))
+            until_begun(out, running)
+            time.sleep(chance.uniform(0.0, span))
             victim = chance.choice(running)
             if killed.total() < kills and victim.poll() is None:
                 os.kill(victim.pid, signal.SIGKILL)

@@ -125,7 +125,7 @@ def test_the_answer_is_the_best_the_sparsest_and_what_trained_weights_reach():
     runs = tickets([90.0, 91.0, 92.0], 0.1, k=0.5) + tickets([80.0, 81.0, 82.0], 0.05, k=0.25)
     runs += [finished(control_config(run.config, "dense_trained"), 95.0 + run.seed) for run in runs[:3]]
     assert answer(settings(runs)) == [
-        "The highest mean of 2 settings is 91.0 ±2.5% test accuracy, with 10% of the weights (k 0.5).",
+        "The best mean of 2 settings is 91.0 ±2.5% test accuracy, with 10% of the weights (k 0.5).",
         "The sparsest tickets, with 5% of the weights (k 0.25), reach 81.0 ±2.5%.",
         "The dense network with trained weights reaches 96.0 ±2.5%.",
         "Behind ± is half of the 95% t interval over 3 seeds."]

@@ -324,3 +324,13 @@ def test_a_slice_of_the_changes_that_the_fuzzer_makes():
     done = subprocess.run([sys.executable, Path(__file__).with_name("mutate_runs.py"), "20", "3"], capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0 and json.loads(done.stdout)["changes"] == 20, done.stderr[-3000:]
+
+
+def test_a_control_does_not_wait_for_a_ticket_whose_config_cannot_be_read(tmp_path, capsys):
+    assert main([*QUICK[:4], "--controls", "random", "--plan-only", "--out", str(tmp_path)], MODELS) == 0
+    (ticket,) = [path for path in tmp_path.glob("*/config.json") if json.loads(path.read_text())["task"]["role"] == "ticket"]
+    ticket.write_text("{}3")
+    assert main(["worker", str(tmp_path), "--threads", "1"], MODELS) == 2
+    printed = capsys.readouterr()
+    assert "are controls of tickets whose directories are gone" in printed.err
+    assert f"{ticket.parent.name}/config.json" in printed.out

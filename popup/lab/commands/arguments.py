@@ -5,21 +5,17 @@ A field with "axis" in its metadata takes several values on the command line: th
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import itertools
-import os
-import re
-import shutil
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.cluster import Cluster
+from popup.lab.commands.calling import call_tyro
 from popup.lab.commands.help import Help, option_of, options_of
 from popup.lab.commands.unused import check_matters, check_together, given_options, option
 from popup.lab.config import Config
@@ -30,7 +26,6 @@ from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
 MOST_RUNS = 100_000   # of a grid, without its controls: each has a directory
-NARROWEST = 40        # columns of a terminal; in fewer the help would be a word a line, and take minutes
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     settings = recipe(name or unasked(_last_value("dataset", arguments) or "") or DEFAULT).settings
     mirror = _mirror(groups, choices, settings)
     shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, settings)) for title, kind in groups.items()}
-    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, Help("python run.py", description, shown)))
+    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help("python run.py", description, shown)))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
         values[part.name] = part.metadata["words"][1](values[part.name])
@@ -136,7 +131,7 @@ def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) 
     mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {}, {})
     shown = {"options": ("", options_of(kinds[0], {}, {}))}
     shown |= {f"{kind.__name__.lower()} options": (kind.__doc__ or "", options_of(kind, {}, {})) for kind in kinds[1:]}
-    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, Help(f"python run.py {command}", kinds[0].__doc__ or "", shown)))
+    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help(f"python run.py {command}", kinds[0].__doc__ or "", shown)))
     return [kind(**parsed[kind.__name__.lower()]) for kind in kinds]
 
 
@@ -148,7 +143,7 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     shown = Help(f"python run.py {command}", kind.__doc__ or "", {"options": ("", options_of(kind, {}, {}))})
-    return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, shown)))
+    return kind(**dataclasses.asdict(call_tyro(mirror, arguments, shown)))
 
 
 def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: Output) -> None:
@@ -216,55 +211,3 @@ def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mappin
     plain = tyro.conf.arg(help=shown.text, metavar=None if kind is bool else shown.name if positional else shown.value)
     notes = (plain, tyro.conf.Positional) if positional else (plain,)
     return part.name, Annotated[(kind, *notes)], field() if default is dataclasses.MISSING else field(default=default)
-
-
-def _call_tyro(mirror: type, arguments: Sequence[str], shown: Help) -> Any:
-    """tyro prints its errors as boxes of several lines; here they become the one line of a UsageError. The help is our own."""
-    import tyro
-
-    if {"-h", "--help"} & set(arguments):
-        print(shown.text())
-        raise SystemExit(0)
-    shown.check_known(arguments)
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors), _wide_enough():
-            return tyro.cli(mirror, prog=shown.program, args=list(arguments), add_help=False)
-    except SystemExit:
-        raise UsageError(shown.missing(errors.getvalue()) or _one_line(errors.getvalue(), shown.program)) from None
-
-
-@contextlib.contextmanager
-def _wide_enough() -> Iterator[None]:
-    """Let a terminal have at least NARROWEST columns for the block."""
-    before = os.environ.get("COLUMNS")
-    if shutil.get_terminal_size().columns < NARROWEST:
-        os.environ["COLUMNS"] = str(NARROWEST)
-    try:
-        yield
-    finally:
-        os.environ.pop("COLUMNS", None)
-        if before is not None:
-            os.environ["COLUMNS"] = before
-
-
-def _one_line(box: str, program: str) -> str:
-    """The message inside tyro's box, between its title and its next rule, as one line that points to --help. (Where the terminal
-    is of ASCII, rules are of hyphens, and one stands below the title.)"""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502") for line in box.splitlines()]
-    rule = re.compile("\u2570|[\u2500-]{4}")
-    body = itertools.takewhile(lambda line: not rule.match(line), itertools.dropwhile(rule.match, lines[1:]))
-    text = " ".join(line for line in body if line).removeprefix("Error parsing ")
-    text = re.sub(r"Could not find valid parse for arguments: \[(.*?)\]", _no_numbers, text)
-    text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number: give one in digits", text)
-    text = re.sub(r"could not convert string to float: (.*)", r"\1 is no number: give one like 0.5 or 1e-3", text)
-    return f"{text or 'the command line cannot be read'} ({program} --help lists the options)"
-
-
-def _no_numbers(found: re.Match) -> str:
-    """What is wrong with the words of an option that takes several numbers; names are read whatever they are."""
-    words = re.findall(r"'([^']*)'", found[1])
-    strange = next((word for word in words if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", word, re.I)), None)
-    if strange is not None:
-        return f"{strange!r} is no number: give numbers with blanks between them"
-    return f"{' '.join(words)} are no whole numbers: give such, with blanks between them"

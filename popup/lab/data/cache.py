@@ -31,6 +31,7 @@ from popup.lab.text import printable
 VERSION = 1  # of the layout: another one is another key
 ARRAYS = {"train_images": (np.uint8, 4), "train_labels": (np.int64, 1), "test_images": (np.uint8, 4),
           "test_labels": (np.int64, 1)}  # what each is of, and in how many dimensions
+SCRATCH = ".decoding-"  # how the names begin of folders that are being filled
 FINGERPRINT = "fingerprint.txt"
 SMALL = 1 << 10  # bytes
 LONGEST_NAME = 100  # letters of a data set's name in its folder's
@@ -154,7 +155,9 @@ def _writing(decoded: Path) -> Iterator[Path]:
         except OSError as error:
             raise OSError(error.errno, f"this file system cannot lock ({error.strerror}): name another --data-dir, or mount it "
                           "with locks", str(decoded)) from None
-        with scratch_folder(decoded, ".decoding-") as scratch:
+        for left in decoded.glob(f"{SCRATCH}*"):  # by a process that was killed: nobody else is writing
+            _remove(left)
+        with scratch_folder(decoded, SCRATCH) as scratch:
             yield scratch
 
 

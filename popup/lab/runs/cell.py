@@ -20,7 +20,7 @@ from popup.errors import UsageError
 from popup.files import open_lock, own_folder, write_atomically
 from popup.lab.config import Config
 from popup.lab.runs.controls import needed
-from popup.lab.runs.directory import RunDirectory, read_failure
+from popup.lab.runs.directory import RunDirectory, read_config, read_failure
 from popup.lab.runs.records import DeathsRecord
 from popup.lab.runs.schema import read_object
 from popup.lab.text import printable
@@ -52,8 +52,11 @@ class Cell:
         return label(self.config)
 
     def planned(self) -> bool:
-        """Whether there is a directory of it, by which workers find it."""
-        return (self.path / "config.json").exists()
+        """Whether there is a directory of it, by which workers find it: with a config that can be read."""
+        try:
+            return read_config(self.path / "config.json").hash() == self.name
+        except (UsageError, OSError):
+            return False
 
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
