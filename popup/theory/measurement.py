@@ -13,7 +13,7 @@ from popup.source.layers import Layer
 from popup.source.recipe import Recipe, draw_edges, draw_layer
 from popup.source.streams import Stream
 from popup.theory.law import SHARE
-from popup.theory.plan import PRODUCT
+from popup.theory.odds import PRODUCT
 from popup.theory.subset_sum import MOST_CANDIDATES, best_subsets
 
 

@@ -23,10 +23,11 @@ Off = Callable[[torch.Tensor], torch.Tensor]          # inputs [n, *image] -> |f
 
 @dataclass(frozen=True)
 class Gap:
-    """|f_T - f_P| on some inputs: the largest over inputs and outputs, and the mean."""
+    """|f_T - f_P| on so many `inputs`: the largest over inputs and outputs, and the mean."""
 
     largest: float
     mean: float
+    inputs: int = 0
 
 
 def measure_gaps(off: Off, data: Mapping[str, torch.Tensor], low: float, high: float, seed: int,
@@ -64,7 +65,7 @@ def _measure(off: Off, images: torch.Tensor) -> torch.Tensor:
 
 
 def _gap(found: torch.Tensor) -> Gap:
-    return Gap(float(found.max()), float(found.mean()))
+    return Gap(float(found.max()), float(found.mean()), len(found))
 
 
 def _largest(images: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
