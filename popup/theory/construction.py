@@ -73,11 +73,11 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
     """Choose S_P in the source of `recipe`, whose `layers` (weights [out, in, *kernel]) have the plan's widths."""
     todo = _Layers(recipe, layers, p_l)
     units = [1.0 if plan.exact else todo.unit(place) for place in range(len(layers))]  # of whole numbers 1 is the unit
-    copies, scale = _univariate(todo, target.branches, None), units[0]
+    copies, scale = _univariate(todo, target.branches, None, plan.exact), units[0]
     fits, kept = [], todo.kept
     for stage in stages(target, plan):
         if plan.doubled and fits:
-            copies = _univariate(todo, [1], copies)
+            copies = _univariate(todo, [1], copies, plan.exact)
             scale *= units[len(kept) - 1]
         scale *= units[len(kept)]
         below = copies.at_taps(stage.taps, stage.inside, stage.constant // stage.taps)
@@ -116,11 +116,11 @@ class _Layers:
         return blocks.draw_blocks(self.recipe, self.kept[-1].spec, self.kept[-1].p_l, blocks.BLOCK)
 
 
-def _univariate(todo: _Layers, branches: list[int], below: Copies | None) -> Copies:
+def _univariate(todo: _Layers, branches: list[int], below: Copies | None, exact: bool) -> Copies:
     """A layer whose neurons copy an input each, or a neuron of `below`, which are there in the order of their units."""
     layer = todo.begin()
     source = todo.draw()
-    copies, chosen = deal(_matrix(source, range(layer.spec.shape[0])), branches)
+    copies, chosen = deal(_matrix(source, range(layer.spec.shape[0])), branches, exact)
     layer.add(range(layer.spec.shape[0]), source, chosen)
     if below is None:
         return copies
@@ -169,7 +169,7 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, scale: float, threa
         solved = unit < out
         unit[multiple == 0] = NONE
         if not single:
-            unit[solved] = _leave_out(unit[solved], own[solved], tally.limit * float(stage.bounds.sum()))
+            unit[solved] = _leave_out(unit[solved], own[solved], tally.limit * float(stage.bounds.sum()), bool(stage.tolerance))
     return Copies(unit, multiple, error), tally.fit(size, stage.tolerance)
 
 
@@ -197,14 +197,14 @@ class _Tally:
                         tolerance)
 
 
-def _leave_out(unit: np.ndarray, own: np.ndarray, most: float) -> np.ndarray:
+def _leave_out(unit: np.ndarray, own: np.ndarray, most: float, some: bool) -> np.ndarray:
     """The units of copies [rows] without those that miss their target by more than `most`, which is what they may if every
-    parameter is within tolerance; the better half of a unit's copies stay whatever they miss by."""
+    parameter is within tolerance. `some`: the better half of a unit's copies stay whatever they miss by."""
     kept = unit.copy()
     for number in np.unique(unit):
         copies = np.flatnonzero(unit == number)
         order = copies[np.argsort(own[copies], kind="stable")]
-        late = order[(len(order) + 1) // 2:]
+        late = order[(len(order) + 1) // 2 if some else 0:]
         kept[late[own[late] > most]] = NONE
     return kept
 

@@ -64,11 +64,13 @@ def _target(laboratory: Laboratory, options: ProveOptions) -> tuple[Config, Trai
     config = Config.from_flat({
         "model": options.model, "widths": options.widths or OWN_WIDTHS.get(options.model, ()), "dataset": options.dataset,
         "seed": options.seed, "weight_decay": options.weight_decay, "role": "dense_trained", "er_p": 1.0, "k": 1.0})
-    config = config.replace(epochs=options.epochs_for(len(laboratory.data(config).train[1])))
-    if options.normalise == "none":
-        as_they_are(laboratory, config)
-    trained = (load_target(laboratory, config, Path(options.target), options.domain) if options.target else
-               train_target(laboratory, config, options.domain))
+    config = config.replace(**options.training_for(len(laboratory.data(config).train[1])))
+    if options.target:
+        if options.raw:
+            as_they_are(laboratory, config)
+        trained = load_target(laboratory, config, Path(options.target), options.domain)
+    else:
+        trained = train_target(laboratory, config, options.domain, options.raw)
     return config, quantised(laboratory, config, trained, options.bits) if options.bits else trained
 
 

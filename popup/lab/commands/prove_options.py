@@ -34,11 +34,11 @@ class ProveOptions:
         "help": "error that the parameters are built to, in place of the budget that is planned from epsilon; then nothing but "
                 "what is certain is promised of the output, and --delta plays no part; 0: the budget"})
     bits: int = field(default=0, metadata={
-        "help": "exact ticket: the target's weights are rounded to so many bits (to multiples of a power of two), made of a "
+        "help": "exact ticket: the target's weights are rounded to so many bits (multiples of a power of two), and made of a "
                 "source of whole numbers without error; needs --normalise none; 0: no"})
     depth: str = field(default="L+1", metadata={
-        "help": "depth of the source for a target of depth L: L+1, with copies of each hidden neuron, or 2L, with one and a layer "
-                "of univariate copies before each layer", "choices": DEPTHS})
+        "help": "depth of the source for a target of depth L: L+1, with copies of each hidden neuron, or 2L, with one and a "
+                "layer of univariate copies before each layer", "choices": DEPTHS})
     copies: int = field(default=0, metadata={
         "help": "width factor q: copies of each neuron, in all layers; 0: as many as are planned"})
     weights: str = field(default="uniform", metadata={
@@ -60,6 +60,8 @@ class ProveOptions:
         "help": "safetensors file with the target's state_dict, for images normalised as runs do; none: it is trained here"})
     epochs: int = field(default=0, metadata={
         "help": f"epochs of the target's training; 0: 30, or of more than {FEW_IMAGES:,} images as many as see {SEEN:,}"})
+    batch_size: int = field(default=0, metadata={
+        "help": f"images a step of that; 0: 32, or of more than {FEW_IMAGES:,} images 128"})
     weight_decay: float = field(default=0.01, metadata={
         "help": "weight decay of the target's training: weights that are too large cannot be built"})
     compare: int = field(default=5, metadata={
@@ -84,7 +86,7 @@ class ProveOptions:
         check_name("depth", self.depth, DEPTHS)
         check_name("normalise", self.normalise, NORMALISE)
         for name, low in (("copies", 0), ("seed", 0), ("seeds", 1), ("epochs", 0), ("compare", 0), ("most_weights", 1),
-                          ("threads", 0), ("bits", 0)):
+                          ("threads", 0), ("bits", 0), ("batch_size", 0)):
             check_count(name, getattr(self, name), low)
         if self.domain and (len(self.domain) != 2 or not -inf < self.domain[0] < self.domain[1] < inf):
             raise UsageError(f"domain is {' '.join(f'{value:g}' for value in self.domain)}: give two numbers, the lower first")
@@ -106,9 +108,16 @@ class ProveOptions:
         return Wish(self.epsilon, self.tolerance, self.delta, self.copies, self.weights, self.depth == "2L", self.certain)
 
     @property
+    def raw(self) -> bool:
+        """Whether images go into networks as they are."""
+        return self.normalise == "none"
+
+    @property
     def source_weights(self) -> str:
         return WHOLE if self.bits else self.weights
 
-    def epochs_for(self, images: int) -> int:
-        """Of the target's training on so many images."""
-        return self.epochs or (30 if images <= FEW_IMAGES else max(1, SEEN // images))
+    def training_for(self, images: int) -> dict[str, int]:
+        """Epochs and batch size of the target's training on so many images."""
+        few = images <= FEW_IMAGES
+        epochs, together = (30, 32) if few else (max(1, SEEN // images), 128)
+        return {"epochs": self.epochs or epochs, "batch_size": self.batch_size or together}

@@ -125,7 +125,7 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
     images = {name: part[:max(1, WORK // kept)] for name, part in inputs_of(laboratory, own).items()}
     net = sparse if few or entries >= HUGE else net
     gaps = measure_gaps(_off(trained, net, built.construction.multiple), images, trained.target.low, trained.target.high,
-                        own.source.seed, laboratory.device)
+                        own.source.seed, laboratory.device, trained.whole is not None)
     return replace(built, ticket=ticket, gaps=gaps, rounding=ROUNDING * trained.largest)
 
 

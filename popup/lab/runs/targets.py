@@ -61,15 +61,35 @@ def normalisation(data: Dataset) -> Normalise:
     return Normalise.from_record(same, images) if found.identity else found
 
 
-def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float] = ()) -> Trained:
-    """Train the config's dense network (its weights and biases) on its data."""
+def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float] = (), raw: bool = False) -> Trained:
+    """Train the config's dense network (its weights and biases) on its data; `raw`: for images that are not normalised."""
     began = time.process_time()
     net, data = build(laboratory, config), laboratory.data(config)
     layers = find_layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
     start = whole_source_of(config.source, sources)
     history, _ = run_control(net, data, config, start, lambda metrics: None)
+    if raw:
+        _fold(net, Normalise(data.train[0]))
+        as_they_are(laboratory, config)
     return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began, domain)
+
+
+@torch.no_grad()
+def _fold(net: nn.Module, normalise: Normalise) -> None:
+    """Make a network for normalised images one for images as they are: its first layer does what was done to them."""
+    first = next(module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+    if normalise.identity:
+        return
+    padded = isinstance(first, nn.Conv2d) and (first.padding == "same" or any(map(bool, first.padding)))
+    if padded or first.bias is None:
+        raise UsageError("normalise is none, and the target is trained on normalised images: its first layer needs a bias and no "
+                         "padding to do that by itself; leave --normalise out, or give --target")
+    channels = len(normalise.mean)
+    weight = first.weight.view(len(first.weight), channels, -1)  # [out, channels, taps or pixels]
+    mean, deviation = normalise.mean.view(1, channels, 1), normalise.deviation.view(1, channels, 1)
+    weight.div_(deviation)
+    first.bias.sub_((weight * mean).sum((1, 2)))
 
 
 def load_target(laboratory: Laboratory, config: Config, path: Path, domain: Sequence[float] = ()) -> Trained:
