@@ -117,7 +117,7 @@ def _panels(count: int) -> tuple:
 def _finish(figure, with_legend: Sequence) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in with_legend:
+    for axes in (part for part in with_legend if part.get_legend_handles_labels()[0]):
         axes.legend(frameon=False, fontsize=8, **BESIDE)
     content = io.BytesIO()
     figure.savefig(content, format="png")
