@@ -1,8 +1,9 @@
 """The plan of a construction: tolerances, multiples, and the source's widths n_S,l = q_l n_T,l that its odds ask for.
 
 Of the probability delta with which a source may miss, each layer gets an equal share. The last layer has one copy of each
-output: all of its parameters have to be met, each within the tolerance (a union bound over them). Of a hidden neuron so many
-copies are made that as many are good as the layer above needs (a binomial tail, and a union bound over the neurons).
+output: all of its parameters have to be met, each within the tolerance (a union bound over them); where so fine a tolerance
+cannot be met so surely, each output's together, which is what the budget asks for. Of a hidden neuron so many copies are made
+that as many are good as the layer above needs (a binomial tail, and a union bound over the neurons).
 """
 
 from __future__ import annotations
@@ -94,17 +95,19 @@ def _planned(target: Target, p: float, wish: Wish, tolerances: Sequence[float], 
         odds, size = _odds(place, wish), multiples[place + 1] / multiples[place]
         if place == last or wish.doubled:  # one copy each, of which every parameter counts
             found = copies_for(odds, p, tolerances[place] * size, Goals.of(goals[place] * size), share, needed[place])
-            if found is None:
-                raise _too_sure(wish, target, place, p)
-            needed[place] = found
-            continue
+            if found is not None:
+                needed[place] = found
+                continue
+        wanted_good = LEAST_GOOD if place < last and not wish.doubled else 1 - share / target.widths[place + 1]
         sums = np.append(np.repeat(bounds[place], target.layers[place].taps), 1.0)
         good = share_near(odds, needed[place], p, tolerances[place] * size, goals[place] * size, sums)
-        while good < LEAST_GOOD and needed[place] * p < TRIED:
+        while good < wanted_good and needed[place] * p < TRIED:
             needed[place] += max(1, needed[place] // 8)
             good = share_near(odds, needed[place], p, tolerances[place] * size, goals[place] * size, sums)
-        if good < LEAST_GOOD:
+        if good < wanted_good:
             raise _too_sure(wish, target, place, p)
+        if place == last or wish.doubled:
+            continue
         needed[place + 1] = trials_needed(needed[place + 1], good, 1 - share / target.widths[place + 1])
     return needed
 
