@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
 def end(number: int, frame: object = None) -> None:
@@ -29,9 +29,13 @@ def run() -> int:
     that take one in their import for an error of theirs, or for none."""
     open_streams()
     for number in SIGNALS:
-        signal.signal(number, end)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    from models import MODELS
+    if __package__:  # installed, where `models` may be a module of the user's own
+        from .models import MODELS
+    else:
+        from models import MODELS
     from popup.lab.commands.command import main
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -5,15 +5,15 @@ are a network's own numbers of channels, `width` scales all of them (models/widt
 one function and one line here.
 """
 
-from models.conv import conv2, conv4, conv6, conv8, small_conv
-from models.imagenet import imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnet101, wide_resnet50
-from models.lenet import lenet5, lenet_300_100
-from models.mlp import mlp, mlp_constant
-from models.registry import Builder, Models
-from models.resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
-from models.vgg import vgg11, vgg16, vgg19
-from models.vit import vit
-from models.wide import wide_resnet28
+from .conv import conv2, conv4, conv6, conv8, small_conv
+from .imagenet import imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnet101, wide_resnet50
+from .lenet import lenet5, lenet_300_100
+from .mlp import mlp, mlp_constant
+from .registry import Builder, Models
+from .resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
+from .vgg import vgg11, vgg16, vgg19
+from .vit import vit
+from .wide import wide_resnet28
 
 MODELS = Models({builder.__name__: builder for builder in (
     mlp, mlp_constant, lenet_300_100, lenet5, small_conv, conv2, conv4, conv6, conv8,

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 SIDES = r"(\d{1,3}(?:x\d{1,3})?)"
 WORD = re.compile(rf"(one|flatten|relu|linear|(?:conv|max|avg)(?=\d)){SIDES}?(?:s{SIDES})?(?:p{SIDES})?(?:d{SIDES})?")

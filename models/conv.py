@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 HIDDEN = (256, 256)  # the linear layers of Conv-2 to Conv-8
 

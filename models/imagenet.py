@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.vendor import from_torchvision, widen
+from .vendor import from_torchvision, widen
 
 
 def _resnet(name: str, image: Sequence[int], classes: int, width: float) -> nn.Module:

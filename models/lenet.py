@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.conv import head
-from models.mlp import mlp
-from models.widths import scaled
+from .conv import head
+from .mlp import mlp
+from .widths import scaled
 
 
 def lenet_300_100(image: Sequence[int], classes: int, widths: Sequence[int] = (300, 100), *,

@@ -8,8 +8,8 @@ from math import prod
 
 from torch import nn
 
-from models.chain import chain
-from models.widths import scaled
+from .chain import chain
+from .widths import scaled
 
 
 def mlp(image: Sequence[int], classes: int, widths: Sequence[int] = (256, 256), *, width: float = 1.0) -> nn.Sequential:

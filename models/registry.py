@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import nn
 
-from models.chain import chain, parse
-from models.vendor import check_known, from_timm, from_torchvision, timm_library, torchvision_models
+from .chain import chain, parse
+from .vendor import check_known, from_timm, from_torchvision, timm_library, torchvision_models
 
 Builder = Callable[..., nn.Module]  # (image [channels, height, width], classes[, widths][, width=factor]) -> network
 

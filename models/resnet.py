@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 
 def convolution(channels_in: int, channels: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 AUXILIARY = ("googlenet", "inception_v3")  # their training output is a tuple unless the auxiliary heads are left out
 

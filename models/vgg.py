@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 BLOCKS = (64, 128, 256, 512, 512)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.widths import scaled
+from .widths import scaled
 
 HEADS, DEPTH = 3, 6
 STEP = 12  # token widths are its multiples: divisible by the heads, and by 4 for the sines

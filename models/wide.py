@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.resnet import convolution
-from models.widths import scaled
+from .resnet import convolution
+from .widths import scaled
 
 STEM = 16  # channels of the first convolution, the same for every w
 

@@ -86,6 +86,15 @@ def draws_of(layer, codes):
     return values
 
 
+def scored(layer, own):
+    """The weights that a layer's scores stand for: each edge's `own`, its last draw, or all draws that it has, one after the
+    other."""
+    if layer.book.name != "draws":
+        return own
+    turns = [layer.turns] if layer.book.held == 1 else [torch.full((layer.count,), turn) for turn in range(layer.book.held)]
+    return torch.cat([draws_of(layer, turn + 1) for turn in turns])
+
+
 READINGS = {  # of the code books: (layer, first weights [edges], codes [edges], the kept ones) -> what the codes mean there
     "plain": lambda layer, weights, codes, kept: weights[kept], "signed": lambda layer, weights, codes, kept: torch.where(
         codes[kept] == 1, weights[kept], -weights[kept]),
@@ -142,8 +151,7 @@ def assert_gradient_law(net, seen, source, same=torch.equal):
             gate.factor, torch.Tensor) else gate.factor
         assert torch.equal(weight, meant(layer, dense, edges, gate.codes) * factor)
         slope = search.method.slope(layer, score.detach(), gate)
-        own = draws_of(layer, layer.turns + 1) if layer.book.name == "draws" else dense[edges]
-        assert same(score.grad, gradient[edges] * own * slope), layer.spec.name
+        assert same(score.grad, gradient[edges].repeat(layer.book.held) * scored(layer, dense[edges]) * slope), layer.spec.name
 
 
 def frozen_of(net):

@@ -1,7 +1,6 @@
 """The README keeps its word: its commands are the ones that CI runs, its example runs, its files and pictures exist."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,27 +40,19 @@ def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
         assert int((weights[row.name] != 0).sum()) == row.kept
 
 
-def test_a_method_of_ones_own_is_the_file_and_the_line_that_it_says(tmp_path):
-    for part in ("popup", "models", "run.py", "tests", "pyproject.toml"):
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        copy(ROOT / part, tmp_path / part)
-    methods = tmp_path / "popup/search/methods"
-    (methods / "noisy.py").write_text(PYTHON[1])
-    (methods / "heavy.py").write_text(PYTHON[3])
-    registry, first = methods / "__init__.py", "METHODS: dict[str, type[Method]] = {\n"
-    assert first in registry.read_text()
-    imports = "from popup.search.methods.heavy import Heavy\nfrom popup.search.methods.noisy import Noisy\n"
-    registry.write_text(imports + registry.read_text().replace(first, first + PYTHON[2] + '    "heavy": Heavy,\n'))
-    run = subprocess.run([sys.executable, "run.py", "--method", "noisy", "heavy", "edge_popup", "--epochs", "1", "--widths", "16",
-                          "--workers", "1", "--controls", "none"], cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_the_page_on_ones_own_network_is_the_file_and_the_command_that_it_says(tmp_path):
+    page = (ROOT / "docs/own-network.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1])
+    rows = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    lines = [",".join(f"{number:.4f}" for number in row) + f",{int(row.sum() > 0)}" for row in rows]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    command = re.search(r"^    python (run.py .*)$", page, flags=re.MULTILINE)[1]
+    assert command in README
+    quick = ["--epochs", "1", "--controls", "none", "--workers", "1"]
+    run = subprocess.run([sys.executable, ROOT / "run.py", *command.split()[1:], *quick], cwd=tmp_path, capture_output=True,
+                         text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "noisy" in run.stdout and "heavy" in run.stdout and "edge_popup" in run.stdout
-    tickets = list((tmp_path / "runs").rglob("ticket.safetensors"))
-    assert len({ticket.read_bytes() for ticket in tickets}) == len(tickets) == 3
-    assert sum(b"codes/1.weight" in ticket.read_bytes() for ticket in tickets) == 1
-    laws = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_laws.py", "-k",
-                           "(noisy or heavy) and (mlp or some)"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert laws.returncode == 0 and " passed" in laws.stdout, laws.stdout
+    assert "9 finished" in run.stdout and (tmp_path / "runs/report.html").is_file()
 
 
 def test_the_page_about_methods_shows_the_code_as_it_is_and_what_is_said_of_a_wrong_one(monkeypatch):

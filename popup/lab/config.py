@@ -6,15 +6,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, get_type_hints
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
 from popup.search.compute import COMPUTES
 from popup.search.settings import SearchSettings
-from popup.source.recipe import Recipe
+from popup.source.recipe import LATER, Recipe, as_before
 
-LATER = "later"  # of a field that a version added after runs had been made: the value that is what they did
+LONGEST_NAME = 1 << 14  # letters of a data set or a model, which may be a chain of words
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
@@ -51,6 +51,9 @@ class TaskSettings:
         return "validation" if self.validation else "test"
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "model"):
+            if len(getattr(self, name)) > LONGEST_NAME:
+                raise UsageError(f"{name} has {len(getattr(self, name)):,} letters: at most {LONGEST_NAME:,} are allowed")
         for width in self.widths:
             check_count("a width", width)
         check_number("width", self.width, 0.0, 1000.0, open_low=True)
@@ -70,6 +73,9 @@ class TrainingSettings:
                 "larger"})
     weight_lr: float = field(default=0.05, metadata={
         "help": "highest learning rate of the weights in controls that train them"})
+    finetune_epochs: int = field(default=0, metadata={
+        "help": "epochs of fine-tuning in controls that prune the trained dense network, by the same course of the rate; 0: as "
+                "many as --epochs", LATER: 0})
     optimizer: str = field(default="sgd", metadata={
         "help": "what moves the scores; adam (its weight decay decoupled) and sign (of the momentum) want another --lr, some "
                 "0.001 to 0.003; controls train weights by sgd in any case", "choices": OPTIMIZERS, LATER: "sgd"})
@@ -102,6 +108,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
+        check_count("finetune_epochs", self.finetune_epochs, 0)
         check_name("precision", self.precision, PRECISIONS)
         check_name("compute", self.compute, COMPUTES)
         check_name("optimizer", self.optimizer, OPTIMIZERS)
@@ -136,15 +143,15 @@ class Config:
     def hash(self) -> str:
         """The name of the run's directory: 12 hex digits of the SHA-256 of the record, without the fields that came later
         and are what runs did before them, so that these keep their names."""
-        later = self._later()
+        later = set().union(*map(as_before, vars(self).values()))
         named = {group: {name: value for name, value in values.items() if name not in later}
                  for group, values in self.record().items()}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
 
-    def _later(self) -> set[str]:
-        """The fields that are no part of the hash."""
-        return {part.name for group in vars(self).values() for part in fields(group)
-                if LATER in part.metadata and getattr(group, part.name) == part.metadata[LATER]}
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """The type of each field of the groups, by name."""
+        return {name: hint for group in fields(cls) for name, hint in get_type_hints(group.default_factory).items()}
 
     def flat(self) -> dict[str, Any]:
         """The fields of all groups by name."""

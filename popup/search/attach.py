@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError, check_name
 from popup.search.compute import COMPUTES, LayerProducts, call_of, computes_sparsely
 from popup.search.contract import gate_faults, unasked
-from popup.search.given import check_given, own_weights, plain_number
+from popup.search.given import check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of
@@ -30,6 +30,7 @@ from popup.search.settings import SearchSettings, first_scores
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
+from popup.source.gains import as_one
 from popup.source.layers import Layer, find_layers, freeze, left_out, locate
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, SEARCH, LayerSource, Recipe, draw_source
@@ -39,13 +40,15 @@ UNTOLD = 0.01  # of the weights: as many may have no scores without a warning (c
 
 def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
            density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
-           bias: str = "zero", weights: str = "signed_constant", scale: str = "final", gain: float = sqrt(2),
-           scope: str = "layer", method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
+           bias: str = "zero", weights: str = "signed_constant", scale: str = "final",
+           gain: float | Mapping[str, float] = sqrt(2), connected: bool = False, count: str = "nearest", scope: str = "layer",
+           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
            masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto") -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
     The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
-    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`. With `mask="given"`
+    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`; `gain` may map patterns of
+    names to gains, "*" being that of the weights which no other pattern is of (popup/source/gains.py). With `mask="given"`
     S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
     p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
     that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
@@ -56,7 +59,7 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
     value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
     """
     check_given(er_p, density, mask, masks)
-    given, edges = {name: plain_number(p) for name, p in density.items()} if isinstance(density, Mapping) else None, None
+    given, edges = numbers(density) if isinstance(density, Mapping) else None, None
     if given is not None:
         layers = find_layers(net)
         er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
@@ -64,9 +67,10 @@ def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: i
         layers = find_layers(net, bias == SEARCH)
         edges = given_edges(layers, masks)
         er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
-    er_p, k, gain, seed = map(plain_number, (er_p, k, gain, seed))
+    er_p, k, seed = map(plain_number, (er_p, k, seed))
+    gain = as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain)
     recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
-                    weights=weights, scale=scale, gain=gain, seed=seed)
+                    weights=weights, scale=scale, gain=gain, connected=connected, count=count, seed=seed)
     if search is not None and not isinstance(search, SearchSettings):
         raise UsageError(f"search is {search!r:.80}: pass popup.SearchSettings(...), or the method's name as method=")
     plain = SearchSettings(method, scope, score_scale=score_scale)
@@ -94,7 +98,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
-    if recipe.weights == GIVEN and not METHODS[settings.method].book.keeps_weights:
+    if recipe.weights == GIVEN and not METHODS[settings.method](settings).book.keeps_weights:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = find_layers(net, recipe.searches_biases)

@@ -17,6 +17,11 @@ def plain_number(number: object) -> object:
     return number.item() if isinstance(number, np.generic) else number
 
 
+def numbers(values: Mapping[str, object]) -> dict[str, object]:
+    """A mapping's numbers of numpy as Python's."""
+    return {name: plain_number(value) for name, value in values.items()}
+
+
 def check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping | None) -> None:
     """A UsageError unless densities come from one of: er_p with a density's name, a mapping, masks."""
     if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):

@@ -16,8 +16,9 @@ from popup.search.compute import LayerProducts
 from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
+from popup.source.counts import kept_edges
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource, Recipe, draw_again, draw_values, kept_edges, redraw_purpose
+from popup.source.recipe import LayerSource, Recipe, draw_again, draw_several, draw_values, redraw_purpose
 
 MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
 
@@ -33,8 +34,9 @@ class LayerState(nn.Module):
     SOURCE = ("gaps", "values", "drawn", "drawn_in")
     gaps: torch.Tensor      # [edges], or empty if every entry is an edge
     values: torch.Tensor    # [edges], float32, frozen: the first draw, or what was given
-    drawn: torch.Tensor     # [edges], float32: the last draw of each edge; empty where the book keeps the first
-    drawn_in: torch.Tensor  # [edges], int32: the redraw that gave it; empty too
+    drawn: torch.Tensor     # float32: the last draw of each edge [edges], or all to choose from [draws, edges]; empty where the
+    #                         book keeps the first
+    drawn_in: torch.Tensor  # [edges], int32: the redraw that gave the last; else empty
 
     def __init__(self, recipe: Recipe, source: LayerSource, book: Book, weight: torch.Tensor) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class LayerState(nn.Module):
         self.spec: Layer = source.spec
         self.p_l = source.p_l
         self.count = len(source.edges)
-        self.kept = kept_edges(recipe.k, self.count)
+        self.kept = kept_edges(recipe.k, self.count, recipe.count)
         self.dtype = weight.dtype
         self.remembered: tuple[str, ...] = ()
         self.gaps = edges.encode(source.edges, source.spec.entries).to(weight.device)
@@ -50,7 +52,9 @@ class LayerState(nn.Module):
         self.lead = 0  # by how much the first gap is larger, being counted from a layer that lies before this one
         self.values = torch.from_numpy(source.values).to(weight.device)
         self.drawn = self.values.clone() if not book.keeps_weights else self.values[:0]
-        self.drawn_in = torch.zeros(len(self.drawn), dtype=torch.int32, device=weight.device)
+        self.drawn_in = torch.zeros(len(self.drawn) if book.held == 1 else 0, dtype=torch.int32, device=weight.device)
+        if book.held > 1:
+            self.drawn = torch.from_numpy(draw_several(recipe, source, book.held)).to(weight.device)
         self._fingerprint: str | None = None
         self.products: LayerProducts | None = None  # of a layer that computes on its edges alone
 
@@ -108,13 +112,17 @@ class LayerState(nn.Module):
 
     @property
     def own(self) -> torch.Tensor:
-        """The weights that each edge has now [edges], float32: of a book that draws anew the last draws."""
+        """The weights that each edge has now [edges], float32: of a book that draws anew the last draws; or all that it may have
+        [draws, edges]."""
         return self.values if self.book.keeps_weights else self.drawn
 
     def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Each edge's weight of its own redraw, float32 [edges]: `turns` [edges], counted from 1, 0 for the first draw; below 0
         any. Or of the edges at `places` [n] alone, turns [n]. What `redraw` did not draw is no number: it would be another
         network than the ticket's."""
+        if self.book.held > 1:
+            drawn = self.drawn if places is None else self.drawn[:, places]
+            return drawn.gather(0, turns.clamp(min=0).long()[None])[0]
         drawn, drawn_in = (part if places is None else part[places] for part in (self.drawn, self.drawn_in))
         return torch.where((turns == drawn_in) | (turns < 0), drawn, torch.nan)
 

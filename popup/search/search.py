@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError
 from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
-from popup.search.layer_state import LayerState
+from popup.search.layer_state import REDRAW, LayerState
 from popup.search.methods import METHODS
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
@@ -227,8 +227,9 @@ class Search(SearchState):
     def resume(self, steps: int, progress: float) -> None:
         """Be where a search was after `steps`, its scores and memory being restored already."""
         self.steps, self.before, self.progress = steps, progress, progress
-        for layer in self.layers if not self.method.book.keeps_weights else []:
-            layer.redraw_as_remembered()
+        for layer in self.layers:
+            if REDRAW in layer.remembered:
+                layer.redraw_as_remembered()
 
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
         """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while

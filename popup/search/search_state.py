@@ -12,7 +12,8 @@ from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
 from popup.search.layer_state import LayerState
 from popup.search.select import Bracket, Ranked, Scope
-from popup.source.recipe import Recipe, kept_edges
+from popup.source.counts import kept_edges
+from popup.source.recipe import Recipe
 
 
 class SearchState:
@@ -80,7 +81,7 @@ class SearchState:
         whole = k == self.recipe.k
         ranked = []
         for group, own in zip(self.groups, keys, strict=True):
-            counts = [layer.kept if whole else kept_edges(k, layer.count) for layer in group.layers]
+            counts = [layer.kept if whole else kept_edges(k, layer.count, self.recipe.count) for layer in group.layers]
             brackets = [self._brackets[place] for place in group.places]
             ranked.append(Ranked(own, group.sizes, counts, brackets, list(map(self._floor_of, counts)), group.places))
         return self._scope(ranked)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf
+from typing import Any
 
 import numpy as np
 
-from popup.errors import check_count, check_name, check_number
+from popup.errors import UsageError, check_count, check_name, check_number
 from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
+from popup.search.methods.coats import COAT_RULES, MOST_COATS
+from popup.search.methods.draws import CHOICES
+from popup.search.methods.method import FAN_IN, KEPT
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
+from popup.source.books import MOST_DRAWS
 from popup.source.layers import Layer
 from popup.source.masks import share
+from popup.source.recipe import LATER, kept_edges
 from popup.source.streams import Stream
+
+SCORE_UNITS = ("auto", FAN_IN, KEPT)
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,13 @@ class SearchSettings:
     floor: float = field(default=0.0, metadata={
         "help": "scope global: each layer keeps at least this fraction of its share k, and at least one edge"})
     rank: str = field(default="magnitude", metadata={
-        "axis": True, "help": "rank |s|, or s itself (edge_popup, averaged, frozen, biprop, iterand)", "choices": tuple(RANKS)})
+        "axis": True, "choices": tuple(RANKS),
+        "help": "rank |s|, or s itself (edge_popup, averaged, frozen, biprop, iterand, coats)"})
     score_scale: float = field(default=1.0, metadata={
         "help": "size of the first scores: uniform in +-score_scale/sqrt(fan_in), or as the method says"})
+    score_unit: str = field(default="auto", metadata={LATER: "auto", "axis": True, "choices": SCORE_UNITS, "help": (
+        "what score_scale is a multiple of: fan_in, 1/sqrt(fan_in); kept, 1/sqrt(the edges that a unit keeps on average), as its "
+        "weights are; or auto, kept for signed and fan_in for the others")})
     anneal: str = field(default="none", metadata={
         "axis": True, "help": "how the kept fraction of the search goes from k_start to k", "choices": tuple(SCHEDULES)})
     k_start: float = field(default=1.0, metadata={"help": "anneal: the fraction that is kept at first, at least k"})
@@ -45,6 +57,14 @@ class SearchSettings:
         "help": "iterand: the probability with which a redraw takes an unselected edge"})
     penalty: float = field(default=1.0, metadata={
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
+    coats: int = field(default=3, metadata={LATER: 3, "axis": True, "help": (
+        "coats: how many nested selections are added up, so that an edge's weight counts 0 to so many times")})
+    coat_rule: str = field(default="thirds", metadata={LATER: "thirds", "axis": True, "choices": tuple(COAT_RULES), "help": (
+        "coats: how many edges a coat keeps: evenly fewer from coat to coat, or half or a third of the coat below")})
+    draws: int = field(default=8, metadata={LATER: 8, "axis": True, "help": (
+        "draws: how many random weights each edge has to choose from (as many scores, as much memory)")})
+    draw_choice: str = field(default="greedy", metadata={LATER: "greedy", "axis": True, "choices": CHOICES, "help": (
+        "draws: a training pass uses the draw of the highest score, or one drawn from the softmax of the scores")})
 
     def __post_init__(self) -> None:
         check_name("method", self.method, TICKET_METHODS)
@@ -58,23 +78,44 @@ class SearchSettings:
             check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
         check_count("redraw_every", self.redraw_every)
         check_number("penalty", self.penalty, 0.0, inf)
+        for name, least, most in (("coats", 1, MOST_COATS), ("draws", 2, MOST_DRAWS)):
+            if check_count(name, getattr(self, name), least) > most:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {most}")
+        check_name("draw_choice", self.draw_choice, CHOICES)
+        check_name("score_unit", self.score_unit, SCORE_UNITS)
+        check_name("coat_rule", self.coat_rule, COAT_RULES)
 
     def floor_of(self, count: int) -> int:
         """How many edges a layer keeps at least, whose share is `count`."""
         return max(min(1, count), share(self.floor, count) if self.floor else 0)
+
+    @property
+    def unit(self) -> str:
+        """What the first scores are multiples of: as asked for, or as the method has it."""
+        return METHODS[self.method].score_unit if self.score_unit == "auto" else self.score_unit
 
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""
         names = {"method", "scope", *METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
 
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, for a ticket's metadata: without what came later and is as it was before, so that tickets
+        of then have the same bytes."""
+        later = {part.name for part in fields(self) if getattr(self, part.name) == part.metadata.get(LATER, inf)}
+        return {name: value for name, value in asdict(self).items() if name not in later}
+
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""
-        return SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
+        return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 
 
 def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:
-    """One float32 score an edge, as the method distributes them, from the layer's own stream."""
-    words = Stream(seed, "scores", layer.name).words32(count)
+    """The float32 scores of `count` edges, as the method distributes them, from the layer's own stream."""
+    method = METHODS[settings.method](settings)
+    words = Stream(seed, "scores", layer.name).words32(count * method.scores_an_edge)
     uniform = (words.astype(np.float64) + 0.5) * 2.0**-32
-    return METHODS[settings.method](settings).first_scores(uniform, layer.fan_in, k).astype(np.float32)
+    inputs = layer.fan_in * kept_edges(k, count) / layer.entries if settings.unit == KEPT and count else layer.fan_in
+    return method.first_scores(uniform, inputs, k).astype(np.float32)

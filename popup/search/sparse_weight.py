@@ -123,8 +123,8 @@ class SparseProduct(torch.autograd.Function):
         use.refuse_part()
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
-            found = of_edges.to(torch.float32).mul_(use.method.weights(use.of.unit)).mul_(
-                use.method.slope(use.of.unit, scores, use.gate)) if ctx.needs_input_grad[1] else None
+            found = use.method.score_gradient(use.of.unit, scores, use.gate, of_edges.to(
+                torch.float32)) if ctx.needs_input_grad[1] else None
         if torch.is_grad_enabled():  # somebody means to differentiate once more
             of_inputs, found = (None if part is None else Twice.apply(use, part, gradient, scores) for part in (of_inputs, found))
         return of_inputs, found, None

@@ -58,13 +58,14 @@ class SelectEdges(torch.autograd.Function):
         saved = ctx.saved_tensors if isinstance(use.of, EdgeGroup) else _unwritten(ctx, use)
         use.refuse_part()
         scores = saved[0] if number == 1 else torch.cat(saved[:number])
-        found = torch.empty_like(scores)  # [edges], float32
+        found = scores.new_empty(use.of.count)  # [edges], float32
         parts = found.split(use.of.sizes) if number > 1 else [found]
         for place, gradient in enumerate(gradients):
             if gradient is not None:
                 use.of.follow(place, gradient)
                 edges.restrict(gradient, saved[number + place], parts[place])
-        found.mul_(use.method.weights(use.of.unit)).mul_(use.method.slope(use.of.unit, scores, use.gate))
+        found = use.method.score_gradient(use.of.unit, scores, use.gate, found)
+        parts = found.split(use.of.sizes) if number > 1 else [found]
         return None, None, None, *(part if wanted and gradient is not None else None
                                    for part, gradient, wanted in zip(parts, gradients, ctx.needs_input_grad[3:], strict=True))
 

@@ -21,7 +21,7 @@ BLOCK = 1 << 25  # entries of a block, about
 
 def drawn_by_block(recipe: Recipe, layer: Layer) -> bool:
     """Whether a block can be drawn without the rest: edges and weights are of one 32-bit word an entry."""
-    return recipe.mask == "bernoulli" and recipe.weights in BY_WORD and not layer.further
+    return recipe.mask == "bernoulli" and not recipe.connected and recipe.weights in BY_WORD and not layer.further
 
 
 def draw_blocks(recipe: Recipe, layer: Layer, p_l: float, entries: int = BLOCK) -> Iterator[tuple[range, LayerSource]]:

@@ -17,6 +17,8 @@ import torch
 from popup.source.recipe import LayerSource, Recipe, draw_again
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
+MANY = np.iinfo(np.int32).max  # codes of a book that has no end of them
+MOST_DRAWS = 255               # to choose from
 
 
 class EdgeWeights(Protocol):
@@ -95,6 +97,11 @@ class Book(ABC):
         """Whether all `codes` are ones of this book."""
         return not codes.is_floating_point() and bool(((codes >= 0) & (codes < self.codes)).all())
 
+    @property
+    def held(self) -> int:
+        """How many draws of each edge a search holds at once: its first or its last one, or all that there are to choose from."""
+        return 1
+
     def redrawn(self, codes: np.ndarray) -> int:
         """How many of the `codes` stand for another draw than the first."""
         return 0
@@ -162,7 +169,12 @@ class Binary(Book):
 
 @dataclass(frozen=True)
 class Draws(Book):
-    """Code j is the weight of the seed's j-th draw: 1 the first, 1 + t that of the layer's t-th redraw."""
+    """Code j is the weight of the seed's j-th draw: 1 the first, 1 + t that of the layer's t-th redraw. There is no end to them
+    (MANY codes), or each edge has a few to choose from."""
+
+    @property
+    def held(self) -> int:
+        return 1 if self.codes == MANY else self.codes - 1
 
     def values(self, weights: EdgeWeights, codes: torch.Tensor) -> torch.Tensor:
         return torch.where(codes > 0, weights.at(codes.int() - 1), 0)
@@ -179,4 +191,9 @@ class Draws(Book):
 PLAIN = Factors("plain", 2)
 SIGNED = Factors("signed", 3, factors=(0.0, 1.0, -1.0))
 BINARY = Binary("binary", 2, one_by_one=False)
-DRAWS = Draws("draws", np.iinfo(np.int32).max, keeps_weights=False)
+DRAWS = Draws("draws", MANY, keeps_weights=False)
+
+
+def several_draws(count: int) -> Draws:
+    """The book of the first `count` draws alone."""
+    return Draws("draws", count + 1, keeps_weights=False)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from math import inf, sqrt
+from dataclasses import asdict, dataclass, field, fields
+from math import sqrt
+from typing import Any
 
 import numpy as np
 
 from popup.errors import UsageError, check_count, check_name, check_number
+from popup.source.connected import CONNECTED
+from popup.source.counts import COUNTS, kept_edges
 from popup.source.densities import DENSITIES, layer_densities
+from popup.source.gains import as_one, as_words, check_gain, check_patterns, from_words
 from popup.source.layers import Layer
-from popup.source.masks import COMPUTED, MASKS, share
+from popup.source.masks import COMPUTED, MASKS
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, deviations
 
+LATER = "later"  # of a field that a version added after there were tickets: the value that is what they did
 GIVEN, SEARCH = "given", "search"
 BIASES = ("zero", SEARCH)
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
+
+
+def as_before(settings: Any) -> set[str]:
+    """The fields of a dataclass that came later and have the value that is what was done before there were such."""
+    return {part.name for part in fields(settings)
+            if LATER in part.metadata and getattr(settings, part.name) == part.metadata[LATER]}
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,32 @@ class Recipe:
     scale: str = field(default="final", metadata={
         "help": "which density scales the weights' standard deviation: p_l*k, p_l, none, or (unit) not even fan_in",
         "choices": tuple(SCALES)})
-    gain: float = field(default=sqrt(2), metadata={
-        "help": "weights have standard deviation gain / sqrt(fan_in * density)"})
+    gain: float | str = field(default=sqrt(2), metadata={
+        "words": (as_words, lambda words: as_one(from_words(words))),
+        "help": "weights have standard deviation gain / sqrt(fan_in * density); a number, and PATTERN=NUMBER for layers whose "
+                "name, or whose module's, the pattern is of: 1.1 *.attention.qkv=2.8"})
+    connected: bool = field(default=False, metadata={
+        "help": "no unit of a layer (of a convolution: no channel) is without an edge in S_ER, of which there are as many on "
+                "average", LATER: False})
+    count: str = field(default="nearest", metadata={
+        "help": "how k of a layer's edges is made a whole number: nearest (halves up), ceil, or drop_floor: n - int((1 - k) n) "
+                "in floats, as github.com/allenai/hidden-networks counts", "choices": tuple(COUNTS), LATER: "nearest"})
     seed: int = field(default=0, metadata={"help": "the seed of every draw: source, scores, batches, augmentation"})
 
     def __post_init__(self) -> None:
         check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
         check_number("k", self.k, 0.0, 1.0, open_low=True)
-        check_number("gain", self.gain, 0.0, inf, open_low=True)
+        check_gain(self.gain)
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
         check_name("mask", self.mask, [*MASKS, *COMPUTED, GIVEN])
         check_name("bias", self.bias, BIASES)
         check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
+        check_name("count", self.count, COUNTS)
+        if self.connected and not self.draws_edges:
+            raise UsageError(f"connected is for edges that the seed draws, and mask is {self.mask!r}: leave connected out, or "
+                             f"use mask {' or '.join(MASKS)}")
         if not self.draws_edges and self.density != "uniform":
             raise UsageError(f"density is {self.density!r} and mask is {self.mask!r}, which has layerwise densities of its "
                              "own: leave density out")
@@ -89,8 +112,8 @@ class Recipe:
         return [found[(layer.weight or layer).name] for layer in layers]
 
     def record(self) -> dict[str, float | int | str | bool]:
-        """The recipe as plain values, for a ticket's metadata and a run's record."""
-        return asdict(self)
+        """The recipe as plain values, for a ticket's metadata: without what came later and is what was done before."""
+        return {name: value for name, value in asdict(self).items() if name not in as_before(self)}
 
 
 @dataclass(frozen=True)
@@ -102,14 +125,9 @@ class LayerSource:
     edges: np.ndarray
     values: np.ndarray
 
-    def kept_at(self, k: float) -> int:
-        """n_l, how many edges are kept at `k`."""
-        return kept_edges(k, len(self.edges))
-
-
-def kept_edges(k: float, edges: int) -> int:
-    """n_l = max(1, floor(k |S_ER,l| + 1/2)); a layer in which no edge was drawn keeps none."""
-    return max(min(1, edges), share(k, edges))
+    def kept_at(self, k: float, count: str = "nearest") -> int:
+        """n_l, how many edges are kept at `k`, rounded by `count`."""
+        return kept_edges(k, len(self.edges), count)
 
 
 def draw_layer(recipe: Recipe, layer: Layer, p_l: float, given: np.ndarray | None = None,
@@ -149,6 +167,8 @@ def draw_edges(recipe: Recipe, layer: Layer, p_l: float) -> np.ndarray:
     if not recipe.draws_edges:
         raise UsageError(f"mask is {recipe.mask!r}, so no seed draws the edges of {layer.name}: attach a network with "
                          f"popup.attach(net, mask='given', masks=...), or use {', '.join(MASKS)}")
+    if recipe.connected and layer.weight is None:
+        return CONNECTED[recipe.mask](recipe.seed, layer.name, layer.shape, p_l)
     return MASKS[recipe.mask](recipe.seed, layer.name, layer.entries, p_l)
 
 
@@ -176,6 +196,12 @@ def draw_again(recipe: Recipe, source: LayerSource, redraws: np.ndarray) -> np.n
     return values
 
 
+def draw_several(recipe: Recipe, source: LayerSource, count: int) -> np.ndarray:
+    """The first `count` draws of the weights of a layer's edges, float32 [count, edges]: its own, and those of the redraws."""
+    others = [draw_values(recipe, source.spec, source.p_l, source.edges, redraw_purpose(turn)) for turn in range(1, count)]
+    return np.stack([source.values, *others])
+
+
 def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float] | None = None,
                 weights: Mapping[str, np.ndarray] | None = None,
                 edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
@@ -190,7 +216,9 @@ def draw_source(recipe: Recipe, layers: Sequence[Layer], p_l: Mapping[str, float
 
 def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
          given: Mapping[str, np.ndarray] | None = None, edges: Mapping[str, np.ndarray] | None = None) -> list[LayerSource]:
-    """Draw the whole source; a UsageError if not one layer has got an edge. `given`, `edges`: by layer name."""
+    """Draw the whole source; a UsageError if not one layer has got an edge, or if a gain's pattern is of no layer. `given`,
+    `edges`: by layer name."""
+    check_patterns(recipe.gain, [layer.name for layer in layers if layer.weight is None])
     source = [draw_layer(recipe, layer, p, given and given[layer.name], edges and edges[layer.name])
               for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):

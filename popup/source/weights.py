@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from popup.errors import UsageError, check_name
+from popup.source.gains import gain_of
 from popup.source.layers import Layer
 from popup.source.masks import CHUNK
 from popup.source.streams import Stream
@@ -82,8 +83,9 @@ def standard_deviation(layer: Layer, p_l: float, k: float, scale: str, gain: flo
     return deviation
 
 
-def deviations(layer: Layer, edges: np.ndarray, p_l: float, k: float, scale: str, gain: float) -> np.ndarray:
+def deviations(layer: Layer, edges: np.ndarray, p_l: float, k: float, scale: str, gain: float | str) -> np.ndarray:
     """`standard_deviation` of each of the `edges` as float32, or [1] where it is one for all: a bias of several weights has in
     each part the fan_in of that part's own, and everywhere its own p_l."""
-    found = np.array([standard_deviation(weight, p_l, k, scale, gain) for weight in layer.weights], dtype=np.float32)
+    found = np.array([standard_deviation(weight, p_l, k, scale, gain_of(gain, weight.name)) for weight in layer.weights],
+                     dtype=np.float32)
     return found if len(found) == 1 else found[edges // (layer.entries // len(found))]

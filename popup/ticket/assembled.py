@@ -11,7 +11,8 @@ import numpy as np
 from popup.errors import UsageError
 from popup.search.methods import BUILT
 from popup.search.settings import SearchSettings
-from popup.source.recipe import Recipe, kept_edges
+from popup.source.counts import kept_edges
+from popup.source.recipe import Recipe
 from popup.ticket.layer import TicketLayer
 from popup.ticket.ticket import Ticket
 
@@ -26,8 +27,8 @@ def assemble(recipe: Recipe, layers: Sequence[TicketLayer], spare: Sequence[np.n
     """
     assert recipe.scale != "final" and all(layer.codes.any() for layer in layers)
     kept, edges = sum(layer.kept for layer in layers), [len(layer.codes) for layer in layers]
-    k = least_fraction(edges, kept)
-    exact, missing = list(layers), _count(edges, k) - kept
+    k = least_fraction(edges, kept, recipe.count)
+    exact, missing = list(layers), _count(edges, k, recipe.count) - kept
     for place, (layer, extra) in enumerate(zip(layers, spare, strict=True)):
         more = extra[~layer.codes[extra]][:missing]
         if len(more):
@@ -41,15 +42,15 @@ def assemble(recipe: Recipe, layers: Sequence[TicketLayer], spare: Sequence[np.n
     return Ticket(replace(recipe, k=k), SearchSettings(BUILT, "global"), tuple(exact), {}, {}, {}, dict(about))
 
 
-def least_fraction(edges: Sequence[int], kept: int) -> float:
+def least_fraction(edges: Sequence[int], kept: int, count: str = "nearest") -> float:
     """The least k, to a float's resolution, whose exact counts of layers with so many `edges` sum to at least `kept`."""
     low, high = 0.0, 1.0
     while True:
         middle = (low + high) / 2
         if not low < middle < high:
             return high
-        low, high = (low, middle) if _count(edges, middle) >= kept else (middle, high)
+        low, high = (low, middle) if _count(edges, middle, count) >= kept else (middle, high)
 
 
-def _count(edges: Sequence[int], k: float) -> int:
-    return sum(kept_edges(k, count) for count in edges)
+def _count(edges: Sequence[int], k: float, count: str) -> int:
+    return sum(kept_edges(k, number, count) for number in edges)

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 
 ESCAPE = 255            # a gap byte that adds 255 and goes on
+MOST_CODES = 257        # of a book, 0 among them, that a byte tells apart where edges are kept
 MOST_EDGES = 1024       # edges a stored byte may stand for (k near 1 / 1500) beyond FREE_EDGES: a forged file's limit
 FREE_EDGES = 1 << 20
 COUNTS = "<u2", "<u4"    # how counts are stored: narrow, and wide where one is above MOST_NARROW
@@ -52,6 +53,59 @@ def unpack_codes(packed: np.ndarray, kept: int, count: int) -> np.ndarray:
     return codes.astype(code_type(count))
 
 
+def compress_codes(codes: np.ndarray, count: int) -> np.ndarray | None:
+    """uint8: the `codes` [kept] of a book of `count` as bytes in one zlib stream; None where `pack_codes` is as small or the form
+    is not allowed.
+
+    A byte holds `digits_of(count)` codes, each less 1, as digits to the base count - 1, the first the lowest; a Huffman code of
+    the bytes comes near the entropy where codes are not equally frequent, as those of coats, or no power of two.
+    """
+    if count > MOST_CODES:
+        return None
+    digits = np.zeros(-(-len(codes) // digits_of(count)) * digits_of(count), dtype=np.int64)
+    digits[:len(codes)] = codes.astype(np.int64) - 1
+    content = (digits.reshape(-1, digits_of(count)) @ _places(count)).astype(np.uint8).tobytes()
+    coded = _huffman(content)
+    small = len(coded) < -(-len(codes) * bits_of(count) // 8) and len(codes) <= most_edges(len(coded))
+    return np.frombuffer(bytearray(coded), dtype=np.uint8) if small else None
+
+
+def decompress_codes(coded: np.ndarray, kept: int, count: int) -> np.ndarray:
+    """uint8 [kept]. Raises ValueError unless the stream is whole, and says just that many."""
+    size = -(-kept // digits_of(count))
+    if kept > most_edges(len(coded)):
+        raise ValueError(f"{kept} codes are too many for {len(coded)} coded bytes")
+    decoder = zlib.decompressobj()
+    try:
+        content = np.frombuffer(decoder.decompress(coded.tobytes(), size + 1), dtype=np.uint8).astype(np.int64)
+    except zlib.error as error:
+        raise ValueError(f"its code is broken ({error})") from None
+    if not decoder.eof or decoder.unused_data or len(content) != size:
+        raise ValueError(f"its code does not hold {kept} codes")
+    digits = (content[:, None] // _places(count) % (count - 1)).reshape(-1)
+    whole = content < (count - 1) ** digits_of(count)
+    if not whole.all() or digits[kept:].any():
+        raise ValueError("there are codes after the last one")
+    return (digits[:kept] + 1).astype(code_type(count))
+
+
+def digits_of(count: int) -> int:
+    """How many codes of kept edges, of a book of `count`, a byte has room for."""
+    return next(digits for digits in range(8, 0, -1) if (count - 1) ** digits <= 256)
+
+
+def _places(count: int) -> np.ndarray:
+    """The value of each digit of a byte."""
+    return (count - 1) ** np.arange(digits_of(count), dtype=np.int64)
+
+
+def _huffman(content: bytes) -> bytes:
+    """One zlib stream that codes bytes by how often they come. Matching repeats, as zlib and lzma do, only costs where there is
+    no structure."""
+    coder = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(content) + coder.flush()
+
+
 def bits_of(count: int) -> int:
     """How many bits tell the codes of kept edges apart in a book of `count` codes."""
     return (count - 2).bit_length()
@@ -74,8 +128,7 @@ def compress(selected: np.ndarray) -> np.ndarray | None:
     ends = np.cumsum(escapes + 1)
     content = np.full(ends[-1] if len(ends) else 0, ESCAPE, dtype=np.uint8)
     content[ends - 1] = rest
-    coder = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
-    coded = coder.compress(content.tobytes()) + coder.flush()
+    coded = _huffman(content.tobytes())
     small = len(coded) < (len(selected) + 7) // 8 and len(selected) <= most_edges(len(coded))
     return np.frombuffer(bytearray(coded), dtype=np.uint8) if small else None
 

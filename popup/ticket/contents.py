@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import prod, sqrt
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from popup.search.settings import SearchSettings
 from popup.source.layers import Layer, weight_of
@@ -30,9 +30,9 @@ def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, 
         raise ValueError(f"{what} {'has the unknown field' if name in value else 'lacks the field'} {name!r}"
                          f"{': a later version wrote it?' if name in value else ''}")
     for name, kind in kinds.items():
-        right = finite(value[name]) if kind is float else type(value[name]) is kind
-        if not right:
-            raise ValueError(f"{name} in {what} is {value[name]!r:.80}, not {kind.__name__}")
+        kinds_of = get_args(kind) or (kind,)
+        if not any(finite(value[name]) if one is float else type(value[name]) is one for one in kinds_of):
+            raise ValueError(f"{name} in {what} is {value[name]!r:.80}, not {' or '.join(one.__name__ for one in kinds_of)}")
     return value
 
 

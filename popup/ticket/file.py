@@ -13,6 +13,9 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
     codes/NAME       in format 2 alone: uint8 [ceil(kept * bits / 8)], the code of each kept edge less 1, in the order of
                      mask/NAME, each in `bits` bits, the lowest first, one behind the other as the bits of mask/NAME are; a
                      book of c codes needs as many bits as the number c - 2 has (signed: c is 3, 1 bit)
+    digits/NAME      in place of codes/NAME where that is larger, in compressed files: uint8, a zlib stream of bytes of d codes
+                     each, in the same order, as the digits, each a code less 1, of a number to the base c - 1, the first the
+                     lowest; d is the largest with (c - 1)^d <= 256 and at most 8, and missing codes at the end are digits 0
     redraws/NAME     of the method iterand: uint8, a zlib stream of a number for each kept edge, in the order of mask/NAME:
                      which redraw of the layer, counted from 1, gave its weight; 0: none, it has its first. They are
                      little-endian, of 2 bytes each, or of 4 where one of the layer's is above 65535
@@ -60,7 +63,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from popup.files import write_atomically
-from popup.source.books import Book
+from popup.source.books import MANY, Book
 from popup.ticket.sealed import Metadata, SealedError, Tensors, digest, seal, unseal
 
 __all__ = ["FORMATS", "KIND", "TicketError", "digest", "format_of", "read", "write"]
@@ -74,7 +77,7 @@ class TicketError(SealedError):
 
 def format_of(book: Book) -> int:
     """The format of tickets of a book: 2 where a mask, and redraws, do not say which code an edge has."""
-    return 2 if book.keeps_weights and book.codes > 2 else 1
+    return 2 if 2 < book.codes < MANY else 1
 
 
 def write(path: Path, metadata: Metadata, tensors: Tensors, version: int) -> None:

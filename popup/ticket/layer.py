@@ -11,7 +11,7 @@ import torch
 from popup.errors import UsageError
 from popup.source import blocks
 from popup.source import edges as edge_places
-from popup.source.books import Book, Drawn
+from popup.source.books import MANY, Book, Drawn
 from popup.source.layers import Layer
 from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
 from popup.ticket import coding, contents
@@ -114,6 +114,13 @@ class TicketLayer:
         values = book.values(found, torch.from_numpy(self.codes))
         return edge_places.expand(values, torch.from_numpy(found.source.edges), self.spec.entries).view(self.spec.shape)
 
+    def mask(self, recipe: Recipe) -> torch.Tensor:
+        """S_P, bool of the layer's shape."""
+        edges = draw_edges(recipe, self.spec, self.p_l) if self.edges is None else self.edges
+        mask = torch.zeros(self.spec.entries, dtype=torch.bool)
+        mask[torch.from_numpy(edges[self.selected])] = True
+        return mask.view(self.spec.shape)
+
     def pack(self, embed_weights: bool, recipe: Recipe, book: Book, compress: bool) -> tuple[dict[str, Any], Tensors]:
         """The layer's record and tensors as they stand in a file."""
         name, selected = self.spec.name, self.selected
@@ -126,10 +133,12 @@ class TicketLayer:
             tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.spec.entries))
         if embed_weights or recipe.weights == GIVEN:
             tensors[f"weights/{name}"] = own_weights(self.drawn(recipe, book), book, self.codes)
-        if not book.keeps_weights:
+        if book.codes == MANY:
             tensors[f"redraws/{name}"] = coding.compress_counts(self.codes[selected] - 1)
         elif book.codes > 2:
-            tensors[f"codes/{name}"] = coding.pack_codes(self.codes[selected], book.codes)
+            kept = self.codes[selected]
+            digits = coding.compress_codes(kept, book.codes) if compress else None
+            tensors |= {f"codes/{name}": coding.pack_codes(kept, book.codes)} if digits is None else {f"digits/{name}": digits}
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
@@ -165,8 +174,11 @@ def _codes(record: dict[str, Any], tensors: Tensors, book: Book) -> np.ndarray:
     if book.codes == 2:
         return selected
     codes = np.zeros(edges, dtype=coding.code_type(book.codes))
-    if book.keeps_weights:
-        codes[selected] = coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
+    if book.codes != MANY:
+        digits = f"digits/{record['name']}"
+        coded = digits in tensors and book.codes <= coding.MOST_CODES
+        codes[selected] = coding.decompress_codes(_bytes(digits, tensors), kept, book.codes) if coded else \
+            coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
     else:
         redraws = coding.decompress_counts(_bytes(f"redraws/{record['name']}", tensors), kept)
         codes[selected] = np.minimum(redraws, book.codes - 2) + 1

@@ -62,7 +62,8 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     sources = [_source(search, layer) for layer in search.layers]
     expected = _expected(search, sources)
     kept, outside = _compare_weights(net, search, expected)
-    names, wanted = [layer.spec.name for layer in search.layers], [source.kept_at(search.recipe.k) for source in sources]
+    names, recipe = [layer.spec.name for layer in search.layers], search.recipe
+    wanted = [source.kept_at(recipe.k, recipe.count) for source in sources]
     trained = contract_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))

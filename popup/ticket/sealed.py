@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import torch
 from safetensors import SafetensorError
 
 from popup.errors import UsageError
+from popup.files import IrregularFile, open_regular
 from popup.ticket.hashes import hash_tensor
 
 LONGEST_HEADER = 1 << 26  # bytes; a network of 10,000 layers needs a tenth of it
@@ -98,9 +98,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read(path: Path, kind: str) -> bytes:
     """The file's bytes, once its size is what its header says."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would have it wait
+    try:
+        file = open_regular(path)
+    except IrregularFile as error:
+        raise SealedError(f"{path} is no popup {kind}: {error}") from None
+    with file:
         status = os.fstat(file.fileno())
-        head = file.read(8) if stat.S_ISREG(status.st_mode) else b""
+        head = file.read(8)
         length = int.from_bytes(head, "little")
         if not 0 < length <= min(status.st_size - 8, LONGEST_HEADER):
             raise SealedError(f"{path} is no popup {kind}, or only a part of one: it has {status.st_size} bytes, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from popup.ticket.layer import TicketLayer, own_weights
 from popup.ticket.sealed import Metadata, Tensors, one_line
 from popup.ticket.sparse import left_dense, put_in
 from popup.ticket.sparse_linear import SparseLinear
+from popup.ticket.trainable import hold_zeros
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
@@ -64,7 +65,7 @@ class Ticket:
         tensors |= {f"statistics/{name}": tensor.contiguous() for name, tensor in self.statistics.items()}
         tensors |= {f"given/{name}": tensor.contiguous() for name, tensor in self.given.items()}
         book = {} if file.format_of(self.book) == 1 else {"book": self.book.record()}
-        return {"recipe": self.recipe.record(), "settings": asdict(self.settings), "constants": self.constants,
+        return {"recipe": self.recipe.record(), "settings": self.settings.record(), "constants": self.constants,
                 "layers": [record for record, _ in packed], "about": self.about, **book}, tensors
 
     def save_pretrained(self, directory: str | Path) -> Path:
@@ -96,14 +97,19 @@ class Ticket:
         constants = {name: torch.full(shape, value) for name, (value, shape) in self.constants.items()}
         return constants | self.given | self.statistics
 
-    def apply(self, net: nn.Module, sparse: bool = False) -> nn.Module:
+    def apply(self, net: nn.Module, sparse: bool = False, trainable: bool = False) -> nn.Module:
         """Make the plain network `net` this ticket, in place: sparse weights, all frozen. Returns `net`.
+
+        `trainable`: everything learns but the zeros, which stay zero in any optimiser (popup/ticket/trainable.py says how);
+        `popup.ticket.release(net)` makes the weights plain parameters again.
 
         `sparse`: each nn.Linear becomes a SparseLinear, which holds the kept edges alone, but for those that
         `popup.ticket.left_dense(net, ticket.specs)` names. A network that was built on "meta" gets its memory here, so that no
         dense weight of such a layer is made at any time. Raises TicketError, or UsageError for what is on "meta" and not the
         ticket's, before anything is changed, if `net` has other layers than the ticket.
         """
+        if sparse and trainable:
+            raise UsageError("sparse layers are for inference: apply the ticket with trainable, and its weights stay dense")
         self.check_layers(net)
         dense = left_dense(net, self.specs) if sparse else {layer.spec.name for layer in self.layers}
         state = {layer.spec.name: layer.weight(self.recipe, self.book) for layer in self.layers
@@ -113,7 +119,8 @@ class Ticket:
         _check_same("parameter or buffer", shapes | state, net.state_dict())
         check_memory(net, state, frozenset(made))
         fill(net, state)
-        return put_in(net, made).requires_grad_(False)
+        put_in(net, made).requires_grad_(False)
+        return hold_zeros(net, {layer.spec.name: layer.mask(self.recipe) for layer in self.layers}) if trainable else net
 
     def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
         """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from popup.search.settings import SearchSettings
+from popup.source.counts import kept_edges
 from popup.source.layers import frozen_at
-from popup.source.recipe import kept_edges
 from popup.ticket.ticket import Ticket
 
 
@@ -37,7 +37,7 @@ def verify(ticket: Ticket) -> Verification:
         if not layer.is_the_seeds(ticket.recipe, ticket.book):
             foreign.append(layer.spec.name)
             continue
-        wanted.append(kept_edges(ticket.recipe.k, len(layer.codes)))
+        wanted.append(kept_edges(ticket.recipe.k, len(layer.codes), ticket.recipe.count))
         weight = others.get(layer.spec.name, layer.weight(ticket.recipe, ticket.book))  # what the network gets
         if not _within(weight.numpy().reshape(-1), layer.drawn(ticket.recipe, ticket.book).source.edges,
                        layer.effective(ticket.recipe, ticket.book).numpy()):

@@ -11,6 +11,9 @@ from models import MODELS
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
 from popup.search.methods import METHODS
+from popup.source.densities import DENSITIES
+from popup.source.masks import COMPUTED, MASKS
+from popup.source.weights import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,9 +34,9 @@ CASES = [  # arguments, and words that the line must hold
     ("--k many", ["--k", "many"]),
     ("--density unifrom", ["density", "unifrom", "did you mean 'uniform'", "pyramidal"]),
     ("--density given", ["density", "given", "popup.attach(net, density=", "erk"]),
-    ("--density foo", ["unknown density 'foo': allowed are uniform, erk, erk_sum, pyramidal, balanced (END)"]),
-    ("--weights foo", ["unknown weights 'foo': allowed are signed_constant, kaiming_normal, uniform (END)"]),
-    ("--mask foo", ["unknown mask 'foo': allowed are bernoulli, exact, snip, synflow (END)"]),
+    ("--density foo", [f"unknown density 'foo': allowed are {', '.join(DENSITIES)} (END)"]),
+    ("--weights foo", [f"unknown weights 'foo': allowed are {', '.join(WEIGHTS)} (END)"]),
+    ("--mask foo", [f"unknown mask 'foo': allowed are {', '.join([*MASKS, *COMPUTED])} (END)"]),
     ("--weights given", ["given", "popup.attach(net, weights='given')"]),
     ("--model mpl", ["model", "mpl", "did you mean 'mlp'"]),
     ("--model conv6 --widths 1 1 1 1 1", ["conv6", "8"]),

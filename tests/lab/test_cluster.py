@@ -130,7 +130,7 @@ def test_everything_finished_before_submits_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(("options", "jobs"), [([], 3), (["--workers", "5"], 5)])
 def test_jobs_of_this_machine_are_as_many_as_its_cores_are_for(options, jobs, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sweep_command, "submit", lambda laboratory, cluster, jobs: asked.append(jobs) or ["1"] * jobs)
+    monkeypatch.setattr(sweep_command, "submit", lambda laboratory, cluster, jobs, cells: asked.append(jobs) or ["1"] * jobs)
     monkeypatch.setattr(sweep, "usable_cores", lambda: 3)
     assert main([*GRID, "--cluster", "local", *options, "--out", str(tmp_path)], MODELS) == 0
     assert main([*GRID, "--cluster", "slurm", *options, "--out", str(tmp_path)], MODELS) == 0

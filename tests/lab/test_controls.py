@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import popup
-from popup.lab.runs.controls import Subnetwork, random_subnetwork, redrawn_weights, shuffled_mask, whole_source
+from popup.lab.runs.subnetwork import Subnetwork, random_subnetwork, redrawn_weights, shuffled_mask, whole_source
 from popup.source.books import PLAIN
 
 

@@ -69,12 +69,12 @@ def test_a_machine_that_cannot_do_the_cells_leaves_them_to_others(tmp_path, caps
     (tmp_path / "own_faults.py").rename(tmp_path / "elsewhere.py")
     monkeypatch.delitem(sys.modules, "own_faults")
     capsys.readouterr()
-    assert main(["worker", "runs"], MODELS) == 2
+    assert main(["worker", "runs", "--code", "own_faults:load"], MODELS) == 2
     assert "own_faults:load' is not there" in one_line(capsys)
-    assert main(["worker", "runs", "--log", "tensorboard"], MODELS) == 2
+    assert main(["worker", "runs", "--trust", "--log", "tensorboard"], MODELS) == 2
     assert not cells(tmp_path / "runs", "failure")
     (tmp_path / "elsewhere.py").rename(tmp_path / "own_faults.py")
-    assert main(["worker", "runs"], MODELS) == 0 and len(cells(tmp_path / "runs", "result")) == 4
+    assert main(["worker", "runs", "--trust"], MODELS) == 0 and len(cells(tmp_path / "runs", "result")) == 4
 
 
 def test_a_log_without_its_package_fails_no_cell(tmp_path, capsys, monkeypatch):
@@ -273,7 +273,7 @@ def test_a_ticket_that_is_done_again_is_not_gone(tmp_path):
     control = Cell(tmp_path, ticket.replace(role="random"))
     with pytest.raises(UsageError, match="are gone"):
         _check_tickets([control])
-    control.ticket.write_config()
+    control.needs[0].write_config()
     _check_tickets([control])
 
 

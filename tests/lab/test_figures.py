@@ -52,7 +52,7 @@ def test_references_stand_below_a_heading_of_their_own():
     runs = [run for p, k in ((0.5, 0.2), (0.2, 0.5), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
     (figure,) = draw("accuracy", with_controls(runs, "random", "dense_trained"))
     assert legend_of(figure) == ["p = 0.5", "p = 0.2", "compared with", "dense, weights trained", "random subnetwork"]
-    assert figure.get_supxlabel() == "random and redrawn: means over the sources of like final density, whatever their p"
+    assert figure.get_supxlabel() == "controls: means over the sources of like final density, whatever their p"
     (figure,) = draw("accuracy", with_controls(runs[:3] + runs[6:], "random"))
     assert figure.get_supxlabel() == "", "each point is of one source"
 

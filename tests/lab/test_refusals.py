@@ -97,7 +97,7 @@ def test_a_result_that_is_none_is_refused_with_one_line(tmp_path, capsys):
         (path / "result.json").write_text("{}")
     assert main(["report", str(tmp_path)], MODELS) == 2
     error = capsys.readouterr().err
-    assert "result.json has no test_accuracy" in error and error.count("\n") == 1
+    assert "result.json is damaged: hash is missing" in error and error.count("\n") == 1
 
 
 def test_an_empty_out_is_refused(tmp_path, capsys, monkeypatch):

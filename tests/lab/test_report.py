@@ -249,7 +249,7 @@ def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
     for name in (run.config.hash(), "0123456789ab", "a copy"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text("{}")
-    (tmp_path / run.config.hash() / "metrics.jsonl").write_text('{"test_accuracy": 90.0}\n')
+    (tmp_path / run.config.hash() / "metrics.jsonl").write_text('{"epoch": 1, "test_accuracy": 90.0}\n')
     mine = finished(run.config, 90.0, path=tmp_path / run.config.hash())
     text = " ".join(write_report(tmp_path, [mine]).split())
     assert f"1 other finished run in {tmp_path}/ is no part of this" in text
@@ -257,5 +257,5 @@ def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
     assert "python run.py report" not in text and f"Left out: 1 result.json under {tmp_path}/" in text
     assert written(tmp_path) == f"written to {tmp_path}/: results.csv report.txt report.html figures/"
     other = finished(run.config, 90.0, path=tmp_path / "0123456789ab")
-    (tmp_path / "0123456789ab" / "metrics.jsonl").write_text('{"test_accuracy": 90.0}\n')
+    (tmp_path / "0123456789ab" / "metrics.jsonl").write_text('{"epoch": 1, "test_accuracy": 90.0}\n')
     assert "other finished" not in write_report(tmp_path, [mine, other])

@@ -71,7 +71,8 @@ def test_controls_that_do_not_depend_on_a_factor_are_one_run():
     roles = [config.task.role for config in plan(configs, list(CONTROLS))]
     assert {role: roles.count(role) for role in set(roles)} == {
         "ticket": 8, "random": 8, "shuffled": 8, "redrawn": 8, "source": 8, "random_trained": 8, "er_trained": 6 - 2,
-        "dense_trained": 2}
+        "dense_trained": 2, "ticket_trained": 8, "shuffled_trained": 8, "redrawn_trained": 8, "magnitude_trained": 8,
+        "magnitude_global_trained": 8}
 
 
 def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tmp_path):
@@ -100,7 +101,7 @@ def test_a_sweep_leaves_tickets_controls_csv_report_and_pictures(swept):
 
 
 def test_controls_have_the_tickets_own_counts(swept):
-    runs = read_directory(swept)
+    runs = read_directory(swept).runs
     for setting in settings(runs):
         for role in ("random", "random_trained"):
             for ticket, control in zip(setting.runs, setting.controls[role], strict=True):
@@ -110,15 +111,18 @@ def test_controls_have_the_tickets_own_counts(swept):
 def test_every_control_runs_on_its_tickets_source(tmp_path):
     arguments = [*QUICK, "--scope", "global", "--er-p", "0.5", "--controls", "all", "--workers", "1", "--out", str(tmp_path)]
     assert main(arguments, MODELS) == 0
-    (setting,) = settings(read_directory(tmp_path))
+    (setting,) = settings(read_directory(tmp_path).runs)
     (ticket,) = setting.runs
     assert all(len(setting.controls[role]) == 1 for role in CONTROLS)
     results = {role: runs[0].result for role, runs in setting.controls.items()}
-    for role in ("random", "shuffled", "redrawn", "random_trained"):
+    for role in ("random", "shuffled", "redrawn", "random_trained", "ticket_trained", "shuffled_trained", "redrawn_trained",
+                 "magnitude_trained"):
         assert [row["kept"] for row in results[role]["layers"]] == [row["kept"] for row in ticket.result["layers"]]
     for role in ("source", "er_trained"):
         assert results[role]["kept"] == results[role]["edges"] == ticket.result["edges"]
     assert results["dense_trained"]["kept"] == ticket.result["entries"]
+    pruned = results["magnitude_global_trained"]
+    assert pruned["kept"] == ticket.result["kept"] and pruned["edges"] == ticket.result["entries"]
 
 
 def test_workers_change_no_byte_of_a_ticket_and_no_figure(swept, tmp_path):
@@ -138,7 +142,7 @@ def test_a_second_call_runs_nothing_again_and_grids_share_cells(swept, capsys):
 
 
 def test_contrasts_pair_what_differs_in_one_thing_only(swept):
-    found = settings(read_directory(swept))
+    found = settings(read_directory(swept).runs)
     contrasts = best_contrasts(found, "density")
     assert len(contrasts) == 2, "two densities at p = 0.3 and two k; at p = 1 both are one network"
     for contrast in contrasts:
@@ -152,7 +156,7 @@ def test_contrasts_pair_what_differs_in_one_thing_only(swept):
 def test_sources_are_compared_at_equal_final_density_only(tmp_path):
     arguments = [*QUICK, "--er-p", "0.25", "0.5", "1", "--final-density", "0.25", "0.125", "--seeds", "2", "--controls", "none"]
     assert main([*arguments, "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
-    contrasts = source_contrasts(settings(read_directory(tmp_path)))
+    contrasts = source_contrasts(settings(read_directory(tmp_path).runs))
     pairs = [(contrast.first.config.source, contrast.second.config.source) for contrast in contrasts]
     assert sorted((first.er_p, first.k, second.er_p, second.k) for first, second in pairs) == [
         (0.25, 0.5, 1.0, 0.125), (0.25, 1.0, 1.0, 0.25), (0.5, 0.25, 1.0, 0.125), (0.5, 0.5, 1.0, 0.25)]

@@ -68,7 +68,7 @@ def test_eval_says_so_if_the_accuracy_is_another(paths, capsys, tmp_path):
 
 def test_eval_on_other_data_normalises_as_the_ticket_was_trained(paths, capsys, tmp_path, monkeypatch):
     digits = load_dataset("digits", DataRequest(tmp_path))
-    brighter = replace(digits, title="brighter", test=(digits.test[0] + 100, digits.test[1]),
+    brighter = replace(digits, title="brighter", fingerprint="", test=(digits.test[0] + 100, digits.test[1]),
                        train=(digits.train[0] + 100, digits.train[1]))
     monkeypatch.setitem(DATASETS, "brighter", lambda request: brighter)
     code, out, _ = call(capsys, "eval", paths["one"], "--dataset", "brighter")
@@ -324,7 +324,7 @@ def test_a_copy_of_a_run_counts_once_and_damaged_metrics_are_named(paths, capsys
         if name != folder.name:
             (tmp_path / name / "result.json").write_text("{}")
     (tmp_path / folder.name / "failure.json").write_text('{"reason": "an attempt before"}')
-    runs = read_directory(tmp_path)
+    runs = read_directory(tmp_path).runs
     assert [run.path.name for run in runs] == [folder.name] and runs[0].failure is None
     (tmp_path / folder.name / "metrics.jsonl").write_text('{"epoch": 1, ')
     assert main(["report", str(tmp_path)], MODELS) == 2

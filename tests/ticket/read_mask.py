@@ -46,7 +46,12 @@ def codes(metadata, layer, tensors):
     """The code of each kept edge: 1 where the format's mask says it all, else in as few bits as tell the book's codes apart."""
     if metadata["format"] == 1:
         return np.ones(layer["kept"], int)
-    width = (metadata["book"]["codes"] - 2).bit_length()
+    base = metadata["book"]["codes"] - 1
+    if (coded := tensors.get("digits/" + layer["name"])) is not None:
+        digits = max(digits for digits in range(1, 9) if base**digits <= 256)
+        found = [byte // base**place % base + 1 for byte in zlib.decompress(coded) for place in range(digits)]
+        return np.array(found[:layer["kept"]], int)
+    width = (base - 1).bit_length()
     packed = np.frombuffer(tensors["codes/" + layer["name"]], np.uint8)
     return np.unpackbits(packed, count=layer["kept"] * width, bitorder="little").reshape(-1, width) @ (1 << np.arange(width)) + 1
 

@@ -1,6 +1,7 @@
 """Tickets of format 2, whose edges have one code of several: what lies in their files, and what is refused."""
 
 import json
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from popup import TicketError, UsageError, attach, compare, extract, load, merge, scores, verify
+from popup import SearchSettings, TicketError, UsageError, attach, compare, extract, load, merge, scores, verify
 from popup.search.methods import METHODS
 from popup.search.methods.signed import Signed
 from popup.source.books import Factors
 from popup.ticket import coding
+from tests.ticket import read_mask
 
 NAME = "codes/0.weight"
 
@@ -80,6 +82,54 @@ def test_codes_are_packed_in_the_fewest_bits_and_come_back(count):
     found = coding.unpack_codes(packed, 333, count)
     assert np.array_equal(found, codes) and found.dtype == (np.uint8 if count <= 256 else np.int32)
     assert len(coding.pack_codes(codes[:0], count)) == len(coding.unpack_codes(packed[:0], 0, count)) == 0
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 9, 17, 256, 257])
+def test_codes_that_are_not_alike_often_take_about_their_entropy_and_come_back(count):
+    chance = 0.4 ** np.arange(count - 1) + 1e-3
+    chance /= chance.sum()
+    codes = np.random.default_rng(count).choice(np.arange(1, count), 40_001, p=chance)
+    coded = coding.compress_codes(codes, count)
+    entropy = -(chance * np.log2(chance)).sum()
+    assert entropy - 0.02 < 8 * len(coded) / len(codes) < 1.04 * entropy + 0.05 < coding.bits_of(count)
+    found = coding.decompress_codes(coded, len(codes), count)
+    assert np.array_equal(found, codes) and found.dtype == (np.uint8 if count <= 256 else np.int32)
+
+
+def test_codes_are_coded_where_that_pays_alone():
+    chance = np.random.default_rng(0)
+    assert coding.compress_codes(chance.integers(1, 3, 5000), 3) is None, "signs, a bit each"
+    assert coding.compress_codes(chance.integers(1, 9, 5000), 9) is None, "8 draws, 3 bits each"
+    assert coding.compress_codes(np.ones(5000, int), 300) is None, "more codes than a byte tells apart"
+    three = coding.compress_codes(chance.integers(1, 4, 5000), 4)
+    assert 8 * len(three) / 5000 < 1.65 < coding.bits_of(4), "3 codes, log2(3) bits each in the place of 2"
+    few = chance.integers(1, 4, 3)
+    assert coding.compress_codes(few, 4) is None and coding.compress_codes(few[:0], 4) is None
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda coded: coded[:-5], "does not hold 5000 codes"), (lambda coded: coded[:0], "too many|does not hold|broken"),
+    (lambda coded: np.r_[coded, coded[:1]], "does not hold"), (lambda coded: np.r_[coded[:2], coded[3:]], "broken|does not hold"),
+    (lambda coded: coding.compress_codes(np.ones(4999 + 8, int), 4), "does not hold"),
+    (lambda coded: np.frombuffer(zlib.compress(b"\xff" * 1000), np.uint8), "codes after the last one")])
+def test_coded_codes_that_are_none_are_refused(change, words):
+    coded = coding.compress_codes(np.random.default_rng(0).integers(1, 4, 5000), 4)
+    with pytest.raises(ValueError, match=words):
+        coding.decompress_codes(change(coded), 5000, 4)
+
+
+def test_a_compressed_ticket_of_coats_holds_digits_that_others_can_read(tmp_path, forge):
+    net = attach(nn.Sequential(nn.Linear(60, 80)), er_p=0.9, k=0.5, search=SearchSettings("coats", coats=3))
+    ticket = extract(net)
+    plain, small = (ticket.save(tmp_path / name, compress=compress) for name, compress in (("plain", False), ("small", True)))
+    found, (metadata, tensors) = load(small), read_mask.read(small)
+    assert "digits/0.weight" in tensors and small.stat().st_size < plain.stat().st_size
+    assert np.array_equal(found.layers[0].codes, ticket.layers[0].codes) and verify(found).holds
+    codes = ticket.layers[0].codes
+    assert np.array_equal(read_mask.codes(metadata, metadata["layers"][0], tensors), codes[codes != 0])
+    forge(small, lambda m, t: t.update({"codes/0.weight": t["digits/0.weight"].clone()}))
+    with pytest.raises(TicketError, match="is none of a ticket's"):
+        load(small)
 
 
 def stray(tensors):

@@ -9,10 +9,13 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
+import shutil
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
@@ -25,6 +28,8 @@ from popup.lab.recipes import DEFAULT, RECIPES, recipe
 from popup.lab.runs.controls import CONTROLS
 
 T = typing.TypeVar("T")
+MOST_RUNS = 100_000   # of a grid, without its controls: each has a directory
+NARROWEST = 40        # columns of a terminal; in fewer the help would be a word a line, and take minutes
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Output:
     final_density: tuple[float, ...] = field(default=(), metadata={
         "help": "in place of --k: final densities d, so that k = d/p; where d > p the cell is impossible and skipped"})
     controls: tuple[str, ...] = field(default=("default",), metadata={
-        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (all in a sweep, "
-                "none in a single run)"})
+        "help": f"what tickets are compared with: any of {', '.join(CONTROLS)}; all, none, or default (in a sweep the first "
+                f"{sum(control.usual for control in CONTROLS.values())}, none in a single run)"})
     workers: int = field(default=0, metadata={
         "help": "processes of a sweep, or jobs with --cluster; 0: what fits the machine, with --cluster slurm a job a run (at "
                 "most 64)"})
@@ -67,7 +72,8 @@ class Output:
         """The controls that are asked for, in the registry's order."""
         if not self.controls or "none" in self.controls or (self.controls == ("default",) and not sweep):
             return []
-        return [role for role in CONTROLS if role in self.controls or {"all", "default"} & set(self.controls)]
+        return [role for role, control in CONTROLS.items() if role in self.controls or "all" in self.controls
+                or (control.usual and "default" in self.controls)]
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,13 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
     parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
     values = {name: value for group in parsed.values() for name, value in group.items()}
+    for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
+        values[part.name] = part.metadata["words"][1](values[part.name])
     given = given_options(arguments)
     check_together(given, values)
     values["dataset"] = settled_name(values["dataset"])
     output, machine = _take(Output, values), _take(Machine, values)
+    _check_runs(values, groups, output)
     points = _points(values, groups)
     points, impossible = _with_final_density(points, output.final_density)
     configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
@@ -129,6 +138,15 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kind.__doc__)))
+
+
+def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: Output) -> None:
+    """A UsageError for a grid of more runs than a directory can be asked to hold."""
+    axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
+    runs = prod(len(set(values[name])) for name in axes) * max(1, len(set(output.final_density))) * output.seeds
+    if runs > MOST_RUNS:
+        raise UsageError(f"the grid has {runs:,} runs, with {output.seeds:,} seeds each, and controls beside: at most "
+                         f"{MOST_RUNS:,} are taken; give fewer values or --seeds")
 
 
 def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -180,6 +198,8 @@ def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mappin
     names = choices.get(part.name) or part.metadata.get("choices")
     text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
     default = defaults.get(part.name, part.default)
+    if "words" in part.metadata:
+        kind, default = tuple[str, ...], part.metadata["words"][0](default)
     if part.metadata.get("axis"):
         kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
     plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))
@@ -200,12 +220,26 @@ def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description
 
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _wide_enough():
             return tyro.cli(mirror, prog=program, args=list(arguments), description=description)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_one_line(errors.getvalue())) from None
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Let a terminal have at least NARROWEST columns for the block."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _one_line(box: str) -> str:

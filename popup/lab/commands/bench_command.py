@@ -20,6 +20,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.bench_rows import CLASSES, PICTURE, builder_of, calls_of_a_step, small_networks, wide_networks
 from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models
+from popup.lab.report.pictures import png
 from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
@@ -167,4 +168,4 @@ def _plot(path: Path, rows: Sequence[tuple[int, float, float]]) -> None:
     axes.set(xlabel="scores in the layer", ylabel="time of one selection (ms)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    picture.savefig(path)
+    write_atomically(path, png(picture))

@@ -10,20 +10,23 @@ import contextlib
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from popup.errors import UsageError
+from popup.files import own_folder
 from popup.lab.cluster import Cluster
 from popup.lab.commands.ending import ENDINGS, say
 from popup.lab.commands.worker_command import join
+from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
 from popup.lab.training.stop import Stop, Stopped
+from popup.lab.trust import Trust, code_in
 
 MOST_JOBS = 64          # of SLURM, without --workers
 MOST_REQUEUES = 10_000  # submitit's own limit is 3
@@ -37,6 +40,7 @@ class WorkerJob:
     models: Models
     machine: Machine
     out: Path
+    code: frozenset[str] = frozenset()  # functions that the submitted grid names, by the user's own command line
 
     def __call__(self) -> int:
         """Be a worker; requeue the job where the cluster has announced its end (submitit's signal, USR2).
@@ -59,7 +63,7 @@ class WorkerJob:
     def _work(self, stop: Stop) -> int:
         _export_ranks()
         with joined(self.machine) as (ranks, device):
-            return join(Laboratory(self.models, self.machine, self.out, stop, ranks, device))
+            return join(Laboratory(self.models, self.machine, self.out, stop, ranks, device), Trust(self.code))
 
     def checkpoint(self) -> Any:
         """What the requeued job does: the same."""
@@ -74,20 +78,22 @@ def check_submitit(cluster: Cluster) -> None:
         raise UsageError(f"--cluster {cluster.cluster} needs a package that is not there: python -m pip install submitit")
 
 
-def submit(laboratory: Laboratory, cluster: Cluster, jobs: int) -> list[str]:
-    """Submit `jobs` workers on the laboratory's directory; returns the jobs' names.
+def submit(laboratory: Laboratory, cluster: Cluster, jobs: int, cells: Sequence[Config]) -> list[str]:
+    """Submit `jobs` workers on the laboratory's directory, which do `cells`; returns the jobs' names.
 
     A UsageError without SLURM.
     """
     import submitit
 
     out = laboratory.out.resolve()
+    code = frozenset(name for config in cells for name in code_in(config.task.model, config.task.dataset))
     try:
-        executor = submitit.AutoExecutor(out / "jobs", cluster=cluster.cluster, slurm_max_num_timeout=MOST_REQUEUES,
+        executor = submitit.AutoExecutor(own_folder(out / "jobs"), cluster=cluster.cluster, slurm_max_num_timeout=MOST_REQUEUES,
                                          local_max_num_timeout=MOST_REQUEUES)
         executor.update_parameters(**cluster.parameters(jobs))
         with _importable(), executor.batch():
-            submitted = [executor.submit(WorkerJob(laboratory.models, laboratory.machine, out)) for _ in range(jobs)]
+            job = WorkerJob(laboratory.models, laboratory.machine, out, code)
+            submitted = [executor.submit(job) for _ in range(jobs)]
     except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
         raise UsageError(f"--cluster {cluster.cluster} cannot submit: {' '.join(str(error).split())}") from None
     return [job.job_id for job in submitted]

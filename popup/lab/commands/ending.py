@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from popup.errors import UsageError
+from popup.lab.text import printable
 from popup.lab.training.ranks import may_speak
 from popup.lab.training.stop import RunFailed, Stopped
 
 FAILED, USAGE = 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
+LONGEST_LINE = 4000  # letters
 ENDINGS = (UsageError, RunFailed, OSError, Stopped)
 
 
@@ -17,7 +19,7 @@ def say(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool = True)
     would go on where this one was stopped."""
     line, code = _last_words(error, goes_on)
     if may_speak():
-        print(" ".join(line.split()), file=sys.stderr)
+        print(printable(" ".join(line.split()), LONGEST_LINE), file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from popup.lab.commands.rebuild import (
     recorded_fingerprint,
     recorded_normalise,
     recorded_part,
+    recorded_precision,
 )
 from popup.lab.commands.sparse_lines import compare_sparse
 from popup.lab.commands.verify_command import PROBE, USED, point_of_use
@@ -26,6 +27,7 @@ from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
 from popup.lab.runs.laboratory import Laboratory
+from popup.lab.text import printable
 from popup.lab.training.training import evaluate
 from popup.ticket.ticket import Ticket
 
@@ -65,12 +67,13 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     data = laboratory.data(config)
     check_images(ticket, data)
     images, labels = (part.to(laboratory.device) for part in data.test)
-    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+    precision = Precision.of(net, recorded_precision(ticket))
     normalise = recorded_normalise(ticket, images)
     tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net
     accuracy = evaluate(tried, images, labels, normalise, precision)["test_accuracy"]
     own = evaluate(net, images, labels, normalise, precision)["test_accuracy"] if options.sparse else accuracy
-    print(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} images")
+    print(printable(f"{config.task.model} on {data.title}: {data.evaluated_on} accuracy {accuracy:.2f}% of {len(labels):,} "
+                    "images"))
     probe = normalise(first_images(images, PROBE))
     faults = point_of_use(ticket, net, probe, precision)
     print(*check_lines([(USED.format(config.task.model), faults)]), sep="\n")

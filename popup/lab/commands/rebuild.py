@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -16,12 +15,11 @@ from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
+from popup.lab.trust import SAFE
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket, load
 
-SAFE_MODEL = re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+")  # no name that imports a module of the file's choice
-SAFE_DATASET = re.compile(r"\w+|folder:.+")
 LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
 
 
@@ -46,9 +44,9 @@ def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Confi
         raise TicketError("the ticket records no task (it is not of a run): load it in Python and apply it to your network")
     values = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
     _check_types(values)
-    for name, safe, given in (("model", SAFE_MODEL, model), ("dataset", SAFE_DATASET, dataset)):
-        if not given and not safe.fullmatch(values.get(name, "")):
-            raise TicketError(f"the ticket names the {name} {values.get(name)!r}, which would run code: give --{name} "
+    for name, given in (("model", model), ("dataset", dataset)):
+        if not given and not SAFE[name].fullmatch(values.get(name, "")):
+            raise TicketError(f"the ticket names the {name} {values.get(name)!r:.200}, which would run code: give --{name} "
                               "yourself if you trust it")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Config(source=ticket.recipe, search=ticket.settings, task=TaskSettings(**values))
@@ -88,6 +86,9 @@ def check_images(ticket: Ticket, data: Dataset) -> None:
 def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
     """How images were normalised for the ticket, on the device of `images`."""
     record, channels = ticket.about.get("normalise"), recorded_image(ticket)[0][0]
+    if record is None and not images.dtype.is_floating_point:
+        raise TicketError(f"the ticket records that images are used as they are, and these are {images.dtype}, which runs "
+                          "normalise: it is of other data, or damaged")
     if record is not None:
         rows = [record.get(name) for name in ("mean", "deviation")] if isinstance(record, dict) else [None]
         if not all(isinstance(row, list) and len(row) == channels and all(map(_single, row)) for row in rows):
@@ -99,6 +100,14 @@ def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
 def _single(value: Any) -> bool:
     """Whether `value` is a finite number that a float32 can hold."""
     return finite(value) and abs(value) <= torch.finfo(torch.float32).max
+
+
+def recorded_precision(ticket: Ticket) -> str:
+    """The precision in which accuracy was measured; files of before do not say, and are fp32."""
+    found = ticket.about.get("precision", "fp32")
+    if found not in ("fp32", "bf16"):
+        raise TicketError(f"the ticket records the precision {found!r:.40}: this popup knows fp32 and bf16")
+    return found
 
 
 def recorded_part(ticket: Ticket) -> str:

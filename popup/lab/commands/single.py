@@ -17,6 +17,7 @@ from popup.lab.runs.flow import perform
 from popup.lab.runs.found import Result
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.prepared import prepare
+from popup.lab.text import printable
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 
@@ -56,6 +57,7 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
                              "or name another --out")
         if (result := laboratory.directory(config).result() if laboratory.ranks.count == 1 else None) is not None:
             return result  # another process has finished it since this one looked
+        print(*prepared.data.described(), sep="\n")
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             return perform(laboratory, prepared, progress)
 
@@ -63,19 +65,19 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
 def _title(config: Config) -> str:
     source, task = config.source, config.task
     spread = source.density if source.draws_edges else f"by {source.mask}"
-    return (f"{task.model} on {task.dataset}: ER source p = {source.er_p:g} ({spread}), "
+    return (f"{printable(task.model)} on {printable(task.dataset)}: ER source p = {source.er_p:g} ({spread}), "
             f"keeping k = {source.k:g} of the edges, seed {source.seed}"
             + (f"; {task.validation:g} of the training data held out, no test data used" if task.validation else ""))
 
 
 def _report(directory: RunDirectory, result: Result) -> None:
     print(f"\n{layer_table(result)}\n")
-    empty = [row["name"] for row in result["layers"] if not row["edges"]]
+    empty = [printable(row["name"]) for row in result["layers"] if not row["edges"]]
     if empty:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
     print(f"{directory.config.task.evaluated_on} accuracy {result['test_accuracy']:.2f}% at the last epoch ({result['epochs']}), "
           f"final density {result['final_density']:.4f}, {result['seconds']:.1f} s; one seed, so no interval")
-    how = result.get("realised_compute", "dense")  # runs of before have none
+    how = printable(result.get("realised_compute", "dense"))  # runs of before have none
     if how != "dense" or directory.config.training.compute == "sparse":
         print(f"layers computed: {how}")
     print("proof, checked on the finished run:", *proof_lines(result["proof"]), sep="\n")

@@ -14,6 +14,7 @@ from popup.lab.config import Config
 from popup.lab.networks import Models
 from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
+from popup.lab.report.summary import damaged_lines
 from popup.lab.runs import forks
 from popup.lab.runs.attached import attach_plain
 from popup.lab.runs.cell import Cell
@@ -24,6 +25,7 @@ from popup.lab.runs.grid import another_version, counted, find_cells, plan, writ
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import make_plain
 from popup.lab.runs.sweep import default_workers, run_sweep
+from popup.lab.trust import code_in
 
 DONE, FAILED = 0, 1
 
@@ -38,24 +40,29 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     _check(laboratory, configs, cells)
     if laboratory.ranks.first:
         write_plan(laboratory.out, cells)
+    print(*laboratory.data(cells[0]).described(), sep="\n")
     print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
         return DONE
-    runs = read_runs(cell.path for cell in done)
+    found = read_runs(cell.path for cell in done)
+    runs = found.runs
     print("\n" + write_report(laboratory.out, runs))
+    if found.damaged:
+        print(damaged_lines(found.damaged))
     print(f"\n{written(laboratory.out)}")
     print(_ends(done))
     broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
-    return FAILED if broken or any(cell.failure() for cell in done) else DONE
+    return FAILED if broken or found.damaged or any(cell.failure() for cell in done) else DONE
 
 
 def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str]) -> int:
     """Write the grid with its controls into the directory of results, for workers to do."""
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
+    print(*laboratory.data(cells[0]).described(), sep="\n")
     print(f"{_counts(cells)}, planned into {laboratory.out}/, {left} of them to be done: start\n"
-          f"    python run.py worker {laboratory.out}\n"
+          f"    python run.py worker {laboratory.out}{_named_code(cells)}\n"
           f"as often and on as many machines that share this directory as you like; python run.py report {laboratory.out} "
           "says at any time how far they are")
     return DONE
@@ -71,7 +78,7 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
         print(f"{_counts(cells)}, all finished before: python run.py report {laboratory.out}")
         return DONE
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
-    names = submit(laboratory, cluster, workers or min(left, most))
+    names = submit(laboratory, cluster, workers or min(left, most), cells)
     print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {counted(len(names), 'job')}: "
           f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; python run.py report {laboratory.out} says at any "
           "time how far they are")
@@ -102,6 +109,12 @@ def _check(laboratory: Laboratory, configs: Sequence[Config], cells: Sequence[Co
     check_finished(laboratory, cells)
 
 
+def _named_code(cells: Sequence[Config]) -> str:
+    """The option by which a worker is told that it may run the functions that these runs name."""
+    names = sorted({name for config in cells for name in code_in(config.task.model, config.task.dataset)})
+    return f" --code {' '.join(names)}" if names else ""
+
+
 def _ends(cells: Sequence[Cell]) -> str:
     """How the cells of a sweep ended."""
     finished, over = sum(cell.finished() for cell in cells), sum(cell.over() for cell in cells)
@@ -127,9 +140,10 @@ def report(arguments: Sequence[str], models: Models) -> int:
     """python run.py report DIR"""
     options = parse_as(ReportOptions, arguments, "report")
     out = Path(options.directory)
-    cells, strange = find_cells(out)
-    left = sum(not cell.over() for cell in cells)
-    runs = read_directory(out, empty=left > 0)
+    planned = find_cells(out)
+    left = sum(not cell.over() for cell in planned.cells)
+    found = read_directory(out, empty=left > 0)
+    runs = found.runs
     if not runs:
         print(f"none of {left} planned runs is over yet: ask again later")
         return DONE
@@ -143,7 +157,9 @@ def report(arguments: Sequence[str], models: Models) -> int:
         ending = written(out)
     if left:
         print(f"\n{left} of {len(runs) + left} runs are not over yet")
-    if strange:
-        print(f"\n{another_version(strange)}")
+    if planned.strange:
+        print(f"\n{another_version(planned.strange)}")
+    if found.damaged:
+        print(f"\n{damaged_lines(found.damaged)}")
     print(f"\n{ending}")
-    return DONE
+    return FAILED if found.damaged else DONE

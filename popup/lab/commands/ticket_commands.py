@@ -27,6 +27,7 @@ from popup.lab.machine import Machine
 from popup.lab.networks import Models
 from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.laboratory import Laboratory
+from popup.lab.text import printable
 from popup.lab.training.training import EVALUATION_BATCH
 from popup.ticket.export import differing, onnx_file, plain_file, program_file, state_file
 from popup.ticket.overlap import compare
@@ -80,15 +81,10 @@ def show(arguments: Sequence[str], models: Models) -> int:
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
         said = f"{recorded_part(ticket)}_accuracy" if name == "test_accuracy" else name
-        print(_clean(f"{said}: {text}"))
+        print(printable(f"{said}: {text}"))
     print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
     print(layer_table(_summary(ticket)))
     return DONE
-
-
-def _clean(text: str) -> str:
-    """What a file says, without what a terminal would obey, at most 1,000 characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:1000])
 
 
 def _summary(ticket: Ticket) -> dict[str, object]:
@@ -143,7 +139,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
-    print(_clean(f"its inputs are images {ticket.about.get('image')}"
+    print(printable(f"its inputs are images {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
 

@@ -93,4 +93,6 @@ def unused_note(given: frozenset[str], roles: Sequence[str]) -> str:
     """A line on what is part of a run's name, so that a run which has it can go on, and does nothing here; else empty."""
     if "weight_lr" in given and not any(CONTROLS[role].trained for role in roles):
         return "--weight-lr does nothing here: it is for controls that train weights, such as --controls random_trained"
+    if "finetune_epochs" in given and not any(CONTROLS[role].prunes for role in roles):
+        return "--finetune-epochs does nothing here: it is for controls that prune, such as --controls magnitude_trained"
     return ""

@@ -10,11 +10,14 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
-from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image
+from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
+from popup.lab.config import Config
 from popup.lab.networks import FAULTS, Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
+from popup.lab.text import printable
 from popup.source.recipe import GIVEN
+from popup.ticket.file import TicketError
 from popup.ticket.ticket import Ticket
 from popup.ticket.use import ticket_use
 from popup.ticket.verification import verify
@@ -47,24 +50,33 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
               ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
     faults: tuple[str, ...] = ()
     try:
-        name, faults = _look(ticket, models, options.model)
-        checks.append((USED.format(name), faults))
-        left = ""
+        config = recorded_config(ticket, options.model)
+        faults, left = _look(ticket, models, config), ""
+        checks.append((USED.format(config.task.model), faults))
+    except NotOfNetwork as error:
+        faults, left = (str(error),), ""
+        checks.append(("every tensor of the file is one of the network that it is of", faults))
     except UsageError as error:
-        left = f"\n  --     at the point of use: not looked at, since {error}"
+        left = f"\n{printable(f'  --     at the point of use: not looked at, since {error}')}"
     print("\n".join(check_lines(checks)) + left)
     return DONE if found.holds and not faults else FAILED
 
 
-def _look(ticket: Ticket, models: Models, model: str) -> tuple[str, tuple[str, ...]]:
-    """The name of the ticket's network, and what is wrong with the use that it makes of its weights. A UsageError if it cannot
-    be built here."""
-    config = recorded_config(ticket, model)
-    net = rebuild(ticket, models, config)
-    precision = Precision.of(net, ticket.about.get("precision", "fp32"))
+class NotOfNetwork(TicketError):
+    """The network can be built, and is another than the ticket's: `eval` refuses such a file."""
+
+
+def _look(ticket: Ticket, models: Models, config: Config) -> tuple[str, ...]:
+    """What is wrong with the use that the ticket's network makes of its weights. A UsageError if it cannot be built here, a
+    NotOfNetwork if the file holds something that is not its."""
+    try:
+        net = rebuild(ticket, models, config)
+    except TicketError as error:
+        raise NotOfNetwork(str(error)) from None
+    precision = Precision.of(net, recorded_precision(ticket))
     inputs = torch.randn(PROBE, *recorded_image(ticket)[0], generator=torch.Generator().manual_seed(0))
     try:
-        return config.task.model, point_of_use(ticket, net, inputs, precision)
+        return point_of_use(ticket, net, inputs, precision)
     except FAULTS as error:
         raise UsageError(f"{config.task.model} takes no inputs {list(inputs.shape)} ({type(error).__name__})") from None
 

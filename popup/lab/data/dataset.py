@@ -11,6 +11,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
+from popup.lab.text import printable
 from popup.ticket.hashes import hash_tensor
 
 CHECKED = 1024  # images looked at at once
@@ -27,7 +28,9 @@ class Dataset:
     train: Split
     test: Split
     evaluated_on: str = "test"  # or "validation": then `test` is a part of the training data, and no test data is used
-    fingerprint: str = ""       # SHA-256 of the images and labels, empty where they are part of the package
+    fingerprint: str = ""       # SHA-256 of the images and labels; empty: `load_dataset` makes it
+    names: tuple[str, ...] = ()  # of the classes, where they have any
+    notes: tuple[str, ...] = ()  # lines on what was left out, or is unlikely
 
     @property
     def image(self) -> tuple[int, ...]:
@@ -35,11 +38,26 @@ class Dataset:
         return tuple(self.train[0].shape[1:])
 
     def identity(self) -> str:
-        """What tells these images and labels from others: the fingerprint, or where there is none that of the tensors. Empty
-        where images are streamed without one."""
-        tensors = (*self.train, *self.test)
-        known = self.fingerprint or not all(isinstance(tensor, torch.Tensor) for tensor in tensors)
-        return self.fingerprint if known else fingerprint(*tensors)
+        """What tells these images and labels from others: the fingerprint, or where there is none that of the tensors, of images
+        that are streamed that of their sums."""
+        return self.fingerprint or fingerprint(*(part if isinstance(part, torch.Tensor) else part.sums
+                                                 for part in (*self.train, *self.test)))
+
+    def described(self) -> list[str]:
+        """What is known before a run begins: how many images and classes, and what is unlikely about them."""
+        parts = [f"{len(self.train[1]):,} images of {'x'.join(map(str, self.image))}", f"{self.classes:,} classes",
+                 f"smallest class {self._smallest(self.train[1])}",
+                 f"{len(self.test[1]):,} {self.evaluated_on} images, smallest class {self._smallest(self.test[1])}"]
+        return [printable(line) for line in (f"{self.title}: {', '.join(parts)}", *self.notes)]
+
+    def _smallest(self, labels: torch.Tensor) -> str:
+        """How many images the smallest class has, and which it is."""
+        found, counts = labels.unique(return_counts=True)
+        least, place = int(counts.min()), int(found[counts.argmin()])
+        if len(found) < self.classes:
+            there = set(found.tolist())
+            least, place = 0, next(label for label in range(self.classes) if label not in there)
+        return f"{least:,} ({self.names[place] if self.names else place})"
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,15 @@ class DataRequest:
 def fingerprint(*tensors: torch.Tensor) -> str:
     """SHA-256 of images and labels, so that results on changed data are not taken for one another's."""
     return hashlib.sha256("".join(f"{tuple(tensor.shape)}{hash_tensor(tensor)}" for tensor in tensors).encode()).hexdigest()
+
+
+def check_labels(data: Dataset) -> None:
+    """A UsageError unless every image has a label, int64, that is a class's number."""
+    for part, (images, labels) in (("training", data.train), ("test", data.test)):
+        right = isinstance(labels, torch.Tensor) and labels.dtype is torch.int64 and labels.shape == (len(images),)
+        if not right or not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= data.classes:
+            raise UsageError(f"the {part} labels of data set {data.title!r:.200} are none for its {len(images):,} images and "
+                             f"{data.classes:,} classes: they are int64, one an image, from 0 to {data.classes - 1:,}")
 
 
 def check_alike(train: Images, test: Images) -> None:

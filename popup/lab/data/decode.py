@@ -1,4 +1,8 @@
-"""One image file to pixels."""
+"""One image file to pixels.
+
+As torchvision's ImageFolder has them: alpha is left away, a rotation that EXIF asks for is not done, and of several frames the
+first is taken. What Pillow would open otherwise than as one of FORMATS is no image here, whatever it is called.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,56 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from popup.errors import UsageError
+from popup.files import open_regular
 
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # others hand the file to programs that nobody asked for
+MOST_PIXELS = 1 << 26  # of one image; as RGB they take 200 MB
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits a channel begin: I;16, I;16B, I, F
+DEEP_RAW = (";16B", ";16L", ";16N")  # in what a file holds, where Pillow has RGB of its upper bits
 
 
 def decode_image(path: Path, side: int = 0) -> np.ndarray:
     """One image as uint8 [3, height, width]; with `side` its shorter side is resized to that and the middle cut out."""
     try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise UsageError(f"{path} is not an image that can be read ({' '.join(str(error).split())}): remove it") from None
-    _check_depth(path, mode)
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(path, image.size)
+            _check_depth(path, image)
+            pixels = image.convert("RGB")
+    except UsageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever damage leads them to
+        raise UsageError(f"{path} is not an image that can be read ({_reason(error)}): remove it") from None
     if side and pixels.size != (side, side):
         pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.BILINEAR)
     return np.asarray(pixels).transpose(2, 0, 1)
 
 
-def _check_depth(path: Path, mode: str) -> None:
-    """A UsageError for pixels of which nothing says what is black and white: Pillow would make all above 255 white."""
-    if mode.startswith(DEEP):
-        raise UsageError(f"{path} has pixels of more than 8 bits (Pillow's mode {mode}): save it with 8 bits a channel, or load "
-                         "such images by a function of your own, as --dataset MODULE:FUNCTION")
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    """A UsageError for more pixels than any image of a data set has, which a small file can have."""
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UsageError(f"{path} has {size[0]:,} x {size[1]:,} pixels, more than {MOST_PIXELS:,}: make it smaller, or remove it")
+
+
+def _check_depth(path: Path, image: Image.Image) -> None:
+    """A UsageError for pixels of which nothing says what is black and white: of grey Pillow would make all above 255 white, of
+    colours it would take the upper bits alone."""
+    raw = " ".join(str(part) for tile in image.tile for part in _words(tile[-1]))
+    if image.mode.startswith(DEEP) or any(word in raw for word in DEEP_RAW) or _ppm_is_deep(image):
+        raise UsageError(f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}{f', of {raw}' * bool(raw)}): save "
+                         "it with 8 bits a channel, or load such images by a function of your own, as --dataset MODULE:FUNCTION")
+
+
+def _words(arguments: object) -> tuple:
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _ppm_is_deep(image: Image.Image) -> bool:
+    """Whether a PPM says that its largest value is above 255: its tile has that number in the place of a raw mode."""
+    return image.format == "PPM" and any(type(part) is int and part > 255 for tile in image.tile for part in _words(tile[-1]))
 
 
 def decode_as(path: Path, side: int, shape: Sequence[int], first: str = "the first") -> np.ndarray:

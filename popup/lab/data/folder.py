@@ -21,15 +21,18 @@ import torch
 from tqdm import tqdm
 
 from popup.errors import UsageError
-from popup.lab.data.cache import cached, check_space, key_of, stored
+from popup.files import read_regular
+from popup.lab.data.cache import cached, check_space, fill, key_of, save, stored
 from popup.lab.data.dataset import DataRequest, Dataset, Split
 from popup.lab.data.decode import decode_as, decode_image
 from popup.lab.data.listing import Listing, Picture, list_folder
 from popup.lab.data.moments import image_sums
 from popup.lab.data.streamed import Streamed
 from popup.lab.machine import expanded, usable_cores
+from popup.lab.text import printable
 
 CHUNK = 1024  # images decoded between two writes
+SUMS = {"train_sums": (np.int64, 3), "test_sums": (np.int64, 3)}
 MEASURED = 64  # images measured at once
 
 
@@ -44,7 +47,8 @@ def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
     else:
         decode = partial(_decode, listing, request.side)
         train, test, fingerprint = cached(request.directory, name, key, decode)
-    return Dataset(title or _title(root), len(listing.classes), train, test, fingerprint=fingerprint)
+    return Dataset(title or _title(root), len(listing.classes), train, test, fingerprint=fingerprint, names=listing.classes,
+                   notes=listing.notes)
 
 
 def _is_streamed(listing: Listing, request: DataRequest) -> bool:
@@ -60,9 +64,9 @@ def _shape(listing: Listing, side: int) -> tuple[int, ...]:
 
 def _title(root: Path) -> str:
     try:
-        return (root / "title.txt").read_text(encoding="utf-8").splitlines()[0].strip()
-    except (OSError, IndexError, UnicodeDecodeError):
-        return root.resolve().name
+        return printable(read_regular(root / "title.txt").decode("utf-8").splitlines()[0].strip())
+    except (OSError, IndexError, ValueError):
+        return printable(root.resolve().name)
 
 
 def _decode(listing: Listing, side: int, folder: Path) -> None:
@@ -70,8 +74,8 @@ def _decode(listing: Listing, side: int, folder: Path) -> None:
     first, shape = listing.root / listing.train[0].name, _shape(listing, side)
     check_space(folder, (len(listing.train) + len(listing.test)) * prod(shape))
     for part, pictures in (("train", listing.train), ("test", listing.test)):
-        np.save(folder / f"{part}_labels.npy", _labels(pictures))
-        images = np.lib.format.open_memmap(folder / f"{part}_images.npy", "w+", np.uint8, (len(pictures), *shape))
+        save(folder / f"{part}_labels.npy", _labels(pictures))
+        images = fill(folder / f"{part}_images.npy", np.uint8, (len(pictures), *shape))
         decode = partial(decode_as, side=side, shape=shape, first=str(first))
         _decode_all([listing.root / picture.name for picture in pictures], decode, images)
 
@@ -98,17 +102,20 @@ def _stream(listing: Listing, request: DataRequest, name: str, key: str) -> tupl
     def images(pictures: Sequence[Picture], sums: torch.Tensor) -> Streamed:
         return Streamed(listing.root, [picture.name for picture in pictures], shape, request.side, sums, request.decoders)
 
-    def measure(folder: Path) -> None:
+    def measure(folder: Path) -> str:
         digest = hashlib.sha256()
         for part, pictures in parts.items():
             labels = io.BytesIO()
             np.save(labels, _labels(pictures))
-            np.save(folder / f"{part}_sums.npy", _measure(images(pictures, torch.zeros(len(pictures), 0)), digest))
+            save(folder / f"{part}_sums.npy", _measure(images(pictures, torch.zeros(len(pictures), 0)), digest))
             digest.update(labels.getvalue())
-        (folder / "fingerprint.txt").write_text(digest.hexdigest(), encoding="ascii")
+        return digest.hexdigest()
 
     parts = {"train": listing.train, "test": listing.test}
-    sums, fingerprint = stored(request.directory, f"{name}-streamed", key, [f"{part}_sums" for part in parts], measure)
+    sums, fingerprint = stored(request.directory, f"{name}-streamed", key, SUMS, measure)
+    for pictures, found in zip(parts.values(), sums, strict=True):
+        if found.shape != (len(pictures), 2, 3):
+            raise UsageError(f"the decoded images of {name!r} are of other files: remove {str(request.directory / 'decoded')!r}")
     train, test = ((images(pictures, found), torch.from_numpy(_labels(pictures)))
                    for pictures, found in zip(parts.values(), sums, strict=True))
     return train, test, fingerprint

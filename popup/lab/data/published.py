@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from popup.errors import UsageError
-from popup.lab.data.cache import cached, key_of
+from popup.lab.data.cache import cached, key_of, save
 from popup.lab.data.dataset import DataRequest, Dataset
 
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -77,8 +77,8 @@ class Published:
         for part, (images, labels) in zip(("train", "test"), self.read(request), strict=True):
             images = images.transpose(self.axes) if self.axes else images
             images = images[:, None] if images.ndim == 3 else images
-            np.save(folder / f"{part}_images.npy", np.ascontiguousarray(images, dtype=np.uint8))
-            np.save(folder / f"{part}_labels.npy", labels.astype(np.int64))
+            save(folder / f"{part}_images.npy", np.ascontiguousarray(images, dtype=np.uint8))
+            save(folder / f"{part}_labels.npy", labels.astype(np.int64))
 
 
 def _idx(name: str, title: str, reader: str) -> Published:

@@ -108,7 +108,8 @@ def _stack(images: list[torch.Tensor | UsageError]) -> torch.Tensor | UsageError
 
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C goes to the whole group; the process that trains decides when its decoders end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 

@@ -99,7 +99,8 @@ def _below(figure: Figure, labels: Sequence[str], title: str | None) -> dict[str
 
 def values_of(found: Sequence[Setting], name: str) -> list:
     """The values of a field, in the order of their lines."""
-    return sorted({setting.value(name) for setting in found}, reverse=name == "er_p", key=lambda value: (value == ANY, value))
+    return sorted({setting.value(name) for setting in found}, reverse=name == "er_p",
+                  key=lambda value: (value == ANY, str(type(value)), value))
 
 
 def lines_by(found: Sequence[Setting], name: str, values: Sequence) -> list[tuple[str, str, list[Setting]]]:
@@ -124,8 +125,10 @@ def band(panel: Axes, line: Sequence[Setting], colour: str, marker: str, label: 
 def log_density(panel: Axes, name: str, found: Sequence[Setting]) -> None:
     """A logarithmic axis of densities whose ticks are plain numbers, two or more."""
     low, high = (limit([setting.final_density for setting in found]) for limit in (min, max))
-    panel.set(xscale="log")
     panel.set_xlabel(name, fontsize=SMALL)
+    if low <= 0:  # networks without an edge, which have no place on such an axis
+        return
+    panel.set(xscale="log")
     sets = [[digit * 10.0**power for power in range(-9, 1) for digit in digits] for digits in ((1, 2, 5), range(1, 10))]
     clear = [[tick for tick in ticks if 0.7 * low <= tick <= min(1.0, 1.4 * high)] for ticks in sets]
     ticks = next((ticks for ticks in clear if len(ticks) > 1), clear[-1])
@@ -181,7 +184,12 @@ def group_title(group: Sequence[Setting], without: Sequence[str]) -> str:
 
 
 def curves(found: Sequence[Setting], column: str, name: str, yscale: str = "linear") -> list[Figure]:
-    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid."""
+    """A measure by epoch, mean over seeds, of at most as many settings as there are colours, spread over the grid; of those whose
+    runs have recorded it."""
+    found = [setting for setting in found
+             if all(row.get(column) is not None for run in setting.runs for row in run.metrics())]
+    if not found:
+        return []
     figure, (panel,) = grid(1)
     places = sorted({round(place) for place in np.linspace(0, len(found) - 1, min(len(COLOURS), len(found)))})
     for index, setting in enumerate(found[place] for place in places):

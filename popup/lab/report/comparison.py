@@ -14,6 +14,7 @@ from popup.lab.config import Config
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.lab.text import printable
 from popup.search.settings import SearchSettings
 from popup.source.masks import COMPUTED, MASKS
 
@@ -21,7 +22,7 @@ COMPARED = {"density": "layerwise density", "method": "method"}  # the factors o
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
-SPREAD = ("density", "redistribute", "mask")  # how edges are chosen and spread: nothing to a source that has all of them
+SPREAD = ("density", "redistribute", "mask", "connected")  # how edges are chosen and spread: nothing to a source that has all
 ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
 SEARCH = tuple(part.name for part in fields(SearchSettings))
 
@@ -49,10 +50,14 @@ class Setting:
     def accuracy(self) -> Mean:
         return mean(list(self.accuracies.values()))
 
+    def control_accuracies(self, role: str) -> dict[int, float]:
+        """A control's accuracies in percent, by seed."""
+        return {run.seed: run.accuracy for run in self.controls.get(role, ())}
+
     def control(self, role: str) -> Mean | None:
         """The mean accuracy of a control, None if it was not run."""
-        runs = self.controls.get(role)
-        return mean([run.accuracy for run in runs]) if runs else None
+        found = self.control_accuracies(role)
+        return mean(list(found.values())) if found else None
 
     def value(self, name: str) -> Any:
         """What it has for a field of the config."""
@@ -95,8 +100,8 @@ def measured_on(found: Sequence[Setting]) -> str:
 def show(value: Any) -> str:
     """A factor's value, short."""
     if isinstance(value, tuple):
-        return "-".join(str(part) for part in value) or "own"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return printable("-".join(str(part) for part in value)) or "own"
+    return f"{value:g}" if isinstance(value, float) else printable(value)
 
 
 def _words(factors: dict[str, Any]) -> str:

@@ -112,6 +112,15 @@ def advantages(found: Sequence[Setting], trained: bool) -> list[Advantage]:
     return [Advantage(*case, difference, p_value) for case, difference, p_value in _adjusted(cases, _advantage)]
 
 
+def weak_advantages(found: Sequence[Setting]) -> list[Advantage]:
+    """Whether tickets are weak ones too: each with its own weights trained, over its mask shuffled and over its mask on other
+    weights, both trained as it is."""
+    cases = [(setting, role) for setting in found for role in ("shuffled_trained", "redrawn_trained")
+             if setting.controls.get(role) and setting.controls.get("ticket_trained")]
+    return [Advantage(*case, difference, p_value) for case, difference, p_value in _adjusted(
+        cases, lambda case: paired(case[0].control_accuracies("ticket_trained"), case[0].control_accuracies(case[1])))]
+
+
 def _advantage(case: tuple[Setting, str]) -> Difference | None:
     setting, role = case
-    return paired(setting.accuracies, {run.seed: run.accuracy for run in setting.controls[role]})
+    return paired(setting.accuracies, setting.control_accuracies(role))

@@ -26,6 +26,9 @@ def never_selected(found: Sequence[Setting]) -> list[Figure]:
 
 def dead_neurons(found: Sequence[Setting]) -> list[Figure]:
     """Output neurons and channels that no edge feeds, in S_ER and in S_P, summed over the layers."""
+    found = _recorded(found)
+    if not found:
+        return []
     figure, (panel,) = grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
@@ -40,9 +43,16 @@ def dead_neurons(found: Sequence[Setting]) -> list[Figure]:
     return [figure]
 
 
+def _recorded(found: Sequence[Setting]) -> list[Setting]:
+    """The settings whose runs have recorded what their masks look like."""
+    return [setting for setting in found if all({"er", "ticket"} <= (run.result.get("diagnostics") or {}).keys()
+                                                for run in setting.runs)]
+
+
 def effective_density(found: Sequence[Setting]) -> list[Figure]:
     """The density of edges on a path from input to output, against the density kept."""
-    found = [setting for setting in found if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
+    found = [setting for setting in _recorded(found)
+             if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
     if not found:
         return []
     figure, (panel,) = grid(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from math import inf, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from popup.lab.report.pictures import png
 from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from popup.theory.law import candidates_needed, copies_needed
 from popup.theory.measurement import Representation, Requirement, copies_to_represent
@@ -119,6 +119,4 @@ def _finish(figure, with_legend: Sequence) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in (part for part in with_legend if part.get_legend_handles_labels()[0]):
         axes.legend(frameon=False, fontsize=8, **BESIDE)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
+    return png(figure)

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":")}
+REFERENCES = {"random_trained": (BLACK, "--"), "random": (BLACK, ":"), "redrawn": (PURPLE, ":"), "ticket_trained": (PURPLE, "--"),
+              "magnitude_trained": (BLACK, "-.")}
 
 
 def density_curve(found: Sequence[Setting]) -> list[Figure]:
@@ -56,7 +57,7 @@ def density_curve(found: Sequence[Setting]) -> list[Figure]:
             entitle(panel, group_title(group, AXES))
             stretch_accuracy(panel, measured_on(group))
         if any(merged):
-            note(figure, "random and redrawn: means over the sources of like final density, whatever their p")
+            note(figure, "controls: means over the sources of like final density, whatever their p")
         legend(figure, axes, "ticket from an ER source with", [f"p = {p:g}" for p in values])
 
     return paged(panels(shown, AXES), draw)
@@ -135,7 +136,8 @@ def layer_densities(found: Sequence[Setting]) -> list[Figure]:
     right.set(xlabel="layer", ylabel="kept / entries", title=f"ticket, k = {k:g}")
     for panel in (left, right):
         shown = [value for line in panel.lines for value in line.get_ydata() if value > 0]  # a layer may have no edge
-        panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
+        if shown:
+            panel.set(yscale="log", ylim=(min(min(shown) / 1.3, max(shown) / 10), min(1.1, max(shown) * 1.5)))
         panel.xaxis.get_major_locator().set_params(integer=True)
     if len(lines) > len(COLOURS):
         note(figure, f"{len(COLOURS)} of {len(lines)} settings")

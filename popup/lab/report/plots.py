@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 from popup.files import write_atomically
 from popup.lab.config import Config
+from popup.lab.report.pictures import png
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
@@ -40,6 +40,4 @@ def plot_training(path: Path, history: list[dict[str, Any]], config: Config, tit
     source = config.source
     figure.suptitle(f"{config.task.model} on {title}: ER p = {source.er_p:g} ({source.density}), k = {source.k:g}, "
                     f"seed {source.seed}", fontsize=10)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    write_atomically(path, png(figure))

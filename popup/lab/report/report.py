@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from popup.files import write_atomically
+from popup.files import own_folder, write_atomically
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import FIGURES
 from popup.lab.report.page import render
+from popup.lab.report.pictures import png, svg
 from popup.lab.report.results import Run, write_csv
 from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
 from popup.lab.report.tables import WIDTH
 from popup.lab.report.verdicts import verdicts
+from popup.lab.text import printable_lines
 
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
@@ -34,7 +35,7 @@ def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: 
 
 def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
     said = "\n".join(fill(sentence, WIDTH, break_on_hyphens=False, break_long_words=False) for sentence in sentences)
-    return "\n\n".join(part for part in (summarise(runs, found), said) if part)
+    return printable_lines("\n\n".join(part for part in (summarise(runs, found), said) if part))
 
 
 def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
@@ -70,7 +71,7 @@ def written(out: Path) -> str:
 
 def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
     """Draw the pictures; returns (title, SVG text) of each."""
-    folder.mkdir(exist_ok=True)
+    own_folder(folder)
     drawn = []
     for name, (title, draw) in wanted.items():
         figures = draw(found)
@@ -84,12 +85,7 @@ def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
 
 def _save(figure: Any, place: Path) -> str:
     """Write a figure as PNG and SVG; returns the SVG's text."""
-    import matplotlib
-
-    png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png")
-    with matplotlib.rc_context({"svg.hashsalt": place.name}):  # equal pictures are equal bytes
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    write_atomically(place.with_suffix(".png"), png.getvalue())
-    write_atomically(place.with_suffix(".svg"), svg.getvalue().encode())
-    return svg.getvalue()
+    text = svg(figure, place.name)
+    write_atomically(place.with_suffix(".png"), png(figure))
+    write_atomically(place.with_suffix(".svg"), text.encode())
+    return text

@@ -13,10 +13,12 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.directory import read_config, read_json, read_metrics
+from popup.lab.runs.controls import TICKET
+from popup.lab.runs.directory import read_config, read_failure, read_metrics, read_result, searched_metrics
+from popup.lab.runs.schema import Damaged
+from popup.lab.text import printable
 
 MEASURED = ("test_accuracy", "test_loss", "train_loss", "entries", "edges", "kept", "edge_density", "final_density")
-NEEDED = ("test_accuracy", "final_density", "layers")  # without which there is nothing to report
 COST = ("seconds", "peak_memory", "realised_precision", "threads", "ranks", "hardware")
 
 
@@ -43,45 +45,66 @@ class Run:
         return read_metrics(self.path)
 
 
-def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """The finished and the failed runs among the directories `paths`, in the order of their settings, seeds last.
+@dataclass(frozen=True)
+class Reading:
+    """What a directory holds: runs in the order of their settings, seeds last, and a line for each that cannot be read."""
 
-    Runs that are still going are left out.
-    """
-    runs = [run for run in map(_read_run, paths) if run is not None]
-    return sorted(runs, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
+    runs: list[Run]
+    damaged: list[str]
 
 
-def read_directory(out: Path, empty: bool = False) -> list[Run]:
+def read_runs(paths: Iterable[Path]) -> Reading:
+    """The finished and the failed runs among the directories `paths`. Runs that are still going are left out."""
+    places: dict[str, tuple[Path, Config]] = {}
+    runs, damaged = [], []
+    for path in paths:
+        try:
+            config = read_config(path / "config.json")
+        except (Damaged, OSError) as error:
+            damaged.append(_line(path, error))
+            continue
+        name = config.hash()
+        if name not in places or path.name == name:  # of the copies that somebody has kept of a run the one of its name counts
+            places[name] = path, config
+    for path, config in places.values():
+        try:
+            runs.append(_read_run(path, config))
+        except (Damaged, OSError) as error:
+            damaged.append(_line(path, error))
+    over = [run for run in runs if run is not None]
+    order = sorted(over, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
+    return Reading(order, damaged)
+
+
+def _line(path: Path, error: Damaged | OSError) -> str:
+    """Why a run cannot be read."""
+    return f"{error.filename or path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def read_directory(out: Path, empty: bool = False) -> Reading:
     """All finished and failed runs under `out`; a UsageError if there is none, unless it may be `empty`."""
     try:
         paths = sorted(path.parent for path in out.glob("*/config.json"))
     except OSError as error:
         raise UsageError(f"cannot read {str(out)!r} ({error.strerror})") from None
-    runs = read_runs(_one_a_config(paths))
-    if not runs and not empty:
+    found = read_runs(paths)
+    if not found.runs and found.damaged:
+        more = f" (and {len(found.damaged) - 1} more such runs)" if found.damaged[1:] else ""
+        raise UsageError(f"{found.damaged[0]}{more}")
+    if not found.runs and not empty:
         raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
-    return runs
+    return found
 
 
-def _one_a_config(paths: Sequence[Path]) -> list[Path]:
-    """The directories without the copies that somebody has kept of a run: the one that bears the run's hash counts."""
-    found: dict[str, Path] = {}
-    for path in paths:
-        name = read_config(path / "config.json").hash()
-        if name not in found or path.name == name:
-            found[name] = path
-    return list(found.values())
-
-
-def _read_run(path: Path) -> Run | None:
-    result, failure = read_json(path / "result.json"), (read_json(path / "failure.json") or {}).get("reason")
-    if result is None and failure is None:
-        return None
-    if result is not None and (lost := [name for name in NEEDED if name not in result]):
-        raise UsageError(f"{path / 'result.json'} has no {lost[0]}, so it is no result of a run: remove that run's directory and "
-                         "run it again")
-    return Run(path, read_config(path / "config.json"), result, failure if result is None else None)
+def _read_run(path: Path, config: Config) -> Run | None:
+    """The run in a directory, None if it is still going. What a picture of it needs is looked at too."""
+    result = read_result(path, config)
+    if result is None:
+        failure = read_failure(path)
+        return None if failure is None else Run(path, config, None, failure)
+    if config.task.role == TICKET:
+        searched_metrics(path)
+    return Run(path, config, result, None)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -97,11 +120,11 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
         cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *MEASURED)] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
-        writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), run.failure or ""])
+        writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), _cell(run.failure or "")])
     write_atomically(path, text.getvalue().encode())
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return " ".join(str(part) for part in value)
-    return "" if value is None else value
+    return "" if value is None else printable(value, len(value)) if isinstance(value, str) else value

@@ -19,15 +19,20 @@ from popup.lab.report.contrasts import (
     change_contrasts,
     pooled,
     source_contrasts,
+    weak_advantages,
 )
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Difference, Mean
 from popup.lab.report.tables import WIDTH, fit
-from popup.lab.runs.cell import label
+from popup.lab.runs.cell import LONGEST_REASON, label
 from popup.lab.runs.controls import CONTROLS
+from popup.lab.runs.grid import counted
+from popup.lab.text import printable
 
 SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
-         "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained"}
+         "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained",
+         "ticket_trained": "ticket, trained", "shuffled_trained": "shuffled, trained", "redrawn_trained": "redrawn, trained",
+         "magnitude_trained": "magnitude, tuned", "magnitude_global_trained": "global magnitude, tuned"}
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
@@ -43,7 +48,7 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     if not found:
         return []
     spread = [name for name in SPREAD if name in found[0].factors]
-    made = [ticket_table(found), control_table(found), advantage_table(found), change_table(found),
+    made = [ticket_table(found), control_table(found), advantage_table(found), weak_table(found), change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
                              best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal p k (paired over seeds)",
@@ -76,12 +81,21 @@ def control_table(found: Sequence[Setting]) -> Table:
 
 def advantage_table(found: Sequence[Setting]) -> Table:
     """One row a ticket: by how much it is above each control with trained weights, with the interval and Holm's p value."""
-    cases = {(id(one.setting), one.role): one for one in advantages(found, trained=True)}
+    return _above(found, advantages(found, trained=True), "Ticket minus control with trained weights")
+
+
+def weak_table(found: Sequence[Setting]) -> Table:
+    """One row a ticket: what its own weights are worth once they are trained, so whether it is a weak ticket too."""
+    return _above(found, weak_advantages(found), "Ticket with its weights trained minus others trained alike")
+
+
+def _above(found: Sequence[Setting], made: Sequence[Advantage], title: str) -> Table:
+    cases = {(id(one.setting), one.role): one for one in made}
     roles = [role for role in CONTROLS if any(one.role == role and one.adjusted is not None for one in cases.values())]
     rows = [[*_values(setting), *(_advantage(cases.get((id(setting), role))) for role in roles),
              str(setting.accuracy.count)] for setting in found] if roles else []
     counted = any("[" in text for row in rows for text in row[len(_names(found)):])
-    title = "Ticket minus control with trained weights (percentage points, paired over seeds; in parentheses p, by Holm over all)"
+    title += " (percentage points, paired over seeds; in parentheses p, by Holm over all)"
     title += f"{'; [n]: over n seeds that both have' if counted else ''}{_unsure([one.difference for one in cases.values()])}"
     return title, [*_names(found), *(SHORT[role] for role in roles), "seeds"], rows
 
@@ -143,10 +157,20 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
 def failure_lines(runs: Sequence[Run]) -> list[str]:
     """The failed runs with their reasons, and where more is known of them."""
     failed = [run for run in runs if run.failure]
-    lines = [fill(f"{run.path.name} {label(run.config)}: {run.failure}", WIDTH, initial_indent="  ", subsequent_indent="    ",
-                  break_on_hyphens=False, break_long_words=False) for run in failed]
+    lines = [_indented(f"{run.path.name} {label(run.config)}: {run.failure}") for run in failed]
     more = [f"  more on each is in {run.path.parent}/HASH/: config.json metrics.jsonl failure.json" for run in failed[:1]]
     return ["\n".join([f"{len(lines)} failed:", *lines, *more])] if lines else []
+
+
+def damaged_lines(damaged: Sequence[str]) -> str:
+    """The runs that cannot be read, by file and field."""
+    return "\n".join([f"WARNING, {counted(len(damaged), 'run')} left out, which cannot be read:", *map(_indented, damaged)])
+
+
+def _indented(text: str) -> str:
+    """A long line below a heading."""
+    return fill(printable(text, LONGEST_REASON), WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False,
+                break_long_words=False)
 
 
 def mixed_lines(runs: Sequence[Run]) -> list[str]:
@@ -154,7 +178,7 @@ def mixed_lines(runs: Sequence[Run]) -> list[str]:
     to popup computed in different ones. Results of before that record neither count as any."""
     images = _versions(runs, "data_fingerprint", lambda config: (config.task.dataset, config.task.image_size))
     precisions = _versions(runs, "realised_precision", lambda config: config.training.precision)
-    return [f"WARNING, not of the same images: runs on {name} saw {len(counts)} different versions of it "
+    return [f"WARNING, not of the same images: runs on {show(name)} saw {len(counts)} different versions of it "
             f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in images.items()] + [
             f"WARNING, not of the same precision: of the runs with --precision {name} "
             f"{' and '.join(f'{count} computed in {kind}' for kind, count in sorted(counts.items()))}."

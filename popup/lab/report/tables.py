@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from popup.lab.text import printable
+
 WIDTH = 100
 NAME = 34  # of a layer
 BREAKS = (", ", " ", "[_:/.-]", "")  # where a cell may be broken
+LONGEST = 100_000  # letters of a check's line, which names every layer that fails
 LEAST = 8  # the narrowest column that a cell is wrapped to
 
 
@@ -34,7 +37,7 @@ def fit(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     out, so that no two rows read the same; what cannot be made to fit is wider."""
     text, lines = table(header, rows), [header, *rows]
     for spared in ("±", ""):
-        for limit in range(max(len(cell) for row in lines for cell in row), LEAST - 1, -1):
+        for limit in range(min(max(len(cell) for row in lines for cell in row), WIDTH), LEAST - 1, -1):  # wider never fits
             if max(map(len, text.splitlines())) <= WIDTH:
                 return text
             top, *others = [[cell if spared and spared in cell else wrap(cell, limit) for cell in row] for row in lines]
@@ -60,7 +63,7 @@ def wrap(cell: str, limit: int, breaks: Sequence[str] = BREAKS) -> str:
 
 def layer_table(result: dict[str, Any]) -> str:
     """One row a layer and the total: entries, the p_l asked for, edges drawn, edges kept, and both densities."""
-    rows = [[wrap(row["name"], NAME), f"{row['entries']:,}", f"{row['p_l']:.4f}", f"{row['edges']:,}",
+    rows = [[wrap(printable(row["name"]), NAME), f"{row['entries']:,}", f"{row['p_l']:.4f}", f"{row['edges']:,}",
              f"{_ratio(row['edges'], row['entries']):.4f}", f"{row['kept']:,}", f"{row['density']:.4f}"]
             for row in result["layers"]]
     wanted = sum(row["p_l"] * row["entries"] for row in result["layers"]) / result["entries"]
@@ -96,5 +99,5 @@ def proof_lines(proof: dict[str, Any]) -> list[str]:
 
 def check_lines(checks: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """One line a check: what was checked, and what failed it (nothing if it holds)."""
-    return [f"  {'ok    ' if not failed else 'BROKEN'} {text}{': ' + ', '.join(failed) if failed else ''}"
+    return [printable(f"  {'ok    ' if not failed else 'BROKEN'} {text}{': ' + ', '.join(failed) if failed else ''}", LONGEST)
             for text, failed in checks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, shared_label, show
-from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts
+from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts, weak_advantages
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
 from popup.lab.runs.grid import counted
@@ -20,7 +20,7 @@ def verdicts(found: Sequence[Setting]) -> list[str]:
     if names := [name for name in SPREAD if any(setting.factors.get(name) == ANY for setting in found)]:
         sentences.append(f"With p = 1 every layerwise density{' and mask' * ('mask' in names)} is the same network: such runs "
                          f"are one setting, {' and '.join(f'{name} {ANY}' for name in names)}.")
-    sentences += _control_verdicts(advantages(found, trained=False))
+    sentences += _control_verdicts(advantages(found, trained=False)) + _weak_verdicts(weak_advantages(found))
     sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
     return sentences + _source_verdicts(source_contrasts(found))
 
@@ -66,6 +66,14 @@ def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
     return [f"Tickets are {_decided(cases, 'above their controls with frozen weights', 'below')}; the least difference is "
             f"{least.difference.value:.1f} points ({CONTROLS[least.role].title}{f', at {where}' if where else ''}).",
             *_hopeless(cases)]
+
+
+def _weak_verdicts(cases: Sequence[Advantage]) -> list[str]:
+    """Whether the mask and the weights that the search has found are worth something to training too."""
+    tested = [one for one in cases if one.difference.count > 1]
+    words = {"shuffled_trained": "its mask shuffled", "redrawn_trained": "its mask on other weights"}
+    return [f"With its own weights trained, a ticket is {_decided(mine, f'above {words[role]}, trained alike,', 'below')}."
+            for role in words if (mine := [one for one in tested if one.role == role])] + (_hopeless(tested) if tested else [])
 
 
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:

@@ -17,12 +17,16 @@ from dataclasses import fields
 from pathlib import Path
 
 from popup.errors import UsageError
-from popup.files import write_atomically
+from popup.files import open_lock, own_folder, write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.controls import CONTROLS, TICKET
-from popup.lab.runs.directory import RunDirectory
+from popup.lab.runs.controls import needed
+from popup.lab.runs.directory import RunDirectory, read_failure
+from popup.lab.runs.records import DeathsRecord
+from popup.lab.runs.schema import read_object
+from popup.lab.text import printable
 
 HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
+LONGEST_REASON = 4000  # letters
 BEGUN = ".begun"  # the note of a process that does a cell
 LOCAL_ONLY = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # mount options of NFS and Lustre
 
@@ -31,7 +35,7 @@ def label(config: Config) -> str:
     """A run in a few words: its role, p, k, seed, and what else is an axis and not at its default."""
     source, plain, flat = config.source, Config().flat(), config.flat()
     axes = [part.name for group in vars(config).values() for part in fields(group) if part.metadata.get("axis")]
-    others = [f" {name} {flat[name]}" for name in axes if name not in ("er_p", "k") and flat[name] != plain[name]]
+    others = [f" {name} {printable(flat[name])}" for name in axes if name not in ("er_p", "k") and flat[name] != plain[name]]
     return f"{config.task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}{''.join(others)}"
 
 
@@ -41,9 +45,7 @@ class Cell:
     def __init__(self, out: Path, config: Config) -> None:
         self.config, self.name = config, config.hash()
         self.path = out / self.name
-        role = config.task.role
-        needs = role != TICKET and CONTROLS[role].needs_ticket
-        self.ticket = Cell(out, config.replace(role=TICKET)) if needs else None
+        self.needs = [Cell(out, other) for other in needed(config)]
 
     @property
     def label(self) -> str:
@@ -59,8 +61,8 @@ class Cell:
     def failure(self) -> str | None:
         """Why the cell failed, None if it did not."""
         try:
-            return json.loads((self.path / "failure.json").read_text(encoding="utf-8"))["reason"]
-        except (FileNotFoundError, ValueError, KeyError):
+            return read_failure(self.path)
+        except UsageError:  # what says nothing is done again
             return None
 
     def over(self) -> bool:
@@ -69,7 +71,7 @@ class Cell:
 
     def ready(self) -> bool:
         """Whether what the cell needs is there, or will never be."""
-        return self.ticket is None or self.ticket.over()
+        return all(cell.over() for cell in self.needs)
 
     def write_config(self) -> None:
         """Make the directory with the config in it, by which workers find the cell."""
@@ -78,7 +80,8 @@ class Cell:
     def fail(self, reason: str, trace: str = "") -> None:
         """Record why the cell cannot be done, and where in the code it was found out if that is not known before."""
         self.write_config()
-        record = {"hash": self.name, "reason": " ".join(reason.split())} | ({"traceback": trace.splitlines()} if trace else {})
+        said = printable(" ".join(reason.split()), LONGEST_REASON)
+        record = {"hash": self.name, "reason": said} | ({"traceback": trace.splitlines()} if trace else {})
         write_atomically(self.path / "failure.json", json.dumps(record, indent=1).encode())
 
     def forget_failure(self) -> None:
@@ -93,9 +96,9 @@ class Cell:
         note, checkpoint = self.path / BEGUN, RunDirectory(self.path.parent, self.config).checkpoint
         progress = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         try:
-            found = json.loads(note.read_text(encoding="ascii"))
+            found = read_object(note, DeathsRecord, "remove it")
             deaths = found["times"] if found["progress"] == progress else 0
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, UsageError):
             deaths = 0
         write_atomically(note, json.dumps({"times": deaths + 1, "progress": progress}).encode(), durable=False)
         try:
@@ -106,8 +109,7 @@ class Cell:
     @contextlib.contextmanager
     def claim(self) -> Iterator[bool]:
         """Hold the cell for the block; False if another process holds it. An OSError where the file system has no locks."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w", encoding="ascii") as file:
+        with open_lock(own_folder(self.path) / ".lock") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

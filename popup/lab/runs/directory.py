@@ -6,28 +6,25 @@ result.json is written last: where it is, the run is finished.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popup.errors import UsageError
-from popup.files import remove_parts, write_atomically
+from popup.errors import UsageError, check_name
+from popup.files import append, own_folder, read_regular, remove_parts, write_atomically
 from popup.lab.config import Config
-from popup.lab.runs.controls import TICKET
+from popup.lab.runs.controls import CONTROLS, TICKET
+from popup.lab.runs.records import FailureRecord, MetricsRecord, ResultRecord
+from popup.lab.runs.schema import Damaged, fitted_fields, parsed, read_lines, read_object
+from popup.lab.text import printable
 
-NUMBER = (int, float)
-RESULT = {"hash": str, "test_accuracy": NUMBER, "epochs": int, "entries": int, "edges": int, "kept": int,  # as all have
-          "edge_density": NUMBER, "final_density": NUMBER, "seconds": NUMBER, "layers": list}
-LAYER = {"name": str, "entries": int, "p_l": NUMBER, "edges": int, "kept": int, "density": NUMBER}
-PROOF = {"frozen": int, "changed": list, "outside": list, "miscounted": list, "differing": int, "predictions": int,
-         "holds": bool}
-METRICS = {"epoch": int, "train_loss": NUMBER, "test_loss": NUMBER, "test_accuracy": NUMBER}
+SMALL = 1 << 22  # bytes of config.json and failure.json; the longest of them have a hundredth
+ANEW = "remove that run's directory and run it again"
 
 
 class RunDirectory:
-    """The directory of one config under `out`. Unless it `writes` (of several ranks the first does), nothing is changed."""
+    """The directory of one config under `out`. Unless it `writes` (of several ranks the first does), nothing is changed; where it
+    is a link, nothing at all."""
 
     def __init__(self, out: Path, config: Config, writes: bool = True) -> None:
         self.path = out / config.hash()
@@ -42,6 +39,11 @@ class RunDirectory:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def weights(self) -> Path:
+        """Of the dense network alone (popup/lab/runs/dense_weights.py)."""
+        return self.path / "weights.safetensors"
+
+    @property
     def picture(self) -> Path:
         return self.path / "training.png"
 
@@ -54,99 +56,92 @@ class RunDirectory:
 
     def write_config(self) -> None:
         """Make the directory with the config alone, if it is not there yet: a run that is planned."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        path, content = self.path / "config.json", _as_json(self.config.record())
-        if not path.exists() or path.read_bytes() != content:
+        path, content = own_folder(self.path) / "config.json", _as_json(self.config.record())
+        if not path.is_file() or path.is_symlink() or read_regular(path) != content:
             write_atomically(path, content)
 
     def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one epoch's line."""
-        if not self.writes:
-            return
-        path = self.path / "metrics.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
-        except OSError as error:  # a full disk does not say which file
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        if self.writes:
+            append(self.path / "metrics.jsonl", (json.dumps(metrics) + "\n").encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All epochs' metrics of a finished run; a UsageError if that is not what the file holds."""
-        found = read_metrics(self.path)
-        if not found or not all(_fits(row, METRICS) for row in found):
-            raise UsageError(f"{self.path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers): remove that run's "
-                             "directory and run it again")
-        return found
+        """All epochs' metrics of a finished search; a UsageError if that is not what the file holds."""
+        return searched_metrics(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result: from now on the run is finished."""
         if self.writes:
-            with open(self.path / "metrics.jsonl", "ab") as file:  # on the disk before the result that vouches for it
-                os.fsync(file.fileno())
+            append(self.path / "metrics.jsonl", b"", durable=True)  # on the disk before the result that vouches for it
             write_atomically(self.path / "result.json", _as_json(result))
             (self.path / "failure.json").unlink(missing_ok=True)  # of an attempt before
 
     def result(self) -> dict[str, Any] | None:
         """The recorded result, None if the run is not finished. A UsageError if the file holds something else."""
-        path = self.path / "result.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise UsageError(f"{path} is not JSON ({error}): remove it to run again") from None
-        if not self._is_result(found):
-            raise UsageError(f"{path} is no result of this run: remove it to run again")
-        return found
-
-    def _is_result(self, found: Any) -> bool:
-        """Whether it has what is read of one run's result, with this run's hash."""
-        proven = self.config.task.role != TICKET or (_fits(found, {"proof": dict}) and _fits(found["proof"], PROOF))
-        return (proven and _fits(found, RESULT) and found["hash"] == self.config.hash()
-                and all(_fits(row, LAYER) for row in found["layers"]))
+        return read_result(self.path, self.config, "remove it to run again")
 
 
 def _as_json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:
-    """Whether `value` is an object with the fields of `kinds`, each of its type."""
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+def read_result(path: Path, config: Config, remedy: str = ANEW) -> dict[str, Any] | None:
+    """What result.json of the run in the directory `path` holds, None if it is not there. A Damaged if that is no result of this
+    config."""
+    place = path / "result.json"
+    try:
+        found = read_object(place, ResultRecord, remedy)
+    except FileNotFoundError:
+        return None
+    if found["hash"] not in (config.hash(), path.name):  # another version's run is in a directory of its name
+        raise Damaged(f"{place} is the result of another run (its hash is {found['hash']!r:.40}): {remedy}")
+    if not found["layers"] or (config.task.role == TICKET and not found.get("proof")):
+        raise Damaged(f"{place} is damaged: {'proof' if found['layers'] else 'layers'} is missing: {remedy}")
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All epochs' metrics of the run in the directory `path`."""
-    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise UsageError(f"{path / 'metrics.jsonl'} is damaged ({error}): remove that run's directory and run it again") from None
+    return read_lines(path / "metrics.jsonl", MetricsRecord, ANEW)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file of a run holds, None if it is not there."""
+def searched_metrics(path: Path) -> list[dict[str, Any]]:
+    """The same of a finished search, which has at least one epoch, each with its losses."""
+    found = read_metrics(path)
+    if not found or any(row.get(name) is None for row in found for name in ("train_loss", "test_loss")):
+        raise Damaged(f"{path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers): {ANEW}")
+    return found
+
+
+def read_failure(path: Path) -> str | None:
+    """Why the run in the directory `path` has failed, None if it has not."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path / "failure.json", FailureRecord, ANEW, SMALL)["reason"]
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): remove that run's directory") from None
 
 
 def read_config(path: Path) -> Config:
-    """The config in a run's config.json."""
+    """The config in a run's config.json; every value is of its field's type, and within its bounds."""
     try:
-        return Config.from_record(read_json(path))
-    except (TypeError, AttributeError, KeyError, UsageError) as error:
-        raise UsageError(f"{path} is not a config of this popup ({error}): move that run away") from None
+        groups = parsed(read_regular(path, SMALL))
+        if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+            raise ValueError("its groups are no objects")
+        for group in groups.values():
+            fitted_fields(Config.hints(), group)
+        found = Config.from_record(groups)
+        check_name("role", found.task.role, [TICKET, *CONTROLS])
+        return found
+    except (ValueError, TypeError, OverflowError) as error:
+        said = printable(" ".join(str(error).split()), 300)
+        raise Damaged(f"{path} is not a config of this popup ({said}): move that run away") from None
 
 
 def check_writable(out: Path) -> Path:
     """Make `out` if need be; a UsageError if nothing can be written there. Returns `out`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        with tempfile.TemporaryFile(dir=out):  # which has no name
             pass
     except OSError as error:
         raise UsageError(f"cannot write to --out {str(out)!r} ({error.strerror}): name a directory you can write to") from None

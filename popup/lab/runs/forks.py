@@ -20,7 +20,7 @@ def begin() -> None:
     to all, it does not hear: this process decides."""
     forkserver.set_forkserver_preload(list(NEEDED))
     resource_tracker.ensure_running()  # which unblocks signals when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         forkserver.ensure_running()
     finally:

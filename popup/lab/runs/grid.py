@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
-from popup.lab.runs.controls import CONTROLS, TICKET, control_config
+from popup.lab.runs.controls import CONTROLS, TICKET, control_config, needed
 from popup.lab.runs.directory import read_config
+from popup.lab.text import printable
 
 
 def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
-    """The runs of a grid: its tickets and their controls, each once, in the order they are begun."""
+    """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun."""
     wanted = [*configs, *(control_config(config, role) for role in controls for config in configs)]
+    wanted += [other for config in wanted for other in needed(config)]
     return in_order({config.hash(): config for config in wanted}.values())
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
-    """Tickets before the controls that need them, those whose weights are trained before those that are evaluated alone, and
-    those with many edges first: what takes long is begun early, so that no worker has it left when the others are done."""
-    def place(config: Config) -> tuple[bool, bool, float]:
+    """Tickets before the controls that need them, those whose weights are trained before those that are evaluated alone (and
+    whose weights others begin with before these), and those with many edges first: what takes long is begun early, so that no
+    worker has it left when the others are done."""
+    def place(config: Config) -> tuple[bool, bool, bool, float]:
         role = config.task.role
-        return role != TICKET, role != TICKET and not CONTROLS[role].trained, -config.source.er_p
+        control = None if role == TICKET else CONTROLS[role]
+        return control is not None, bool(control and not control.trained), bool(control and control.prunes), -config.source.er_p
 
     return sorted(configs, key=place)
 
@@ -37,23 +42,39 @@ def write_plan(out: Path, configs: Sequence[Config]) -> int:
     return sum(not cell.finished() for cell in cells)
 
 
-def find_cells(out: Path) -> tuple[list[Cell], list[Path]]:
-    """What was planned or begun under `out`: cells in the order they are begun, and the unfinished directories that are
-    named by another version's config, which this one cannot do under that name. A UsageError if it cannot be read."""
+@dataclass(frozen=True)
+class Planned:
+    """What was planned or begun in a directory: cells in the order they are begun, the unfinished directories that are named by
+    another version's config, which this one cannot do under that name, and a line for each config that cannot be read."""
+
+    cells: list[Cell]
+    strange: list[Path]
+    damaged: list[str]
+
+
+def find_cells(out: Path) -> Planned:
+    """What was planned or begun under `out`. A UsageError if there is no such directory."""
     if not out.is_dir():
         raise UsageError(f"no directory {str(out)!r}: name the --out directory of a run, a sweep or a plan")
-    found = {path.parent: read_config(path) for path in sorted(out.glob("*/config.json"))}
-    known = [config for path, config in found.items() if path.name == config.hash()]
-    strange = [path for path, config in found.items() if path.name != config.hash()]
-    return ([Cell(out, config) for config in in_order(known)],
-            [path for path in strange if not any((path / name).exists() for name in ("result.json", "failure.json"))])
+    known, strange, damaged = [], [], []
+    for path in sorted(out.glob("*/config.json")):
+        try:
+            config = read_config(path)
+        except (UsageError, OSError) as error:
+            damaged.append(str(error))
+            continue
+        if path.parent.name == config.hash():
+            known.append(config)
+        elif not any((path.parent / name).exists() for name in ("result.json", "failure.json")):
+            strange.append(path.parent)
+    return Planned([Cell(out, config) for config in in_order(known)], strange, damaged)
 
 
 def another_version(paths: Sequence[Path]) -> str:
     """The line on unfinished runs that `find_cells` calls another version's."""
     were = "were" if len(paths) > 1 else "was"
-    return (f"{counted(len(paths), 'unfinished run')} {were} planned by another version of popup ({paths[0]}, ...) and "
-            "cannot be done by this one: plan the grid again, or use that version")
+    return (f"{counted(len(paths), 'unfinished run')} {were} planned by another version of popup ({printable(paths[0])}, ...) "
+            "and cannot be done by this one: plan the grid again, or use that version")
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from popup.errors import UsageError
+from popup.files import own_folder
 from popup.lab.runs.directory import RunDirectory
 from popup.lab.training.state import Metrics
 
@@ -33,7 +34,7 @@ def opened(names: Sequence[str], directory: RunDirectory) -> Iterator[Log]:
     """
     with contextlib.ExitStack() as stack:
         if names and directory.writes:
-            directory.path.mkdir(parents=True, exist_ok=True)
+            own_folder(directory.path)
         logs = [stack.enter_context(MAKERS[name](directory)) for name in names] if directory.writes else []
         yield lambda metrics: [log(metrics) for log in logs]
 
@@ -47,6 +48,7 @@ def tensorboard(directory: RunDirectory) -> Iterator[Log]:
         raise UsageError(_missing("tensorboard")) from None
     place = directory.path / "tensorboard"
     shutil.rmtree(place, ignore_errors=True)
+    own_folder(place)
     with SummaryWriter(str(place)) as writer:
         def log(metrics: Metrics) -> None:
             for name, value in _numbers(metrics).items():
@@ -64,6 +66,7 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
         import wandb as service
     except ImportError:
         raise UsageError(_missing("wandb")) from None
+    own_folder(directory.path / "wandb")
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     name = directory.config.hash()
     try:

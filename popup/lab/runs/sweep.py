@@ -132,7 +132,8 @@ class Pool:
 def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events: Connection) -> None:
     """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
     stop, parent = Stop(), multiprocessing.parent_process()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
     signal.signal(signal.SIGTERM, stop.ask)
     try:
         laboratory = Laboratory(models, machine, out, stop)

@@ -17,9 +17,10 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.precision import Precision
-from popup.lab.runs.controls import run_control, whole_source_of
+from popup.lab.runs.control_training import run_control
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
+from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.source.layers import find_layers

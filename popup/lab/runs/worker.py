@@ -14,6 +14,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.checks import check
+from popup.lab.runs.controls import TICKET
 from popup.lab.runs.flow import run
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.stop import RunFailed
@@ -54,11 +55,12 @@ def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Even
 
 def _check_tickets(pending: Sequence[Cell]) -> None:
     names = {cell.name for cell in pending}
-    lost = [cell for cell in pending if cell.ticket is not None and not cell.ready()
-            and cell.ticket.name not in names and not cell.ticket.planned()]  # it may be done again by another
-    if lost and len(lost) == len(pending):
-        raise UsageError(f"{lost[0].path} and what else is left, {len(lost)} in all, are controls of tickets whose directories "
-                         f"are gone ({lost[0].ticket.path}): plan the grid again, with the tickets, or remove the controls")
+    gone = [[other for other in cell.needs if not other.over() and other.name not in names and not other.planned()]
+            for cell in pending]  # what is planned may be done by another
+    if pending and all(gone):
+        raise UsageError(f"{pending[0].path} and what else is left, {len(pending)} in all, are controls of tickets whose "
+                         f"directories are gone ({gone[0][0].path}): plan the grid again, with the tickets, or remove the "
+                         "controls")
 
 
 def _follow(laboratory: Laboratory) -> None:
@@ -96,8 +98,10 @@ def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], 
 
 def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -> None:
     try:
-        if cell.ticket is not None and not cell.ticket.finished():
-            raise RunFailed(f"its ticket failed: {cell.ticket.failure()}")
+        for other in cell.needs:
+            if not other.finished():
+                kind = "ticket" if other.config.task.role == TICKET else "dense network"
+                raise RunFailed(f"its {kind} failed: {other.failure()}")
         laboratory.ranks.share(cell.config)
         run(laboratory, cell.config, lambda metrics: _stop_unless(keep_on))
     except (RunFailed, UsageError, MemoryError, torch.OutOfMemoryError) as error:

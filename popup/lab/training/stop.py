@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}  # the terminal was closed
 
 
 class RunFailed(Exception):
@@ -15,7 +15,7 @@ class RunFailed(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to end. `code` is the process's exit code: 130 for SIGINT, 143 for SIGTERM."""
+    """The run was asked to end. `code` is the process's exit code: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGNALS.get(number, f"stopped by signal {number}"))
@@ -71,9 +71,11 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self, handlers: Mapping[int, Callable] | None = None) -> Iterator[Stop]:
-        """Take SIGINT and SIGTERM as the wish to end, or let signals have other `handlers`, for the block; then put back
-        those of before."""
+        """Take SIGNALS as the wish to end, or let signals have other `handlers`, for the block; then put back those of before.
+        A SIGHUP that is ignored stays so: whoever started this with nohup wants it to go on."""
         handlers = dict.fromkeys(SIGNALS, self.ask) if handlers is None else handlers
+        handlers = {number: handler for number, handler in handlers.items()
+                    if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield self

@@ -31,7 +31,7 @@ class Gates(Method):
     uses = ("score_scale", "penalty")
     SIGMA, STRENGTH, MOST = 0.5, 1e-3, 10.0
 
-    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         from scipy.optimize import brentq  # a fifth of a second of import that no other method needs
 
         start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)

@@ -29,7 +29,7 @@ class GemMiner(Method):
     uses = ("penalty",)
     FREEZINGS, STRENGTH = 10, 1e-5
 
-    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         return uniform
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:

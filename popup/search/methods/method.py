@@ -19,6 +19,8 @@ from popup.search.layer_state import LayerState
 from popup.search.search_state import SearchState
 from popup.source.books import PLAIN, Book
 
+FAN_IN, KEPT = "fan_in", "kept"  # what the size of first scores follows: all inputs of a unit, or as many as it keeps
+
 
 class Options(Protocol):
     """What methods read of SearchSettings (popup/search/settings.py), which knows them all."""
@@ -37,6 +39,14 @@ class Options(Protocol):
     def redraw_rate(self) -> float: ...
     @property
     def penalty(self) -> float: ...
+    @property
+    def coats(self) -> int: ...
+    @property
+    def coat_rule(self) -> str: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def draw_choice(self) -> str: ...
 
 
 class Method:
@@ -47,8 +57,11 @@ class Method:
     #                          class says it for itself: one that overrides what another decides may decide otherwise
     learns = True            # whether scores get a gradient at all
     trains_ticket = True     # whether it trains by the ticket's codes, once k is the ticket's: attach and the proof compare
+    scores_an_edge = 1       # how many scores an edge has: scores [n * edges] are all first ones, all second ones and so on
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
-    uses: tuple[str, ...] = ("rank", "score_scale", "anneal")  # the settings that matter to it, beside method and scope
+    score_unit = FAN_IN      # what its first scores are multiples of, unless asked for otherwise
+    uses: tuple[str, ...] = ("rank", "score_scale", "score_unit", "anneal")  # the settings that matter to it, beside these two:
+    #                                                                          method and scope
 
     def __init__(self, settings: Options) -> None:
         self.settings = settings
@@ -58,8 +71,9 @@ class Method:
         """Whether layers may be asked about together: its class itself has said that it is edgewise."""
         return vars(type(self)).get("edgewise", False)
 
-    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
-        """The first scores, from `uniform` [edges], float64 in (0, 1): here uniform in +-score_scale / sqrt(fan_in).
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
+        """The first scores, from `uniform` [edges], float64 in (0, 1): here uniform in +-score_scale / sqrt(fan_in). `fan_in` is
+        the layer's, or by the settings what of it is kept on average.
 
         At score_scale 1 this is the distribution of published edge-popup (kaiming_uniform_ with a = sqrt(5)).
         """
@@ -102,6 +116,10 @@ class Method:
         selection, so that only d rank / d score is left (and the scale, where the selection is scaled)."""
         slope = RANKS[self.settings.rank].slope(scores)
         return slope if gate.plain else slope.mul_(gate.most)
+
+    def score_gradient(self, layer: LayerState, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
+        """dL/ds of all `scores` from the `gradient` dL/dW_eff of the edges [edges], which may be written to."""
+        return gradient.mul_(self.weights(layer)).mul_(self.slope(layer, scores, gate))
 
     def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor | None:
         """What a layer adds to the loss, a differentiable scalar; None: nothing. `penalty` of the settings multiplies the

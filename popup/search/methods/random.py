@@ -19,7 +19,7 @@ class Random(Method):
     learns = False
     uses = ()
 
-    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         return 2 * uniform - 1  # alike in all layers, or a global scope would prefer those of a small fan-in
 
     def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:

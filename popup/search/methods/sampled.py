@@ -27,7 +27,7 @@ class Sampled(Method):
     uses = ("score_scale", "penalty")
     STRENGTH = 1e-3
 
-    def first_scores(self, uniform: np.ndarray, fan_in: int, k: float) -> np.ndarray:
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         share = min(max(k, 0.001), 0.999)
         return np.log(share / (1 - share)) + self.settings.score_scale * (uniform - 0.5)
 

@@ -3,12 +3,13 @@ Invert*, ICLR 2022, arXiv 2201.13361."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from popup.search.gate import Gate
 from popup.search.keys import Keys, magnitude_keys
 from popup.search.layer_state import LayerState
-from popup.search.methods.method import Method
+from popup.search.methods.method import KEPT, Method
 from popup.source.books import SIGNED
 
 
@@ -17,11 +18,20 @@ class Signed(Method):
 
     The gradient passes selection and sign straight through, ds = dL/dW_eff * W. Differences: the paper keeps what is beyond two
     thresholds, so that the count of kept edges is learned; here it is exactly n_l, as of every method.
+
+    Scores start START times as large as edge_popup's, and follow the weights' size. An edge's gradient has its weight in it, which
+    is the larger the fewer edges are kept; from scores that are small beside it the first steps turn nearly every edge into a
+    unit that ought to give less against it, until it is dead and no gradient reaches it. At 1% of the weights whole layers died.
     """
 
     book = SIGNED
     edgewise = True
-    uses = ("score_scale", "anneal")
+    score_unit = KEPT
+    START = 3.0
+    uses = ("score_scale", "score_unit", "anneal")
+
+    def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
+        return self.START * super().first_scores(uniform, fan_in, k)
 
     def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)

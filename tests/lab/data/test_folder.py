@@ -1,8 +1,10 @@
 """Folders of images: which are found, how they are decoded, cached and refused."""
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +66,65 @@ def test_decoded_once_and_mapped_into_memory_after(images, monkeypatch):
     assert len(list((images.parent / "data" / "decoded").glob("pets-*"))) == 1
 
 
+def same(one, other):
+    """Whether two data sets are equal, to the bit."""
+    return one.fingerprint == other.fingerprint and all(
+        torch.equal(mine, theirs) for mine, theirs in zip((*one.train, *one.test), (*other.train, *other.test), strict=True))
+
+
+def copied(data):
+    """The data set in memory of its own, which no change of the files reaches."""
+    return replace(data, train=tuple(part.clone() for part in data.train), test=tuple(part.clone() for part in data.test))
+
+
+def flipped(folder):
+    path = folder / "train_images.npy"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+
+
+def of_another(folder):
+    other = next(path for path in folder.parent.iterdir() if path.is_dir() and path != folder)
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
+def another_kind(folder):
+    np.save(folder / "train_labels.npy", np.zeros((3, 2), dtype=[("a", "<i4")]))
+
+
+def a_pipe(folder):
+    (folder / "test_images.npy").unlink()
+    os.mkfifo(folder / "test_images.npy")
+
+
+def a_link(folder):
+    shutil.move(folder, folder.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent / "elsewhere")
+
+
+def with_the_seal_of_its_own(folder):
+    """Other images with their own seal, but under the fingerprint of the first."""
+    flipped(folder)
+    fingerprint = (folder / "fingerprint.txt").read_text().splitlines()[0]
+    key = folder.name.rpartition("-")[2]
+    seal = cache._seal_of(key, fingerprint, cache._digest(folder, cache.ARRAYS))
+    (folder / "fingerprint.txt").write_text(f"{fingerprint}\n{seal}\n")
+
+
+@pytest.mark.parametrize("spoil", [flipped, of_another, another_kind, a_pipe, a_link, with_the_seal_of_its_own])
+def test_a_cache_that_was_changed_is_not_believed(images, spoil, capsys, tmp_path):
+    save(tmp_path / "other" / "train" / "x" / "0.png", seed=50)
+    save(tmp_path / "other" / "test" / "x" / "0.png", seed=51)
+    before = copied(load(images))
+    folder, = (images.parent / "data" / "decoded").glob("pets-*")
+    load_dataset(f"folder:{tmp_path / 'other'}", DataRequest(images.parent / "data"))
+    spoil(folder)
+    assert same(load(images), before) and capsys.readouterr().err.count("they are made anew") == 1
+    assert same(load(images), before) and capsys.readouterr().err == ""
+
+
 def test_the_cache_is_not_written_through_the_tensors(images):
     load(images).train[0].zero_()
     assert load(images).train[0].any()
@@ -71,14 +132,17 @@ def test_the_cache_is_not_written_through_the_tensors(images):
 
 @pytest.mark.parametrize("name", [*cache.ARRAYS, "fingerprint"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_cache_is_one_line_with_the_remedy(images, name, damage):
-    load(images)
+def test_a_damaged_cache_is_made_anew_and_one_line_says_so(images, name, damage, capsys):
+    before = load(images)
     path, = (images.parent / "data" / "decoded").glob(f"pets-*/{name}.*")
+    content = path.read_bytes()
     path.unlink()
-    if damage == "cut" and name != "fingerprint":
-        path.write_bytes(b"\x93NUMPY")
-    with pytest.raises(UsageError, match=r"decoded images in .*pets-.* cannot be read .*: remove that folder"):
-        load(images)
+    if damage == "cut":
+        path.write_bytes(content[:6])
+    after = load(images)
+    error = capsys.readouterr().err
+    assert "the decoded images in" in error and "they are made anew" in error and error.count("\n") == 1
+    assert same(before, after) and path.read_bytes() == content
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more", "class", "side"])
@@ -258,7 +322,7 @@ def test_missing_folders_say_where_to_get_them(name, words, tmp_path):
 
 def test_a_set_that_does_not_fit_on_the_disk_is_refused_before_decoding(images, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=719))
-    with pytest.raises(UsageError, match=r"decoded images take 0\.0 GB .*--image-size"):
+    with pytest.raises(UsageError, match=r"decoded images take 720 bytes and .* has 719 bytes free.*--image-size"):
         load(images)  # ten images of 72 bytes
 
 

@@ -1,0 +1,125 @@
+"""What the files of a run's directory hold, by type and bound: a field that some version did not write yet has a default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from popup.lab.runs.schema import Count, Loss, Percent, Positive, Seconds, Share
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A layer in result.json: its entries, the p_l asked for, and what was realised."""
+
+    name: str
+    entries: Positive
+    p_l: Share
+    edges: Count
+    kept: Count
+    density: Share
+
+
+@dataclass(frozen=True)
+class ProofRecord:
+    """The proof in a ticket's result.json (popup/ticket/proof.py)."""
+
+    frozen: Count
+    changed: list[str]
+    outside: list[str]
+    miscounted: list[str]
+    differing: Count
+    predictions: Count
+    holds: bool
+    redraws: Count = 0
+    redrawn: Count = 0
+    trained: list[str] = ()
+    misused: list[str] = ()
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """What one mask looks like, by layer (popup/lab/training/diagnostics.py)."""
+
+    dead: list[Count]
+    effective: list[Count] | None
+
+
+@dataclass(frozen=True)
+class DiagnosticsRecord:
+    """Those of S_ER and of S_P; a control has none."""
+
+    er: MaskRecord = None
+    ticket: MaskRecord = None
+
+
+@dataclass(frozen=True)
+class VersionsRecord:
+    """What a result was computed with."""
+
+    python: str = ""
+    torch: str = ""
+    numpy: str = ""
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """result.json."""
+
+    hash: str
+    test_accuracy: Percent
+    epochs: Count
+    entries: Positive
+    edges: Count
+    kept: Count
+    edge_density: Share
+    final_density: Share
+    seconds: Seconds
+    layers: list[LayerRecord]
+    role: str = ""
+    test_loss: Loss | None = None
+    train_loss: Loss | None = None
+    realised_precision: str = ""
+    realised_compute: str = ""
+    diagnostics: DiagnosticsRecord | None = None
+    proof: ProofRecord | None = None
+    data: str = ""
+    data_fingerprint: str = ""
+    network_fingerprint: str = ""
+    evaluated_on: str = ""
+    images: list[Count] = ()
+    peak_memory: Count | None = None
+    threads: Count = 0
+    ranks: Count = 0
+    hardware: str = ""
+    versions: VersionsRecord = None
+
+
+@dataclass(frozen=True)
+class MetricsRecord:
+    """A line of metrics.jsonl; of a search with churn and never_selected."""
+
+    epoch: Count
+    test_accuracy: Percent
+    test_loss: Loss | None = None
+    train_loss: Loss | None = None
+    lr: Loss | None = None
+    churn: Share | None = None
+    never_selected: Share | None = None
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """failure.json."""
+
+    reason: str
+    hash: str = ""
+    traceback: list[str] = ()
+
+
+@dataclass(frozen=True)
+class DeathsRecord:
+    """.begun, the note of a process that does a cell."""
+
+    times: Count
+    progress: int  # ns
