@@ -5,7 +5,7 @@ from popup.lab.config import Config
 from popup.lab.training.fit import Outcome, fit
 from popup.search import SearchSettings, advance, attach, densities, detach, merge, penalty, scores
 from popup.ticket import Ticket, TicketError, compare, extract, load, verify
+from popup.version import VERSION as __version__
 
-__all__ = ["Config", "Outcome", "SearchSettings", "Ticket", "TicketError", "UsageError", "advance", "attach", "compare",
-           "densities", "detach", "extract", "fit", "load", "merge", "penalty", "scores", "verify"]
-__version__ = "0.1.0"
+__all__ = ["Config", "Outcome", "SearchSettings", "Ticket", "TicketError", "UsageError", "__version__", "advance", "attach",
+           "compare", "densities", "detach", "extract", "fit", "load", "merge", "penalty", "scores", "verify"]

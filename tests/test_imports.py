@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"popup.errors", "popup.files"}
+BASE = {"popup.errors", "popup.files", "popup.version"}
 ROOMS = ["products", "source", "search", "ticket", "lab", "theory"]
 KNOWS = {  # besides itself and the base
     "products": set(), "source": set(), "search": {"products", "source"}, "ticket": {"source", "search"},

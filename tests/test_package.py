@@ -76,7 +76,7 @@ def test_the_command_finds_its_models_and_the_users(installed):
 
 def test_the_version_stands_in_one_place(installed):
     version = next(installed.glob("popup-*.dist-info")).name.removeprefix("popup-").removesuffix(".dist-info")
-    assert f'__version__ = "{version}"' in (ROOT / "popup" / "__init__.py").read_text()
+    assert f'VERSION = "{version}"' in (ROOT / "popup" / "version.py").read_text()
 
 
 def test_models_know_one_another_by_no_absolute_name(monkeypatch):

@@ -16,6 +16,7 @@ import numpy
 import torch
 
 from popup.errors import UsageError, check_count, check_name, check_number
+from popup.version import VERSION
 
 STREAMING = ("auto", "always", "never")
 LOGS = ("tensorboard", "wandb")
@@ -150,7 +151,7 @@ def _processor() -> str:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    return {"popup": VERSION, "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
 
 
 class PeakMemory:

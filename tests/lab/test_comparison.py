@@ -9,11 +9,11 @@ import pytest
 from scipy.stats import ttest_rel
 
 from popup.lab.config import Config
-from popup.lab.report.axes import _ticks
 from popup.lab.report.comparison import panels, settings
 from popup.lab.report.contrasts import best_contrasts, change_contrasts
-from popup.lab.report.figures import FIGURES
+from popup.lab.report.figures import PICTURES
 from popup.lab.report.results import Run
+from popup.lab.report.scales import accuracy_ticks
 from popup.lab.report.statistics import holm
 from popup.lab.report.summary import mixed_lines, summarise, tables
 from popup.lab.report.verdicts import verdicts
@@ -114,7 +114,7 @@ def test_a_full_grid_keeps_a_column_a_factor():
 
 def test_the_pictures_of_a_sparse_grid_are_drawn():
     found = settings(one_change_at_a_time())
-    drawn = {name: draw(found) for name, (_, draw) in FIGURES.items() if name != "training"}
+    drawn = {name: picture.draw(found) for name, picture in PICTURES.items() if name != "training"}
     assert drawn["compared"] == []
     labels = [tick.get_text() for tick in drawn["changes"][0].axes[0].get_yticklabels()]
     assert labels == list(CHANGES)[:-1], "sorted by what they add"
@@ -123,7 +123,7 @@ def test_the_pictures_of_a_sparse_grid_are_drawn():
 
 @pytest.mark.parametrize(("low", "high"), [(8, 100), (50, 54), (97.9, 98.9), (30, 70), (49.7, 50.9)])
 def test_an_axis_of_accuracies_has_some_round_ticks(low, high):
-    ticks = _ticks(low, high)
+    ticks = accuracy_ticks(low, high)
     assert 4 <= len(ticks) <= 12 and all(low <= tick <= high and round(tick, 1) == pytest.approx(tick) for tick in ticks)
 
 
@@ -165,7 +165,7 @@ def test_a_method_without_a_setting_is_compared_with_every_value_of_those_that_h
     assert sorted(contrast.adjusted for contrast in contrasts) == pytest.approx(sorted(adjusted[:4]))
     assert not any("layerwise" in sentence for sentence in verdicts(found))
     assert all(first in panel for panel in panels(found, ("method",)))
-    assert FIGURES["compared"][1](found) and FIGURES["accuracy"][1](found)
+    assert PICTURES["compared"].draw(found) and PICTURES["accuracy"].draw(found)
 
 
 LOCKED = {0.3: [60.0, 61.5, 62.0], 0.6: [70.0, 71.5, 70.2]}

@@ -4,13 +4,15 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from popup.lab.config import Config
 from popup.lab.report.axes import FIGURES as MOST_FIGURES
 from popup.lab.report.axes import PANELS, note
 from popup.lab.report.comparison import settings
-from popup.lab.report.figures import FIGURES
+from popup.lab.report.curves import least_loss
+from popup.lab.report.figures import PICTURES
 from popup.lab.report.plots import plot_training
 from popup.lab.report.report import write_report
 from popup.lab.runs.controls import control_config
@@ -20,7 +22,13 @@ ACCURACIES = [90.0, 91.0, 92.5]
 
 
 def draw(name, runs):
-    return FIGURES[name][1](settings(runs))
+    return PICTURES[name].draw(settings(runs))
+
+
+def written_page(out, runs):
+    """The page of a report on the runs."""
+    write_report(out, runs)
+    return (out / "report.html").read_text(encoding="utf-8")
 
 
 def legend_of(figure):
@@ -29,7 +37,7 @@ def legend_of(figure):
 
 
 def colours(panel):
-    return {line.get_label(): line.get_color() for line in panel.lines if not line.get_label().startswith("_")}
+    return {bars.get_label(): bars[0].get_color() for bars in panel.containers}
 
 
 def test_a_value_has_one_colour_in_all_panels_and_the_legend_has_all_values():
@@ -52,19 +60,17 @@ def test_references_stand_below_a_heading_of_their_own():
     runs = [run for p, k in ((0.5, 0.2), (0.2, 0.5), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
     (figure,) = draw("accuracy", with_controls(runs, "random", "dense_trained"))
     assert legend_of(figure) == ["p = 0.5", "p = 0.2", "compared with", "dense, weights trained", "random subnetwork"]
-    assert figure.get_supxlabel() == "controls: means over the sources of like final density, whatever their p"
-    (figure,) = draw("accuracy", with_controls(runs[:3] + runs[6:], "random"))
-    assert figure.get_supxlabel() == "", "each point is of one source"
+    merged = "means over the sources of like density, whatever their p"
+    assert merged in PICTURES["accuracy"].caption(settings(with_controls(runs, "random", "dense_trained")))
+    one = with_controls(runs[:3] + runs[6:], "random")
+    assert merged not in PICTURES["accuracy"].caption(settings(one)), "each point is of one source"
 
 
 def test_methods_have_one_colour_in_all_panels():
-    def error_bars(panel):
-        return {bars.get_label(): bars[0].get_color() for bars in panel.containers}
-
     runs = [run for weights, methods in (("signed_constant", ("averaged", "gates")), ("kaiming_normal", ("biprop", "gates")))
             for method in methods for k in (0.25, 0.5) for run in tickets(ACCURACIES, k / 5, method=method, weights=weights, k=k)]
     (figure,) = draw("compared", runs)
-    signed, kaiming = map(error_bars, figure.axes)
+    kaiming, signed = map(colours, figure.axes)
     assert kaiming["gates"] == signed["gates"] and kaiming["biprop"] != signed["averaged"]
     assert legend_of(figure) == ["averaged", "biprop", "gates"]
 
@@ -106,14 +112,61 @@ def test_pictures_say_what_accuracies_are_of(validation, word, tmp_path):
     assert word in draw("heat_map", runs)[0].axes[-1].get_ylabel()
 
 
-def test_a_line_of_one_point_has_a_marker(tmp_path):
-    runs = with_metrics([run for p in (0.2, 0.5) for run in tickets(ACCURACIES, p / 2, er_p=p)], tmp_path / "run", epochs=1)
-    runs = [*runs, *(finished(control_config(run.config, "random_trained"), 95.0, run.result["final_density"])
-                     for run in runs if run.config.source.er_p == 0.2)]
-    lines = [line for name in ("accuracy", "training") for panel in draw(name, runs)[0].axes for line in panel.lines]
-    alone = [line for line in lines if len(line.get_xdata()) == 1 and not line.get_label().startswith("_")]
-    assert len(alone) >= 5 and list(draw("training", runs)[0].axes[0].get_xticks()) == [1]
-    assert all(line.get_marker() not in ("", "None", None) for line in alone)
+def test_a_line_of_one_point_has_a_marker():
+    runs = [run for p, k in ((0.2, 0.5), (0.5, 0.2), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
+    runs = [*runs, *with_controls(runs[:3], "random_trained")[3:]]
+    alone = [bars[0] for bars in draw("accuracy", runs)[0].axes[0].containers if len(bars[0].get_xdata()) == 1]
+    assert len(alone) == 2 and all(line.get_marker() not in ("", "None", None) for line in alone)
+
+
+def test_a_p_that_has_one_k_is_a_point_of_the_line_of_that_k():
+    runs = [run for p in (0.2, 0.5, 1.0) for run in tickets(ACCURACIES, p / 2, er_p=p)]
+    (figure,) = draw("accuracy", runs)
+    (line,) = figure.axes[0].containers
+    assert line.get_label() == "k = 0.5" and len(line[0].get_xdata()) == 3
+
+
+def test_a_picture_of_one_point_is_a_sentence(tmp_path):
+    runs = tickets([90.0, 91.0, 92.0], 0.1, er_p=0.5, k=0.2) + tickets([90.5, 91.4, 92.6], 0.1, er_p=1.0, k=0.1)
+    assert draw("sparse_against_dense", runs) == (
+        "From an ER source (p 0.5, k 0.2) accuracy is 0.50 ±0.25 points lower than from a dense one at equal p k.")
+    assert "one epoch" in draw("training", with_metrics(runs, tmp_path / "run", epochs=1))
+    assert draw("accuracy", runs[:3]) == []
+    page = written_page(tmp_path, with_metrics(runs, tmp_path / "run", epochs=1))
+    assert "<p>Runs of one epoch have no curve.</p>" in page
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_page_draws_a_training_loss_that_can_be_compared_or_none(classes, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(
+        f'{{"epoch": {epoch}, "test_accuracy": 50.0, "test_loss": 0.4, "train_loss": {1 / epoch}}}\n' for epoch in (1, 2)))
+    runs = [replace(run, path=tmp_path, result={**run.result, "classes": classes}) for run in tickets(ACCURACIES)]
+    (figure,) = draw("training", runs)
+    lines = {line.get_linestyle(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert lines["-"] == pytest.approx([0.4, 0.4]) and ("--" in lines) == bool(classes)
+    if classes:
+        assert lines["--"] == pytest.approx([1 - least_loss(0.1, 10), 1e-6])
+    assert ("training dashed" in figure.axes[0].get_ylabel()) == bool(classes)
+    assert ("that label smoothing leaves" in PICTURES["training"].caption(settings(runs))) == bool(classes)
+
+
+def test_siblings_have_one_scale_and_stand_in_the_order_of_p():
+    runs = [run for p, method, k in product((0.5, 0.05, 1.0, 0.1), ("gates", "averaged"), (0.25, 0.5))
+            for run in tickets([50 + 40 * p, 51 + 40 * p], p * k, er_p=p, method=method, k=k)]
+    (figure,) = draw("compared", runs)
+    assert [panel.get_title() for panel in figure.axes] == ["p 0.05", "p 0.1", "p 0.5", "p 1"]
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in figure.axes}) == 1
+
+
+def test_controls_have_intervals_and_stand_at_their_own_density():
+    runs = [run for p, k in ((0.2, 0.5), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
+    runs += [finished(control_config(run.config, "er_trained"), 95.0 + run.seed, run.config.source.er_p) for run in runs]
+    panel = draw("accuracy", runs)[0].axes[0]
+    trained = next(bars for bars in panel.containers if bars.get_label() == "ER source, weights trained")
+    assert list(trained[0].get_xdata()) == pytest.approx([0.2, 0.5]) and list(trained[0].get_ydata()) == [96.0, 96.0]
+    (lines,) = trained[2]
+    assert all(top - low == pytest.approx(2 * 2.484, abs=1e-3) for (_, low), (_, top) in lines.get_segments())
+    assert "controls at the density that they have" in PICTURES["accuracy"].caption(settings(runs))
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.07, 0.9, 0.00031, 3e-7])
@@ -163,10 +216,10 @@ def test_layers_are_those_of_the_median_p_below_1_and_k():
     grid = [*product((0.1, 0.2, 0.4, 1.0), (0.1, 0.5, 0.9), ("uniform", "erk")), *product((1.0,), (0.2, 0.6, 0.8), ("erk",))]
     runs = [run for p, k, density in grid for run in tickets([90.0], er_p=p, k=k, density=density)]
     (figure,) = draw("layers", with_layers(runs))
-    assert [panel.get_title() for panel in figure.axes] == ["source, p = 0.2", "ticket, k = 0.5"]
+    assert figure.get_supxlabel() == "source of p = 0.2, ticket of k = 0.5"
     assert legend_of(figure) == ["density erk", "density uniform"]
     (figure,) = draw("layers", with_layers(tickets([90.0], er_p=1.0, k=0.3)))
-    assert [panel.get_title() for panel in figure.axes] == ["source, p = 1", "ticket, k = 0.3"]
+    assert figure.get_supxlabel() == "source of p = 1, ticket of k = 0.3"
 
 
 def test_the_layers_of_the_usual_setting_have_a_name():
@@ -218,10 +271,13 @@ def test_pictures_of_an_earlier_report_do_not_stay(tmp_path):
     assert {"accuracy.png", "accuracy.svg", "accuracy_mine.png"} <= names and not {"accuracy-3.png", "heat_map.svg"} & names
 
 
-@pytest.mark.parametrize(("smoothing", "label"), [(0.1, "training, label smoothing 0.1"), (0.0, "training")])
-def test_a_training_loss_with_label_smoothing_is_said_to_be_one(smoothing, label, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("smoothing", "label"), [(0.1, "training, above the 0.500 that smoothing leaves"), (0.0, "training")])
+def test_both_losses_are_0_at_best(smoothing, label, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **options: drawn.append(figure))
     history = [{"epoch": epoch, "train_loss": 1.0, "test_loss": 0.5, "test_accuracy": 90.0} for epoch in (1, 2)]
-    plot_training(tmp_path / "training.png", history, Config().replace(label_smoothing=smoothing), "digits")
+    plot_training(tmp_path / "training.png", history, Config().replace(label_smoothing=smoothing), "digits", 10)
+    target = torch.full((10,), smoothing / 10) + (1 - smoothing) * torch.nn.functional.one_hot(torch.tensor(3), 10)
+    least = float(-(target * target.clamp_min(1e-30).log()).sum())
+    assert drawn[0].axes[0].lines[0].get_ydata() == pytest.approx([1 - least] * 2, abs=1e-6)
     assert [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()] == [label, "test"]

@@ -42,7 +42,7 @@ def test_a_run_of_a_criterion_and_its_ticket_from_the_command_line(mask, tmp_pat
     result = json.loads((path.parent / "result.json").read_text())
     assert f"(by {mask})" in said and result["edges"] == round(0.1 * (64 * 12 + 12 * 10)) and result["proof"]["holds"]
     assert all(row["p_l"] == row["edges"] / row["entries"] for row in result["layers"])
-    for command, words in (("verify", f"the file holds (mask {mask}) the 89 edges"), ("eval", "repeated exactly"),
+    for command, words in (("verify", f"layers (mask {mask}), and the seed gives their weights"), ("eval", "repeated exactly"),
                            ("show", f"mask {mask}")):
         assert main([command, str(path)], MODELS) == 0
         assert words in capsys.readouterr().out

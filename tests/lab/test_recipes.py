@@ -54,7 +54,7 @@ def test_a_recipe_is_of_known_fields_and_says_where_it_is_from(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains(name):
     settings = RECIPES[name].config().replace(epochs=1, batch_size=8, warmup=0.0)
-    image = (1, 8, 8) if settings.task.dataset == "digits" else (3, 32, 32)
+    image = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}.get(settings.task.dataset, (3, 32, 32))
     net = MODELS[settings.task.model](image, 10, width=1 / 16)
     images = torch.randint(0, 256, (24, *image), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     outcome = popup.fit(net, (images, torch.arange(24) % 10), (images, torch.arange(24) % 10), settings)

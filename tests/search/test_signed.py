@@ -131,7 +131,7 @@ def test_units_stay_alive_where_few_edges_are_kept():
 
 def test_first_scores_follow_what_a_unit_keeps():
     for k, er_p in ((0.5, 1.0), (0.02, 0.5)):
-        net, layer, score = one_layer(k, er_p)
+        _, layer, score = one_layer(k, er_p)
         bound = 3 / sqrt(8 * layer.kept / 48)
         assert 0.9 * bound < float(score.detach().abs().max()) <= bound
     plain = attach(nn.Sequential(nn.Linear(8, 6, bias=False)), er_p=1.0)

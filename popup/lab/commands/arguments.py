@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.cluster import Cluster
+from popup.lab.commands.help import Help, option_of, options_of
 from popup.lab.commands.unused import check_matters, check_together, given_options, option
 from popup.lab.config import Config
 from popup.lab.data.datasets import settled_name
@@ -94,8 +95,10 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
     groups |= {"output": Output, "machine": Machine, "cluster": Cluster}
     name = _recipe_named(arguments)
-    mirror = _mirror(groups, choices, recipe(name).settings if name is not None else {})
-    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, "python run.py", description))
+    defaults = recipe(name).settings if name is not None else {}
+    mirror = _mirror(groups, choices, defaults)
+    shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, defaults)) for title, kind in groups.items()}
+    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, Help("python run.py", description, shown)))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
         values[part.name] = part.metadata["words"][1](values[part.name])
@@ -126,7 +129,9 @@ def _recipe_named(arguments: Sequence[str]) -> str | None:
 def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) -> list[Any]:
     """The options of a subcommand, one instance of each of `kinds`; the first one's docstring is the description."""
     mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {}, {})
-    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kinds[0].__doc__))
+    shown = {"options": ("", options_of(kinds[0], {}, {}))}
+    shown |= {f"{kind.__name__.lower()} options": (kind.__doc__ or "", options_of(kind, {}, {})) for kind in kinds[1:]}
+    parsed = dataclasses.asdict(_call_tyro(mirror, arguments, Help(f"python run.py {command}", kinds[0].__doc__ or "", shown)))
     return [kind(**parsed[kind.__name__.lower()]) for kind in kinds]
 
 
@@ -137,7 +142,8 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     hints = typing.get_type_hints(kind)
     fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
-    return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, f"python run.py {command}", kind.__doc__)))
+    shown = Help(f"python run.py {command}", kind.__doc__ or "", {"options": ("", options_of(kind, {}, {}))})
+    return kind(**dataclasses.asdict(_call_tyro(mirror, arguments, shown)))
 
 
 def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: Output) -> None:
@@ -195,37 +201,32 @@ def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]], de
 
 def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mapping[str, Sequence[str]],
                   defaults: Mapping[str, Any]) -> tuple:
-    names = choices.get(part.name) or part.metadata.get("choices")
-    text = part.metadata["help"] + (f": {', '.join(names)}" if names else "")
     default = defaults.get(part.name, part.default)
     if "words" in part.metadata:
         kind, default = tuple[str, ...], part.metadata["words"][0](default)
     if part.metadata.get("axis"):
-        kind, default, text = tuple[kind, ...], (default,), text + " [takes several values]"
-    plain = tyro.conf.arg(help=text) if kind is bool else tyro.conf.arg(help=text, metavar=_metavar(part, kind))
-    notes = (plain, tyro.conf.Positional) if part.metadata.get("positional") else (plain,)
+        kind, default = tuple[kind, ...], (default,)
+    shown = option_of(part, kind, choices, defaults)
+    positional = bool(part.metadata.get("positional"))
+    plain = tyro.conf.arg(help=shown.text, metavar=None if kind is bool else shown.name if positional else shown.value)
+    notes = (plain, tyro.conf.Positional) if positional else (plain,)
     return part.name, Annotated[(kind, *notes)], field() if default is dataclasses.MISSING else field(default=default)
 
 
-def _metavar(part: dataclasses.Field, kind: Any) -> str:
-    names = {int: "N", float: "X", str: "NAME"}
-    if typing.get_origin(kind) is tuple:
-        return f"{names[typing.get_args(kind)[0]]} ..."
-    return names[kind]
-
-
-def _call_tyro(mirror: type, arguments: Sequence[str], program: str, description: str) -> Any:
-    """tyro prints its errors as boxes of several lines; here they become the one line of a UsageError."""
+def _call_tyro(mirror: type, arguments: Sequence[str], shown: Help) -> Any:
+    """tyro prints its errors as boxes of several lines; here they become the one line of a UsageError. The help is our own."""
     import tyro
 
+    if {"-h", "--help"} & set(arguments):
+        print(shown.text())
+        raise SystemExit(0)
+    shown.check_known(arguments)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), _wide_enough():
-            return tyro.cli(mirror, prog=program, args=list(arguments), description=description)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UsageError(_one_line(errors.getvalue())) from None
+            return tyro.cli(mirror, prog=shown.program, args=list(arguments), add_help=False)
+    except SystemExit:
+        raise UsageError(shown.missing(errors.getvalue()) or _one_line(errors.getvalue(), shown.program)) from None
 
 
 @contextlib.contextmanager
@@ -242,17 +243,17 @@ def _wide_enough() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, program: str) -> str:
     """The message inside tyro's box, between its title and its next rule, as one line that points to --help. (Where the terminal
     is of ASCII, rules are of hyphens, and one stands below the title.)"""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502") for line in box.splitlines()]
-    rule = re.compile("[\u2500-]{4}")
+    rule = re.compile("\u2570|[\u2500-]{4}")
     body = itertools.takewhile(lambda line: not rule.match(line), itertools.dropwhile(rule.match, lines[1:]))
     text = " ".join(line for line in body if line).removeprefix("Error parsing ")
     text = re.sub(r"Could not find valid parse for arguments: \[(.*?)\]", _no_numbers, text)
     text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number: give one in digits", text)
     text = re.sub(r"could not convert string to float: (.*)", r"\1 is no number: give one like 0.5 or 1e-3", text)
-    return f"{text or 'the command line cannot be read'} (python run.py --help lists the options)"
+    return f"{text or 'the command line cannot be read'} ({program} --help lists the options)"
 
 
 def _no_numbers(found: re.Match) -> str:

@@ -20,8 +20,8 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.bench_rows import CLASSES, PICTURE, builder_of, calls_of_a_step, small_networks, wide_networks
 from popup.lab.machine import Machine, hardware, keep_freed_memory, versions
 from popup.lab.networks import Models
+from popup.lab.report.look import BLUE, ORANGE
 from popup.lab.report.pictures import png
-from popup.lab.report.plots import BLUE, ORANGE
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from popup.errors import check_name
 from popup.lab.commands.arguments import Request, parse
 from popup.lab.commands.bench_command import bench
+from popup.lab.commands.densities_command import densities
 from popup.lab.commands.ending import ENDINGS, say
 from popup.lab.commands.eval_command import evaluate_ticket
 from popup.lab.commands.law_command import law
@@ -39,12 +41,12 @@ One ticket, and a comparison:
 
 Other commands, each with its own --help:
     of a directory    report DIR, worker DIR
-    of a ticket       eval, show, verify TICKET; export TICKET OUT; diff TICKET OTHER
-    of neither        recipes, bench, prove, law"""
+    of a ticket       eval, show, verify TICKET; export TICKET OUT; diff A B
+    of neither        recipes, densities, bench, prove, law"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
-    "report": report, "bench": bench, "prove": prove, "law": law, "eval": evaluate_ticket, "show": show,
-    "verify": verify_ticket, "export": export, "diff": diff, "recipes": recipes}
+    "report": report, "bench": bench, "densities": densities, "prove": prove, "law": law, "eval": evaluate_ticket,
+    "show": show, "verify": verify_ticket, "export": export, "diff": diff, "recipes": recipes}
 
 
 def main(arguments: Sequence[str], models: Models) -> int:
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str], models: Models) -> int:
 
 
 def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:
+    if arguments and not arguments[0].startswith("-"):
+        check_name("command", arguments[0], [*COMMANDS, "worker"])
     request = parse(arguments, DESCRIPTION, {"model": list(models), "dataset": list(DATASETS)})
     out = check_writable(Path(request.output.out))
     with joined(request.machine) as (ranks, device):

@@ -21,6 +21,7 @@ from popup.lab.text import printable
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 
+LINE = "{desc} {percentage:3.0f}% |{bar:20}| {remaining} left{postfix}"  # the bar is one on a terminal of 100 columns
 FILES = ("config.json", "metrics.jsonl", "result.json", "ticket.safetensors", "training.png")
 
 
@@ -39,7 +40,8 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
     if not laboratory.ranks.first:
         return result
     if not directory.picture.exists():
-        plot_training(directory.picture, directory.metrics(), config, laboratory.data(config).title)
+        data = laboratory.data(config)
+        plot_training(directory.picture, directory.metrics(), config, data.title, data.classes)
     _report(directory, result)
     if not result["proof"]["holds"]:
         raise RunFailed("a law is broken: see BROKEN above")
@@ -59,7 +61,7 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
             return result  # another process has finished it since this one looked
         print(*prepared.data.described(), sep="\n")
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
-            return perform(laboratory, prepared, progress)
+            return perform(laboratory, prepared, progress, progress.steps)
 
 
 def _title(config: Config) -> str:
@@ -85,22 +87,29 @@ def _report(directory: RunDirectory, result: Result) -> None:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere about ten plain lines."""
+    """A bar on a terminal, which moves with each step; elsewhere about ten plain lines."""
 
     def __init__(self, epochs: int, measured: str) -> None:
         self.epochs, self.measured = epochs, measured
-        self.bar = tqdm(total=epochs, unit="epoch", disable=None, leave=False)
+        self.bar = tqdm(total=epochs, disable=None, leave=False, dynamic_ncols=True, bar_format=LINE)
+        self.steps = None if self.bar.disable else self.step  # what is to be called after each
 
     def __enter__(self) -> Progress:
+        self.bar.set_description_str(f"epoch 1 of {self.epochs}")
         return self
 
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
+    def step(self, epochs: float) -> None:
+        """So many epochs are done, and a part of one."""
+        self.bar.update(epochs - self.bar.n)
+
     def __call__(self, metrics: Metrics) -> None:
-        line = f"loss {metrics['train_loss']:.4f}, {self.measured} accuracy {metrics['test_accuracy']:.2f}%"
-        self.bar.update()
-        self.bar.set_postfix_str(line)
         epoch = metrics["epoch"]
+        line = f"loss {metrics['train_loss']:.4f}, {self.measured} accuracy {metrics['test_accuracy']:.2f}%"
+        self.bar.update(epoch - self.bar.n)
+        self.bar.set_description_str(f"epoch {min(epoch + 1, self.epochs)} of {self.epochs}", refresh=False)
+        self.bar.set_postfix_str(line)
         if self.bar.disable and (epoch == self.epochs or epoch % max(1, self.epochs // 10) == 0):
             print(f"epoch {epoch:>3} of {self.epochs}: {line}", flush=True)

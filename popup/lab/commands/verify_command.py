@@ -15,12 +15,13 @@ from popup.lab.config import Config
 from popup.lab.networks import FAULTS, Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
+from popup.lab.runs.grid import counted
 from popup.lab.text import printable
 from popup.source.recipe import GIVEN
 from popup.ticket.file import TicketError
 from popup.ticket.ticket import Ticket
 from popup.ticket.use import ticket_use
-from popup.ticket.verification import verify
+from popup.ticket.verification import Verification, verify
 
 DONE, FAILED = 0, 1
 USED = "at the point of use: in {}, each product gets the ticket's weights, entry by entry"
@@ -41,10 +42,8 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(VerifyOptions, arguments, "verify")
     ticket = open_ticket(options.ticket)
     found = verify(ticket)
-    who = "the seed gives" if ticket.recipe.draws_edges else f"the file holds (mask {ticket.recipe.mask})"
-    weights = "the file their weights (weights given)" if ticket.recipe.weights == GIVEN else "the seed their weights again"
     checks = [("the file is whole: its digest is the one that was saved", ()),
-              (f"{who} the {found.edges:,} edges of {found.layers} layers, {weights}", found.foreign),
+              (_origin(ticket, found), found.foreign),
               ("S_P within S_ER: every weight in use is an edge of that source, with its value", found.outside),
               ("exact counts: each layer keeps just what k asks for (a global scope: the network)", found.miscounted),
               ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
@@ -60,6 +59,16 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
         left = f"\n{printable(f'  --     at the point of use: not looked at, since {error}')}"
     print("\n".join(check_lines(checks)) + left)
     return DONE if found.holds and not faults else FAILED
+
+
+def _origin(ticket: Ticket, found: Verification) -> str:
+    """Where a ticket's edges come from, and where their weights do."""
+    recipe, edges = ticket.recipe, f"the {found.edges:,} edges of {counted(found.layers, 'layer')}"
+    drawn, given = recipe.draws_edges, recipe.weights == GIVEN
+    first = f"the seed gives {edges}" if drawn else f"the file holds {edges} (mask {recipe.mask})"
+    if drawn == given:
+        return f"{first}, and {'the file holds' if given else 'the seed gives'} their weights{' (given)' * given}"
+    return f"{first} and their weights{' (given)' * given}"
 
 
 class NotOfNetwork(TicketError):

@@ -2,76 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from popup.lab.report.axes import curves, grid, legend, lines_by, log_density, values_of
+from popup.lab.report.axes import WIDE, Sheet, legend, lines_by, values_of
+from popup.lab.report.captions import Drawn, Picture
 from popup.lab.report.comparison import Setting
-from popup.lab.report.plots import BLACK
+from popup.lab.report.curves import curves
+from popup.lab.report.look import INK
+from popup.lab.report.scales import KEPT, log_density
 from popup.lab.report.statistics import mean
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def mask_churn(found: Sequence[Setting]) -> list[Figure]:
+def mask_churn(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """The fraction of kept edges that were not kept an epoch before."""
-    return curves(found, "churn", "kept edges new since the last epoch", yscale="log")
+    return curves(found, "churn", "kept edges new since the last epoch", "log", sheet)
 
 
-def never_selected(found: Sequence[Setting]) -> list[Figure]:
+def never_selected(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """The fraction of edges that no epoch so far has ended with."""
-    return curves(found, "never_selected", "edges never selected / edges")
+    return curves(found, "never_selected", "edges never selected / edges", "linear", sheet)
 
 
-def dead_neurons(found: Sequence[Setting]) -> list[Figure]:
+def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """Output neurons and channels that no edge feeds, in S_ER and in S_P, summed over the layers."""
     found = _recorded(found)
     if not found:
         return []
-    figure, (panel,) = grid(1)
+    if len(found) == 1:
+        er, ticket = (_dead(found[0], side) for side in ("er", "ticket"))
+        return f"No edge feeds {er:g} neurons or channels in S_ER, and {ticket:g} in S_P (means over seeds)."
+    figure, (panel,) = sheet.grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
         for side, mask, look in (("er", "S_ER", {"markersize": 7, "fillstyle": "none"}), ("ticket", "S_P", {"markersize": 4})):
-            dead = [mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value for setting in line]
+            dead = [_dead(setting, side) for setting in line]
             panel.plot(kept, dead, marker=marker, linestyle="", color=colour, **look,
                        label=f"{line[0].value('density')}, {mask}")
-    log_density(panel, "final density: kept / all weights", found)
+    log_density(panel, KEPT, found)
     panel.set(ylabel="dead neurons or channels")
     panel.set_ylim(bottom=0)
-    legend(figure, [panel])
+    legend(figure, [panel], sheet)
     return [figure]
+
+
+def _dead(setting: Setting, side: str) -> float:
+    """How many there are, mean over seeds."""
+    return mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value
 
 
 def _recorded(found: Sequence[Setting]) -> list[Setting]:
     """The settings whose runs have recorded what their masks look like."""
     return [setting for setting in found if all({"er", "ticket"} <= (run.result.get("diagnostics") or {}).keys()
-                                                for run in setting.runs)]
+                                                 for run in setting.runs)]
 
 
-def effective_density(found: Sequence[Setting]) -> list[Figure]:
+def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """The density of edges on a path from input to output, against the density kept."""
     found = [setting for setting in _recorded(found)
              if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
     if not found:
         return []
-    figure, (panel,) = grid(1)
+    if len(found) == 1:
+        return (f"Of all weights {found[0].final_density:.4g} are kept, and {_effective(found[0]):.4g} are kept on a path from "
+                "input to output (means over seeds).")
+    figure, (panel,) = sheet.grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
-        effective = [mean([sum(run.result["diagnostics"]["ticket"]["effective"]) / run.result["entries"]
-                           for run in setting.runs]).value for setting in line]
+        effective = [_effective(setting) for setting in line]
         panel.plot(kept, effective, marker=marker, linestyle="", markersize=4, color=colour,
                    label=line[0].value('density'))
-    panel.axline((1, 1), slope=1, color=BLACK, linewidth=0.8)
-    log_density(panel, "final density: kept / all weights", found)
+    panel.axline((1, 1), slope=1, color=INK, linewidth=0.8)
+    log_density(panel, KEPT, found)
     panel.set(ylabel="kept and on a path / all weights", yscale="log")
-    legend(figure, [panel])
+    legend(figure, [panel], sheet)
     return [figure]
 
 
-DIAGNOSTICS: dict[str, tuple[str, Callable[[Sequence[Setting]], Any]]] = {
-    "churn": ("Mask churn", mask_churn),
-    "never_selected": ("Edges never selected", never_selected),
-    "dead": ("Dead neurons", dead_neurons),
-    "effective": ("Effective density", effective_density),
+def _effective(setting: Setting) -> float:
+    """The effective density, mean over seeds."""
+    return mean([sum(run.result["diagnostics"]["ticket"]["effective"]) / run.result["entries"] for run in setting.runs]).value
+
+
+DIAGNOSTICS: dict[str, Picture] = {
+    "churn": Picture("Mask churn", mask_churn, lambda found: (
+        "The fraction of kept edges that were not kept an epoch before, mean over seeds.")),
+    "never_selected": Picture("Edges never selected", never_selected, lambda found: (
+        "The fraction of edges that no epoch so far has ended with, mean over seeds.")),
+    "dead": Picture("Dead neurons", dead_neurons, lambda found: (
+        "Neurons and channels that no edge feeds, in the source (open) and in the ticket (filled), mean over seeds.")),
+    "effective": Picture("Effective density", effective_density, lambda found: (
+        "The density of kept edges on a path from input to output against the density kept, mean over seeds; on the line all are "
+        "on one.")),
 }

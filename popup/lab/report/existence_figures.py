@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from popup.lab.report.look import BLUE, BROWN, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION
 from popup.lab.report.pictures import png
-from popup.lab.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from popup.theory.law import candidates_needed, copies_needed
 from popup.theory.measurement import Representation, Requirement, copies_to_represent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BROWN, INK)
 MARKERS = "osD^vP*X"
 FAR = 1e5  # times the largest gap: an epsilon beyond is not drawn, as nothing else would be seen
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}

@@ -9,10 +9,15 @@ from textwrap import fill
 from typing import Any
 
 from popup.files import own_folder, write_atomically
+from popup.lab.report.answer import answer
+from popup.lab.report.axes import NARROW, WIDE
+from popup.lab.report.captions import Picture, described
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
-from popup.lab.report.figures import FIGURES
-from popup.lab.report.page import render
+from popup.lab.report.figures import PICTURES
+from popup.lab.report.heading import facts_of, title_of
+from popup.lab.report.look import LOOK, themed
+from popup.lab.report.page import Page, Shown
 from popup.lab.report.pictures import png, svg
 from popup.lab.report.results import Run, write_csv
 from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
@@ -30,7 +35,7 @@ def report_text(out: Path, runs: Sequence[Run], whole: bool = False) -> str:
 
 
 def _sentences(out: Path, runs: Sequence[Run], found: Sequence[Setting], whole: bool) -> list[str]:
-    return mixed_lines(runs) + verdicts(found) + _elsewhere(out, runs, whole)
+    return mixed_lines(runs) + answer(found) + verdicts(found) + _elsewhere(out, runs, whole)
 
 
 def _text(runs: Sequence[Run], found: Sequence[Setting], sentences: Sequence[str]) -> str:
@@ -43,12 +48,12 @@ def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whol
     are all that can be reported there."""
     found = settings(runs)
     write_csv(out / "results.csv", runs)
-    sentences = _sentences(out, runs, found, whole)
-    text = _text(runs, found, sentences)
+    text = _text(runs, found, _sentences(out, runs, found, whole))
     write_atomically(out / "report.txt", (text + "\n").encode())
-    pictures = _draw(out / "figures", found, {**FIGURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
-    page = render(tables(found), pictures, sentences, failure_lines(runs), len(runs))
-    write_atomically(out / "report.html", page.encode())
+    pictures = _draw(out / "figures", found, {**PICTURES, **(DIAGNOSTICS if diagnostics else {})}) if found else []
+    page = Page(title_of(runs), facts_of(runs), mixed_lines(runs) + _elsewhere(out, runs, whole), answer(found) + verdicts(found),
+                tables(found), pictures, failure_lines(runs))
+    write_atomically(out / "report.html", page.html().encode())
     return text
 
 
@@ -69,23 +74,30 @@ def written(out: Path) -> str:
     return f"written to {out}/: {' '.join(names)}"
 
 
-def _draw(folder: Path, found: Sequence, wanted: dict) -> list[tuple[str, str]]:
-    """Draw the pictures; returns (title, SVG text) of each."""
+def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture]) -> list[Shown]:
+    """Draw the pictures: wide ones into files, and for the page narrow ones too."""
+    import matplotlib
+
     own_folder(folder)
-    drawn = []
-    for name, (title, draw) in wanted.items():
-        figures = draw(found)
-        for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
-            old.unlink()
-        for number, figure in enumerate(figures, 1):
-            place = folder / (name if number == 1 else f"{name}-{number}")
-            drawn.append((title if number == 1 else f"{title}, {number}", _save(figure, place)))
-    return drawn
+    shown = []
+    with matplotlib.rc_context(LOOK):
+        for name, picture in wanted.items():
+            wide = picture.draw(found, WIDE)
+            for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
+                old.unlink()
+            if isinstance(wide, str):
+                shown.append(Shown(picture.title, wide))
+            elif wide:
+                places = [folder / (name if number == 1 else f"{name}-{number}") for number in range(1, len(wide) + 1)]
+                narrow = [svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW)]
+                shown.append(Shown(picture.title, picture.caption(found), tuple(map(_save, wide, places)), tuple(narrow),
+                                   tuple(described(picture.title, figure) for figure in wide)))
+    return shown
 
 
 def _save(figure: Any, place: Path) -> str:
     """Write a figure as PNG and SVG; returns the SVG's text."""
     text = svg(figure, place.name)
     write_atomically(place.with_suffix(".png"), png(figure))
-    write_atomically(place.with_suffix(".svg"), text.encode())
+    write_atomically(place.with_suffix(".svg"), themed(text).encode())
     return text

@@ -29,8 +29,8 @@ from popup.lab.runs.controls import CONTROLS
 from popup.lab.runs.grid import counted
 from popup.lab.text import printable
 
-SHORT = {"er_p": "p", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn", "source": "source",
-         "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained",
+SHORT = {"er_p": "p", "density": "layerwise", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn",
+         "source": "source", "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained",
          "ticket_trained": "ticket, trained", "shuffled_trained": "shuffled, trained", "redrawn_trained": "redrawn, trained",
          "magnitude_trained": "magnitude, tuned", "magnitude_global_trained": "global magnitude, tuned"}
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, shared_label, show
-from popup.lab.report.contrasts import EQUAL, Advantage, Contrast, advantages, best_contrasts, source_contrasts, weak_advantages
+from popup.lab.report.contrasts import (
+    EQUAL,
+    Advantage,
+    Contrast,
+    advantages,
+    best_contrasts,
+    change_contrasts,
+    source_contrasts,
+    weak_advantages,
+)
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
 from popup.lab.runs.grid import counted
@@ -22,7 +31,7 @@ def verdicts(found: Sequence[Setting]) -> list[str]:
                          f"are one setting, {' and '.join(f'{name} {ANY}' for name in names)}.")
     sentences += _control_verdicts(advantages(found, trained=False)) + _weak_verdicts(weak_advantages(found))
     sentences += [sentence for factor in COMPARED for sentence in _best_verdicts(best_contrasts(found, factor), factor)]
-    return sentences + _source_verdicts(source_contrasts(found))
+    return sentences + _change_verdicts(change_contrasts(found)) + _source_verdicts(source_contrasts(found))
 
 
 def _usual(found: Sequence[Setting]) -> str:
@@ -121,6 +130,17 @@ def _other(contrast: Contrast, factor: str) -> str:
     own = [f"{name} {show(other[name])}" for name, value in contrast.first.factors.items()
            if value == ANY != other[name] and name != factor]
     return show(other[factor]) + (f" ({', '.join(own)})" if own else "")
+
+
+def _change_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
+    """How often a change is clearly for the better or the worse, and by which."""
+    tested = [contrast for contrast in contrasts if contrast.difference.count > 1]
+    if not tested:
+        return []
+    told = [f"{words}: {', '.join(dict.fromkeys(one.first.changed for one in tested if _sign(one) == sign))}"
+            for sign, words in ((1, "better"), (-1, "worse")) if any(_sign(one) == sign for one in tested)]
+    which = f" ({'; '.join(told)})" if told else ""
+    return [f"A change is {_decided(tested, 'better than the usual setting', 'worse')}{which}.", *_hopeless(tested)]
 
 
 def _source_verdicts(contrasts: Sequence[Contrast]) -> list[str]:

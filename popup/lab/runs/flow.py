@@ -29,11 +29,12 @@ def run(laboratory: Laboratory, config: Config, on_epoch: Callable[[Metrics], No
     return perform(laboratory, prepare(laboratory, config), on_epoch)
 
 
-def perform(laboratory: Laboratory, prepared: Prepared, on_epoch: Callable[[Metrics], None]) -> Result:
-    """Do what was prepared, and leave its directory finished."""
+def perform(laboratory: Laboratory, prepared: Prepared, on_epoch: Callable[[Metrics], None],
+            on_step: Callable[[float], None] | None = None) -> Result:
+    """Do what was prepared, and leave its directory finished. `on_step` hears after each step how many epochs are done."""
     directory = laboratory.directory(prepared.config)
     checkpoints = Checkpoints(directory.checkpoint, prepared.config, laboratory.stop, laboratory.machine.checkpoint_seconds,
-                              prepared.data.fingerprint)
+                              prepared.data.fingerprint, on_step)
     found = _find(laboratory, prepared, directory, checkpoints, on_epoch)
     result = {**describe(prepared.config, found), **describe_data(prepared.data),
               "seconds": checkpoints.before + time.perf_counter() - prepared.began, "peak_memory": prepared.memory.peak(),

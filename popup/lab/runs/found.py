@@ -46,4 +46,4 @@ def describe(config: Config, found: Found) -> Result:
 def describe_data(data: Dataset) -> Result:
     """Which data they were, and whether accuracies are of the test data or of a held-out part of the training data."""
     return {"data": data.title, "data_fingerprint": data.fingerprint, "evaluated_on": data.evaluated_on,
-            "images": [len(data.train[0]), len(data.test[0])]}
+            "images": [len(data.train[0]), len(data.test[0])], "classes": data.classes}

@@ -57,6 +57,7 @@ class DiagnosticsRecord:
 class VersionsRecord:
     """What a result was computed with."""
 
+    popup: str = ""
     python: str = ""
     torch: str = ""
     numpy: str = ""
@@ -88,6 +89,7 @@ class ResultRecord:
     network_fingerprint: str = ""
     evaluated_on: str = ""
     images: list[Count] = ()
+    classes: Count = 0
     peak_memory: Count | None = None
     threads: Count = 0
     ranks: Count = 0

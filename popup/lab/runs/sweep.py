@@ -26,6 +26,7 @@ from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.worker import Event, described, work
 from popup.lab.training.stop import RunFailed, Stop
 
+LINE = "{percentage:3.0f}% |{bar:24}| {n_fmt} of {total_fmt} runs, {remaining} left{postfix}"  # at 100 columns the bar is one
 PATIENCE = 0.1   # seconds the parent waits for an event before it looks after its workers
 STOPPED = 143    # exit code of a worker that was asked to end
 REFUSED, BROKEN, DYING = "refused", "broken", "dying"  # events of a worker that ends
@@ -189,7 +190,7 @@ class Bar:
     """One bar for the grid, with what is running; without a terminal about twenty plain lines."""
 
     def __init__(self, total: int, done: int) -> None:
-        self.bar = tqdm(total=total, initial=done, unit="run", disable=None, dynamic_ncols=True)
+        self.bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True, bar_format=LINE)
         self.total, self.done, self.failed, self.began = total, done, 0, time.perf_counter()
         self.first, self.running, self.over = done, {}, set()
 
@@ -214,8 +215,13 @@ class Bar:
             self.bar.update()
             self._line()
         if events:
-            failed = f"{self.failed} failed; " if self.failed else ""
-            self.bar.set_postfix_str(failed + ", ".join(self.running.values()))
+            self.bar.set_postfix_str(self._now())
+
+    def _now(self) -> str:
+        """What has failed and what runs: one run by its label, the others by their number."""
+        more = f" and {len(self.running) - 1} more" if len(self.running) > 1 else ""
+        running = f"{next(iter(self.running.values()))}{more}" if self.running else ""
+        return "; ".join(filter(None, (f"{self.failed} failed" if self.failed else "", running)))
 
     def _line(self) -> None:
         if self.bar.disable and (self.done == self.total or self.done % max(1, self.total // 20) == 0):

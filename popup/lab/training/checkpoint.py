@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from popup.files import write_atomically
@@ -30,12 +30,12 @@ class Checkpoints:
     """Keeps the checkpoint of one run at `path`; without a path it keeps none, and only `stop` is heard.
 
     One is written when `seconds` have passed since the last, yet so seldom that it takes at most SHARE of the time
-    (`seconds` 0: after every step), and when the run is stopped.
+    (`seconds` 0: after every step), and when the run is stopped. `told` hears after each step how many epochs are done.
     """
 
     def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
-                 seconds: float = 30.0, data: str = "") -> None:
-        self.path, self.stop, self.seconds = path, stop or Stop(), seconds
+                 seconds: float = 30.0, data: str = "", told: Callable[[float], None] | None = None) -> None:
+        self.path, self.stop, self.seconds, self.told = path, stop or Stop(), seconds, told
         self.data = data
         self.config = json.loads(json.dumps(config.record())) if config else None
         self.before = 0.0  # seconds that the run took in processes before this one
@@ -66,6 +66,8 @@ class Checkpoints:
 
     def after_step(self, state: TrainingState) -> None:
         """Write if it is time to; raise Stopped if the run is to end. The ranks agree on both, and write before they end."""
+        if self.told:
+            self.told(state.done / len(state.losses))
         if state.ranks.count > 1:
             self.agree(state)
             return

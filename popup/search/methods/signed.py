@@ -19,9 +19,9 @@ class Signed(Method):
     The gradient passes selection and sign straight through, ds = dL/dW_eff * W. Differences: the paper keeps what is beyond two
     thresholds, so that the count of kept edges is learned; here it is exactly n_l, as of every method.
 
-    Scores start START times as large as edge_popup's, and follow the weights' size. An edge's gradient has its weight in it, which
-    is the larger the fewer edges are kept; from scores that are small beside it the first steps turn nearly every edge into a
-    unit that ought to give less against it, until it is dead and no gradient reaches it. At 1% of the weights whole layers died.
+    Scores start START times as large as edge_popup's, and follow the weights' size. An edge's gradient has its weight in it,
+    which is the larger the fewer edges are kept. From scores that are small beside it the first steps turn the edges into a unit
+    that ought to give less against it, until it is dead and no gradient reaches it: at 1% of the weights whole layers died.
     """
 
     book = SIGNED

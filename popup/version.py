@@ -1,0 +1,3 @@
+"""popup's version, in its one place."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,62 @@
+"""The layerwise rules side by side: run.py densities, and the layers of a report."""
+
+import json
+
+import pytest
+
+from models import MODELS
+from popup.lab.commands.command import main
+from popup.lab.report.comparison import settings
+from popup.lab.report.figures import PICTURES
+from popup.lab.report.layer_figures import short_names
+from popup.lab.report.results import read_directory
+from popup.source.densities import DENSITIES, layer_densities
+from popup.source.layers import Layer, find_layers
+
+
+def test_every_rule_is_drawn_with_its_densities(tmp_path, capsys):
+    assert main(["densities", "--model", "small_conv", "--er-p", "0.1", "--out", str(tmp_path)], MODELS) == 0
+    record = json.loads((tmp_path / "densities.json").read_text())
+    layers = [Layer(layer.name, layer.shape) for layer in find_layers(MODELS["small_conv"]((3, 32, 32), 10))]
+    assert list(record) == list(DENSITIES)
+    for name, rows in record.items():
+        assert [row["p_l"] for row in rows] == layer_densities(layers, 0.1, name)
+        assert [row["layer"] for row in rows] == [layer.name for layer in layers]
+        assert all(row["mean_in"] * row["shape"][0] == pytest.approx(row["edges"]) for row in rows)
+    text = capsys.readouterr().out
+    assert "dead units" in text and max(map(len, text.splitlines())) <= 120
+    assert (tmp_path / "densities.png").stat().st_size > 10_000 and "@media" in (tmp_path / "densities.svg").read_text()
+
+
+def test_cut_layers_are_named(tmp_path, capsys):
+    arguments = ["--model", "mlp", "--image", "1", "2", "2", "--widths", "3", "4", "--er-p", "0.02", "--density", "uniform"]
+    assert main(["densities", *arguments, "--out", str(tmp_path)], MODELS) == 0
+    assert "uniform: no edge was drawn in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ("--er-p 0", "er_p is 0"), ("--density ekr", "did you mean 'erk'"), ("--image 3 32", "channels, height and width"),
+    ("--model resnet8", "unknown model 'resnet8'"), ("--density", "no value"), ("--mask snip", "unknown mask 'snip'")])
+def test_wrong_input_is_one_line(arguments, words, capsys, tmp_path):
+    assert main(["densities", *arguments.split(), "--out", str(tmp_path / "out")], MODELS) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_report_counts_the_edges_of_its_tickets_units(tmp_path):
+    options = ["--epochs", "1", "--widths", "8", "--controls", "none", "--density", "erk", "balanced", "--workers", "1"]
+    assert main([*options, "--out", str(tmp_path)], MODELS) == 0
+    found = settings(read_directory(tmp_path).runs)
+    (figure,) = PICTURES["layers"].draw(found)
+    assert [panel.get_xlabel() for panel in figure.axes] == [
+        "edges (filled), kept (open) / entries", "edges into a unit", "edges out of a unit", "units without an edge (%)"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["1.weight", "3.weight"]
+    layer = found[0].runs[0].result["layers"][0]
+    means = figure.axes[1].containers[0][0].get_xdata()
+    assert means[0] == pytest.approx(layer["edges"] / 8)
+
+
+def test_short_names_stay_different():
+    names = [f"encoder.layers.{place}.self_attention.out_projection.weight" for place in range(12)]
+    short = short_names([*names, "1.weight", "conv1.weight"], 14)
+    assert len(set(short)) == 14 and all(len(name) <= 14 for name in short) and short[-2:] == ["1.weight", "conv1"]
