@@ -19,6 +19,12 @@ class Stream:
         digest = hashlib.sha256(f"popup/{seed}/{purpose}/{name}".encode()).digest()
         self._philox = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
 
+    def skip(self, count: int) -> Stream:
+        """Itself, `count` 64-bit words further on, which are not made."""
+        self._philox.advance(count // 4)  # a step of its counter makes four
+        self._philox.random_raw(count % 4)
+        return self
+
     def words64(self, count: int) -> np.ndarray:
         """`count` independent 64-bit words, little-endian."""
         return self._philox.random_raw(count).astype("<u8", copy=False)

@@ -7,6 +7,7 @@ have an edge.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -27,17 +28,17 @@ def signed_constant(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarr
     return np.where(signs, np.float32(1), np.float32(-1))
 
 
-def kaiming_normal(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
-    """Standard normal values: the inverse normal distribution function of one 32-bit word an entry (He et al., 2015)."""
-    return _by_word(stream, entries, edges, ndtri)
+def grid_quantile(share: np.ndarray) -> np.ndarray:
+    """Odd multiples of 1/15 from -25/15 to 25/15, each as likely (to 2**-32), whose deviation is 1: at gain 15 whole numbers."""
+    return (2 * np.floor(26 * share) - 25) / 15
 
 
-def uniform(stream: Stream, entries: int, edges: np.ndarray) -> np.ndarray:
-    """Uniform in (-sqrt(3), sqrt(3)), a word an entry; the U[-1, 1] of theory at scale 'unit' and gain 1/sqrt(3)."""
-    return _by_word(stream, entries, edges, lambda share: (2 * share - 1) * sqrt(3))
+def uniform_quantile(share: np.ndarray) -> np.ndarray:
+    """Uniform in (-sqrt(3), sqrt(3)): the U[-1, 1] of theory at scale 'unit' and gain 1/sqrt(3)."""
+    return (2 * share - 1) * sqrt(3)
 
 
-def _by_word(stream: Stream, entries: int, edges: np.ndarray, quantile: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def by_word(stream: Stream, entries: int, edges: np.ndarray, quantile: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`quantile` of one number in (0, 1) an entry, on the grid of odd multiples of 2**-33, so never of 1/2."""
     values = np.empty(len(edges), dtype=np.float32)
     for start in range(0, entries, CHUNK):
@@ -47,8 +48,14 @@ def _by_word(stream: Stream, entries: int, edges: np.ndarray, quantile: Callable
     return values
 
 
+BY_WORD: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of deviation 1, by their quantile functions
+    "kaiming_normal": ndtri,  # standard normal (He et al., 2015)
+    "uniform": uniform_quantile,
+    "grid": grid_quantile,
+}
+
 WEIGHTS: dict[str, Callable[[Stream, int, np.ndarray], np.ndarray]] = {
-    "signed_constant": signed_constant, "kaiming_normal": kaiming_normal, "uniform": uniform}
+    "signed_constant": signed_constant, **{name: partial(by_word, quantile=quantile) for name, quantile in BY_WORD.items()}}
 
 SCALES: dict[str, Callable[[Layer, float, float], float]] = {
     "final": lambda layer, p_l, k: p_l * k,           # the density the layer ends with

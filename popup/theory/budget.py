@@ -23,6 +23,8 @@ network's neuron; copies have errors of their own, which the weights of a subset
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from popup.theory.target import Target
@@ -44,9 +46,10 @@ def suprema(target: Target) -> list[np.ndarray]:
     return bounds
 
 
-def plan_tolerances(target: Target, epsilon: float) -> list[float]:
-    """eps_l for l = 1 .. L: absolute errors allowed to the parameters of the target's layers."""
-    norms = np.array([np.abs(layer.weight).sum(1).max() for layer in target.layers])
+def plan_tolerances(target: Target, epsilon: float, norms: Sequence[float] = ()) -> list[float]:
+    """eps_l for l = 1 .. L: absolute errors allowed to the parameters of the target's layers. `norms`: what a layer makes of
+    an error below it at most, where that is more than ||W_l||_inf."""
+    norms = np.array(norms or [np.abs(layer.weight).sum(1).max() for layer in target.layers])
     sizes = np.array([1 + layer.taps * bound.sum() for layer, bound in zip(target.layers, suprema(target), strict=True)])
     inputs = np.array([layer.weight.shape[1] for layer in target.layers])
 

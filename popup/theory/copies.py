@@ -36,13 +36,14 @@ class Copies:
         return Copies(unit.reshape(-1), np.repeat(self.multiple, taps), np.repeat(self.error, taps))
 
 
-def deal(weights: np.ndarray, branches: list[int]) -> tuple[Copies, np.ndarray]:
+def deal(weights: np.ndarray, branches: list[int], smallest: bool = False) -> tuple[Copies, np.ndarray]:
     """Layer 0: each neuron keeps one of the edges that S_ER left it, and so copies one input's branch, or the constant.
 
     weights: [neurons, inputs + 1], 0 off the edges, the last input the constant 1. An edge of weight w to x makes
     relu(w x) = |w| relu(sign(w) x): a multiple |w| of the branch sign(w). The units are dealt evenly: a neuron takes the
-    unit that has the fewest copies so far, among equals the one of its largest weight. `branches`: the signs that inputs
-    take. Returns the copies and the edges kept, bool like `weights`.
+    unit that has the fewest copies so far, among equals the one of its largest weight (`smallest`: of its smallest, as for
+    whole numbers, whose multiples leave gaps). `branches`: the signs that inputs take. Returns the copies and the
+    edges kept, bool like `weights`.
     """
     neurons, columns = weights.shape
     inputs, constant = columns - 1, len(branches) * (columns - 1)
@@ -52,7 +53,7 @@ def deal(weights: np.ndarray, branches: list[int]) -> tuple[Copies, np.ndarray]:
         units[:, :-1] = np.where(np.sign(weights[:, :-1]) == sign, numbers, units[:, :-1])
     units[:, -1] = np.where(weights[:, -1] > 0, constant, NONE)
     counts, chosen = np.zeros(constant + 1), np.zeros(weights.shape, dtype=bool)
-    size = np.abs(weights) / (2 * np.abs(weights).max(initial=1e-30))
+    size = np.abs(weights) / (2 * np.abs(weights).max(initial=1e-30)) * (-1 if smallest else 1)
     for neuron in range(neurons):
         offered = np.flatnonzero(units[neuron] != NONE)
         if len(offered):

@@ -44,14 +44,14 @@ def too_sparse(copies: float, p: float) -> UsageError:
     return UsageError(f"er_p is {p:g}: a neuron would need some {copies:.2g} copies; raise it")
 
 
-def trials_needed(successes: int, p: float) -> int:
-    """The number of trials of which at least `successes`, of probability p each, succeed in SHARE of the cases."""
+def trials_needed(successes: int, p: float, share: float = SHARE) -> int:
+    """The number of trials of which at least `successes`, of probability p each, succeed in `share` of the cases."""
     if p == 1:
         return successes
     low, high = successes - 1, successes  # low is never enough
-    while bdtrc(successes - 1, high, p) < SHARE:
+    while bdtrc(successes - 1, high, p) < share:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if bdtrc(successes - 1, middle, p) >= SHARE else (middle, high)
+        low, high = (low, middle) if bdtrc(successes - 1, middle, p) >= share else (middle, high)
     return high

@@ -13,23 +13,26 @@ from popup.source.layers import Layer
 from popup.source.recipe import Recipe, draw_edges, draw_layer
 from popup.source.streams import Stream
 from popup.theory.law import SHARE
-from popup.theory.plan import PRODUCT
-from popup.theory.subset_sum import MOST_CANDIDATES, best_subsets
+from popup.theory.odds import PRODUCT
+from popup.theory.subset_sum import MOST_CANDIDATES, best_subsets, few_edges
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """The least numbers of candidates, and of copies q, with which SHARE of the parameters are met; infinite where more than
-    MOST_CANDIDATES candidates are needed."""
+    """The least numbers of candidates, and of copies q, with which all but a share `delta` of the parameters are met; infinite
+    where more than MOST_CANDIDATES candidates are needed. `edges`: those of a parameter that is met, with its least number of
+    candidates, on average."""
 
     p: float
     epsilon: float
     candidates: float
     copies: float
+    delta: float = 1 - SHARE
+    edges: float = 0.0
 
 
-def measure_requirements(p: float, epsilons: Sequence[float], parameters: int, seed: int,
-                         products: bool = False) -> list[Requirement]:
+def measure_requirements(p: float, epsilons: Sequence[float], parameters: int, seed: int, products: bool = False,
+                         deltas: Sequence[float] = (1 - SHARE,)) -> list[Requirement]:
     """One subset sum for each of `parameters` neurons over the edges that S_ER left it, in their order.
 
     Weights are uniform in [-1, 1], parameters too. `products`: as in the first layer, weights times those of univariate
@@ -50,7 +53,7 @@ def measure_requirements(p: float, epsilons: Sequence[float], parameters: int, s
         values *= Stream(seed, "univariate", f"law/{p}").uniform(values.size).reshape(values.shape)
         goals *= PRODUCT
     errors = smallest_errors(values, goals, min(epsilons))
-    return [_requirement(p, epsilon, errors <= epsilon, reach) for epsilon in epsilons]
+    return [row for epsilon in epsilons for row in _requirements(p, epsilon, errors <= epsilon, reach, values, goals, deltas)]
 
 
 def smallest_errors(values: np.ndarray, goals: np.ndarray, enough: float) -> np.ndarray:
@@ -67,16 +70,20 @@ def smallest_errors(values: np.ndarray, goals: np.ndarray, enough: float) -> np.
     return errors
 
 
-def _requirement(p: float, epsilon: float, met: np.ndarray, reach: np.ndarray) -> Requirement:
+def _requirements(p: float, epsilon: float, met: np.ndarray, reach: np.ndarray, values: np.ndarray, goals: np.ndarray,
+                  deltas: Sequence[float]) -> list[Requirement]:
     """From `met`, bool [candidates, parameters]."""
-    needed = np.where(met.any(0), met.argmax(0), MOST_CANDIDATES)
-    copies = np.where(met.any(0), reach[np.arange(len(reach)), needed], inf)
-    return Requirement(p, epsilon, _quantile(np.where(met.any(0), needed, inf)), _quantile(copies))
+    there = met.any(0)
+    needed = np.where(there, met.argmax(0), MOST_CANDIDATES)
+    copies = np.where(there, reach[np.arange(len(reach)), needed], inf)
+    edges = few_edges(values[there], needed[there], goals[there], epsilon).chosen.sum(1).mean() if there.any() else 0.0
+    return [Requirement(p, epsilon, _quantile(np.where(there, needed, inf), delta), _quantile(copies, delta), delta, float(edges))
+            for delta in deltas]
 
 
-def _quantile(values: np.ndarray) -> float:
-    """The least value that SHARE of the values do not exceed."""
-    return float(np.quantile(values, SHARE, method="inverted_cdf"))
+def _quantile(values: np.ndarray, delta: float = 1 - SHARE) -> float:
+    """The least value that all but a share `delta` of the values do not exceed."""
+    return float(np.quantile(values, 1 - delta, method="inverted_cdf"))
 
 
 def fit_constant(found: Sequence[Requirement]) -> float | None:

@@ -50,7 +50,7 @@ def _meet(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     unit = np.where(unit > 0, unit, 1.0)  # of numbers so small that no sum of theirs has bits: all are 0
     whole = np.rint(candidates / unit[:, None]).astype(np.int64)
     goal = np.rint(targets / unit).astype(np.int64)
-    first, second = _sums(whole[:, :half]), _sums(whole[:, half:])
+    first, second = subset_sums(whole[:, :half]), subset_sums(whole[:, half:])
     keys = np.concatenate([((goal[:, None] - first) << low) | (np.arange(first.shape[1]) << 1),
                            (second << low) | (np.arange(second.shape[1]) << 1) | 1], axis=1)
     keys.sort(axis=1)
@@ -64,7 +64,7 @@ def _meet(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return ((bits[:, None] >> np.arange(count)) & 1).astype(bool)
 
 
-def _sums(values: np.ndarray) -> np.ndarray:
+def subset_sums(values: np.ndarray) -> np.ndarray:
     """The sums of all subsets of each row [rows, n] -> [rows, 2**n]; a place's bits say which values are in it."""
     sums = np.zeros((len(values), 1 << values.shape[1]), dtype=values.dtype)
     for place in range(values.shape[1]):

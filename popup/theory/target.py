@@ -60,14 +60,19 @@ class Target:
         """The signs that an input takes: x = relu(x) - relu(-x), of which one is enough for inputs of one sign."""
         return [sign for sign, there in ((1, self.high > 0), (-1, self.low < 0)) if there]
 
-    @property
-    def source(self) -> str:
+    def source(self, doubled: bool = False) -> str:
         """The words, joined by `-`, of the source's chain: a constant 1 as a last channel and layer 0, of one tap, stand
-        before the first layer."""
-        first = next(place for place, step in enumerate(self.steps) if step.kind in LAYERS)
-        words = [step.word for step in self.steps]
-        copies = Step(self.steps[first].kind).word
-        return "-".join([*words[:first], "one", copies, "relu", *words[first:]])
+        before the first layer; `doubled`: and such a layer behind the ReLU of each but the last."""
+        words, kinds = [], [step.kind for step in self.steps if step.kind in LAYERS]
+        made = 0
+        for step in self.steps:
+            if step.kind in LAYERS:
+                words += [] if made else ["one", Step(step.kind).word, "relu"]
+                made += 1
+            words.append(step.word)
+            if doubled and step.kind == "relu" and 0 < made < len(kinds):
+                words += [Step(kinds[made - 1]).word, "relu"]
+        return "-".join(words)
 
     def scaled(self, size: float) -> Target:
         """The target whose every parameter is so many times as large."""

@@ -17,6 +17,22 @@ def hash_array(array: np.ndarray) -> str:
     return hashlib.sha256(little.view(np.uint8).reshape(-1).data if little.size else b"").hexdigest()
 
 
+class RunningHash:
+    """`hash_array` of arrays of one type end to end, without their sum in memory."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def add(self, array: np.ndarray) -> None:
+        """The next of them."""
+        if array.size:
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            self._sha.update(little.view(np.uint8).reshape(-1).data)
+
+    def hex(self) -> str:
+        return self._sha.hexdigest()
+
+
 def hash_tensor(tensor: torch.Tensor) -> str:
     """SHA-256, as hex, of the tensor's bytes; bfloat16 by its 16-bit patterns."""
     tensor = tensor.detach().cpu().contiguous()

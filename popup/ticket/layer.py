@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from popup.errors import UsageError
+from popup.source import blocks
 from popup.source import edges as edge_places
 from popup.source.books import MANY, Book, Drawn
 from popup.source.layers import Layer
 from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
 from popup.ticket import coding, contents
 from popup.ticket.file import TicketError
-from popup.ticket.hashes import hash_array
+from popup.ticket.hashes import RunningHash, hash_array
 from popup.ticket.sealed import Tensors
 
 
@@ -82,9 +83,30 @@ class TicketLayer:
 
     def kept_weights(self, recipe: Recipe, book: Book) -> tuple[np.ndarray, torch.Tensor]:
         """The kept edges: their flat indices, ascending, int64, and their effective weights, float32 [kept]."""
+        plain = book.codes == 2 and book.one_by_one and book.keeps_weights and self.values is None and self.edges is None
+        if plain and self.spec.entries > blocks.BLOCK and blocks.drawn_by_block(recipe, self.spec):
+            return self._kept_by_block(recipe, book)
         found = self.drawn(recipe, book)
         values = book.values(found, torch.from_numpy(self.codes))
         return found.source.edges[self.selected], values[torch.from_numpy(self.selected)]
+
+    def _kept_by_block(self, recipe: Recipe, book: Book) -> tuple[np.ndarray, torch.Tensor]:
+        """The same of a layer that is drawn a block at a time, so that its edges are never all in memory."""
+        hashes, kept, passed = (RunningHash(), RunningHash()), [], 0
+        for _, block in blocks.draw_blocks(recipe, self.spec, self.p_l):
+            codes = self.codes[passed:passed + len(block.edges)]
+            passed += len(block.edges)
+            if len(codes) < len(block.edges):
+                break
+            values = book.values(Drawn(recipe, block), torch.from_numpy(codes))
+            kept.append((block.edges[codes], values[torch.from_numpy(codes)]))
+            for running, array in zip(hashes, (block.edges, block.values), strict=True):
+                running.add(array)
+        if passed != len(self.codes) or hashes[0].hex() != self.edges_hash:
+            raise TicketError(f"{self.spec.name}: the seed gives other edges than the ticket records")
+        if hashes[1].hex() != self.weights_hash:
+            raise TicketError(f"{self.spec.name}: the seed gives other weights than the ticket records")
+        return np.concatenate([places for places, _ in kept]), torch.cat([values for _, values in kept])
 
     def weight(self, recipe: Recipe, book: Book) -> torch.Tensor:
         """W_eff, 0 at all entries but the kept edges, as a float32 tensor of the layer's shape."""

@@ -11,8 +11,15 @@ from torch import nn
 from popup.errors import UsageError
 from popup.theory.budget import plan_tolerances
 from popup.theory.law import copies_needed
-from popup.theory.plan import PRODUCT, REACH, make_plan
+from popup.theory.odds import PRODUCT
+from popup.theory.plan import make_plan as planned
 from popup.theory.reading import read_target
+from popup.theory.shares import REACH
+from popup.theory.wish import Wish
+
+
+def make_plan(target, p, epsilon, **wish):
+    return planned(target, p, Wish(epsilon, **wish))
 
 
 @pytest.mark.parametrize(("hidden", "sizes", "epsilon"), [(50, (0.0, 0.0), 0.1), (256, (1e-4, 1e-3), 0.1), (16, (0.1, 0.3), 0.1)])
@@ -71,16 +78,19 @@ def test_a_loose_epsilon_leaves_the_largest_parameters_within_reach():
 @pytest.mark.parametrize("p", [0.3, 0.9, 1.0])
 def test_hidden_layers_have_copies_to_leave_out(p):
     """A tenth of them and more, beyond those among which a parameter has its candidates; inputs are copied exactly."""
-    plan = make_plan(chain(1.0, 1.0, 1.0), p, 0.01)
+    plan = make_plan(chain(1.0, 1.0, 1.0), p, 0.01, tolerance=0.003)
     inputs, *hidden = (copies / copies_needed(count, p) for copies, count in zip(plan.copies, plan.candidates, strict=True))
     assert inputs == 1 and all(1.1 < share < 1.25 for share in hidden)
 
 
-def test_the_refusal_of_a_large_target_counts_the_products():
+def test_a_target_of_larger_weights_becomes_a_known_part_of_itself():
+    """What two layers of weights in [-1, 1] reach is 2.31; beyond it the output is as much smaller, and every layer is asked
+    for the most."""
     edge = PRODUCT * REACH**2
-    make_plan(chain(1.0, 0.999 * edge), 0.5, 0.1)
-    with pytest.raises(UsageError, match=r"multiply to 2\.33, and 2 layers of weights in \[-1, 1\] reach 2\.31"):
-        make_plan(chain(1.0, 1.01 * edge), 0.5, 0.1)
+    assert make_plan(chain(1.0, 0.999 * edge), 0.5, 0.1).multiples[-1] == 1
+    for size in (1.01, 40.0):
+        multiples = make_plan(chain(1.0, size * edge), 0.5, 10.0).multiples
+        assert multiples[-1] == pytest.approx(1 / size) and multiples[1] == pytest.approx(PRODUCT * REACH)
     with pytest.raises(UsageError, match="layer 2 of the target has no parameter but 0"):
         make_plan(chain(1.0, 0.0), 0.5, 0.1)
 

@@ -11,12 +11,14 @@ from torch import nn
 
 from models import MODELS
 from popup.source.layers import Layer, find_layers
-from popup.source.recipe import Recipe
+from popup.source.recipe import Recipe, draw_layer
 from popup.theory.budget import plan_tolerances, suprema
-from popup.theory.construction import construct, stages
+from popup.theory.construction import construct
 from popup.theory.copies import NONE, Copies
-from popup.theory.plan import make_plan
+from popup.theory.plan import make_plan as planned
 from popup.theory.reading import read_target
+from popup.theory.stages import stages
+from popup.theory.wish import Wish
 from popup.ticket import load, verify
 from popup.ticket.assembled import assemble
 
@@ -31,6 +33,10 @@ TARGETS = {
                                 nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
     "every pixel": lambda: [nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 3, 2, 1), nn.Flatten()],
 }
+
+
+def make_plan(target, p, epsilon, **wish):
+    return planned(target, p, Wish(epsilon, **wish))
 
 
 def target_net(name):
@@ -60,11 +66,11 @@ def build(name, p=0.7, low=LOW, weights="uniform"):
     target = read_target(net, IMAGE, low, HIGH)
     plan = make_plan(target, p, EPSILON, weights=weights)
     recipe = source_recipe(p, weights)
-    source = MODELS[f"chain:{target.source}"](IMAGE, target.widths[-1], plan.widths)
+    source = MODELS[f"chain:{target.source()}"](IMAGE, target.widths[-1], plan.widths)
     layers = find_layers(source)
     assert sum(layer.entries for layer in layers) == plan.entries(target) and len(layers) == len(target.layers) + 1
     found = construct(target, plan, recipe, layers, recipe.densities(layers))
-    ticket = assemble(recipe, found.sources, found.selected, found.spare, {})
+    ticket = assemble(recipe, found.layers, found.spare, {})
     return net, target, found, ticket, ticket.apply(source)
 
 
@@ -79,17 +85,22 @@ def test_the_ticket_is_within_epsilon_of_its_target_and_keeps_the_laws(name, p, 
     again = load(ticket.save(tmp_path / "ticket.safetensors"))
     assert verify(again).holds
     assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in plain.state_dict().items())
-    for source, kept in zip(found.sources, found.selected, strict=True):
-        weight = plain.state_dict()[source.spec.name].numpy().reshape(-1)
-        assert set(np.flatnonzero(weight)) <= set(source.edges) and kept.shape == source.edges.shape
+    for layer in found.layers:
+        weight, edges = plain.state_dict()[layer.spec.name].numpy().reshape(-1), drawn(ticket.recipe, layer).edges
+        assert set(np.flatnonzero(weight)) <= set(edges) and layer.codes.shape == edges.shape
 
 
-def kept_matrices(found):
+def drawn(recipe, layer):
+    """The source of a layer as a ticket has it."""
+    return draw_layer(recipe, layer.spec, layer.p_l)
+
+
+def kept_matrices(recipe, found):
     """The edges kept in each layer, [out, in, taps]."""
-    for source, kept in zip(found.sources, found.selected, strict=True):
-        mask = np.zeros(source.spec.entries, dtype=bool)
-        mask[source.edges[kept]] = True
-        yield mask.reshape(*source.spec.shape[:2], -1)
+    for layer in found.layers:
+        mask = np.zeros(layer.spec.entries, dtype=bool)
+        mask[drawn(recipe, layer).edges[layer.codes]] = True
+        yield mask.reshape(*layer.spec.shape[:2], -1)
 
 
 def constant_channels(maps):
@@ -100,8 +111,9 @@ def constant_channels(maps):
 
 def test_a_bias_uses_the_tap_that_is_never_in_the_padding():
     """Copies of the constant 1 are a constant on the whole map, and only the centre's edges lead from them."""
-    _, _, found, _, plain = build("every pixel")
-    for depth, kept in zip((3, 5), list(kept_matrices(found))[1:], strict=True):  # behind the ReLU of layers 0 and 1
+    _, _, found, ticket, plain = build("every pixel")
+    for depth, kept in zip((3, 5), list(kept_matrices(ticket.recipe, found))[1:],
+                           strict=True):  # behind the ReLU of layers 0 and 1
         constant, corners = constant_channels(plain[:depth](inputs())), kept[:, :, [0, 2, 6, 8]]
         assert kept[:, constant, 4].any() and corners[:, ~constant].any() and not corners[:, constant].any()
 
@@ -109,9 +121,9 @@ def test_a_bias_uses_the_tap_that_is_never_in_the_padding():
 def test_with_biases_from_a_corner_the_border_would_be_wrong():
     net, target, found, _, plain = build("every pixel")
     corner = replace(target, layers=tuple(replace(layer, inside=0) for layer in target.layers))
-    wrong = construct(corner, make_plan(corner, 0.7, EPSILON), source_recipe(), [source.spec for source in found.sources],
+    wrong = construct(corner, make_plan(corner, 0.7, EPSILON), source_recipe(), [layer.spec for layer in found.layers],
                       [0.7] * 3)
-    off = assemble(source_recipe(), wrong.sources, wrong.selected, wrong.spare, {}).apply(plain)(inputs()) - net(inputs())
+    off = assemble(source_recipe(), wrong.layers, wrong.spare, {}).apply(plain)(inputs()) - net(inputs())
     off = off.abs().view(-1, 2, 3, 3).amax((0, 1))  # [height, width]
     assert float(off[0].min()) > 3 * EPSILON
 
@@ -130,7 +142,8 @@ def test_a_one_by_one_convolution_is_a_linear_layer():
         sizes = [4, *plan.widths, 2]
         layers = [Layer(f"layer {place}", (after, before, *kernel)) for place, (before, after)
                   in enumerate(pairwise(sizes))]
-        masks.append(construct(target, plan, source_recipe(), layers, [0.7] * 3).selected)
+        found = construct(target, plan, source_recipe(), layers, [0.7] * 3)
+        masks.append([layer.codes for layer in found.layers])
     assert all(np.array_equal(one, other) for one, other in zip(*masks, strict=True))
 
 
@@ -196,5 +209,5 @@ def test_with_few_channels_layer_0_is_wide_enough_for_the_neurons_that_reach_not
     draw = np.random.default_rng(0)
     signs = np.where(draw.random((40_000, 2)) < p, draw.choice([-1, 1], (40_000, 2)), 0)
     reaches = (signs[:, 1] > 0) | ((signs[:, 0] != 0) if low < 0 else (signs[:, 0] > 0))
-    assert abs(reaches.mean() - plan.reach) < 0.01
-    assert plan.widths[0] * plan.reach >= plan.copies[0] * plan.units[0] > 0.8 * plan.widths[0] * plan.reach
+    assert abs(reaches.mean() - plan.reach[0]) < 0.01
+    assert plan.widths[0] * plan.reach[0] >= plan.copies[0] * plan.units[0] > 0.8 * plan.widths[0] * plan.reach[0]

@@ -22,7 +22,7 @@ from popup.theory.measurement import (
     measure_requirements,
     smallest_errors,
 )
-from popup.theory.plan import PRODUCT
+from popup.theory.odds import PRODUCT
 from popup.theory.subset_sum import best_subsets
 
 

@@ -89,7 +89,7 @@ def test_a_chain_is_read_as_it_is_called(name):
     torch.manual_seed(0)
     net = make()
     target = read_target(net, MAPS, LOW, HIGH)
-    assert target.source == words and net.training
+    assert target.source() == words and net.training
     x = torch.randn(9, *MAPS)
     with torch.no_grad():
         np.testing.assert_allclose(target(x.double().numpy()), net(x.clone()).numpy(), atol=1e-5)

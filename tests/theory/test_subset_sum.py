@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popup.theory.construction import _fit
 from popup.theory.subset_sum import MOST_CANDIDATES, best_subsets, few_edges
+from popup.theory.sums import fit
 
 
 def brute_force(candidates, targets):
@@ -79,7 +79,7 @@ def test_of_many_candidates_the_most_exact_are_tried_then_the_largest_then_the_r
     """72 candidates, of which no search takes more than 24: each goal is a sum of another third of them alone."""
     values = np.tile(np.repeat([0.001, 1.0, 0.5], MOST_CANDIDATES), (4, 1))
     goals = np.array([0.007, 3.0, 0.5, 0.3])
-    found = _fit(values, goals, 1e-6)
+    found = fit(values, goals, 1e-6)
     thirds = found.chosen.reshape(4, 3, MOST_CANDIDATES).sum(2)
     assert thirds[:3].tolist() == [[7, 0, 0], [0, 3, 0], [0, 0, 1]]
     assert np.abs(found.error[:3]).max() < 1e-6 and abs(found.error[3]) == pytest.approx(0.2)  # the nearest of all three

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from popup.source.layers import find_layers
 from popup.source.recipe import Recipe, draw
 from popup.ticket.assembled import assemble
+from popup.ticket.hashes import hash_array
+from popup.ticket.layer import TicketLayer
 from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.sparse_product import BLOCK, FEW, product
 
@@ -108,7 +110,8 @@ def grown():
     recipe = Recipe(er_p=2 * KEPT, k=1.0, weights="uniform", scale="unit", gain=1 / sqrt(3), seed=0)
     (source,) = draw(recipe, layers, [2 * KEPT])
     half = np.arange(len(source.edges)) % 2 == 0
-    ticket = assemble(recipe, [source], [half], [~half], {})
+    layer = TicketLayer(source.spec, source.p_l, half, hash_array(source.edges), hash_array(source.values))
+    ticket = assemble(recipe, [layer], [np.flatnonzero(~half)], {})
     ticket.constants["0.bias"] = (0.0, (WIDTH,))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ticket.apply(net, sparse=True)

@@ -15,7 +15,8 @@ from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
-from popup.theory.law import LEAST, OFFSET, SHARE, SLOPE
+from popup.theory.fits import FORMS, candidates_for_all, fit_form
+from popup.theory.law import LEAST, OFFSET, SLOPE
 from popup.theory.measurement import (
     Representation,
     Requirement,
@@ -41,6 +42,11 @@ class LawOptions:
         "help": "densities p"})
     epsilon: tuple[float, ...] = field(default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4), metadata={
         "help": "errors allowed to a parameter in [-1, 1]"})
+    delta: tuple[float, ...] = field(default=(0.05,), metadata={
+        "help": "shares of the parameters that may miss; the forms of the law are fitted over all of them, the picture and "
+                "the one constant are of the first"})
+    all_at_once: int = field(default=100, metadata={
+        "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met; 0: none"})
     parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
     sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
     seed: int = field(default=0, metadata={"help": "seed of the sources"})
@@ -53,6 +59,14 @@ class LawOptions:
             check_number("er_p", p, 0.01, 1.0)
         for epsilon in self.epsilon:
             check_number("epsilon", epsilon, 1e-7, 0.5)
+        if not self.delta:
+            raise UsageError("--delta has no value: give one or more")
+        for delta in self.delta:
+            check_number("delta", delta, 1e-6, 0.5)
+            if delta * self.parameters < 1:
+                raise UsageError(f"delta is {delta:g}: of {self.parameters} parameters that is less than one; give more "
+                                 "--parameters")
+        check_count("all_at_once", self.all_at_once, 0)
         check_count("parameters", self.parameters, 20)
         check_count("sources", self.sources, 0)
         check_count("seed", self.seed, 0)
@@ -63,11 +77,16 @@ def law(arguments: Sequence[str], models: Models) -> int:
     options = parse_as(LawOptions, arguments, "law")
     out = check_writable(Path(options.out))
     measured = {kind: [row for p in options.er_p for row in measure_requirements(p, options.epsilon, options.parameters,
-                                                                                options.seed, kind == "products")]
+                                                                                options.seed, kind == "products", options.delta)]
                 for kind in ("weights", "products")}
     for kind, found in measured.items():
-        print(f"{_title(kind)}\n{_requirements(found, options)}\n{_fits(found)}\n", flush=True)
-    write_atomically(out / "law.png", draw_law(measured["weights"], fit_constant(measured["weights"])))
+        for delta in options.delta:
+            print(f"{_title(kind, delta)}\n{_requirements(found, options, delta)}\n", flush=True)
+        print(f"{_forms(found)}\n{_fits(_of(found, options.delta[0]))}\n", flush=True)
+    first = _of(measured["weights"], options.delta[0])
+    write_atomically(out / "law.png", draw_law(first, fit_constant(first)))
+    if options.all_at_once:
+        print(_all_at_once(first, options), flush=True)
     record = {"options": asdict(options), "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     sparse = any(p < 1 for p in options.er_p)
     if options.sources and sparse:  # at p = 1 every pair is joined
@@ -79,13 +98,42 @@ def law(arguments: Sequence[str], models: Models) -> int:
     return 0
 
 
-def _title(kind: str) -> str:
+def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
+    return [row for row in found if row.delta == delta]
+
+
+def _forms(found: Sequence[Requirement]) -> str:
+    """Both forms of the law, with intervals and residuals."""
+    rows = []
+    for name in FORMS:
+        if fit := fit_form(found, name):
+            terms = [f"{value:.2f} ±{half:.2f}" for value, half in zip(fit.coefficients, fit.intervals, strict=True)]
+            rows.append([fit.form, *terms, f"{100 * fit.deviation:.1f}", f"{100 * fit.largest:.0f}", str(fit.points)])
+    header = ["form", "a", "per decade of 1/eps", "of 1/delta", "residual %", "largest %", "points"]
+    fullest = max(row.p for row in found)
+    edges = sorted({(row.epsilon, round(row.edges, 1)) for row in found if row.p == fullest}, reverse=True)
+    sizes = ", ".join(f"{count:g} at {epsilon:g}" for epsilon, count in edges)
+    return f"{table(header, rows)}\nedges of a parameter: {sizes}" if rows else f"edges of a parameter: {sizes}"
+
+
+def _all_at_once(found: Sequence[Requirement], options: LawOptions) -> str:
+    """Candidates for one random parameter against those for all of [-1, 1] at once, at p = 1."""
+    rows = []
+    for epsilon in options.epsilon:
+        alone = {row.candidates for row in found if row.epsilon == epsilon}
+        every = candidates_for_all(epsilon, options.delta[0], options.all_at_once, options.seed)
+        rows.append([f"{epsilon:g}", f"{max(alone):g}", f"{every:g}" if every < inf else "-"])
+    return (f"candidates with which one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = "
+            f"{options.delta[0]:g}\n{table(['eps', 'one', 'all'], rows)}\n")
+
+
+def _title(kind: str, delta: float) -> str:
     weights = "weights in [-1, 1]" if kind == "weights" else "products of two weights (the first layer)"
-    return f"least copies of a neuron with which {100 * SHARE:g}% of the parameters are met, from {weights}"
+    return f"least copies of a neuron with which {100 * (1 - delta):g}% of the parameters are met, from {weights}"
 
 
-def _requirements(found: Sequence[Requirement], options: LawOptions) -> str:
-    by = {(row.p, row.epsilon): row.copies for row in found}
+def _requirements(found: Sequence[Requirement], options: LawOptions, delta: float) -> str:
+    by = {(row.p, row.epsilon): row.copies for row in _of(found, delta)}
     rows = [[f"{p:g}", *("-" if by[p, epsilon] == inf else f"{by[p, epsilon]:.0f}" for epsilon in options.epsilon)]
             for p in options.er_p]
     return table(["p", *(f"eps {epsilon:g}" for epsilon in options.epsilon)], rows)

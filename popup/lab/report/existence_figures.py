@@ -87,14 +87,16 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float | None) -> by
         for number, (p, gap) in enumerate((source["er_p"], ticket["gaps"][name]) for source in sources
                                           for ticket in source["tickets"]):
             x, first = [p + 0.012 * (place - 2)], number == 0
+            if not gap["largest"]:
+                continue  # an exact ticket's, which no logarithmic axis has
             left.plot(x, [gap["largest"]], MARKERS[place], color=COLOURS[place], markersize=5,
                       label=name if first else None)
             left.plot(x, [gap["mean"]], MARKERS[place], color=COLOURS[place], markersize=4, fillstyle="none")
     highest = max(gap["largest"] for source in sources for ticket in source["tickets"] for gap in ticket["gaps"].values())
-    if epsilon is not None and epsilon < FAR * highest:
+    if epsilon is not None and 0 < epsilon < FAR * (highest or 1):
         left.axhline(epsilon, color="gray", linewidth=0.9, linestyle="--")
         left.annotate("ε", (1.0, epsilon), xycoords=("axes fraction", "data"), color="gray", ha="right", va="bottom")
-    left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log", xlim=(0, 1.07))
+    left.set(xlabel="ER density p", ylabel="|f_T - f_P| of the logits", yscale="log" if highest else "linear", xlim=(0, 1.07))
     left.set_title("largest (filled) and mean (open)", fontsize=9)
     ps = [source["er_p"] for source in sources]
     for layer, copies in enumerate(zip(*(source["plan"]["copies"] for source in sources), strict=True)):
@@ -115,6 +117,6 @@ def _panels(count: int) -> tuple:
 def _finish(figure, with_legend: Sequence) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in with_legend:
+    for axes in (part for part in with_legend if part.get_legend_handles_labels()[0]):
         axes.legend(frameon=False, fontsize=8, **BESIDE)
     return png(figure)

@@ -23,16 +23,19 @@ Off = Callable[[torch.Tensor], torch.Tensor]          # inputs [n, *image] -> |f
 
 @dataclass(frozen=True)
 class Gap:
-    """|f_T - f_P| on some inputs: the largest over inputs and outputs, and the mean."""
+    """|f_T - f_P| on so many `inputs`: the largest over inputs and outputs, and the mean."""
 
     largest: float
     mean: float
+    inputs: int = 0
 
 
 def measure_gaps(off: Off, data: Mapping[str, torch.Tensor], low: float, high: float, seed: int,
-                 device: torch.device) -> dict[str, Gap]:
+                 device: torch.device, whole: bool = False) -> dict[str, Gap]:
     """The gaps on `data` (by name, [n, *image]), at `random` inputs of [low, high] and its `corners`, and at the `worst`
-    inputs that signs of gradients lead to from those where the gap is largest."""
+    inputs that signs of gradients lead to from those where the gap is largest. `whole`: at whole numbers alone."""
+    if whole:
+        off = _at_whole(off)
     image = next(iter(data.values())).shape[1:]
     inputs = {**data, "random": random_inputs(image, low, high, seed), "corners": random_corners(image, low, high, seed)}
     gaps, starts = {}, []
@@ -43,6 +46,11 @@ def measure_gaps(off: Off, data: Mapping[str, torch.Tensor], low: float, high: f
     images, outputs = (torch.cat(parts) for parts in zip(*starts, strict=True))
     gaps["worst"] = _gap(_climb(off, images.to(device), outputs.to(device), low, high))
     return gaps
+
+
+def _at_whole(off: Off) -> Off:
+    """The gap at the nearest whole numbers, with gradients as if nothing were rounded."""
+    return lambda images: off(images + (images.round() - images).detach())
 
 
 def random_inputs(image: tuple[int, ...], low: float, high: float, seed: int) -> torch.Tensor:
@@ -64,7 +72,7 @@ def _measure(off: Off, images: torch.Tensor) -> torch.Tensor:
 
 
 def _gap(found: torch.Tensor) -> Gap:
-    return Gap(float(found.max()), float(found.mean()))
+    return Gap(float(found.max()), float(found.mean()), len(found))
 
 
 def _largest(images: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

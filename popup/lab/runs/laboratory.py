@@ -44,6 +44,10 @@ class Laboratory:
         torch.set_num_threads(self.machine.threads_for(self._data[wanted].train[0].nbytes))
         return self._data[wanted]
 
+    def use(self, config: Config, data: Dataset) -> None:
+        """Let `data` be the config's data set."""
+        self._data[config.task.dataset, config.task.image_size, config.task.validation] = data
+
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""
         return RunDirectory(self.out, config, self.ranks.first)

@@ -1,0 +1,179 @@
+"""The target of `prove`: trained here or read from a file, with the domain on which it is to be met."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from popup.errors import UsageError
+from popup.lab.config import Config
+from popup.lab.data.dataset import Dataset
+from popup.lab.precision import Precision
+from popup.lab.runs.control_training import run_control
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import build
+from popup.lab.runs.subnetwork import whole_source_of
+from popup.lab.training.batches import Normalise
+from popup.lab.training.training import EVALUATION_BATCH, evaluate
+from popup.source.recipe import draw
+from popup.theory.exact import quantise
+from popup.theory.reading import read_target
+from popup.theory.target import Target
+from popup.ticket.file import read
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The target network, plain and in evaluation mode, as `theory` reads it; its accuracy in percent, its largest |output| on
+    the data, and CPU seconds. `whole`: of a quantised target the network of whole numbers, and how much larger its outputs
+    are."""
+
+    net: nn.Module
+    target: Target
+    accuracy: float
+    largest: float
+    seconds: float
+    whole: tuple[Target, float] | None = None
+
+
+def as_they_are(laboratory: Laboratory, config: Config) -> None:
+    """Have images of bytes go into networks as the numbers that they are, and not normalised."""
+    data = laboratory.data(config)
+    (images, labels), (tests, answers) = data.train, data.test
+    laboratory.use(config, replace(data, train=(images.float(), labels), test=(tests.float(), answers),
+                                   fingerprint=data.identity()))
+
+
+def normalisation(data: Dataset) -> Normalise:
+    """What is done to images; of those that stay as they are it says so in a way that holds for bytes too."""
+    images = data.train[0]
+    found = Normalise(images)
+    channels = images.shape[1]
+    same = {"mean": [0.0] * channels, "deviation": [1.0] * channels}
+    return Normalise.from_record(same, images) if found.identity else found
+
+
+def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float] = (), raw: bool = False) -> Trained:
+    """Train the config's dense network (its weights and biases) on its data; `raw`: for images that are not normalised."""
+    began = time.process_time()
+    net, data = build(laboratory, config), laboratory.data(config)
+    layers = config.source.layers(net)
+    sources = draw(config.source, layers, config.source.densities(layers))
+    start = whole_source_of(config.source, sources)
+    history, _ = run_control(net, data, config, start, lambda metrics: None)
+    if raw:
+        _fold(net, Normalise(data.train[0]))
+        as_they_are(laboratory, config)
+    return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began, domain)
+
+
+@torch.no_grad()
+def _fold(net: nn.Module, normalise: Normalise) -> None:
+    """Make a network for normalised images one for images as they are: its first layer does what was done to them."""
+    first = next(module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+    if normalise.identity:
+        return
+    padded = isinstance(first, nn.Conv2d) and (first.padding == "same" or any(map(bool, first.padding)))
+    if padded or first.bias is None:
+        raise UsageError("normalise is none, and the target is trained on normalised images: its first layer needs a bias and no "
+                         "padding to do that by itself; leave --normalise out, or give --target")
+    channels = len(normalise.mean)
+    weight = first.weight.view(len(first.weight), channels, -1)  # [out, channels, taps or pixels]
+    mean, deviation = normalise.mean.view(1, channels, 1), normalise.deviation.view(1, channels, 1)
+    weight.div_(deviation)
+    first.bias.sub_((weight * mean).sum((1, 2)))
+
+
+def load_target(laboratory: Laboratory, config: Config, path: Path, domain: Sequence[float] = ()) -> Trained:
+    """The config's network with the state_dict of a safetensors file; a UsageError if it does not fit."""
+    began = time.process_time()
+    net = build(laboratory, config)
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}: name a safetensors file with the target's state_dict")
+    try:
+        net.load_state_dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise UsageError(f"{path} is no state_dict of {config.task.model} with widths {list(config.task.widths)}: "
+                         f"{' '.join(str(error).split())[:200]}") from None
+    net.requires_grad_(False)
+    return _trained(laboratory, config, net, accuracy_of(laboratory, config, net), time.process_time() - began, domain)
+
+
+def accuracy_of(laboratory: Laboratory, config: Config, net: nn.Module) -> float:
+    """Percent of the test images, as `eval` measures it."""
+    data = laboratory.data(config)
+    images, labels = (part.to(laboratory.device) for part in data.test)
+    normalise = Normalise(data.train[0].to(laboratory.device))
+    return evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
+
+
+@torch.no_grad()
+def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: float, seconds: float,
+             domain: Sequence[float]) -> Trained:
+    inputs = inputs_of(laboratory, config)
+    low, high = float(min(part.min() for part in inputs.values())), float(max(part.max() for part in inputs.values()))
+    if domain:
+        if domain[0] > low or domain[1] < high:
+            raise UsageError(f"domain is {domain[0]:g} {domain[1]:g}, and the images' values lie in [{low:.4g}, {high:.4g}]: "
+                             "give one that holds them")
+        low, high = domain
+    target = read_target(net.eval(), laboratory.data(config).image, low, high)
+    return Trained(net, target, accuracy, _largest(laboratory, net, inputs), seconds)
+
+
+def _largest(laboratory: Laboratory, net: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
+    """The largest |output| on the data."""
+    return max(float(net(part.clone().to(laboratory.device)).abs().max()) for images in inputs.values()
+               for part in images.split(EVALUATION_BATCH))
+
+
+@torch.no_grad()
+def quantised(laboratory: Laboratory, config: Config, trained: Trained, bits: int) -> Trained:
+    """The target with weights of so many bits, in its network too, with the accuracy that this leaves."""
+    target, whole, size = quantise(trained.target, bits)
+    net = trained.net
+    layers = [module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if any(getattr(layer, "groups", 1) > 1 for layer in layers):
+        raise UsageError("the target has a grouped convolution, of which no exact ticket is made: leave --bits out")
+    for module, layer in zip(layers, target.layers, strict=True):
+        module.weight.copy_(torch.from_numpy(layer.weight).view_as(module.weight))
+        if module.bias is not None:
+            module.bias.copy_(torch.from_numpy(layer.bias))
+    inputs = inputs_of(laboratory, config)
+    found = read_target(net, laboratory.data(config).image, target.low, target.high)
+    return replace(trained, target=found, accuracy=accuracy_of(laboratory, config, net),
+                   largest=_largest(laboratory, net, inputs), whole=(whole, size))
+
+
+def target_file(trained: Trained) -> bytes:
+    """The target's state_dict as a safetensors file, which `load_target` reads."""
+    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in trained.net.state_dict().items()})
+
+
+def target_hash(trained: Trained) -> str:
+    """SHA-256 of the target's file, by which a ticket names its target."""
+    return hashlib.sha256(target_file(trained)).hexdigest()
+
+
+def check_tickets(out: Path, trained: Trained) -> None:
+    """A UsageError if a ticket in `out` was built for another target, which the one that is written there would belie."""
+    for path in sorted(out.glob("ticket-p*.safetensors")):
+        about = read(path)[0].get("about")
+        built = about.get("built") if isinstance(about, dict) else None
+        if not isinstance(built, dict) or built.get("target") != target_hash(trained):
+            raise UsageError(f"{path} is a ticket of another target: give another --out, or move it away")
+
+
+def inputs_of(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
+    """The normalised images, by split."""
+    data = laboratory.data(config)
+    normalise = Normalise(data.train[0])
+    return {data.evaluated_on: normalise(data.test[0]), "training": normalise(data.train[0])}
