@@ -232,7 +232,7 @@ def tanh(image, classes, widths=(4,)):
 
 REFUSED = {
     "width factor": (("--copies", "9"), r"width factor 9 is too small at p = 0.9: "),
-    "too large": (("--most-weights", "1000"), "more than --most-weights 1,000; raise it (some 2.7 bytes a weight), p or epsilon"),
+    "too large": (("--most-weights", "1000"), "more than --most-weights 1,000; raise it (some 11 bytes a weight), p or epsilon"),
     "epsilon": (("--epsilon", "1e-7"), "a parameter would need"),
     "least epsilon": (("--epsilon", "1e-310"), "epsilon is 1e-310: a parameter would need"),
     "least tolerance": (("--tolerance", "1e-310"), "tolerance is 1e-310: a parameter would need"),
