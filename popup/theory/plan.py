@@ -73,6 +73,9 @@ def make_plan(target: Target, p: float, wish: Wish) -> Plan:
     """The plan that the wish asks for. Raises UsageError where it cannot be met, and names what would do."""
     tolerances, multiples, wanted = share_out(target, wish)
     units, reach = branch_units(target), univariate_reach(target, p, wish.doubled)
+    least = copies_needed(wanted[0], p)
+    if least * units[0] > MOST_COPIES * reach[0]:
+        raise too_sparse(least / reach[0], p)
     share = wish.delta / (len(target.layers) + 1)
     needed = _planned(target, p, wish, tolerances, multiples, wanted, share)
     if wish.copies and wish.copies < max(needed):

@@ -74,6 +74,16 @@ def test_gaps_of_a_large_source_are_measured_on_its_kept_edges(out, tmp_path, mo
             assert ours["gaps"][name][measure] == pytest.approx(gap[measure], rel=1e-3, abs=1e-5)
 
 
+def test_a_source_that_is_too_large_to_be_dense_is_never_made_so(out, tmp_path, monkeypatch):
+    """Every layer is sparse then; its accuracy is the dense network's."""
+    monkeypatch.setattr(existence, "HUGE", 0)
+    monkeypatch.setattr(existence, "build", None)
+    assert main(["prove", *SMALL, "--compare", "0", "--out", str(tmp_path)], MODELS) == 0
+    ours, theirs = (json.loads((place / "existence.json").read_text())["sources"][0]["tickets"][0] for place in (tmp_path, out))
+    assert ours["test_accuracy"] == theirs["test_accuracy"]
+    assert ours["gaps"]["worst"]["largest"] == pytest.approx(theirs["gaps"]["worst"]["largest"], rel=0.05)
+
+
 def test_a_target_from_a_file(out, tmp_path, capsys):
     torch.manual_seed(0)
     net = MODELS["mlp"]((1, 8, 8), 10, (3,))
@@ -222,7 +232,7 @@ def tanh(image, classes, widths=(4,)):
 
 REFUSED = {
     "width factor": (("--copies", "9"), r"width factor 9 is too small at p = 0.9: "),
-    "too large": (("--most-weights", "1000"), "more than --most-weights 1,000; raise it (some 2.7 bytes a weight), p or epsilon"),
+    "too large": (("--most-weights", "1000"), "more than --most-weights 1,000; raise it (some 11 bytes a weight), p or epsilon"),
     "epsilon": (("--epsilon", "1e-7"), "a parameter would need"),
     "least epsilon": (("--epsilon", "1e-310"), "epsilon is 1e-310: a parameter would need"),
     "least tolerance": (("--tolerance", "1e-310"), "tolerance is 1e-310: a parameter would need"),

@@ -67,7 +67,7 @@ class ProveOptions:
     compare: int = field(default=5, metadata={
         "help": "epochs in which edge-popup searches the first source of each p, for comparison; 0: no comparison"})
     most_weights: int = field(default=1_000_000_000, metadata={
-        "help": f"most weights of a source that is built (some {BYTES:g} bytes for each of its edges at the peak, and 1 GB)"})
+        "help": f"most weights of a source that is built (some {BYTES:g} bytes of memory for each of its edges at the peak)"})
     device: str = field(default="cpu", metadata={"help": "where networks are trained and evaluated"})
     threads: int = field(default=0, metadata={
         "help": "CPU threads; 0: as many as a run on the data has, two for the subset sums"})

@@ -28,6 +28,7 @@ from popup.theory.exact import quantise
 from popup.theory.reading import read_target
 from popup.theory.target import Target
 from popup.ticket.file import read
+from popup.ticket.sparse import sparse_layers
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def accuracy_of(laboratory: Laboratory, config: Config, net: nn.Module) -> float
     data = laboratory.data(config)
     images, labels = (part.to(laboratory.device) for part in data.test)
     normalise = Normalise(data.train[0].to(laboratory.device))
-    return evaluate(net, images, labels, normalise, Precision.of(net, "fp32"))["test_accuracy"]
+    sparse = Precision(laboratory.device, bf16=False, channels_last=False)  # such a network may have no dense layer to tell by
+    precision = sparse if sparse_layers(net) else Precision.of(net, "fp32")
+    return evaluate(net, images, labels, normalise, precision)["test_accuracy"]
 
 
 @torch.no_grad()
