@@ -24,7 +24,7 @@ def test_every_rule_is_drawn_with_its_densities(tmp_path, capsys):
         assert [row["layer"] for row in rows] == [layer.name for layer in layers]
         assert all(row["mean_in"] * row["shape"][0] == pytest.approx(row["edges"]) for row in rows)
     text = capsys.readouterr().out
-    assert "dead units" in text and max(map(len, text.splitlines())) <= 120
+    assert "dead units" in text and max(map(len, text.splitlines()[:-1])) <= 120  # the last has the directory
     assert (tmp_path / "densities.png").stat().st_size > 10_000 and "@media" in (tmp_path / "densities.svg").read_text()
 
 

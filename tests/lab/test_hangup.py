@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,21 @@ ROOT = Path(__file__).parents[2]
 LONG = ["--epochs", "100000", "--widths", "8", "--threads", "1", "--checkpoint-seconds", "3600"]
 
 
-def begun(out, *options, before=None):
+def heard():
+    """As in a terminal, also where the tests themselves run with nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def ended(process):
+    """What it said in the end; nothing of its group is left, whatever comes."""
+    try:
+        return process.communicate(timeout=120)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def begun(out, *options, before=heard):
     """A process of popup in the middle of a run, in a group of its own."""
     process = subprocess.Popen([sys.executable, ROOT / "run.py", *LONG, *options, "--out", str(out)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=before)
@@ -30,7 +45,7 @@ def begun(out, *options, before=None):
 def test_a_terminal_that_is_closed_leaves_a_checkpoint(options, tmp_path):
     process = begun(tmp_path, *options)
     os.killpg(process.pid, signal.SIGHUP)  # as the system does it: to all of the group
-    said = process.communicate(timeout=120)[1]
+    said = ended(process)
     assert process.returncode == 129 and "popup: hung up; the same command goes on from here" in said
     assert list(tmp_path.glob("*/checkpoint.safetensors")) and "Traceback" not in said
 
@@ -41,14 +56,15 @@ def test_with_nohup_the_run_goes_on(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=2)
     process.send_signal(signal.SIGTERM)
-    assert "terminated" in process.communicate(timeout=120)[1]
+    assert "terminated" in ended(process)
 
 
 def test_a_stop_hears_it_unless_it_is_ignored():
-    with pytest.raises(Stopped, match="hung up"), Stop().listening():
-        os.kill(os.getpid(), signal.SIGHUP)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with pytest.raises(Stopped, match="hung up"), Stop().listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with Stop().listening() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
         assert stop.number is None

@@ -62,7 +62,8 @@ def test_a_plan_is_reported_and_done_and_planned_again(tmp_path, capsys):
     assert "none of 2 planned runs is over yet" in capsys.readouterr().out
     assert main(["worker", str(tmp_path)], MODELS) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["started", "finished", "started", "finished", "nothing"]
+    assert lines[0].startswith("digits (scikit-learn): 1,438 images of 1x8x8")
+    assert [line.split()[1] for line in lines[1:]] == ["started", "finished", "started", "finished", "nothing"]
     assert main([*grid, "--plan-only", "--k", "0.25"], MODELS) == 0
     assert main(["report", str(tmp_path)], MODELS) == 0
     assert "2 of 4 runs are not over yet" in capsys.readouterr().out

@@ -6,8 +6,10 @@ first is taken. What Pillow would open otherwise than as one of FORMATS is no im
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,7 +26,7 @@ DEEP_RAW = (";16B", ";16L", ";16N")  # in what a file holds, where Pillow has RG
 def decode_image(path: Path, side: int = 0) -> np.ndarray:
     """One image as uint8 [3, height, width]; with `side` its shorter side is resized to that and the middle cut out."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(path) as file, _opened(file) as image:
             _check_size(path, image.size)
             _check_depth(path, image)
             pixels = image.convert("RGB")
@@ -35,6 +37,12 @@ def decode_image(path: Path, side: int = 0) -> np.ndarray:
     if side and pixels.size != (side, side):
         pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.BILINEAR)
     return np.asarray(pixels).transpose(2, 0, 1)
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image, of which only the head is read yet. Pillow warns of large ones, which `_check_size` refuses in one line."""
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(file, formats=FORMATS)
 
 
 def _reason(error: Exception) -> str:
