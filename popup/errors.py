@@ -26,7 +26,7 @@ def check_name(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 def check_number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:
     """Return `value` if it lies in [low, high] (in (low, high] with `open_low`), else raise a UsageError."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e308
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e308
     inside = number and math.isfinite(value) and low <= value <= high and not (open_low and value == low)
     if inside:
         return value

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from models.gpt import GPT
 from popup import advance, densities, merge, scores
 from popup.search.contract import gate_faults
 from popup.search.network import search_of
@@ -27,7 +28,7 @@ def tiny():
 def batch(net):
     """Inputs such as the network reads, and labels."""
     generator = torch.Generator().manual_seed(1)
-    if any(isinstance(module, nn.Embedding) for module in net.modules()):
+    if isinstance(net, GPT):
         text = torch.randint(CLASSES, (6, *WINDOWS["gpt"]), generator=generator)
         return text, text.roll(-1, 1)
     return torch.randn(6, *IMAGE, generator=generator), torch.arange(6) % CLASSES

@@ -13,6 +13,7 @@ from popup.ticket.sparse import sparse_layers
 from popup.ticket.ticket import Ticket
 
 NOISE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}  # of an output's largest: sums in another order differ by less
+CANCELLED = 1e3  # so far below other inputs' outputs are those that hold little but noise
 
 
 def look_at_use(net: nn.Module, expected: Mapping[str, torch.Tensor], inputs: torch.Tensor,
@@ -56,6 +57,8 @@ def sparse_faults(ticket: Ticket, net: nn.Module, inputs: torch.Tensor,
 
 
 def differing(first: torch.Tensor, second: torch.Tensor) -> int:
-    """How many of the outputs [n, ...] differ by more than float noise; what is no number differs."""
-    gaps = (first.float() - second.float()).abs().flatten(1).amax(1)
-    return int((~(gaps <= NOISE.get(first.dtype, 1e-3) * first.float().abs().flatten(1).amax(1))).sum())
+    """How many of the outputs [n, ...] differ by more than float noise; what is no number differs. Outputs that cancel to next to
+    nothing are as noisy as those of other inputs that are CANCELLED times as large."""
+    gaps, sizes = (part.abs().flatten(1).amax(1) for part in (first.float() - second.float(), first.float()))
+    largest = float(sizes[sizes.isfinite()].max()) if bool(sizes.isfinite().any()) else 0.0
+    return int((~(gaps <= NOISE.get(first.dtype, 1e-3) * sizes.clamp(min=largest / CANCELLED))).sum())

@@ -83,7 +83,7 @@ def test_the_laws_hold_for_every_kind(options):
 
 def searched(net):
     """After two steps, in evaluation mode."""
-    optimiser, (x, labels) = torch.optim.SGD(scores(net), lr=0.5, momentum=0.9), batch()
+    optimiser, (x, labels) = torch.optim.SGD(scores(net), lr=0.5, momentum=0.9), batch(net)
     for _ in range(2):
         optimiser.zero_grad()
         F.cross_entropy(net(x), labels).backward()
@@ -99,7 +99,7 @@ def test_merged_is_attached_is_a_ticket_in_a_fresh_network(options, tmp_path, mo
     ticket = load(extract(net).save(tmp_path / "t.safetensors", compress=True))
     monkeypatch.setattr(maskable, "KINDS", maskable.KINDS[2:])  # who applies it need not know the kinds of one's own
     assert verify(ticket).holds
-    fresh, (x, _) = ticket.apply(Everything()).eval(), batch()
+    fresh, (x, _) = ticket.apply(Everything()).eval(), batch(net)
     with torch.no_grad():
         for other in (merge(net), fresh):
             assert torch.equal(net(x), other(x))
@@ -111,11 +111,11 @@ def test_the_proof_sees_every_kind_at_its_point_of_use():
     net = attach(Everything(), er_p=0.5, k=0.4, only="*")
     before = frozen_hashes(net)
     searched(net)
-    proof = prove(net, before, batch()[0], extract(net), Everything())
+    proof = prove(net, before, batch(net)[0], extract(net), Everything())
     assert proof.holds and not proof.misused, proof
     wrong = Everything()
     wrong.turned.forward = lambda x: x @ (wrong.turned.kernel + 1) + wrong.turned.bias
-    assert any(words.startswith("turned.kernel") for words in prove(net, before, batch()[0], extract(net), wrong).misused)
+    assert any(words.startswith("turned.kernel") for words in prove(net, before, batch(net)[0], extract(net), wrong).misused)
 
 
 def test_layers_that_have_no_product_on_their_edges_compute_densely():
@@ -124,7 +124,7 @@ def test_layers_that_have_no_product_on_their_edges_compute_densely():
     assert set(sparse) <= {"conv.weight", "head.weight"} and "head.weight" in sparse, computing(net)
     searched(net)
     with torch.no_grad():
-        assert torch.allclose(net(batch()[0]), merge(net)(batch()[0]), atol=1e-5)
+        assert torch.allclose(net(batch(net)[0]), merge(net)(batch(net)[0]), atol=1e-5)
 
 
 def test_a_tied_tensor_has_one_mask_and_stays_tied():
@@ -134,7 +134,7 @@ def test_a_tied_tensor_has_one_mask_and_stays_tied():
     state = searched(net).state_dict()
     other = attach(Everything(), er_p=0.5, k=0.4, skip="places")
     other.load_state_dict(state)
-    assert torch.equal(other.eval()(batch()[0]), net(batch()[0]))
+    assert torch.equal(other.eval()(batch(net)[0]), net(batch(net)[0]))
     short = {name: tensor for name, tensor in state.items() if not name.startswith("second.parametrizations")}
     with pytest.raises(UsageError, match=r"no second\.parametrizations\.weight\.original"):
         other.load_state_dict(short, strict=False)
@@ -142,7 +142,7 @@ def test_a_tied_tensor_has_one_mask_and_stays_tied():
     assert copied.first.parametrizations.weight.original is copied.second.parametrizations.weight.original
     plain = detach(copied)
     assert plain.first.weight is plain.second.weight and type(plain.second) is nn.Linear
-    assert list(plain.first._parameters) == ["weight", "bias"] and torch.equal(plain(batch()[0]), net(batch()[0]))
+    assert list(plain.first._parameters) == ["weight", "bias"] and torch.equal(plain(batch(net)[0]), net(batch(net)[0]))
 
 
 def test_what_is_skipped_stays_as_it_is_and_comes_with_the_ticket():
@@ -154,7 +154,7 @@ def test_what_is_skipped_stays_as_it_is_and_comes_with_the_ticket():
     assert torch.equal(net.head.weight, own) and torch.equal(ticket.given["head.weight"], own)
     assert ticket.recipe.skip == ("head", "places")
     with torch.no_grad():
-        assert torch.equal(ticket.apply(Everything()).eval()(batch()[0]), net(batch()[0]))
+        assert torch.equal(ticket.apply(Everything()).eval()(batch(net)[0]), net(batch(net)[0]))
 
 
 def test_below_half_masked_is_an_error_unless_it_is_meant():

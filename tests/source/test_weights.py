@@ -20,7 +20,7 @@ RARE = 1e-4
 
 def normal(edges, entries=LAYER.entries):
     """Standard normal weights of some edges, from a stream of their own each time."""
-    return weights.kaiming_normal(Stream(0, "weights", LAYER.name), entries, edges)
+    return WEIGHTS["kaiming_normal"](Stream(0, "weights", LAYER.name), entries, edges)
 
 
 @pytest.mark.parametrize(("scale", "density"), [("final", 0.2 * 0.5), ("edges", 0.2), ("none", 1.0),
@@ -75,7 +75,7 @@ def test_uniform_is_uniform_and_in_unit_scale_between_minus_one_and_one():
 @pytest.mark.parametrize("word", [0, 2**31 - 1, 2**31, 2**32 - 1])
 def test_uniform_is_never_zero_at_the_extreme_words(monkeypatch, word):
     monkeypatch.setattr(Stream, "words32", lambda self, count: np.full(count, word, dtype="<u4"))
-    values = weights.uniform(Stream(0, "weights", LAYER.name), 6, np.arange(6))
+    values = WEIGHTS["uniform"](Stream(0, "weights", LAYER.name), 6, np.arange(6))
     assert (values != 0).all() and np.abs(values[0]) <= np.float32(sqrt(3))
 
 

@@ -244,7 +244,7 @@ def test_changed_contents_are_refused(case, content, path):
 def test_what_the_system_refuses_is_an_os_error(content, tmp_path, net):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "missing")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(TicketError, match="is a folder"):
         load(tmp_path)
     with pytest.raises(OSError):
         extract(net).save(tmp_path / "no such directory" / "t")

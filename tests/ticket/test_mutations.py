@@ -82,7 +82,7 @@ def test_a_forged_size_is_refused_before_it_is_allocated(case, path):
 def test_a_recipe_value_of_another_type_is_refused(name, path):
     for value in ("1", True, None, [0.4], float("nan"), 10**400):
         forge(path, lambda metadata, tensors, value=value: metadata["recipe"].update({name: value}))
-        with pytest.raises(TicketError, match=f"{name} in recipe is"):
+        with pytest.raises(TicketError, match=f"{name}( in recipe)? is"):
             load(path)
 
 

@@ -51,7 +51,10 @@ class Coats(Method):
     def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         if self.settings.coats == 1:
             return selected
-        codes, places = selected.to(torch.uint8), selected.nonzero().flatten()
+        codes = selected.to(torch.uint8)
+        if selected.is_meta:  # where there are shapes alone
+            return codes
+        places = selected.nonzero().flatten()
         keys = self.keys(layer, scores).tensor()[places]
         for count in coat_counts(self.settings.coats, self.settings.coat_rule, len(places))[1:]:
             inner = top(Keys(keys), count)  # of the coat below
