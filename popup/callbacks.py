@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.files import write_atomically
 from popup.search import advance
 from popup.search.network import is_attached, search_of
 
@@ -134,7 +135,7 @@ def _save_search(model: nn.Module, directory: str | Path, **_: Any) -> None:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
     model.config.save_pretrained(folder)
 
 

@@ -37,9 +37,10 @@ ALLOWED = {  # by file: what it may call, and why
     "popup/lab/data/decode.py": {"open"},     # Image.open of a file that open_regular has opened
     "popup/lab/data/cache.py": {"np.save", "np.load"},  # into what `create` has opened; from what was just hashed
     "popup/lab/data/folder.py": {"np.save"},  # into memory
-    "popup/lab/runs/existence.py": {"load_file"},       # what --target names, if it is a file
+    "popup/lab/runs/targets.py": {"load_file"},         # what --target names, if it is a file
     "popup/lab/runs/directory.py": {"mkdir"},           # --out itself, which the user names
     "popup/ticket/ticket.py": {"mkdir"},                # what save_pretrained is given
+    "popup/callbacks.py": {"mkdir"},                    # what a trainer gives in its place
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from popup.errors import UsageError
+from popup.files import IrregularFile, read_regular
 from popup.lab.data.dataset import DataRequest, Dataset, Split, fingerprint
 
 CONTEXT = 64               # bytes of a window that nobody asks to be of another length
@@ -54,8 +55,11 @@ def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > LARGEST_TEXT:
             raise UsageError(f"text {str(path)!r} has {path.stat().st_size:,} bytes: give at most {LARGEST_TEXT:,}")
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_TEXT)
         content.decode()
+    except IrregularFile:  # a folder, a pipe: not opened at all
+        raise UsageError(f"cannot read the text {str(path)!r} (it is no regular file): name a file, or text: alone for the "
+                         "embedded text") from None
     except OSError as error:
         raise UsageError(f"cannot read the text {str(path)!r} ({error.strerror}): name a file, or text: alone for the embedded "
                          "text") from None
