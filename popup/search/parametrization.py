@@ -9,7 +9,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
-from popup.search.refusals import refuse_symbols
+from popup.search.refusals import refuse_part, refuse_script
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
@@ -54,6 +54,10 @@ class EdgeWeight(LayerState):
         found = self.check_state(state)
         self.search.steps, self.search.progress = found["steps"], found["progress"]
 
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks each module for."""
+        refuse_script(self.spec.name)
+
     @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         if (ready := self.ready()) is not None:
@@ -90,7 +94,7 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
     def get(module: nn.Module) -> torch.Tensor:
         found = module._modules["parametrizations"]._modules[attribute]
         layer = found._modules["0"]
-        refuse_symbols(layer.spec.name)
+        refuse_part(layer.spec.name)
         if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):
             return usual.fget(module)
         ready = layer.ready()
