@@ -14,6 +14,8 @@ from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
 
+STATE = 192  # letters of a state: more than a fingerprint, the most steps and any float take
+
 
 class EdgeWeight(LayerState):
     """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `orders`: the names of
@@ -45,9 +47,10 @@ class EdgeWeight(LayerState):
 
     def get_extra_state(self) -> torch.Tensor:
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
-        they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors."""
+        they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors, and always
+        as long, since averages (timm's ModelEma) copy the values of one time into those of another."""
         state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress}
-        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+        return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""

@@ -65,6 +65,8 @@ class SearchState:
     def units(self) -> list[tuple[LayerState | EdgeGroup, torch.Tensor]]:
         """What a method is asked about: each layer with its scores, or several that are asked about together, with theirs."""
         self.regroup_if_moved()
+        for layer in self.layers:
+            layer.keep_up()
         scores = self.scores()
         refuse_parts(self.layers, scores)
         with torch.no_grad():
