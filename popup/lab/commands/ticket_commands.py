@@ -23,7 +23,7 @@ from popup.lab.commands.rebuild import (
 )
 from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
-from popup.lab.inputs import blank, is_window, noise
+from popup.lab.inputs import blank, called, noise
 from popup.lab.machine import Machine
 from popup.lab.measure import ACCURACY, MEASURES
 from popup.lab.networks import Models
@@ -144,7 +144,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
-    kind = "windows of tokens" if is_window(recorded_image(ticket)[0]) else "images"
+    kind = called(recorded_image(ticket)[0])
     print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE
