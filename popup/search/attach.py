@@ -33,7 +33,7 @@ from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.frozen import freeze
 from popup.source.gains import as_one
-from popup.source.layers import find_layers, users
+from popup.source.layers import MOST_LAYERS, find_layers, users
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, SEARCH, Recipe, draw_source
 
@@ -104,6 +104,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = recipe.layers(net)
+    if len(layers) > MOST_LAYERS:
+        raise UsageError(f"{type(net).__name__} has {len(layers):,} layers, of which a ticket can hold {MOST_LAYERS:,}: leave "
+                         "some out by skip, or attach parts of the network")
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
