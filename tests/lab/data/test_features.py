@@ -45,7 +45,8 @@ def test_features_are_searched_verified_evaluated_and_exported(ticket, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--model", "gpt"], "model 'gpt' cannot be built for features [8]"), (["--model", "conv2"], "cannot be built for features [8]"),
+    (["--model", "gpt"], "model 'gpt' cannot be built for features [8]"),
+    (["--model", "conv2"], "cannot be built for features [8]"),
     (["--model", "mlp", "--augment", "flip"], "augment")])
 def test_what_features_cannot_be_used_with_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DATASETS, "table", table)
