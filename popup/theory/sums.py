@@ -11,6 +11,8 @@ from popup.theory.copies import NONE, Copies
 from popup.theory.subset_sum import MOST_CANDIDATES, Subsets, few_edges
 from popup.theory.thinning import LEFT
 
+LANES = 8  # units whose sums are looked for together, as calls take as long as a hundred sums
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -33,34 +35,51 @@ def solve(weights: np.ndarray, below: Copies, columns: list[np.ndarray], rows: n
     chosen = np.zeros(weights.shape, dtype=bool)
     sums = Sums(-goals, np.full(goals.shape, NONE, dtype=np.int16), np.zeros(goals.shape, dtype=np.int16))
 
-    def solve_unit(unit: int, needed: np.ndarray, wanted: np.ndarray, within: float) -> np.ndarray:
-        """Those of `needed`, places among `rows`; returns their sums - `wanted`."""
-        own = columns[unit]
-        values = weights[np.ix_(rows[needed], own)]  # [needed, copies of the unit]
-        found = fit(values * below.multiple[own], wanted, within)
-        sums.candidates[needed, unit] = np.minimum((values != 0).sum(1), MOST_CANDIDATES)
-        where, place = np.nonzero(found.chosen)
-        chosen[rows[needed[where]], own[place]] = True
-        sums.error[needed, unit] = (wanted - goals[needed, unit]) + found.error
-        sums.edges[needed, unit] = found.chosen.sum(1)
-        return found.error
+    def solve_some(units: np.ndarray, needed: list[np.ndarray], wanted: list[np.ndarray], within: float) -> list[np.ndarray]:
+        """Those of `needed`, places among `rows` for each of `units`; returns their sums - `wanted`."""
+        own, counts = [columns[unit] for unit in units], [len(places) for places in needed]
+        values = np.zeros((sum(counts), max(map(len, own))))  # [needed, copies of the unit]
+        ends = np.cumsum(counts)
+        for places, of, end in zip(needed, own, ends, strict=True):
+            values[end - len(places):end, :len(of)] = weights[np.ix_(rows[places], of)]
+            values[end - len(places):end, :len(of)] *= below.multiple[of]
+        found = fit(values, np.concatenate(wanted), within)
+        errors = np.split(found.error, ends[:-1])
+        for unit, of, places, goal, error, end in zip(units, own, needed, wanted, errors, ends, strict=True):
+            part = slice(end - len(places), end)
+            where, place = np.nonzero(found.chosen[part])
+            chosen[rows[places[where]], of[place]] = True
+            sums.candidates[places, unit] = np.minimum((values[part] != 0).sum(1), MOST_CANDIDATES)
+            sums.error[places, unit] = (goal - goals[places, unit]) + error
+            sums.edges[places, unit] = found.chosen[part].sum(1)
+        return errors
 
-    def solve_alone(unit: int) -> None:
-        needed = np.flatnonzero(np.abs(goals[:, unit]) > tolerance)  # of the others no edge is kept
-        solve_unit(unit, needed, goals[needed, unit], tolerance)
+    def solve_alone(units: np.ndarray) -> None:
+        needed = [np.flatnonzero(np.abs(goals[:, unit]) > tolerance) for unit in units]  # of the others no edge is kept
+        solve_some(units, needed, [goals[places, unit] for unit, places in zip(units, needed, strict=True)], tolerance)
 
     def solve_along(part: np.ndarray) -> None:
-        left, most = np.zeros(len(goals)), LEFT * tolerance
-        for unit in range(goals.shape[1]):
-            needed = part[thinned[part, unit] != 0]
-            left[needed] = -solve_unit(unit, needed, thinned[needed, unit] + left[needed], most).clip(-most, most)
+        left, most = np.zeros((goals.shape[1] + 1, len(goals))), LEFT * tolerance
+        for units in lanes:
+            needed = [part[thinned[part, unit] != 0] for unit in units]
+            wanted = [thinned[places, unit] + left[unit, places] for unit, places in zip(units, needed, strict=True)]
+            for unit, places, error in zip(units, needed, solve_some(units, needed, wanted, most), strict=True):
+                left[unit, places] = -error.clip(-most, most)
+            left[units + 1] = left[units]
 
+    lanes = _lanes(goals.shape[1])
     with ThreadPoolExecutor(threads) as pool:
         if thinned is None:
-            list(pool.map(solve_alone, range(goals.shape[1])))
+            list(pool.map(solve_alone, lanes))
         else:
             list(pool.map(solve_along, np.array_split(np.arange(len(rows)), threads)))
     return chosen, sums
+
+
+def _lanes(units: int) -> list[np.ndarray]:
+    """The units one step after the other: LANES of them at a time, each the next of a run of its own."""
+    runs = np.array_split(np.arange(units), min(LANES, units))
+    return [np.array([run[step] for run in runs if step < len(run)]) for step in range(len(runs[0]))]
 
 
 def fit(values: np.ndarray, goals: np.ndarray, tolerance: float) -> Subsets:
