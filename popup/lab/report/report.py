@@ -15,7 +15,7 @@ from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
-from popup.lab.report.figures import PICTURES
+from popup.lab.report.figures import MAIN, PICTURES
 from popup.lab.report.heading import facts_of, title_of
 from popup.lab.report.look import LOOK, themed
 from popup.lab.report.page import Page, Shown
@@ -94,7 +94,8 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],
     shown = []
     with matplotlib.rc_context(LOOK):
         for kind, picture in wanted.items():
-            name, title, wide = prefix + kind, picture.title.format(found[0].measure.name.capitalize()), picture.draw(found, WIDE)
+            measure, wide = found[0].measure.name, picture.draw(found, WIDE)
+            name, title = prefix + (measure if kind == MAIN else kind), picture.title.format(measure.capitalize())
             for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
                 old.unlink()
             if isinstance(wide, str):
