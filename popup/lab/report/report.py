@@ -10,6 +10,7 @@ from typing import Any
 
 from popup.files import own_folder, write_atomically
 from popup.lab.measure import MEASURES
+from popup.lab.program import program
 from popup.lab.report.answer import answer
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
@@ -75,8 +76,8 @@ def _elsewhere(out: Path, runs: Sequence[Run], whole: bool) -> list[str]:
     if whole and others:
         return [f"Left out: {others} result.json under {out}/ without a config.json beside it, or of a run that another "
                 "directory holds as well."]
-    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: python "
-            f"run.py report {out} tells of all."] if others else []
+    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: "
+            f"{program()} report {out} tells of all."] if others else []
 
 
 def written(out: Path) -> str:
