@@ -21,8 +21,8 @@ V = sum w**2 / 4, so some Poisson number of them is within the tolerance t of th
 and what misses are sets whose weights have too much of one sign: a share E[exp(-u)] with one set, E[exp(-u1 - u2 - u3)] with
 three that overlap. First and last share 2 m - n of m, so their M are normal with the correlation r = 2 - n / m, and by
 hypercontractivity the share is at most that of m to the power 2 / (1 + r). That is n / m where they are one or share nothing,
-and less between, where the third set makes up for it: computed, n / m holds to a factor of 2 for n up to 48, t from 1e-5 to 3e-7 and
-goals from 0.25 to 1 of either kind, where the fitted share of m is on the safe side by as much (tests/theory/test_odds.py).
+and less between, where the third set makes up for it: computed, n / m holds to a factor of 2 for n up to 48, t from 1e-5 to
+3e-7 and goals from 0.25 to 1 of either kind, and the fitted share of m is on the safe side (tests/theory/test_odds.py).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.runs.about import about_run
 from popup.lab.runs.gaps import Gap, measure_gaps
+from popup.lab.runs.in_parts import InParts
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
 from popup.lab.runs.targets import Trained, accuracy_of, inputs_of, normalisation, target_hash
@@ -120,6 +121,7 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
     few = entries >= LARGE and kept <= SPARSE * entries
     if few or entries >= HUGE:
         sparse = built.ticket.apply(_outline(laboratory, own), sparse=True).to(laboratory.device).eval()
+        sparse = InParts(sparse, torch.get_num_threads())
     net = sparse if entries >= HUGE else built.ticket.apply(build(laboratory, own)).eval()
     ticket = replace(built.ticket, about={**built.ticket.about, "test_accuracy": accuracy_of(laboratory, own, net)})
     net = sparse if few or entries >= HUGE else net
