@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -59,7 +59,8 @@ class SparseWeight(torch.Tensor):
 
     @classmethod
     @torch._disable_dynamo  # torch.compile would trace what is done here, instead of what is computed
-    def __torch_function__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+    def __torch_function__(cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if func in READ:
             with torch._C.DisableTorchFunctionSubclass():
@@ -71,7 +72,9 @@ class SparseWeight(torch.Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+    def __torch_dispatch__(  # type: ignore[override]  # torch gives it the type of a function that is not to be overridden
+            cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
         args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -110,14 +113,14 @@ class SparseProduct(torch.autograd.Function):
     """Forward: the product of the edges. Backward: ds = (dL/dW_eff * W) * slope(s), the first of the edges alone."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
         products, kept, held = weight.products, weight.kept(), weight.products.hold(x)
         ctx.save_for_backward(scores, held, *weight.use.gate.tensors())
         ctx.use, ctx.products, ctx.kept, ctx.shape = weight.use, products, kept, x.shape
         return products.forward(held, kept, x.shape)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
         use.refuse_part()
@@ -135,11 +138,11 @@ class Twice(torch.autograd.Function):
     it would know."""
 
     @staticmethod
-    def forward(ctx, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
         ctx.use = use
         return found.view_as(found)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> NoReturn:
+    def backward(ctx: Any, gradient: torch.Tensor) -> NoReturn:
         raise UsageError(f"{ctx.use.of.spec.name} computes on its edges alone, which can be differentiated only once (a gradient "
                          "penalty?): attach the network with compute='dense'")

@@ -60,5 +60,7 @@ def compare(build: Build, inputs: torch.Tensor, labels: torch.Tensor, rounds: in
     found = [*(dense_step(*given, wanted) for wanted in PAIR), *(popup_step(*given, wanted, P) for wanted in PAIR)]
     times = interleaved(found, rounds, tick)
     ratios = times[:, 3] / times[:, 2]
-    return Comparison(*np.median(times, axis=0).tolist(), *np.percentile(ratios, (50, 25, 75)).tolist(),
+    dense_fp32, dense_bf16, popup_fp32, popup_bf16 = np.median(times, axis=0).tolist()
+    ratio, low, high = np.percentile(ratios, (50, 25, 75)).tolist()
+    return Comparison(dense_fp32, dense_bf16, popup_fp32, popup_bf16, ratio, low, high,
                       Precision.of(build().to(inputs.device), "auto").name)

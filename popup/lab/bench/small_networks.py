@@ -70,6 +70,6 @@ def _repeated(subject: Subject, times: int) -> Subject:
     return replace(subject, step=partial(_several, subject.step, times), times=times)
 
 
-def _several(step: Callable[[], None], times: int) -> None:
+def _several(step: Callable[[], object], times: int) -> None:
     for _ in range(times):
         step()

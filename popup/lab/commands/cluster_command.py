@@ -54,7 +54,7 @@ class WorkerJob:
             with stop.listening({signal.SIGINT: stop.ask, announced: stop.ask, signal.SIGTERM: stop.ask_checkpoint}):
                 return self._work(stop)
         except Stopped as stopped:
-            if stopped.number == announced:
+            if stopped.number == announced and callable(requeue):
                 requeue(announced, None)  # which ends the process
             return say(stopped)
         except ENDINGS as error:

@@ -11,7 +11,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.files import IrregularFile, read_regular
-from popup.lab.data.dataset import DataRequest, Dataset, Split, fingerprint
+from popup.lab.data.dataset import DataRequest, Dataset, fingerprint
 
 CONTEXT = 64               # bytes of a window that nobody asks to be of another length
 TOKENS = 256               # a token is a byte
@@ -38,10 +38,11 @@ def load_text(path: str, request: DataRequest) -> Dataset:
     return Dataset(title, TOKENS, train, test, fingerprint=fingerprint(*train, *test))
 
 
-def _windows(tokens: torch.Tensor, context: int) -> Split:
+def _windows(tokens: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Windows [n, context] one behind the other, and for each place the token that comes next; both lie in `tokens`."""
     count = (len(tokens) - 1) // context
-    return tuple(tokens[first:first + count * context].view(count, context) for first in (0, 1))
+    windows, following = (tokens[first:first + count * context].view(count, context) for first in (0, 1))
+    return windows, following
 
 
 def _embedded() -> tuple[bytes, str]:

@@ -72,7 +72,7 @@ class Setting:
     @property
     def final_density(self) -> float:
         """Realised, mean over seeds."""
-        return float(np.mean([run.result["final_density"] for run in self.runs]))
+        return float(np.mean([run.found["final_density"] for run in self.runs]))
 
     @property
     def changed(self) -> str:

@@ -8,6 +8,8 @@ import netrc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from popup.errors import UsageError
@@ -36,7 +38,12 @@ def opened(names: Sequence[str], directory: RunDirectory) -> Iterator[Log]:
         if names and directory.writes:
             own_folder(directory.path)
         logs = [stack.enter_context(MAKERS[name](directory)) for name in names] if directory.writes else []
-        yield lambda metrics: [log(metrics) for log in logs]
+        yield partial(_tell, logs)
+
+
+def _tell(logs: Sequence[Log], metrics: Metrics) -> None:
+    for log in logs:
+        log(metrics)
 
 
 @contextlib.contextmanager
@@ -67,7 +74,7 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
     except ImportError:
         raise UsageError(_missing("wandb")) from None
     own_folder(directory.path / "wandb")
-    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     name = directory.config.hash()
     try:
         run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,

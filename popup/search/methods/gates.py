@@ -13,6 +13,7 @@ from popup.search.keys import Keys, signed_keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 
 
 class Gates(Method):
@@ -40,7 +41,7 @@ class Gates(Method):
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"scale": torch.ones(())}
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
     def gates(self, state: SearchState) -> list[Gate]:
@@ -52,7 +53,7 @@ class Gates(Method):
         scale = layer.memory("scale").copy_((layer.kept / total).sqrt()).clone()
         return Gate(opened > 0, opened.mul_(scale), scale)
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         if gate.plain:  # the ticket's, which passes nothing on
             return torch.zeros_like(scores)
         return (gate.codes & (gate.factor < gate.most)) * gate.most
