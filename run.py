@@ -5,11 +5,12 @@ import io
 import os
 import signal
 import sys
+from typing import NoReturn
 
 SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
-def end(number: int, frame: object = None) -> None:
+def end(number: int, frame: object = None) -> NoReturn:
     """What a signal does where no command hears it: one line, and the exit code."""
     print(f"popup: {SIGNALS[number]}", file=sys.stderr)
     sys.exit(128 + number)

@@ -28,19 +28,24 @@ class LayerProducts(Protocol):
 
     def takes(self, func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call of torch's is the layer's own product."""
+        ...
 
     def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> Any:
         """The values [edges] where `selected` [edges] is true, or those other than 0, as the products want them."""
+        ...
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         """The input as `forward` and `backward` want it: what is kept for the backward pass."""
+        ...
 
     def forward(self, held: torch.Tensor, kept: Any, shape: torch.Size) -> torch.Tensor:
         """The output, of an input of that shape."""
+        ...
 
     def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: Any, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
         """The gradients of the input, if it is wanted, and of the edges [edges]."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

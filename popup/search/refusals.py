@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from popup.errors import UsageError
 
@@ -22,7 +24,7 @@ def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
     if torch.jit.is_tracing():
         raise UsageError(f"{type(net).__name__} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its "
                          f"pass: {REMEDY}")
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if peek_interpreter_stack() is not None:
         raise UsageError(f"{type(net).__name__} is attached, and a transform of torch.func (grad, vmap, jvp) is at work: scores "
                          "get their gradient straight through, which is no derivative that these can take; use loss.backward() "
                          "or torch.autograd.grad, or popup.merge(net) for a plain network")
@@ -30,7 +32,7 @@ def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
 
 def refuse_symbols(name: str) -> None:
     """A UsageError if torch.fx traces the module that holds the layer of that name."""
-    if torch.fx._symbolic_trace.is_fx_symbolic_tracing():
+    if is_fx_symbolic_tracing():
         raise UsageError(f"{name} is attached, and torch.fx traces its module: {REMEDY}")
 
 

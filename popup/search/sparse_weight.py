@@ -46,7 +46,8 @@ class SparseWeight(torch.Tensor):
             layer, learns = self.use.of.layers[0], self.requires_grad
             with torch.inference_mode(torch.is_inference_mode_enabled() and not learns), torch.set_grad_enabled(learns):
                 weight = layer.anew(self.use.gate, layer.dtype)  # not as of who asks first, who may be without gradients
-                self._dense = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+                found: torch.Tensor = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+                self._dense = found
         return self._dense
 
     def check(self) -> None:
@@ -65,18 +66,21 @@ class SparseWeight(torch.Tensor):
         if func in READ:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        weight = args[1] if len(args) > 1 else None
-        if isinstance(weight, SparseWeight) and weight.products.takes(func, args, kwargs) and _alike(args[0], weight):
-            return _product(args[0], weight, args[2] if len(args) > 2 else kwargs.get("bias"))
-        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs))
-        return func(*args, **kwargs)
+        x, weight = args[:2] if len(args) > 1 else (None, None)
+        if isinstance(weight, SparseWeight) and weight.products.takes(func, args, kwargs) and _alike(x, weight):
+            return _product(x, weight, args[2] if len(args) > 2 else kwargs.get("bias"))
+        return func(*_dense(args), **_dense(kwargs))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch gives it the type of a function that is not to be overridden
             cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
                            kwargs: dict[str, Any] | None = None) -> Any:
-        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        return func(*_dense(args), **_dense(kwargs or {}))
+
+
+def _dense(found: Any) -> Any:
+    """What a call is given, with dense weights in the places of those that are none."""
+    return tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, found)
 
 
 READ = {getattr(torch.Tensor, name).__get__ for name in (
@@ -98,7 +102,7 @@ def _alike(x: object, weight: SparseWeight) -> bool:
     return fits and (x.dtype is weight.dtype or cast)
 
 
-def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
+def _product(x: Any, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
     """The layer's output. It is computed in the weight's own type; under autocast it is of that which autocast wants."""
     cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
     with torch.autocast(x.device.type, enabled=False):

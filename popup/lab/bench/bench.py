@@ -145,7 +145,7 @@ def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
     return Subject("data pipeline alone (crop, flip)", epoch, times=batches.steps)
 
 
-def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], object] = lambda: None,
             clock: Callable[[], float] | None = None) -> list[Figure]:
     """The figures of all subjects, the first of which must be the dense step, by wall time or another `clock`."""
     times = interleaved(found, rounds, tick, clock)
@@ -155,7 +155,7 @@ def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = la
             for place, (subject, (ratio, low, high)) in enumerate(zip(found, quartiles, strict=True))]
 
 
-def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], object] = lambda: None,
                 clock: Callable[[], float] | None = None) -> np.ndarray:
     """Seconds [rounds, subjects]: every subject is timed once a round, in another order each round, after one round that does not
     count. (In a fixed order the dense step itself, timed at two places of it, came out 1.8% apart.)"""

@@ -54,7 +54,7 @@ def _in_ms(pair: tuple[float, float]) -> str:
 
 
 def compare(build: Build, inputs: torch.Tensor, labels: torch.Tensor, rounds: int,
-            tick: Callable[[], None] = lambda: None) -> Comparison:
+            tick: Callable[[], object] = lambda: None) -> Comparison:
     """Time both precisions of one network, which `build` makes, on one batch."""
     given = build, inputs, labels
     found = [*(dense_step(*given, wanted) for wanted in PAIR), *(popup_step(*given, wanted, P) for wanted in PAIR)]

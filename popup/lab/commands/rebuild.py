@@ -44,7 +44,7 @@ def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Confi
     task = ticket.about.get("task")
     if not isinstance(task, dict):
         raise TicketError("the ticket records no task (it is not of a run): load it in Python and apply it to your network")
-    values = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
+    values: dict[str, Any] = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
     _check_types(values)
     for name, given in (("model", model), ("dataset", dataset)):
         if not given and not SAFE[name].fullmatch(values.get(name, "")):

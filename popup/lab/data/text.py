@@ -57,13 +57,14 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > LARGEST_TEXT:
             raise UsageError(f"text {str(path)!r} has {path.stat().st_size:,} bytes: give at most {LARGEST_TEXT:,}")
         content = read_regular(path, LARGEST_TEXT)
-        content.decode()
     except IrregularFile:  # a folder, a pipe: not opened at all
         raise UsageError(f"cannot read the text {str(path)!r} (it is no regular file): name a file, or text: alone for the "
                          "embedded text") from None
     except OSError as error:
         raise UsageError(f"cannot read the text {str(path)!r} ({error.strerror}): name a file, or text: alone for the embedded "
                          "text") from None
+    try:
+        content.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{str(path)!r} is no UTF-8 text (byte {error.start:,} is {content[error.start]:#x}): convert it, "
                          "as in iconv -t utf-8") from None

@@ -95,11 +95,11 @@ def legend(figure: Figure, drawn: Sequence[Axes], sheet: Sheet, title: str | Non
         found[OTHERS] = Line2D([], [], linestyle="")
         others.insert(0, OTHERS)
     labels += others
-    look: dict[str, Any] = {"frameon": False, "fontsize": LEAST, "title": title, "title_fontsize": LEAST, "alignment": "left"}
+    look: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": LEAST, "title": title,
+                            "title_fontsize": LEAST, "alignment": "left"}
     if max(map(len, labels), default=0) > sheet.beside:
         look |= _below(figure, labels, title)
-    made = figure.legend([found[label] for label in labels], [wrap(label, _letters(figure)) for label in labels],
-                          **{"loc": "outside right upper"} | look)
+    made = figure.legend([found[label] for label in labels], [wrap(label, _letters(figure)) for label in labels], **look)
     made.set_gid(BELOW if "ncols" in look else None)
 
 

@@ -34,9 +34,9 @@ def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     figure, (panel,) = sheet.grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
-        for side, mask, look in (("er", "S_ER", {"markersize": 7, "fillstyle": "none"}), ("ticket", "S_P", {"markersize": 4})):
+        for side, mask, size, fill in (("er", "S_ER", 7, "none"), ("ticket", "S_P", 4, "full")):
             dead = [_dead(setting, side) for setting in line]
-            panel.plot(kept, dead, marker=marker, linestyle="", color=colour, **look,
+            panel.plot(kept, dead, marker=marker, linestyle="", color=colour, markersize=size, fillstyle=fill,
                        label=f"{line[0].value('density')}, {mask}")
     log_density(panel, KEPT, found)
     panel.set(ylabel="dead neurons or channels")

@@ -79,7 +79,7 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
     try:
         run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,
                            dir=str(directory.path), config=directory.config.flat(), settings=service.Settings(silent=True))
-    except (service.errors.Error, ValueError) as error:  # no network, a key that is none, a mode it does not know
+    except (service.Error, ValueError) as error:  # no network, a key that is none, a mode it does not know
         raise UsageError(f"--log wandb cannot begin a run ({' '.join(str(error).split()):.200}): set WANDB_MODE=offline, and "
                          "`wandb sync` it later") from None
     first = run.step

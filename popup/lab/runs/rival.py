@@ -46,7 +46,7 @@ def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, buil
     with torch.no_grad():
         images = Normalise(data.train[0])(in_memory(data.train[0])[:EVALUATION_BATCH]).to(laboratory.device)
         deviation = float(net(images).std()) or 1.0
-    hook = net.register_forward_hook(lambda module, inputs, logits: logits / deviation)
+    hook = net.register_forward_hook(lambda module, inputs, logits: torch.as_tensor(logits) / deviation)
     outcome = fit(net, data.train, data.test, own, on_epoch)
     hook.remove()
     return Found(extract(net), outcome.test_accuracy, time.process_time() - began)

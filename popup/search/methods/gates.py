@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, pi, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Gates(Method):
     def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         from scipy.optimize import brentq  # a fifth of a second of import that no other method needs
 
-        start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
+        start: Any = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
         return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
