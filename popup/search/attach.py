@@ -66,14 +66,14 @@ def attach(net: nn.Module, recipe: Recipe | None = None, search: SearchSettings 
     and changes nothing, if `net` cannot be attached or a value is not allowed. `net` is not run: what is seen of it without
     data, and what is not, stands in docs/refused-models.md.
     """
+    if recipe is None:
+        check_given(er_p, density, mask, masks)
     given, rule = (numbers(density), GIVEN) if isinstance(density, Mapping) else (None, density)
     told = Recipe(er_p=USUAL.er_p if er_p is None else plain_number(er_p), k=plain_number(k), seed=plain_number(seed),
                   density=rule, redistribute=redistribute, mask=mask, bias=bias,
                   weights=weights, scale=scale, gain=as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain),
                   connected=connected, count=count, skip=as_patterns("skip", skip), only=as_patterns("only", only))
-    if recipe is None:
-        check_given(er_p, density, mask, masks)
-    else:
+    if recipe is not None:
         check_alone("recipe", recipe, Recipe, told == USUAL and er_p is None)
         check_given(None if recipe.mask == GIVEN else recipe.er_p, recipe.density, recipe.mask, masks)
     recipe, edges = recipe or told, None
