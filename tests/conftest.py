@@ -1,5 +1,6 @@
 """What all tests share: one thread, the same random networks and examples every time, and two helpers."""
 
+import faulthandler
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for one another by spinning take what other tests need
 
 import pytest
 import safetensors.torch
@@ -30,6 +32,14 @@ settings.load_profile("popup")
 def the_same_networks():
     """Networks that a test makes without a seed of its own are the same every time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def none_hangs():
+    """A test that takes ten minutes ends with its process, and pytest-xdist names it: better than no answer for hours."""
+    faulthandler.dump_traceback_later(600, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 class StopAt(Stop):

@@ -1,4 +1,5 @@
-"""What one input is, by its shape: an image [channels, height, width], or a window [tokens] of a text, with a label a token."""
+"""What one input is, by its shape: an image [channels, height, width], features [features], or a window [tokens] of a text, which
+has a label a token."""
 
 from __future__ import annotations
 
@@ -7,9 +8,21 @@ from collections.abc import Sequence
 import torch
 
 
+class Window(tuple[int, ...]):
+    """The shape [tokens] of a window: of whole numbers, which a network embeds, where other shapes are of numbers to compute
+    with."""
+
+    __slots__ = ()
+
+
 def is_window(shape: Sequence[int]) -> bool:
-    """Whether inputs of that shape are windows of tokens: whole numbers, which a network embeds."""
-    return len(shape) == 1
+    """Whether inputs of that shape are windows of tokens."""
+    return isinstance(shape, Window)
+
+
+def called(shape: Sequence[int]) -> str:
+    """What inputs of that shape are, in the plural."""
+    return "windows of tokens" if is_window(shape) else "features" if len(shape) == 1 else "images"
 
 
 def blank(shape: Sequence[int], count: int = 2) -> torch.Tensor:

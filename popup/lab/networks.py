@@ -13,7 +13,7 @@ from torch import nn
 
 from popup.errors import UsageError, check_name
 from popup.lab.config import Config
-from popup.lab.inputs import blank, is_window, logits_shape
+from popup.lab.inputs import blank, called, logits_shape
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
@@ -48,7 +48,7 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
         reason = (str(error).splitlines() or [""])[0]
         reason = reason if reason and isinstance(error, SAID) else f"{type(error).__name__}: {reason}".removesuffix(": ")
         how = "".join(f" with {name} {list(value) if name == 'widths' else value}" for name, value in options.items())
-        raise UsageError(f"model {task.model!r} cannot be built for {_inputs(image)} {list(image)}{how}: {reason}") from None
+        raise UsageError(f"model {task.model!r} cannot be built for {called(image)} {list(image)}{how}: {reason}") from None
     return net
 
 
@@ -108,8 +108,4 @@ def _try(net: nn.Module, image: Sequence[int], classes: int) -> None:
     net.train(training)
     if not isinstance(output, torch.Tensor) or output.shape != wanted:
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ValueError(f"it makes {found} of two {_inputs(image)}, not logits {list(wanted)}")
-
-
-def _inputs(image: Sequence[int]) -> str:
-    return "windows of tokens" if is_window(image) else "images"
+        raise ValueError(f"it makes {found} of two {called(image)}, not logits {list(wanted)}")

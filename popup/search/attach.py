@@ -24,7 +24,7 @@ from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
 from popup.search.put_on import attach_layers
 from popup.search.reach import refuse_seen
-from popup.search.refusals import refuse_saving, refuse_tracing, take_saving_back
+from popup.search.refusals import refuse_saving, refuse_tracing, refuse_wrapped, take_saving_back
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
@@ -33,7 +33,7 @@ from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.frozen import freeze
 from popup.source.gains import as_one
-from popup.source.layers import find_layers, users
+from popup.source.layers import MOST_LAYERS, find_layers, users
 from popup.source.masks import given_edges
 from popup.source.parametrized import lists_on
 from popup.source.recipe import GIVEN, Recipe, draw_source
@@ -103,9 +103,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     is none that the seed draws, `against`: the number type that layers would compute densely in."""
     if is_attached(unwrapped(net)):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
-    if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
-        raise UsageError(f"{type(net).__name__} wraps a network, whose names and gradients it has taken already: attach the "
-                         "network itself, then wrap it")
+    refuse_wrapped(net)
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
@@ -113,6 +111,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "
                          "weights='signed_constant' or 'kaiming_normal', or another method")
     layers = recipe.layers(net)
+    if len(layers) > MOST_LAYERS:
+        raise UsageError(f"{type(net).__name__} has {len(layers):,} layers, of which a ticket can hold {MOST_LAYERS:,}: leave "
+                         "some out by skip, or attach parts of the network")
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)

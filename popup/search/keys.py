@@ -41,6 +41,10 @@ class Keys:
         """All keys, int32 [edges], where the bits are."""
         return self.of_bits(self.bits)
 
+    def copied(self) -> Keys:
+        """The same keys, of bits in memory of their own."""
+        return Keys(self.bits.clone(), self.of_bits)
+
     def split(self, sizes: Sequence[int]) -> list[Keys]:
         """The keys of layers of so many edges each, which these are one after the other."""
         return [self] if len(sizes) == 1 else [Keys(part, self.of_bits) for part in self.bits.split(sizes)]

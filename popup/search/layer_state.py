@@ -57,6 +57,7 @@ class LayerState(nn.Module):
         self.drawn_in = torch.zeros(len(self.drawn) if book.held == 1 else 0, dtype=torch.int32, device=weight.device)
         if book.held > 1:
             self.drawn = torch.from_numpy(draw_several(recipe, source, book.held)).to(weight.device)
+        self._drawn_at = -1  # how often `turns` had been written to when they were those of what is drawn
         self._fingerprint: str | None = None
         self.products: LayerProducts | None = None  # of a layer that computes on its edges alone
 
@@ -139,11 +140,21 @@ class LayerState(nn.Module):
         for turns in (self.turns, self.drawn_in):
             turns.masked_fill_(chosen, turn)
         self.drawn = torch.where(chosen, torch.from_numpy(fresh).to(chosen.device), self.drawn)
+        self._drawn_at = self.turns._version
 
     def redraw_as_remembered(self) -> None:
         """Draw what the redraws gave again, which were read from a checkpoint or a state_dict."""
         values = draw_again(self.recipe, self.source(), self.turns.cpu().numpy())
         self.drawn, self.drawn_in = torch.from_numpy(values).to(self.values.device), self.turns.clone()
+
+    def keep_up(self) -> None:
+        """Draw what the redraws gave again if something else than `redraw` has written down others: an average of networks, which
+        copies buffers."""
+        if REDRAW not in self.remembered or self.turns._version == self._drawn_at or self.turns.is_meta:
+            return
+        if not torch.equal(self.turns, self.drawn_in):
+            self.redraw_as_remembered()
+        self._drawn_at = self.turns._version
 
     def places(self) -> torch.Tensor | None:
         """The edges' flat indices [edges], int32 or int64; None if every entry is an edge."""

@@ -11,7 +11,7 @@ from popup.search.density import Densities, density_row
 from popup.search.search import Search
 
 ATTRIBUTE = "popup_search"
-WRAPPED = ("_orig_mod", "module", "_forward_module")  # what wrappers call the network that they wrap
+WRAPPED = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module")  # what wrappers call the network that they wrap
 
 
 def unwrapped(net: nn.Module) -> nn.Module:

@@ -10,10 +10,12 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
-from popup.search.refusals import refuse_symbols
+from popup.search.refusals import refuse_part, refuse_script
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
+
+STATE = 192  # letters of a state: more than a fingerprint, the most steps and any float take
 
 
 class EdgeWeight(LayerState):
@@ -48,14 +50,19 @@ class EdgeWeight(LayerState):
 
     def get_extra_state(self) -> torch.Tensor:
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
-        they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors."""
+        they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors, and always
+        as long, since averages (timm's ModelEma) copy the values of one time into those of another."""
         state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress}
-        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+        return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""
         found = self.check_state(state)
         self.search.steps, self.search.progress = found["steps"], found["progress"]
+
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks each module for."""
+        refuse_script(self.spec.name)
 
     @torch._disable_dynamo  # torch.compiler.disable without loading the compiler on import, as torch.optim has it
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
@@ -94,7 +101,7 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
         held: Any = module._modules["parametrizations"]
         found = held._modules[attribute]
         layer = found._modules["0"]
-        refuse_symbols(layer.spec.name)
+        refuse_part(layer.spec.name)
         if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):
             return usual.fget(module)
         ready = layer.ready()

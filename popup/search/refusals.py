@@ -15,25 +15,49 @@ REMEDY = "a search is no fixed program: popup.merge(net) first, which is a plain
 SAVE = "save_pretrained"  # of transformers' networks
 
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+INSIDE = ("_orig_mod", "_forward_module", "_fsdp_wrapped_module")  # what torch.compile, Fabric and FSDP1 call what they wrap
+
+
+def refuse_wrapped(net: nn.Module) -> None:
+    """A UsageError for what wraps a network, or has sharded it."""
+    if isinstance(net, WRAPPERS) or any(name in net._modules for name in INSIDE):
+        raise UsageError(f"{type(net).__name__} wraps a network, whose names and gradients it has taken already: attach the "
+                         "network itself, then wrap it")
+    sharded = next((name for name, parameter in net.named_parameters() if hasattr(parameter, "placements")), None)
+    if sharded is not None:
+        raise UsageError(f"{sharded} is sharded already (by FSDP2's fully_shard, or as a DTensor): attach the network first, "
+                         "then shard it")
+
+
 @torch._disable_dynamo
 def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
     """Forward pre-hook of an attached network: a UsageError if somebody records the pass as a program, or differentiates it as a
     function."""
-    if torch.compiler.is_exporting():
-        raise UsageError(f"{type(net).__name__} is attached, and torch.export (or torch.onnx.export) records its pass: {REMEDY}")
-    if torch.jit.is_tracing():
-        raise UsageError(f"{type(net).__name__} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its "
-                         f"pass: {REMEDY}")
-    if peek_interpreter_stack() is not None:
-        raise UsageError(f"{type(net).__name__} is attached, and a transform of torch.func (grad, vmap, jvp) is at work: scores "
-                         "get their gradient straight through, which is no derivative that these can take; use loss.backward() "
-                         "or torch.autograd.grad, or popup.merge(net) for a plain network")
+    _refuse_others(type(net).__name__)
 
 
-def refuse_symbols(name: str) -> None:
-    """A UsageError if torch.fx traces the module that holds the layer of that name."""
+def refuse_part(name: str) -> None:
+    """A UsageError if somebody traces, exports or transforms the module that holds the layer of that name, the rest apart."""
     if is_fx_symbolic_tracing():
         raise UsageError(f"{name} is attached, and torch.fx traces its module: {REMEDY}")
+    _refuse_others(name)
+
+
+def refuse_script(name: str) -> NoReturn:
+    """What torch.jit.script asks for before it reads the source of a module that holds the layer of that name."""
+    raise UsageError(f"{name} is attached, and torch.jit.script compiles its module: {REMEDY}")
+
+
+def _refuse_others(name: str) -> None:
+    if torch.compiler.is_exporting():
+        raise UsageError(f"{name} is attached, and torch.export (or torch.onnx.export) records its pass: {REMEDY}")
+    if torch.jit.is_tracing():
+        raise UsageError(f"{name} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its pass: {REMEDY}")
+    if peek_interpreter_stack() is not None:
+        raise UsageError(f"{name} is attached, and a transform of torch.func (grad, vmap, jvp) is at work: scores get their "
+                         "gradient straight through, which is no derivative that these can take; use loss.backward() or "
+                         "torch.autograd.grad, or popup.merge(net) for a plain network")
 
 
 def refuse_saving(net: nn.Module) -> None:

@@ -12,12 +12,13 @@ from torch import nn
 from popup.errors import UsageError
 from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
-from popup.search.layer_state import REDRAW, LayerState
-from popup.search.methods import METHODS
+from popup.search.layer_state import LayerState
+from popup.search.methods import METHODS, Method
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
 from popup.search.settings import SearchSettings
+from popup.search.sharding import is_sharded
 from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states
 from popup.search.untouched import Untouched
@@ -35,6 +36,7 @@ class Search(SearchState):
         super().__init__(recipe, course, SCOPES[settings.scope], settings.floor_of)
         self.settings = settings
         self.method = METHODS[settings.method](settings)
+        self.between = type(self.method).after_step is not Method.after_step  # whether it looks at scores between steps
         self.meaning = self.method.book.meaning()  # of codes, as the search began
         self._pass: Sequence[Gate] | None = None     # of each unit, while a pass is under way
         self._trained: Sequence[Gate] | None = None  # those of the last pass with gradients
@@ -51,6 +53,7 @@ class Search(SearchState):
     def check_owners(self, net: nn.Module) -> None:
         """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
         for what the network computes."""
+        self.sharded = self.sharded or is_sharded(net, self.settings.method, self.between)
         for layer, scores in zip(self.layers, self.scores(), strict=True):
             for whole in layer.spec.names:
                 path, _, name = whole.rpartition(".")
@@ -116,6 +119,7 @@ class Search(SearchState):
     def begin(self, module: nn.Module, inputs: tuple) -> None:
         """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
         gates; evaluation, and whatever runs without gradients, the ticket."""
+        self.sharded = self.sharded or is_sharded(module, self.settings.method, self.between)
         learning = torch.is_grad_enabled()
         training = module.training and learning
         if training and self._hidden and _in_backward() and not self.trains_the_ticket():
@@ -227,13 +231,6 @@ class Search(SearchState):
             if bool(((layer.drawn != drawn) & mask).any()):
                 raise UsageError(f"method {self.settings.method} draws weights anew of edges that are selected, in "
                                  f"{layer.spec.name}: let it use the search's own redraw, which leaves these out")
-
-    def resume(self, steps: int, progress: float) -> None:
-        """Be where a search was after `steps`, its scores and memory being restored already."""
-        self.steps, self.before, self.progress = steps, progress, progress
-        for layer in self.layers:
-            if REDRAW in layer.remembered:
-                layer.redraw_as_remembered()
 
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
         """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while

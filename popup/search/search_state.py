@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from popup.errors import UsageError
 from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
-from popup.search.layer_state import LayerState
+from popup.search.layer_state import REDRAW, LayerState
 from popup.search.select import Bracket, Ranked, Scope
+from popup.search.sharding import refuse_parts
 from popup.search.unit import Unit
 from popup.source.counts import kept_edges
 from popup.source.parametrized import lists_on
@@ -36,6 +36,7 @@ class SearchState:
         self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
         self._originals: list[ParametrizationList] = []  # what holds each layer's scores
+        self.sharded = False                             # whether FSDP2 leaves a process a part of these between passes
 
     def add(self, layer: LayerState, module: nn.Module, name: str) -> None:
         """Take one layer into the search, which parametrizes `name` of `module`."""
@@ -62,24 +63,20 @@ class SearchState:
 
     def pairs(self) -> list[tuple[LayerState, nn.Parameter]]:
         """Each layer with its scores."""
-        return list(zip(self.layers, self.scores(), strict=True))
+        scores = self.scores()
+        refuse_parts(self.layers, scores)
+        return list(zip(self.layers, scores, strict=True))
 
     def units(self) -> list[tuple[Unit, torch.Tensor]]:
         """What a method is asked about: each layer with its scores, or several that are asked about together, with theirs."""
         self.regroup_if_moved()
+        for layer in self.layers:
+            layer.keep_up()
         scores = self.scores()
-        self._refuse_sharded(scores)
+        refuse_parts(self.layers, scores)
         with torch.no_grad():
             return [(group.unit, scores[group.places[0]] if group.alone else torch.cat([scores[place] for place in group.places]))
                     for group in self.groups]
-
-    def _refuse_sharded(self, scores: Sequence[torch.Tensor]) -> None:
-        """A UsageError if this process has a part of some layer's scores only, of which it could select the best of a part."""
-        for layer, score in zip(self.layers, scores, strict=True):
-            if hasattr(score, "placements"):  # a DTensor
-                raise UsageError(f"{layer.spec.name} has its scores sharded (by FSDP2's fully_shard?): shard the attached "
-                                 "network as a whole and none of its parts, and call its unshard() before anything is asked of "
-                                 "it outside of a pass; or use DistributedDataParallel")
 
     def k_now(self) -> float:
         """The fraction of edges that the search keeps now; in the end that of the ticket."""
@@ -98,6 +95,7 @@ class SearchState:
         for group, own in zip(self.groups, keys, strict=True):
             counts = [layer.kept if whole else kept_edges(k, layer.count, self.recipe.count) for layer in group.layers]
             brackets = [self._brackets[place] for place in group.places]
+            own = own.copied() if self.sharded else own  # FSDP frees scores, which torch refuses once an array was made of them
             ranked.append(Ranked(own, group.sizes, counts, brackets, list(map(self._floor_of, counts)), group.places))
         return self._scope(ranked)
 
@@ -111,6 +109,13 @@ class SearchState:
         """For each layer, in the network's order, its part of what was `found` for each of the units, a value an edge."""
         return list(each_layer(self.groups, [(one,) if group.alone else one.split(group.sizes)
                                              for group, one in zip(self.groups, found, strict=True)]))
+
+    def resume(self, steps: int, progress: float) -> None:
+        """Be where a search was after `steps`, its scores and memory being restored already."""
+        self.steps, self.before, self.progress = steps, progress, progress
+        for layer in self.layers:
+            if REDRAW in layer.remembered:
+                layer.redraw_as_remembered()
 
     def memories(self) -> dict[str, torch.Tensor]:
         """What the method remembers, by layer and name."""

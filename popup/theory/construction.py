@@ -35,6 +35,7 @@ from popup.theory.kept import KeptEdges, clear_unused
 from popup.theory.plan import Plan
 from popup.theory.stages import Stage, stages
 from popup.theory.sums import Sums, solve
+from popup.theory.taken import taken_by
 from popup.theory.target import Target
 from popup.ticket.layer import TicketLayer
 
@@ -76,13 +77,14 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
     units = [1.0 if plan.exact else todo.unit(place) for place in range(len(layers))]  # of whole numbers 1 is the unit
     copies, scale = _univariate(todo, target.branches, None, plan.exact), units[0]
     fits, kept = list[LayerFit](), todo.kept
-    for stage in stages(target, plan):
+    all_stages = list(stages(target, plan))
+    for stage, above in zip(all_stages, [*all_stages[1:], None], strict=True):
         if plan.doubled and fits:
             copies = _univariate(todo, [1], copies, plan.exact)
             scale *= units[len(kept) - 1]
         scale *= units[len(kept)]
         below = copies.at_taps(stage.taps, stage.inside, stage.constant // stage.taps)
-        copies, fit = _build_layer(todo, below, stage, scale, threads, plan.doubled)
+        copies, fit = _build_layer(todo, below, stage, above, scale, threads, plan)
         fits.append(fit)
     clear_unused(kept)
     found, spare = zip(*(layer.finish() for layer in kept), strict=True)
@@ -113,6 +115,11 @@ class _Layers:
         """The layer that was begun last, as one."""
         return draw_layer(self.recipe, self.kept[-1].spec, self.kept[-1].p_l)
 
+    def weights_above(self) -> np.ndarray:
+        """W * S_ER of the layer above the one that was begun last."""
+        place = len(self.kept)
+        return _matrix(draw_layer(self.recipe, self.layers[place], self.p_l[place]), range(self.layers[place].shape[0]))
+
     def blocks(self) -> Iterator[tuple[range, LayerSource]]:
         """The same in blocks of rows."""
         return blocks.draw_blocks(self.recipe, self.kept[-1].spec, self.kept[-1].p_l, blocks.BLOCK)
@@ -140,22 +147,25 @@ def _matrix(source: LayerSource, rows: range) -> np.ndarray:
     return weights.reshape(len(rows), size)
 
 
-def _build_layer(todo: _Layers, below: Copies, stage: Stage, scale: float, threads: int, single: bool) -> tuple[Copies, LayerFit]:
-    """The copies of one layer, and how well their parameters fit. `single`: there is one of each, of copies that are off by
-    the same."""
+def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None, scale: float, threads: int,
+                 plan: Plan) -> tuple[Copies, LayerFit]:
+    """The copies of one layer, and how well their parameters fit. Of a doubled plan there is one of each, of copies that are
+    off by the same."""
     layer, out, size = todo.begin(), len(stage.sums), stage.multiple * scale
     rows, units = layer.spec.shape[0], len(stage.goals) + (not stage.outputs)
     unit, multiple, error, own = np.arange(rows) % units, np.full(rows, size), np.zeros(rows), np.zeros(rows)
-    columns = [below.of(number) for number in range(stage.goals.shape[1])]
+    columns = [below.of(number, plan.carried) for number in range(stage.goals.shape[1])]
+    if plan.carried and not plan.doubled and above and above.outputs:
+        unit[~taken_by(todo.weights_above(), above, scale * todo.unit(len(todo.kept)), unit, size, threads)] = NONE
     tally = _Tally(stage.tolerance * size)
     for block, source in todo.blocks():
         weights, part = _matrix(source, block), slice(block.start, block.stop)
-        solved = np.flatnonzero(unit[part] < out)
+        solved = np.flatnonzero((unit[part] < out) & (unit[part] != NONE))
         goals = stage.sums[unit[part][solved]] * size  # [solved, units]
-        chosen, sums = solve(weights, below, columns, solved, goals, tally.limit, threads)
+        chosen, sums = solve(weights, below, columns, solved, goals, tally.limit, threads, plan.carried)
         off = tally.add(sums)
         own[part][solved], error[part][solved] = off @ stage.bounds, stage.worst(off)
-        if single:
+        if plan.doubled:
             worst = np.array([(below.error[of] / below.multiple[of]).max(initial=0) for of in columns])
             error[part][solved] += np.abs(goals + sums.error) @ worst
         else:
@@ -170,7 +180,7 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, scale: float, threa
     if not stage.outputs:
         own_rows = unit < out
         unit[multiple == 0] = NONE
-        if not single:
+        if not plan.doubled:
             most = tally.limit * float(stage.bounds.sum())
             unit[own_rows] = _leave_out(unit[own_rows], own[own_rows], most, bool(stage.tolerance))
     return Copies(unit, multiple, error), tally.fit(size, stage.tolerance)

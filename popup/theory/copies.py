@@ -21,10 +21,10 @@ class Copies:
     multiple: np.ndarray
     error: np.ndarray
 
-    def of(self, unit: int) -> np.ndarray:
-        """The neurons that stand for `unit`, the most exact first."""
+    def of(self, unit: int, in_order: bool = False) -> np.ndarray:
+        """The neurons that stand for `unit`, the most exact first, or in the order in which they are there."""
         neurons = np.flatnonzero(self.unit == unit)
-        return neurons[np.argsort(self.error[neurons] / self.multiple[neurons], kind="stable")]
+        return neurons if in_order else neurons[np.argsort(self.error[neurons] / self.multiple[neurons], kind="stable")]
 
     def at_taps(self, taps: int, inside: int, constant: int) -> Copies:
         """The inputs of a layer of that many taps: each tap of a neuron, next to each other, stands for its own unit, unit *

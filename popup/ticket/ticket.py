@@ -221,7 +221,7 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
     if metadata["format"] != file.format_of(book) or (metadata["format"] > 1 and metadata["book"] != book.record()):
         raise ValueError(f"its codes are not of the book {book.name!r} of the method {settings.method}")
     layers: list[TicketLayer] = []
-    for record in metadata["layers"]:
+    for record in contents.records(metadata["layers"]):
         layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].spec if layers else None))
     whole = with_further([layer.spec for layer in layers])
     layers = [replace(layer, spec=found) for layer, found in zip(layers, whole, strict=True)]

@@ -100,8 +100,10 @@ def main(kills):
                 "2", "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
         often, quiet = ["--checkpoint-seconds", "0", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
         subprocess.run([*RUN, *grid, "--data-dir", str(base / "data whole"), "--out", whole], check=True, **quiet)
-        before, replaced, stayed, span = {}, 0, 0, 5.0
+        before, replaced, stayed, span, rounds = {}, 0, 0, 5.0, 0
         while killed.total() < kills or len(before) < len(rows(whole)):
+            rounds += 1
+            assert rounds < 4 * kills + 10, "the sweep does not come to its end"
             if len(before) == len(rows(whole)):  # done before it was killed often enough
                 shutil.rmtree(out), shutil.rmtree(base / "data")
                 before = {}

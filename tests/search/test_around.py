@@ -9,6 +9,7 @@ from torch import nn
 
 import popup
 from popup import UsageError, attach, densities, extract, merge, scores, summary
+from popup.search.methods import METHODS, Method
 from popup.search.network import search_of, unwrapped
 from popup.search.tables import text_table
 
@@ -31,6 +32,7 @@ def inputs():
 TRACED = {"torch.jit.trace": lambda net: torch.jit.trace(net, inputs()),
           "torch.export": lambda net: torch.export.export(net, (inputs(),)),
           "torch.fx": lambda net: torch.fx.symbolic_trace(net),
+          "torch.jit.script": lambda net: torch.jit.script(net),
           "torch.onnx.export": lambda net: torch.onnx.export(net, (inputs(),), io.BytesIO(), dynamo=False)}
 
 
@@ -43,6 +45,10 @@ def test_what_records_a_pass_is_told_to_merge_first(how):
     with pytest.raises(UsageError, match=FIRST) as error:
         TRACED[how](net)
     assert how in str(error.value) and "\n" not in str(error.value)
+    if how != "torch.onnx.export":
+        with pytest.raises(UsageError, match=r"^0\.weight is attached, and .*merge\(net\) first") as error:
+            TRACED[how](net[0])
+        assert how in str(error.value)
     TRACED[how](merge(net))
     assert torch.equal(net(inputs()), merge(net)(inputs()))
 
@@ -56,7 +62,7 @@ def test_fvcore_traces_and_is_told():
 def test_transforms_of_torch_func_are_told_why_not():
     net = attached()
     named = dict(net.named_parameters())
-    for transform in (lambda: torch.vmap(net)(inputs()), lambda: torch.func.grad(
+    for transform in (lambda: torch.vmap(net)(inputs()), lambda: torch.vmap(net[0])(inputs()), lambda: torch.func.grad(
             lambda named: torch.func.functional_call(net, named, (inputs(),)).sum())(named)):
         with pytest.raises(UsageError, match=r"a transform of torch\.func .* straight through"):
             transform()
@@ -125,10 +131,42 @@ def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(
     net.unshard()
     ticket = extract(net)
     assert torch.equal(ticket.apply(plain()).eval()(inputs()), net.eval()(inputs()))
+    with pytest.raises(UsageError, match=r"^0\.weight is sharded already .* attach the network first"):
+        attach(fsdp.fully_shard(plain(), mesh=mesh), er_p=0.5)
     parts = attached()
     fsdp.fully_shard(parts[0], mesh=mesh), fsdp.fully_shard(parts, mesh=mesh)
     with pytest.raises(UsageError, match=r"^0\.weight has its scores sharded .*none of its parts"):
         parts.train()(inputs())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_works_where_the_network_is_sharded_or_is_refused_by_name(group, method):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    net, own = (attach(plain(), er_p=0.5, k=0.5, method=method).train() for _ in range(2))
+    fsdp.fully_shard(net, mesh=torch.distributed.init_device_mesh("cpu", (1,)))
+    if type(search_of(own).method).after_step is not Method.after_step:
+        with pytest.raises(UsageError, match=rf"^method {method} looks at whole scores after each step.*DistributedDataParallel"):
+            scores(net)
+        with pytest.raises(UsageError, match=rf"^method {method} looks at whole scores"):
+            net(inputs())
+        return
+    for one in (net, own):
+        torch.manual_seed(0)
+        optimiser = torch.optim.SGD(scores(one), lr=0.5)
+        for step in range(3):
+            optimiser.zero_grad()
+            (one(inputs()).square().sum() + popup.penalty(one)).backward()
+            optimiser.step()
+            popup.advance(one, (step + 1) / 3)
+    net.unshard()
+    for first, second in zip(extract(net).layers, extract(own).layers, strict=True):
+        assert (first.codes == second.codes).all()
+
+
+def test_what_wraps_a_network_is_not_attached(group):
+    for wrap in (*WRAPPERS.values(), nn.DataParallel):
+        with pytest.raises(UsageError, match=r"wraps a network.*attach the network itself, then wrap it"):
+            attach(wrap(plain()), er_p=0.5)
 
 
 # --- what it says of itself

@@ -424,7 +424,7 @@ def test_numbers_of_numpy_are_numbers_and_a_method_is_not_given_as_search():
     net = attach(nn.Sequential(nn.Linear(4, 8)), er_p=np.float32(0.5), k=np.float64(0.5), seed=np.int64(3))
     same = attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, k=0.5, seed=3)
     assert search_of(net).recipe == search_of(same).recipe and type(search_of(net).recipe.seed) is int
-    with pytest.raises(UsageError, match="method's name as method="):
+    with pytest.raises(UsageError, match=r"search is 'edge_popup': pass popup.SearchSettings\(...\), or its fields as keywords"):
         attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, search="edge_popup")
 
 

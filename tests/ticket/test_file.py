@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 import models
 from popup import TicketError, attach, extract, load
+from popup.errors import UsageError
 from popup.search.network import search_of
+from popup.source.layers import MOST_LAYERS
 from popup.ticket import file
 
 
@@ -260,3 +263,13 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(content, net, path
     with pytest.raises(OSError, match="No space"):
         extract(net).save(path)
     assert path.read_bytes() == content and os.listdir(path.parent) == [path.name]
+
+
+def test_no_more_layers_are_read_than_can_be_attached(path, forge, monkeypatch):
+    extract(attach(nn.Sequential(nn.Linear(4, 2)), er_p=1.0, k=0.5)).save(path)
+    forge(path, lambda metadata, tensors: metadata.update(layers=metadata["layers"] * (MOST_LAYERS + 1)))
+    with pytest.raises(TicketError, match="it says 10,001 layers, and a network may have 10,000"):
+        load(path)
+    monkeypatch.setitem(attach.__globals__, "MOST_LAYERS", 2)
+    with pytest.raises(UsageError, match="has 3 layers, of which a ticket can hold 2: leave some out by skip"):
+        attach(nn.Sequential(*[nn.Linear(2, 2) for _ in range(3)]), er_p=1.0, k=0.5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from torch import nn
 
@@ -31,6 +32,12 @@ SIDES = {"imagenet_": 224}  # of the images of networks that are named so
 DEFAULT_SIDE = 32
 
 
+def _of_recipe(name: str) -> Any:
+    """The field of a run's recipe that has that name, as an option here."""
+    part = Recipe.__dataclass_fields__[name]
+    return field(default=part.default, metadata={"help": part.metadata["help"]})
+
+
 @dataclass(frozen=True)
 class DensitiesOptions:
     """Compare the layerwise densities on a network: p_l of each layer, the edges into and out of its units as expected and as
@@ -51,6 +58,8 @@ class DensitiesOptions:
     mask: str = field(default="bernoulli", metadata={
         "help": "edges drawn independently, or exactly p_l of each layer's entries", "choices": tuple(MASKS)})
     seed: int = field(default=0, metadata={"help": "seed of the edges"})
+    skip: tuple[str, ...] = _of_recipe("skip")
+    only: tuple[str, ...] = _of_recipe("only")
     out: str = field(default="densities", metadata={"help": "directory of densities.png, .svg and .json"})
 
     def __post_init__(self) -> None:
@@ -81,7 +90,7 @@ class Rule:
 def densities(arguments: Sequence[str], models: Models) -> int:
     """python run.py densities"""
     options = parse_as(DensitiesOptions, arguments, "densities")
-    layers = find_layers(_network(options, models))
+    layers = find_layers(_network(options, models), skip=options.skip, only=options.only)
     rules = [_drawn(name, layers, options) for name in dict.fromkeys(options.density)]
     out = check_writable(Path(options.out))
     entries = sum(layer.entries for layer in layers)

@@ -70,7 +70,8 @@ class ProveOptions:
         "help": f"most weights of a source that is built (some {BYTES:g} bytes of memory for each of its edges at the peak)"})
     device: str = field(default="cpu", metadata={"help": "where networks are trained and evaluated"})
     threads: int = field(default=0, metadata={
-        "help": "CPU threads; 0: as many as a run on the data has, two for the subset sums"})
+        "help": "CPU threads, of which the target's training takes no more than a run on the data by itself would; 0: as many "
+                "as that, two for the subset sums"})
     data_dir: str = field(default=Machine.data_dir, metadata={"help": "directory of data sets"})
     out: str = field(default="existence", metadata={"help": "directory of the tickets and of existence.json"})
 

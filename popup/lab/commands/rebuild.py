@@ -14,7 +14,8 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import Images
-from popup.lab.measure import Measure, measure_in
+from popup.lab.inputs import Window, called
+from popup.lab.measure import BITS, Measure, measure_in
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.lab.trust import SAFE
@@ -69,20 +70,20 @@ def _check_types(task: dict[str, Any]) -> None:
 
 
 def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
-    """The shape of an image [channels, height, width] and the number of classes."""
+    """The shape of an image [channels, height, width], or of what else its data are, and the number of classes."""
     image, classes = ticket.about.get("image"), ticket.about.get("classes")
     sizes = image if isinstance(image, list) and all(type(side) is int and side > 0 for side in image) else []
     if not sizes or prod(sizes) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
         raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
-    return tuple(sizes), classes
+    return Window(sizes) if measure_in(ticket.about) is BITS else tuple(sizes), classes
 
 
 def check_images(ticket: Ticket, data: Dataset) -> None:
     """A UsageError unless the images of `data`, and their classes, are such as the ticket is for."""
     image, classes = recorded_image(ticket)
-    if (data.image, data.classes) != (image, classes):
-        raise UsageError(f"{data.title} has images {list(data.image)} of {data.classes} classes; the ticket is for "
-                         f"{list(image)} and {classes}: test it on such data")
+    if (data.image, called(data.image), data.classes) != (image, called(image), classes):
+        raise UsageError(f"{data.title} has {called(data.image)} {list(data.image)} of {data.classes} classes; the ticket is for "
+                         f"{called(image)} {list(image)} and {classes}: test it on such data")
 
 
 def recorded_normalise(ticket: Ticket, images: Images) -> Normalise:

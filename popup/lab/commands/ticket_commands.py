@@ -23,7 +23,7 @@ from popup.lab.commands.rebuild import (
 )
 from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
-from popup.lab.inputs import blank, is_window, noise
+from popup.lab.inputs import blank, called, noise
 from popup.lab.machine import Machine
 from popup.lab.measure import ACCURACY, MEASURES
 from popup.lab.networks import Models
@@ -76,7 +76,8 @@ def show(arguments: Sequence[str], models: Models) -> int:
     ticket = open_ticket(options.ticket)
     size = Path(options.ticket).stat().st_size
     edges = sum(len(layer.codes) for layer in ticket.layers)
-    recipe = ", ".join(f"{name} {value}" for name, value in ticket.recipe.record().items())
+    recipe = ", ".join(f"{name} {' '.join(value) if isinstance(value, tuple) else value}"
+                       for name, value in ticket.recipe.record().items())
     settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items())
     print(f"{options.ticket}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
     print(f"source: {recipe}\nsearch: {settings}")
@@ -84,7 +85,8 @@ def show(arguments: Sequence[str], models: Models) -> int:
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
         said = name.replace("test", recorded_part(ticket)) if name in (measure.column for measure in MEASURES) else name
         print(printable(f"{said}: {text}"))
-    print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters\n")
+    dense = sum(tensor.numel() for tensor in ticket.given.values())
+    print(f"also holds {len(ticket.statistics)} statistics and {len(ticket.given)} given parameters, {dense:,} dense weights\n")
     print(layer_table(_summary(ticket)))
     return DONE
 
@@ -142,7 +144,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out, content)
     print(f"{out}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
-    kind = "windows of tokens" if is_window(recorded_image(ticket)[0]) else "images"
+    kind = called(recorded_image(ticket)[0])
     print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     return DONE

@@ -11,6 +11,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
+from popup.lab.inputs import Window
 from popup.lab.text import printable
 from popup.ticket.hashes import hash_tensor
 
@@ -34,8 +35,10 @@ class Dataset:
 
     @property
     def image(self) -> tuple[int, ...]:
-        """[channels, height, width], of a text [tokens]"""
-        return tuple(self.train[0].shape[1:])
+        """[channels, height, width]; [features]; of a text, whose tokens are whole numbers, a Window [tokens]."""
+        inputs = self.train[0]
+        shape = tuple(inputs.shape[1:])
+        return Window(shape) if len(shape) == 1 and inputs.dtype is torch.int64 else shape
 
     def identity(self) -> str:
         """What tells these images and labels from others: the fingerprint, or where there is none that of the tensors, of images

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from popup.lab.measure import Measure
 from popup.lab.report.captions import seeds_of
-from popup.lab.report.comparison import Setting, measured_on
+from popup.lab.report.comparison import Setting, measured_on, weights_of
 from popup.lab.report.references import dense_level
 from popup.lab.report.statistics import Mean
 
@@ -36,7 +36,7 @@ def _text(mean: Mean, measure: Measure) -> str:
 
 
 def _share(setting: Setting) -> str:
-    return f"{100 * setting.final_density:.3g}% of the weights"
+    return f"{100 * setting.final_density:.3g}% of the {weights_of([setting])}"
 
 
 def _where(setting: Setting) -> str:

@@ -103,10 +103,15 @@ def measured_on(found: Sequence[Setting]) -> str:
     return " or ".join(sorted({setting.config.task.evaluated_on for setting in found}))
 
 
+def weights_of(found: Sequence[Setting]) -> str:
+    """What the densities of these settings are of, in words: all weights, or where some are in no layer those that are."""
+    return "masked weights" if any(run.found.get("dense") for setting in found for run in setting.runs) else "weights"
+
+
 def show(value: Any) -> str:
     """A factor's value, short."""
     if isinstance(value, tuple):
-        return printable("-".join(str(part) for part in value)) or "own"
+        return printable(("+" if isinstance(value[0], str) else "-").join(map(str, value))) if value else "none"
     return f"{value:g}" if isinstance(value, float) else printable(value)
 
 

@@ -61,7 +61,8 @@ def _images(run: Run) -> str:
 def _network(run: Run) -> str:
     result: dict[str, Any] = run.result or {}
     weights = f": {result['entries']:,} weights" if "entries" in result else ""
-    return f"{run.config.task.model}{weights} in {counted(len(result['layers']), 'layer')}"
+    dense = f", and {result['dense']:,} that are in none and stay dense" if result.get("dense") else ""
+    return f"{run.config.task.model}{weights} in {counted(len(result['layers']), 'layer')}{dense}"
 
 
 def _counts(runs: Sequence[Run]) -> str:

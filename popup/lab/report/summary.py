@@ -10,7 +10,7 @@ from typing import Any
 
 from popup.lab.config import Config
 from popup.lab.measure import Measure
-from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show
+from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show, weights_of
 from popup.lab.report.contrasts import (
     EQUAL,
     Advantage,
@@ -67,7 +67,7 @@ def ticket_table(found: Sequence[Setting]) -> Table:
     note = "one seed, so no interval" if max(counts) == 1 else "mean ±half of the 95% t interval over seeds"
     measure = found[0].measure
     title = (f"{measured_on(found).capitalize()} {measure.name} in {measure.unit.strip()} at the last epoch ({note}); density: "
-             "kept / all weights, realised")
+             f"kept / all {weights_of(found)}, realised")
     return title + _counted(found, roles), header, rows
 
 

@@ -33,7 +33,7 @@ WEIGHTS = {"uniform": ("unit", 1 / sqrt(3)), "kaiming_normal": ("edges", sqrt(2)
            "grid": ("unit", 15.0)}                                                # and grid: whole numbers
 LARGE, SPARSE = 1_000_000, 0.1  # weights of a source, and density of a ticket, from which gaps are measured on kept edges alone
 HUGE = 50_000_000               # weights from which no dense network is made, whatever the density
-WORK = 1 << 37                  # kept edges times images that are looked at of one split: of larger ones the first images
+WORK = 1 << 34                  # kept edges times inputs that are looked at of one kind: of larger tickets the first inputs
 ROUNDING = 1e-5  # of the largest output: what float32 may add to a gap
 PROVED, TESTED, MISSED, BROKEN = "proved", "tested", "missed", "broken"
 
@@ -123,10 +123,9 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
         sparse = built.ticket.apply(_outline(laboratory, own), sparse=True).to(laboratory.device).eval()
     net = sparse if sparse is not None and entries >= HUGE else built.ticket.apply(build(laboratory, own)).eval()
     ticket = replace(built.ticket, about={**built.ticket.about, "test_accuracy": accuracy_of(laboratory, own, net)})
-    images = {name: part[:max(1, WORK // kept)] for name, part in inputs_of(laboratory, own).items()}
     net = net if sparse is None else sparse
-    gaps = measure_gaps(_off(trained, net, built.construction.multiple), images, trained.target.low, trained.target.high,
-                        own.source.seed, laboratory.device, trained.whole is not None)
+    gaps = measure_gaps(_off(trained, net, built.construction.multiple), inputs_of(laboratory, own), trained.target.low,
+                        trained.target.high, own.source.seed, laboratory.device, trained.whole is not None, max(1, WORK // kept))
     return replace(built, ticket=ticket, gaps=gaps, rounding=ROUNDING * trained.largest)
 
 

@@ -17,8 +17,8 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Found:
-    """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, and what
-    its masks look like."""
+    """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, what its
+    masks look like, and how many weights (no vectors) are in no layer and stay `dense`."""
 
     history: list[Metrics]
     densities: list[LayerDensity]
@@ -26,6 +26,7 @@ class Found:
     compute: str = "dense"
     proof: Proof | None = None
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    dense: int = 0
 
 
 def describe(config: Config, found: Found) -> Result:
@@ -39,7 +40,7 @@ def describe(config: Config, found: Found) -> Result:
         "test_loss": history[-1]["test_loss"], "train_loss": history[-1].get("train_loss"), "epochs": history[-1]["epoch"],
         "realised_precision": found.precision, "realised_compute": found.compute,
         "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
-        "final_density": kept / entries, "layers": layers, "diagnostics": found.diagnostics,
+        "final_density": kept / entries, "dense": found.dense, "layers": layers, "diagnostics": found.diagnostics,
         "proof": proof and {**asdict(proof), "holds": proof.holds},
     }
 

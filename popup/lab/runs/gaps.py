@@ -31,15 +31,16 @@ class Gap:
 
 
 def measure_gaps(off: Off, data: Mapping[str, torch.Tensor], low: float, high: float, seed: int,
-                 device: torch.device, whole: bool = False) -> dict[str, Gap]:
+                 device: torch.device, whole: bool = False, most: int | None = None) -> dict[str, Gap]:
     """The gaps on `data` (by name, [n, *image]), at `random` inputs of [low, high] and its `corners`, and at the `worst`
-    inputs that signs of gradients lead to from those where the gap is largest. `whole`: at whole numbers alone."""
+    inputs that signs of gradients lead to from those where the gap is largest. `whole`: at whole numbers alone. `most`: of each
+    kind the first so many."""
     if whole:
         off = _at_whole(off)
     image = next(iter(data.values())).shape[1:]
     inputs = {**data, "random": random_inputs(image, low, high, seed), "corners": random_corners(image, low, high, seed)}
     gaps, starts = {}, []
-    for name, images in inputs.items():
+    for name, images in ((name, images[:most]) for name, images in inputs.items()):
         found = torch.cat([_measure(off, part.to(device)) for part in images.split(EVALUATION_BATCH)])
         gaps[name] = _gap(found)
         starts.append(_largest(images, found))

@@ -82,6 +82,7 @@ class ResultRecord:
     final_density: Share
     seconds: Seconds
     layers: list[LayerRecord]
+    dense: Count = 0
     role: str = ""
     test_accuracy: Percent | None = None  # one of the two, as the task measures
     test_bits: Bits | None = None

@@ -17,6 +17,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import in_memory
+from popup.lab.machine import Machine
 from popup.lab.precision import Precision
 from popup.lab.runs.control_training import run_control
 from popup.lab.runs.laboratory import Laboratory
@@ -68,6 +69,8 @@ def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float]
     """Train the config's dense network (its weights and biases) on its data; `raw`: for images that are not normalised."""
     began = time.process_time()
     net, data = build(laboratory, config), laboratory.data(config)
+    few = Machine().threads_for(data.train[0].nbytes)  # steps of small data are too short for more: these would wait, and spin
+    torch.set_num_threads(min(few, torch.get_num_threads()))
     layers = config.source.layers(net)
     sources = draw(config.source, layers, config.source.densities(layers))
     start = whole_source_of(config.source, sources)

@@ -21,6 +21,7 @@ from popup.lab.training.fit import Outcome, Ready, make_ready, proved, search
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 from popup.search.network import densities
+from popup.search.summary import summary
 from popup.ticket.file import TicketError
 from popup.ticket.ticket import Ticket, extract, load
 
@@ -46,7 +47,9 @@ class TicketRun:
             raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
 
     def _found(self, outcome: Outcome, diagnostics: dict[str, Any]) -> Found:
-        return Found(outcome.history, densities(self.ready.net), outcome.precision, outcome.compute, outcome.proof, diagnostics)
+        net = self.ready.net
+        return Found(outcome.history, densities(net), outcome.precision, outcome.compute, outcome.proof, diagnostics,
+                     summary(net).dense)
 
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
