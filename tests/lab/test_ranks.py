@@ -31,38 +31,54 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def spread(ranks, out, config):
-    """What each rank of a run by tests/lab/under_torchrun.py has seen."""
+def spread(ranks, out, configs):
+    """The runs of tests/lab/under_torchrun.py, by so many ranks."""
     start = TORCHRUN if ranks > 1 else [sys.executable]
-    command = [*start, str(ROOT / "tests/lab/under_torchrun.py"), str(out), json.dumps(config)]
+    command = [*start, str(ROOT / "tests/lab/under_torchrun.py"), str(out), json.dumps(configs)]
     done = subprocess.run(command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [json.loads((out / f"seen{rank}of{ranks}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("config", [
+def seen(out, number, ranks):
+    """What each rank has seen of the run of a config."""
+    return [json.loads((out / str(number) / f"seen{rank}of{ranks}.json").read_text()) for rank in range(ranks)]
+
+
+ALIKE = [
     {"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"]},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global", "accumulate": 2},
     {"model": "normed", "epochs": 2, "batch_size": 64, "compute": "sparse"},
-    {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "method": "iterand", "redraw_every": 10, "anneal": "cubic"}])
-def test_two_ranks_find_what_one_finds_to_float_noise(config, tmp_path):
-    one, *other = spread(2, tmp_path / "two", config)
-    (alone,) = spread(1, tmp_path / "one", config)
+    {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "method": "iterand", "redraw_every": 10, "anneal": "cubic"}]
+APART = {"model": "normed", "epochs": 1, "batch_size": 64, "role": "dense_trained", "k": 1.0, "er_p": 1.0}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All of them by two ranks and by one: starting the processes is what takes time."""
+    out = tmp_path_factory.mktemp("ranks")
+    spread(2, out / "two", [*ALIKE, {**APART, "sync_norm": False}])
+    spread(1, out / "one", [*ALIKE, APART])
+    return out
+
+
+@pytest.mark.parametrize("number", range(len(ALIKE)))
+def test_two_ranks_find_what_one_finds_to_float_noise(number, runs):
+    one, *other = seen(runs / "two", number, 2)
+    (alone,) = seen(runs / "one", number, 1)
     assert len(one["masks"]) == 2 and one["masks"] == other[0]["masks"], "the same mask on every rank in each epoch"
     assert one["scores"] == other[0]["scores"], "bit for bit"
     np.testing.assert_allclose(one["scores"], alone["scores"], atol=2e-5)
     assert one["loss"] == pytest.approx(alone["loss"], abs=1e-3) and one["holds"] and other[0]["holds"]
     assert sorted(one["images"] + other[0]["images"]) == sorted(alone["images"]), "each image once, on one rank"
     assert not set(one["images"]) <= set(other[0]["images"])
-    result = json.loads((next((tmp_path / "two").glob("*/result.json"))).read_text())
-    assert result["ranks"] == 2
-    assert len((next((tmp_path / "two").glob("*/metrics.jsonl"))).read_text().splitlines()) == 2, "one rank writes"
+    (place,) = (path.parent for path in (runs / "two" / str(number)).glob("*/result.json"))
+    assert json.loads((place / "result.json").read_text())["ranks"] == 2
+    assert len((place / "metrics.jsonl").read_text().splitlines()) == 2, "one rank writes"
 
 
-def test_norms_that_are_not_synchronised_give_another_result_that_is_whole(tmp_path):
-    config = {"model": "normed", "epochs": 1, "batch_size": 64, "role": "dense_trained", "k": 1.0, "er_p": 1.0}
-    one, other = spread(2, tmp_path / "apart", {**config, "sync_norm": False})
-    (alone,) = spread(1, tmp_path / "one", config)
+def test_norms_that_are_not_synchronised_give_another_result_that_is_whole(runs):
+    one, other = seen(runs / "two", len(ALIKE), 2)
+    (alone,) = seen(runs / "one", len(ALIKE), 1)
     assert one["masks"] == other["masks"] and one["scores"] == other["scores"] and one["loss"] == other["loss"]
     assert np.abs(np.subtract(one["scores"], alone["scores"])).max() > 1e-3
 

@@ -1,6 +1,8 @@
-"""Run by torchrun in the tests: a small run whose masks, images and batches every rank writes down.
+"""Run by torchrun in the tests: small runs, of which every rank writes down the masks, images and scores.
 
-    torchrun --nproc-per-node N tests/lab/under_torchrun.py OUT JSON-OF-CONFIG
+    torchrun --nproc-per-node N tests/lab/under_torchrun.py OUT JSON-OF-CONFIGS
+
+The run of the first config is in OUT/0, and so on.
 """
 
 import hashlib
@@ -29,9 +31,8 @@ def normed(image, classes):
     return nn.Sequential(nn.Conv2d(image[0], 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, classes))
 
 
-def main(out: Path, config: Config, machine: Machine) -> None:
-    seen = {"masks": [], "images": [], "scores": []}
-    epoch, finish = Batches.epoch, TrainingState.finish_epoch
+def main(out: Path, configs: list[Config], machine: Machine) -> None:
+    epoch, finish, seen = Batches.epoch, TrainingState.finish_epoch, {}
 
     def watched(batches, number, first=0):
         for inputs, labels in epoch(batches, number, first):
@@ -45,13 +46,16 @@ def main(out: Path, config: Config, machine: Machine) -> None:
 
     Batches.epoch, TrainingState.finish_epoch = watched, note
     with joined(machine) as (ranks, device):
-        laboratory = Laboratory({**MODELS, "normed": normed}, machine, out, Stop(), ranks, device)
-        result = run(laboratory, config)
-        seen |= {"loss": result["test_loss"], "holds": (result["proof"] or {}).get("holds")}
-        (out / f"seen{ranks.rank}of{ranks.count}.json").write_text(json.dumps(seen))
+        for number, config in enumerate(configs):
+            seen |= {"masks": [], "images": [], "scores": []}
+            place = out / str(number)
+            result = run(Laboratory({**MODELS, "normed": normed}, machine, place, Stop(), ranks, device), config)
+            seen |= {"loss": result["test_loss"], "holds": (result["proof"] or {}).get("holds")}
+            (place / f"seen{ranks.rank}of{ranks.count}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), Config.from_flat({name: tuple(value) if isinstance(value, list) else value
-                                              for name, value in json.loads(sys.argv[2]).items()}), Machine("cpu"))
+    main(Path(sys.argv[1]), [Config.from_flat({name: tuple(value) if isinstance(value, list) else value
+                                               for name, value in config.items()}) for config in json.loads(sys.argv[2])],
+         Machine("cpu"))
