@@ -52,6 +52,15 @@ def test_the_command_finds_its_models_and_the_users(installed):
     assert done.returncode == 0 and "mlp_digits" in done.stdout
 
 
+def test_it_calls_itself_as_it_is_called(installed):
+    """Where there is no run.py no text names one."""
+    said = [call(installed, *words).stdout for words in (["--help"], ["worker", "--help"], [
+        "--plan-only", "--k", "0.3", "0.5", "--out", "planned"])]
+    said.append((installed / "elsewhere").joinpath("planned").is_dir() and call(installed, "worker", "nowhere").stderr)
+    assert "popup --er-p 0.2" in said[0] and said[1].startswith("usage: popup worker DIR") and "popup worker planned" in said[2]
+    assert not any("run.py" in text for text in said)
+
+
 def test_the_version_stands_in_one_place(installed):
     version = next(installed.glob("popup-*.dist-info")).name.removeprefix("popup-").removesuffix(".dist-info")
     assert f'VERSION = "{version}"' in (ROOT / "popup" / "version.py").read_text()

@@ -19,9 +19,9 @@ import torch
 class Measure:
     """`column`: its name in metrics, results and tickets; `name`: in sentences; `unit`: behind a number; `heading`: above
     numbers; `inputs`: what it is of; `difference`: the unit of differences, `points` behind one; `places`: decimals of one
-    value, `digits`: of a mean over seeds; `better` and `worse`: where a better value lies; `up`: 1 where that is above, else
-    -1; `most`: the largest value that there can be. `of`: the value of a loss in nats and of labels named right, both summed
-    over `count` labels."""
+    value, `digits`: of a mean over seeds; `better` and `worse`: where a better value lies; `up`: 1 where that is above, else -1;
+    `most`: the largest value that there can be; `a_nat`: what a nat of loss is in its unit, 0 where it is no loss. `of`: the
+    value of a loss in nats and of labels named right, both summed over `count` labels."""
 
     column: str
     name: str
@@ -36,6 +36,7 @@ class Measure:
     worse: str
     up: int
     most: float
+    a_nat: float
     of: Callable[[float, float, int], float]
 
     def text(self, value: float) -> str:
@@ -44,9 +45,9 @@ class Measure:
 
 
 ACCURACY = Measure("test_accuracy", "accuracy", "%", "%", "images", "percentage points", "points", 2, 1, "above", "below", 1,
-                   100.0, lambda loss, right, count: 100 * right / count)
+                   100.0, 0.0, lambda loss, right, count: 100 * right / count)
 BITS = Measure("test_bits", "loss", " bits a byte", "bits", "windows", "bits a byte", "bits a byte", 4, 3, "below", "above", -1,
-               inf, lambda loss, right, count: loss / count / log(2))
+               inf, 1 / log(2), lambda loss, right, count: loss / count / log(2))
 MEASURES = (ACCURACY, BITS)
 
 

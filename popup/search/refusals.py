@@ -74,4 +74,5 @@ def take_saving_back(net: nn.Module) -> None:
 def _refuse_saving(*_: object, **__: object) -> NoReturn:
     raise UsageError("the network is attached, and save_pretrained would write a checkpoint that no plain network can read: "
                      "popup.extract(net).save_pretrained(DIR) for the ticket, popup.merge(net).save_pretrained(DIR) for the "
-                     "plain network, torch.save(net.state_dict(), FILE) for the search")
+                     "plain network, torch.save(net.state_dict(), FILE) for the search; for transformers' Trainer "
+                     "callbacks=[transformers_callback()], from popup.callbacks")

@@ -192,11 +192,11 @@ def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
     """The parameter itself, or a UsageError that says why it cannot be masked."""
     if parametrize.is_parametrized(module):
         raise UsageError(f"{name} is in a module that is already parametrized: remove that parametrization first "
-                         "(popup.detach for popup's own)")
+                         f"(popup.detach for popup's own), or leave it out: {skip_of(name)}")
     weight = module._parameters.get(attribute)
     if weight is None:
         raise UsageError(f"{name} is not a parameter of its module (an old weight_norm or pruning hook?): "
-                         "remove what computes it first")
+                         f"remove what computes it first, or leave it out: {skip_of(name)}")
     if isinstance(weight, UninitializedParameter):
         raise UsageError(f"{name} is lazy and has no shape yet: run the network once before attaching")
     if weight.is_complex() or not weight.is_floating_point():

@@ -65,6 +65,34 @@ def test_the_report_is_in_bits_a_byte_and_says_what_is_better(place):
     assert "accuracy" not in text.lower() and "%" not in re.sub(r"95%|[\d.]+% of the masked weights", "", text)
     page = (place / "runs" / "report.html").read_text()
     assert "Loss against final density" in page and "test loss (bits a byte)" in page and "ccuracy" not in page
+    assert "windows to train on" in page and "for test loss" in page and "images" not in page and "nats" not in page
+    assert "kept / all masked weights" in page and "all weights" not in page + text
+    assert page.count("that are in none and stay dense") == 1  # tickets and controls are of one network
+    names = {path.stem for path in (place / "runs" / "figures").iterdir()}
+    assert "loss" in names and "accuracy" not in names
+
+
+def test_curves_are_of_one_loss_in_bits_a_byte(place):
+    """The loss that is measured and that of training, in one unit on one axis."""
+    made = made_up(place, lambda config: 3.0)
+    for setting in made:
+        for run in setting.runs:
+            rows = [json.loads((run.path / "metrics.jsonl").read_text())] * 2
+            vars(run)["metrics"] = lambda rows=rows: rows
+    (figure,) = PICTURES["training"].draw(made)
+    (panel,) = figure.axes
+    assert panel.get_ylabel() == "test loss (bits a byte), training dashed"
+    row = made[0].runs[0].metrics()[0]
+    means = [np.mean([run.metrics()[0][name] for run in made[0].runs]) for name in ("train_loss", "test_bits")]
+    assert [line.get_ydata()[0] for line in panel.lines[:2]] == pytest.approx([means[0] / math.log(2), means[1]])
+    assert row["test_bits"] == pytest.approx(row["test_loss"] / math.log(2))
+    assert PICTURES["training"].caption(made) == "Loss by epoch, means over seeds."
+
+
+def test_the_first_lines_tell_of_windows_and_tokens(place):
+    data = load_dataset(f"text:{place / 'text.txt'}", DataRequest(place, side=16))
+    (line,) = data.described()
+    assert re.fullmatch(r"text\.txt: [\d,]+ windows of 16 tokens, 256 classes, [\d,]+ test windows", line)
 
 
 def test_a_ticket_is_evaluated_verified_shown_and_compared_in_bits_a_byte(place, capsys):

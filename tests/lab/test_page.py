@@ -115,7 +115,7 @@ def test_the_heading_tells_data_network_runs_and_versions(tmp_path):
     (tmp_path / "run" / "result.json").write_text("{}")
     result = {**run.result, "data": "digits (embedded)", "images": [1438, 359], "entries": 84480, "versions": {"torch": "2.14"}}
     facts = dict(facts_of([Run(run.path, run.config, result, None)]))
-    assert facts["data"] == "digits (embedded): 1,438 to train on, 359 for test accuracy"
+    assert facts["data"] == "digits (embedded): 1,438 images to train on, 359 for test accuracy"
     assert facts["network"] == "mlp: 84,480 weights in 1 layer" and facts["runs"] == "1 run: 1 ticket, 1 seed"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", facts["date"]) and facts["versions"].startswith("torch 2.14, report by popup ")
     assert title_of([Run(run.path, run.config, None, "lost")]) == "Strong lottery tickets: mlp on digits"

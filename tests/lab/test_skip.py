@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import popup
 from models import MODELS
 from popup.lab.commands.command import main
+from popup.lab.commands.ending import plain_warnings
 from popup.lab.report.comparison import show
 
 QUICK = ["--epochs", "1", "--widths", "8", "8", "--threads", "1", "--workers", "1", "--controls", "none"]
@@ -94,3 +96,11 @@ def test_the_rules_are_compared_on_the_layers_that_are_masked(tmp_path, capsys):
 
 def test_several_values_read_as_what_they_are():
     assert [show(value) for value in ((), (256, 64), ("*.head", "up"))] == ["none", "256-64", "*.head+up"]
+
+
+def test_a_warning_of_popups_is_one_line():
+    """What others warn of keeps the place that it comes from."""
+    with plain_warnings():
+        said = [warnings.formatwarning(UserWarning("words"), UserWarning, file, 3, "code") for file in (popup.__file__, __file__)]
+    assert said[0] == "popup: words\n" and "test_skip.py:3: UserWarning: words" in said[1]
+    assert "UserWarning" in warnings.formatwarning(UserWarning("words"), UserWarning, popup.__file__, 3, "code")

@@ -69,7 +69,7 @@ REFUSED = {
     "parametrized": (lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(3, 3))), r"0\.weight .*parametrized"),
     "parametrized bias": (lambda: nn.Sequential(parametrize.register_parametrization(nn.Linear(3, 3), "bias", nn.ReLU())),
                           r"0\.weight .*parametrized"),
-    "old weight_norm": (old_weight_norm, r"0\.weight is not a parameter"),
+    "old weight_norm": (old_weight_norm, r"0\.weight is not a parameter .*skip=\('0',\) of attach, or --skip 0"),
     "torch's own pruning": (pruned, r"0\.weight is not a parameter"),
     "complex": (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), r"0\.weight has dtype torch\.complex64"),
     "no entries": (empty, r"0\.weight has shape \[0, 3\]"),

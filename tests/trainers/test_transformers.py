@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import popup
 from popup.search.network import search_of
@@ -28,11 +29,11 @@ def test_the_script_runs_and_its_search_goes_on_from_a_checkpoint(script, tmp_pa
     assert "save_pretrained" not in vars(net) or vars(net)["save_pretrained"].__name__ == "_refuse_saving"
 
 
-def small(method="edge_popup"):
+def small(method="edge_popup", seed=0):
     torch.manual_seed(0)
     config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
                                     image_size=4, patch_size=2, num_channels=1, num_labels=2)
-    return popup.attach(transformers.ViTForImageClassification(config), er_p=0.5, k=0.5, method=method)
+    return popup.attach(transformers.ViTForImageClassification(config), er_p=0.5, k=0.5, method=method, seed=seed)
 
 
 def trainer(net, out, callbacks, **options):
@@ -40,7 +41,8 @@ def trainer(net, out, callbacks, **options):
     data = [{"pixel_values": image, "labels": place % 2} for place, image in enumerate(images)]
     given = {"per_device_train_batch_size": 8, "max_steps": 3, "optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0,
              "lr_scheduler_type": "constant", "report_to": "none", "use_cpu": True, "disable_tqdm": True, **options}
-    return transformers.Trainer(net, transformers.TrainingArguments(str(out), **given), train_dataset=data, callbacks=callbacks)
+    return transformers.Trainer(net, transformers.TrainingArguments(str(out), **given), train_dataset=data, eval_dataset=data,
+                                callbacks=callbacks)
 
 
 def test_without_the_callback_renamed_keys_are_refused_and_nothing_is_loaded(tmp_path):
@@ -55,6 +57,32 @@ def test_without_the_callback_renamed_keys_are_refused_and_nothing_is_loaded(tmp
     before = [score.detach().clone() for score in popup.scores(other)]
     with pytest.raises(popup.UsageError, match="a state_dict holds the states of all attached layers, or of none"):
         trainer(other, tmp_path, []).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert all(map(torch.equal, before, popup.scores(other)))
+
+
+def test_saving_is_the_callbacks_while_it_trains_and_refused_otherwise(tmp_path):
+    """Trainer's own save_model asks the network to save itself; best checkpoints are read back by the search's own names."""
+    net = small()
+    work = trainer(net, tmp_path, [transformers_callback()], save_steps=1, eval_strategy="steps", eval_steps=1,
+                   load_best_model_at_end=True, metric_for_best_model="loss")
+    work.train()
+    best = small()
+    best.load_state_dict(load_file(f"{work.state.best_model_checkpoint}/model.safetensors"))
+    assert all(map(torch.equal, popup.scores(net), popup.scores(best)))
+    with pytest.raises(popup.UsageError, match=r"is attached, and save_pretrained .*merge\(net\)\.save_pretrained.*callback"):
+        work.save_model(str(tmp_path / "end"))
+    popup.merge(net).save_pretrained(tmp_path / "end")
+    images = torch.randn(2, 1, 4, 4)
+    again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "end").eval()
+    assert torch.equal(again(images).logits, net.eval()(images).logits)
+
+
+def test_a_search_of_another_source_is_not_gone_on_with(tmp_path):
+    trainer(small(), tmp_path, [transformers_callback()], save_steps=2).train()
+    other = small(seed=1)
+    before = [score.detach().clone() for score in popup.scores(other)]
+    with pytest.raises(popup.UsageError, match="are of another source"):
+        trainer(other, tmp_path, [transformers_callback()]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert all(map(torch.equal, before, popup.scores(other)))
 
 

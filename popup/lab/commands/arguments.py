@@ -21,6 +21,7 @@ from popup.lab.commands.unused import check_matters, check_together, given_optio
 from popup.lab.config import Config
 from popup.lab.data.datasets import settled_name
 from popup.lab.machine import Machine
+from popup.lab.program import program
 from popup.lab.recipes import DEFAULT, RECIPES, recipe, unasked
 from popup.lab.runs.controls import CONTROLS
 
@@ -94,7 +95,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     settings = recipe(name or unasked(_last_value("dataset", arguments) or "") or DEFAULT).settings
     mirror = _mirror(groups, choices, settings)
     shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, settings)) for title, kind in groups.items()}
-    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help("python run.py", description, shown)))
+    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help(program(), description, shown)))
     values = {name: value for group in parsed.values() for name, value in group.items()}
     for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
         values[part.name] = part.metadata["words"][1](values[part.name])
@@ -132,7 +133,7 @@ def parse_groups(kinds: Sequence[type], arguments: Sequence[str], command: str) 
     mirror = _mirror({kind.__name__.lower(): kind for kind in kinds}, {}, {})
     shown = {"options": ("", options_of(kinds[0], {}, {}))}
     shown |= {f"{kind.__name__.lower()} options": (kind.__doc__ or "", options_of(kind, {}, {})) for kind in kinds[1:]}
-    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help(f"python run.py {command}", kinds[0].__doc__ or "", shown)))
+    parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help(f"{program()} {command}", kinds[0].__doc__ or "", shown)))
     return [kind(**parsed[kind.__name__.lower()]) for kind in kinds]
 
 
@@ -144,7 +145,7 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     hints = typing.get_type_hints(kind)
     fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(plain)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
-    shown = Help(f"python run.py {command}", kind.__doc__ or "", {"options": ("", options_of(kind, {}, {}))})
+    shown = Help(f"{program()} {command}", kind.__doc__ or "", {"options": ("", options_of(kind, {}, {}))})
     return kind(**dataclasses.asdict(call_tyro(mirror, arguments, shown)))
 
 

@@ -10,7 +10,7 @@ from popup.errors import check_name
 from popup.lab.commands.arguments import Request, parse
 from popup.lab.commands.bench_command import bench
 from popup.lab.commands.densities_command import densities
-from popup.lab.commands.ending import ENDINGS, say
+from popup.lab.commands.ending import ENDINGS, plain_warnings, say
 from popup.lab.commands.eval_command import evaluate_ticket
 from popup.lab.commands.law_command import law
 from popup.lab.commands.prove_command import prove
@@ -52,7 +52,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
 def main(arguments: Sequence[str], models: Models) -> int:
     """Do what the command line asks for; returns the exit code. `models` maps names to network builders."""
     name = arguments[0] if arguments else ""
-    with Stop().listening() as stop:
+    with plain_warnings(), Stop().listening() as stop:
         try:
             if name in COMMANDS:
                 return COMMANDS[name](arguments[1:], models)

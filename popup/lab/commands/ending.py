@@ -1,8 +1,12 @@
-"""How a command ends that does not end well: one line and an exit code."""
+"""How a command ends that does not end well: one line and an exit code. And what it warns of: a line each."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from popup.errors import UsageError
 from popup.lab.text import printable
@@ -12,6 +16,24 @@ from popup.lab.training.stop import RunFailed, Stopped
 FAILED, USAGE = 1, 2  # and 130, 143: ended by SIGINT, SIGTERM
 LONGEST_LINE = 4000  # letters
 ENDINGS = (UsageError, RunFailed, OSError, Stopped)
+
+OWN = Path(__file__).parents[2]  # where popup's code lies
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Have popup's own warnings be a line each, as its errors are, without the code that they come from."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        own = Path(filename).is_relative_to(OWN)
+        return f"popup: {message}\n" if own else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def say(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool = True) -> int:

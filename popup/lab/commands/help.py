@@ -12,6 +12,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.errors import UsageError
+from popup.lab.program import as_called
 
 NARROWEST, WIDEST = 40, 120  # columns; longer lines nobody reads
 MARGIN, COLUMN = 2, 24       # where an option begins, and where its help does
@@ -60,7 +61,7 @@ def option_of(part: Field, kind: Any, choices: Mapping[str, Sequence[str]], defa
 def help_of(part: Field, choices: Mapping[str, Sequence[str]]) -> str:
     """The help text of a field, with the names that it may have."""
     names = choices.get(part.name) or part.metadata.get("choices")
-    return (part.metadata["help"] + (f": {', '.join(names)}" if names else "")
+    return (as_called(part.metadata["help"]) + (f": {', '.join(names)}" if names else "")
             + (" [takes several values]" if part.metadata.get("axis") else ""))
 
 
@@ -107,7 +108,7 @@ class Help:
     def text(self) -> str:
         """All of it."""
         width = max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns))
-        parts = [f"usage: {self.usage}", paragraphs(self.description, width)]
+        parts = [f"usage: {self.usage}", paragraphs(as_called(self.description), width)]
         if positional := [option for option in self.options if option.positional]:
             parts.append(_group("arguments", "", positional, width))
         parts += [_group(title, text, named, width) for title, (text, options) in self.groups.items()

@@ -12,6 +12,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.cluster_command import MOST_JOBS, check_submitit, submit
 from popup.lab.config import Config
 from popup.lab.networks import Models
+from popup.lab.program import program
 from popup.lab.report.report import report_text, write_report, written
 from popup.lab.report.results import read_directory, read_runs
 from popup.lab.report.summary import damaged_lines
@@ -62,8 +63,8 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
     left = write_plan(laboratory.out, cells)
     print(*laboratory.data(cells[0]).described(), sep="\n")
     print(f"{_counts(cells)}, planned into {laboratory.out}/, {left} of them to be done: start\n"
-          f"    python run.py worker {laboratory.out}{_named_code(cells)}\n"
-          f"as often and on as many machines that share this directory as you like; python run.py report {laboratory.out} "
+          f"    {program()} worker {laboratory.out}{_named_code(cells)}\n"
+          f"as often and on as many machines that share this directory as you like; {program()} report {laboratory.out} "
           "says at any time how far they are")
     return DONE
 
@@ -75,12 +76,12 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     if not left:
-        print(f"{_counts(cells)}, all finished before: python run.py report {laboratory.out}")
+        print(f"{_counts(cells)}, all finished before: {program()} report {laboratory.out}")
         return DONE
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
     names = submit(laboratory, cluster, workers or min(left, most), cells)
     print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {counted(len(names), 'job')}: "
-          f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; python run.py report {laboratory.out} says at any "
+          f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; {program()} report {laboratory.out} says at any "
           "time how far they are")
     return DONE
 

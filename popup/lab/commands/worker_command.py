@@ -13,6 +13,7 @@ from popup.lab.commands.arguments import parse_groups
 from popup.lab.config import Config
 from popup.lab.machine import Machine
 from popup.lab.networks import Models
+from popup.lab.program import program
 from popup.lab.report.results import read_runs
 from popup.lab.report.summary import failure_lines
 from popup.lab.runs.cell import LONGEST_REASON, check_locks
@@ -62,7 +63,7 @@ def join(laboratory: Laboratory, trust: Trust, retry: bool = False) -> int:
         work(laboratory, left, log.tell)  # and look again: more may have been planned
     failed = [cell for cell in find_cells(laboratory.out).cells if not cell.finished()]
     for part in failure_lines(read_runs(cell.path for cell in failed).runs):
-        print(f"{part}\n    python run.py worker {laboratory.out} --retry\ndoes them again")
+        print(f"{part}\n    {program()} worker {laboratory.out} --retry\ndoes them again")
     print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {counted(log.finished, 'run')}, "
           f"{log.failed} failed", flush=True)
     return FAILED if log.failed or planned.damaged else DONE
@@ -94,7 +95,7 @@ def _tell_left(out: Path, planned: Planned, trust: Trust) -> None:
     if damaged and not planned.cells:
         raise UsageError(f"no config in {out}/ can be read, so nothing can be done")
     if not (planned.cells or strange):
-        raise UsageError(f"nothing is planned in {out}/ yet: start with python run.py ... --plan-only --out {out}")
+        raise UsageError(f"nothing is planned in {out}/ yet: start with {program()} ... --plan-only --out {out}")
 
 
 class WorkerLog:

@@ -11,10 +11,11 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
-from popup.lab.inputs import Window
+from popup.lab.inputs import Window, called
 from popup.lab.text import printable
 from popup.ticket.hashes import hash_tensor
 
+INPUTS = {"windows of tokens": ("windows", " tokens"), "features": ("rows", " features")}  # other inputs are images
 CHECKED = 1024  # images looked at at once
 Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]; of texts both [n, tokens]
 
@@ -48,19 +49,22 @@ class Dataset:
 
     def described(self) -> list[str]:
         """What is known before a run begins: how many images and classes, and what is unlikely about them."""
-        parts = [f"{len(self.train[1]):,} images of {'x'.join(map(str, self.image))}", f"{self.classes:,} classes",
-                 f"smallest class {self._smallest(self.train[1])}",
-                 f"{len(self.test[1]):,} {self.evaluated_on} images, smallest class {self._smallest(self.test[1])}"]
+        inputs, of = INPUTS.get(called(self.image), ("images", ""))
+        parts = [f"{len(self.train[1]):,} {inputs} of {'x'.join(map(str, self.image))}{of}", f"{self.classes:,} classes",
+                 *self._smallest(self.train[1]), f"{len(self.test[1]):,} {self.evaluated_on} {inputs}",
+                 *self._smallest(self.test[1])]
         return [printable(line) for line in (f"{self.title}: {', '.join(parts)}", *self.notes)]
 
-    def _smallest(self, labels: torch.Tensor) -> str:
-        """How many images the smallest class has, and which it is."""
+    def _smallest(self, labels: torch.Tensor) -> list[str]:
+        """How many images the smallest class has, and which it is; of texts nothing."""
+        if labels.dim() > 1:
+            return []
         found, counts = labels.unique(return_counts=True)
         least, place = int(counts.min()), int(found[counts.argmin()])
         if len(found) < self.classes:
             there = set(found.tolist())
             least, place = 0, next(label for label in range(self.classes) if label not in there)
-        return f"{least:,} ({self.names[place] if self.names else place})"
+        return [f"smallest class {least:,} ({self.names[place] if self.names else place})"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from popup.lab.config import Config
+from popup.lab.program import program
 from popup.lab.report.comparison import show
 from popup.lab.report.results import Run
 from popup.lab.runs.controls import CONTROLS, TICKET
@@ -29,7 +30,7 @@ def command_of(runs: Sequence[Run]) -> str | None:
     words = [word for name, found in values.items() for word in _option(name, found)]
     words += ["--seed", str(seeds[0])] if seeds[0] else []
     words += ["--seeds", str(len(seeds))] if len(seeds) > 1 else []
-    return shlex.join(["python", "run.py", *words, *_controls(runs, len(tickets))])
+    return shlex.join([*program().split(), *words, *_controls(runs, len(tickets))])
 
 
 def _values(configs: Sequence[Config]) -> dict[str, list[Any]]:

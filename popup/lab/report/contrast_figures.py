@@ -21,7 +21,7 @@ from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import AXES, Setting
 from popup.lab.report.contrasts import Contrast, change_contrasts, source_contrasts
 from popup.lab.report.look import COLOURS, INK, MARKERS
-from popup.lab.report.scales import KEPT, SMALL, aside, log_density
+from popup.lab.report.scales import SMALL, aside, log_density
 from popup.lab.report.statistics import Mean
 from popup.lab.report.tables import wrap
 
@@ -95,7 +95,7 @@ def sparse_against_dense(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn
                                [contrast.difference.half or 0 for contrast in mine], fmt=marker, color=colour, capsize=2,
                                markersize=4, label=f"p = {values[place]:g}")
             panel.axhline(0, color=INK, linewidth=0.8)
-            log_density(panel, KEPT, firsts)
+            log_density(panel, firsts)
             panel.set(ylim=(min(*reach, 0) - spare, max(*reach, 0) + spare))
             panel.set_ylabel(f"ER source minus dense source\n({firsts[0].measure.difference})", fontsize=SMALL)
             entitle(panel, group_title(group, AXES))

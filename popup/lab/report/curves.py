@@ -19,7 +19,8 @@ from popup.lab.report.statistics import Mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BY_EPOCH = "Loss and {} by epoch, means over seeds."
+BY_EPOCH = "Loss{} by epoch, means over seeds."
+LOSSES = (("test_loss", "-"), ("train_loss", "--"))
 ONE = "Runs of one epoch have no curve."
 
 
@@ -31,25 +32,29 @@ def least_loss(smoothing: float, classes: int) -> float:
 
 
 def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
-    """Losses (of training dashed) and accuracy by epoch, means over seeds."""
+    """Losses (of training dashed) and accuracy by epoch, means over seeds; where a loss is what is measured, in its unit."""
     chosen = _spread(found)
     histories = {id(setting): [run.metrics() for run in setting.runs] for setting in chosen}
     if all(len(rows) == 1 for runs in histories.values() for rows in runs):
         return ONE
-    figure, (left, right) = sheet.grid(2)
     measure = found[0].measure
+    figure, panels = sheet.grid(1 if measure.a_nat else 2)
+    left, right = panels[0], panels[-1]
     for colour, setting in zip(COLOURS, chosen, strict=False):
-        for column, style in (("test_loss", "-"), ("train_loss", "--")):
+        for column, style in LOSSES[bool(measure.a_nat):]:
             losses = [_losses(run, rows, column) for run, rows in zip(setting.runs, histories[id(setting)], strict=True)]
             if all(losses):
-                _line(left, losses, colour, style, None)
+                _line(left, [[(measure.a_nat or 1) * loss for loss in run] for run in losses], colour, style, None)
         values = [[row[measure.column] for row in rows] for rows in histories[id(setting)]]
         _line(right, values, colour, "-", short_label(setting))
-    trained = any(line.get_linestyle() == "--" for line in left.lines)
-    left.set(ylabel=f"{measured_on(found)} loss (nats){', training dashed' * trained}", yscale="log")
-    plain_log(left.yaxis)
+    dashed = ", training dashed" * any(line.get_linestyle() == "--" for line in left.lines)
+    if left is not right:
+        left.set(ylabel=f"{measured_on(found)} loss (nats){dashed}", yscale="log")
+        plain_log(left.yaxis)
     shown = [Mean(float(value), None, 1) for line in right.lines for value in np.asarray(line.get_ydata())]
     measure_axis(right, found, *reach(shown, measure))
+    if left is right:
+        right.set_ylabel(right.get_ylabel() + dashed)
     if not left.lines:
         left.remove()
     _finish([panel for panel in (left, right) if panel in figure.axes])
@@ -61,8 +66,9 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def curves_said(found: Sequence[Setting]) -> str:
     """The caption: what makes the two losses comparable, where both are drawn."""
-    said = BY_EPOCH.format(found[0].measure.name)
-    if not any(_least(run, "train_loss") is not None for setting in _spread(found) for run in setting.runs):
+    measure = found[0].measure
+    said = BY_EPOCH.format("" if measure.a_nat else f" and {measure.name}")
+    if not any(_least(run, "train_loss") for setting in _spread(found) for run in setting.runs):
         return said
     return (f"{said} Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "
             "that label smoothing leaves is taken off.")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from popup.lab.report.axes import WIDE, Sheet, legend, lines_by, values_of
 from popup.lab.report.captions import Drawn, Picture
-from popup.lab.report.comparison import Setting
+from popup.lab.report.comparison import Setting, weights_of
 from popup.lab.report.curves import curves
 from popup.lab.report.look import INK
-from popup.lab.report.scales import KEPT, log_density
+from popup.lab.report.scales import log_density
 from popup.lab.report.statistics import mean
 
 
@@ -38,7 +38,7 @@ def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
             dead = [_dead(setting, side) for setting in line]
             panel.plot(kept, dead, marker=marker, linestyle="", color=colour, markersize=size, fillstyle=fill,
                        label=f"{line[0].value('density')}, {mask}")
-    log_density(panel, KEPT, found)
+    log_density(panel, found)
     panel.set(ylabel="dead neurons or channels")
     panel.set_ylim(bottom=0)
     legend(figure, [panel], sheet)
@@ -63,8 +63,8 @@ def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     if not found:
         return []
     if len(found) == 1:
-        return (f"Of all weights {found[0].final_density:.4g} are kept, and {_effective(found[0]):.4g} are kept on a path from "
-                "input to output (means over seeds).")
+        return (f"Of all {weights_of(found)} {found[0].final_density:.4g} are kept, and {_effective(found[0]):.4g} are kept on a "
+                "path from input to output (means over seeds).")
     figure, (panel,) = sheet.grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
@@ -72,8 +72,8 @@ def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
         panel.plot(kept, effective, marker=marker, linestyle="", markersize=4, color=colour,
                    label=line[0].value('density'))
     panel.axline((1, 1), slope=1, color=INK, linewidth=0.8)
-    log_density(panel, KEPT, found)
-    panel.set(ylabel="kept and on a path / all weights", yscale="log")
+    log_density(panel, found)
+    panel.set(ylabel=f"kept and on a path / all {weights_of(found)}", yscale="log")
     legend(figure, [panel], sheet)
     return [figure]
 

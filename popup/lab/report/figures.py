@@ -24,13 +24,13 @@ from popup.lab.report.axes import (
     values_of,
 )
 from popup.lab.report.captions import Drawn, Picture, intervals
-from popup.lab.report.comparison import AXES, Setting, measured_on, show
+from popup.lab.report.comparison import AXES, Setting, measured_on, show, weights_of
 from popup.lab.report.contrast_figures import changes, sparse_against_dense
 from popup.lab.report.curves import curves_said, training_curves
 from popup.lab.report.layer_figures import layer_densities, layers_said
 from popup.lab.report.look import BROWN, GREY, INK, SKY
 from popup.lab.report.references import dense_level, references
-from popup.lab.report.scales import KEPT, aside, log_density, measure_axis, reach
+from popup.lab.report.scales import aside, log_density, measure_axis, reach
 from popup.lab.runs.controls import CONTROLS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
                 beside = aside(values.index(line[0].value(factor)), len(values))
                 bars(panel, [beside * setting.final_density for setting in line], [setting.accuracy for setting in line],
                      colour, marker, f"{name} = {line[0].value(factor):.3g}")
-            log_density(panel, KEPT, shown, [point.density for one in made for point in one.points])
+            log_density(panel, shown, [point.density for one in made for point in one.points])
             entitle(panel, group_title(group, AXES))
             measure_axis(panel, group, low, high)
         legend(figure, axes, sheet, title, [f"{name} = {value:.3g}" for value in values])
@@ -112,7 +112,7 @@ def compared(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
                 beside = aside(values.index(line[0].value(factor)), len(values))
                 bars(panel, [beside * setting.final_density for setting in line], [setting.accuracy for setting in line],
                      colour, marker, show(line[0].value(factor)))
-            log_density(panel, KEPT, found)
+            log_density(panel, found)
             entitle(panel, group_title(group, (factor, *across)))
             measure_axis(panel, group, low, high)
         legend(figure, axes, sheet, "layerwise density" if factor == "density" else factor, [show(value) for value in values])
@@ -163,9 +163,10 @@ def _stretched(found: Sequence[Setting]) -> str:
 
 BESIDE = "Points of one density stand up to 2% beside it."
 
+MAIN = "accuracy"  # whose file bears the name of what is measured
 PICTURES: dict[str, Picture] = {
-    "accuracy": Picture("{} against final density", density_curve, lambda found: (
-        f"Mean {_measured(found)} at the last epoch against the fraction of all weights that is kept, as realised"
+    MAIN: Picture("{} against final density", density_curve, lambda found: (
+        f"Mean {_measured(found)} at the last epoch against the fraction of all {weights_of(found)} that is kept, as realised"
         f"{_controls_said(found)}. {intervals(found)} {BESIDE} {_stretched(found)}")),
     "compared": Picture("What is compared, against final density", compared, lambda found: (
         f"Mean {_measured(found)} at the last epoch. {intervals(found)} {BESIDE} {_stretched(found)}")),

@@ -54,8 +54,10 @@ def _data(run: Run) -> str:
 def _images(run: Run) -> str:
     """The data, and how many there are of them; the same words for runs that saw the same."""
     images = (run.result or {}).get("images")
-    count = f": {images[0]:,} to train on, {images[1]:,} for {run.config.task.evaluated_on} {run.measure.name}" if images else ""
-    return f"{_data(run)}{count}"
+    if not images:
+        return _data(run)
+    return (f"{_data(run)}: {images[0]:,} {run.measure.inputs} to train on, {images[1]:,} for {run.config.task.evaluated_on} "
+            f"{run.measure.name}")
 
 
 def _network(run: Run) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from popup.lab.program import program
 from popup.lab.report.look import GROUND, INK, NIGHT, night_rules
 
 NARROW = "48rem"  # of a window that is too narrow for wide pictures
@@ -101,7 +102,7 @@ class Page:
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    told = [(escape(name), f"<code>{escape(text)}</code>" if text.startswith("python run.py") else escape(text))
+    told = [(escape(name), f"<code>{escape(text)}</code>" if text.startswith(f"{program()} --") else escape(text))
             for name, text in facts]
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in told)}</dl>"
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from popup.files import own_folder, write_atomically
 from popup.lab.measure import MEASURES
+from popup.lab.program import program
 from popup.lab.report.answer import answer
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
-from popup.lab.report.figures import PICTURES
+from popup.lab.report.figures import MAIN, PICTURES
 from popup.lab.report.heading import facts_of, title_of
 from popup.lab.report.look import LOOK, themed
 from popup.lab.report.page import Page, Shown
@@ -75,8 +76,8 @@ def _elsewhere(out: Path, runs: Sequence[Run], whole: bool) -> list[str]:
     if whole and others:
         return [f"Left out: {others} result.json under {out}/ without a config.json beside it, or of a run that another "
                 "directory holds as well."]
-    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: python "
-            f"run.py report {out} tells of all."] if others else []
+    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: "
+            f"{program()} report {out} tells of all."] if others else []
 
 
 def written(out: Path) -> str:
@@ -94,7 +95,8 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],
     shown = []
     with matplotlib.rc_context(LOOK):
         for kind, picture in wanted.items():
-            name, title, wide = prefix + kind, picture.title.format(found[0].measure.name.capitalize()), picture.draw(found, WIDE)
+            measure, wide = found[0].measure.name, picture.draw(found, WIDE)
+            name, title = prefix + (measure if kind == MAIN else kind), picture.title.format(measure.capitalize())
             for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
                 old.unlink()
             if isinstance(wide, str):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from popup.lab.measure import Measure
-from popup.lab.report.comparison import Setting, measured_on
+from popup.lab.report.comparison import Setting, measured_on, weights_of
 from popup.lab.report.statistics import Mean
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 SMALL = 8.5   # points, of what stands beside a panel that may be one of three in a row
-KEPT = "final density (kept / all weights)"
 ASIDE = 0.02  # of the density: how far beside it points are drawn at most
 
 
@@ -45,11 +44,11 @@ def measure_axis(panel: Axes, found: Sequence[Setting], low: float, high: float)
         panel.set_ylabel(f"{part} {measure.name} ({measure.unit.strip()})", fontsize=SMALL)
 
 
-def log_density(panel: Axes, name: str, found: Sequence[Setting], further: Sequence[float] = ()) -> None:
-    """A logarithmic axis of the densities of `found`, and of `further` ones, whose ticks are plain numbers, two or more."""
+def log_density(panel: Axes, found: Sequence[Setting], further: Sequence[float] = ()) -> None:
+    """A logarithmic axis of the final densities of `found`, and of `further` ones, whose ticks are plain numbers, two or more."""
     densities = [*(setting.final_density for setting in found), *further]
     low, high = min(densities), max(densities)
-    panel.set_xlabel(name, fontsize=SMALL)
+    panel.set_xlabel(f"final density (kept / all {weights_of(found)})", fontsize=SMALL)
     if low <= 0:  # networks without an edge, which have no place on such an axis
         return
     panel.set(xscale="log")

@@ -20,6 +20,7 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 from popup.search.density import density_row
+from popup.source.frozen import left_out
 from popup.source.recipe import draw_source
 from popup.ticket.ticket import load
 
@@ -37,6 +38,7 @@ class ControlRun:
         network the weights that it has in the end."""
         net, data, config = self.plain.net, self.plain.data, self.plain.config
         precision = Precision.of(net, config.training.precision)
+        dense = sum(left_out(net, [drawn.source.spec for drawn in self.start.sources]).values())
         history, layers = run_control(net, data, config, self.start, tell, checkpoints, self.laboratory.ranks)
         if config.task.role == DENSE and self.laboratory.ranks.first:
             write_weights(directory.weights, net)
@@ -44,7 +46,7 @@ class ControlRun:
         rows = [density_row(before.spec, 1.0 if prunes else before.p_l, before.spec.entries if prunes else len(before.edges),
                             len(after.edges))
                 for before, after in zip((drawn.source for drawn in self.start.sources), layers, strict=True)]
-        return Found(history, rows, precision.name)
+        return Found(history, rows, precision.name, dense=dense)
 
 
 def ready_control(laboratory: Laboratory, plain: Plain) -> ControlRun:

@@ -17,8 +17,8 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Found:
-    """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, what its
-    masks look like, and how many weights (no vectors) are in no layer and stay `dense`."""
+    """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, and what
+    its masks look like; how many weights (no vectors) are in no layer and stay `dense`."""
 
     history: list[Metrics]
     densities: list[LayerDensity]

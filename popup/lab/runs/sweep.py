@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -132,6 +133,7 @@ class Pool:
 
 def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], events: Connection) -> None:
     """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
+    warnings.filterwarnings("ignore", message=".* of the weights stay dense")  # as the sweep has said once
     stop, parent = Stop(), multiprocessing.parent_process()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
