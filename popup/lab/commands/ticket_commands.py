@@ -123,9 +123,9 @@ def export(arguments: Sequence[str], models: Models) -> int:
     """python run.py export TICKET OUT"""
     options = parse_as(ExportOptions, arguments, "export")
     out, ticket = Path(options.out), open_ticket(options.ticket)
-    writers = {".safetensors": None, ".pt2": program_file, ".onnx": onnx_file}
-    if out.suffix not in writers:
-        raise UsageError(f"out is {options.out!r}: its ending must be one of {', '.join(writers)}")
+    writers = {".pt2": program_file, ".onnx": onnx_file}
+    if out.suffix not in (".safetensors", *writers):
+        raise UsageError(f"out is {options.out!r}: its ending must be one of .safetensors, {', '.join(writers)}")
     if out.resolve() == Path(options.ticket).resolve():
         raise UsageError(f"out is {options.out!r}, the ticket itself: name another file")
     _check_form(options, out.suffix)

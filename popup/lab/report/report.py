@@ -103,7 +103,7 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],
                 shown.append(Shown(title, wide))
             elif wide:
                 places = [folder / (name if number == 1 else f"{name}-{number}") for number in range(1, len(wide) + 1)]
-                narrow = [svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW)]
+                narrow = [svg(figure, f"narrow {name}") for figure in picture.draw(found, NARROW) if not isinstance(figure, str)]
                 shown.append(Shown(title, picture.caption(found), tuple(map(_save, wide, places)), tuple(narrow),
                                    tuple(described(title, figure) for figure in wide)))
     return shown
