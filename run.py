@@ -1,14 +1,16 @@
 """popup's command line: python run.py --er-p 0.2 --k 0.5"""
 
 import gc
+import io
 import os
 import signal
 import sys
+from typing import NoReturn
 
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
-def end(number: int, frame: object = None) -> None:
+def end(number: int, frame: object = None) -> NoReturn:
     """What a signal does where no command hears it: one line, and the exit code."""
     print(f"popup: {SIGNALS[number]}", file=sys.stderr)
     sys.exit(128 + number)
@@ -21,7 +23,8 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):  # what a caller has put there may have no encoding
+            stream.reconfigure(errors="replace")
 
 
 def run() -> int:
@@ -33,7 +36,7 @@ def run() -> int:
             signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if __package__:  # installed, where `models` may be a module of the user's own
-        from .models import MODELS
+        from .models import MODELS  # type: ignore[import-not-found]  # mypy looks for it where the checkout has none
     else:
         from models import MODELS
     from popup.lab.commands.command import main

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -14,6 +14,7 @@ from .widths import scaled
 SIDES = r"(\d{1,3}(?:x\d{1,3})?)"
 WORD = re.compile(rf"(one|flatten|relu|linear|(?:conv|max|avg)(?=\d)){SIDES}?(?:s{SIDES})?(?:p{SIDES})?(?:d{SIDES})?")
 LAYERS = ("linear", "conv")
+Pair = tuple[int, int]  # height and width
 
 
 class AppendOne(nn.Module):
@@ -45,7 +46,7 @@ def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] 
     return nn.Sequential(*modules)
 
 
-def parse(word: str) -> tuple[str, Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
+def parse(word: str) -> tuple[str, Pair, Pair, Pair, Pair]:
     """What a step is, and its kernel, stride, padding and dilation as (height, width)."""
     found = WORD.fullmatch(word)
     if not found or (found[1] in ("one", "flatten", "relu", "linear") and found[1] != word):
@@ -62,28 +63,29 @@ def parse(word: str) -> tuple[str, Sequence[int], Sequence[int], Sequence[int], 
     return found[1], kernel, stride, padding, dilation
 
 
-def _sides(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+def _sides(text: str | None, default: Pair) -> Pair:
     if text is None:
         return default
     height, _, width = text.partition("x")
     return int(height), int(width or height)
 
 
-def _module(kind: str, sides: Sequence[Sequence[int]], shape: Sequence[int], out: int, biases: bool) -> nn.Module:
+def _module(kind: str, sides: Sequence[Pair], shape: Sequence[int], out: int, biases: bool) -> nn.Module:
     kernel, stride, padding, dilation = sides
     if kind in ("conv", "max", "avg") and len(shape) != 3:
         raise ValueError(f"{kind} cannot follow flatten: there is no map")
     if kind == "linear" and len(shape) != 1:
         raise ValueError("linear needs flatten before it")
-    make = {"one": AppendOne, "flatten": nn.Flatten, "relu": nn.ReLU,
-            "linear": lambda: nn.Linear(shape[0], out, bias=biases),
-            "conv": lambda: nn.Conv2d(shape[0], out, kernel, stride, padding, dilation, bias=biases),
-            "max": lambda: nn.MaxPool2d(kernel, stride, padding, dilation),
-            "avg": lambda: nn.AvgPool2d(kernel, stride)}
+    make: dict[str, Callable[[], nn.Module]] = {
+        "one": AppendOne, "flatten": nn.Flatten, "relu": nn.ReLU,
+        "linear": lambda: nn.Linear(shape[0], out, bias=biases),
+        "conv": lambda: nn.Conv2d(shape[0], out, kernel, stride, padding, dilation, bias=biases),
+        "max": lambda: nn.MaxPool2d(kernel, stride, padding, dilation),
+        "avg": lambda: nn.AvgPool2d(kernel, stride)}
     return make[kind]()
 
 
-def _shape(kind: str, sides: Sequence[Sequence[int]], shape: tuple[int, ...], out: int) -> tuple[int, ...]:
+def _shape(kind: str, sides: Sequence[Pair], shape: tuple[int, ...], out: int) -> tuple[int, ...]:
     """What a step makes of an image [channels, height, width], or of features."""
     if kind == "flatten":
         return (prod(shape),)

@@ -7,6 +7,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -72,4 +73,5 @@ def own_builder(module: str, attribute: str) -> Builder:
     if not callable(found):
         raise ValueError(f"{module}:{attribute} is {type(found).__name__}: it must be a function (image, classes) -> "
                          "network")
-    return found
+    builder: Any = found
+    return builder

@@ -7,7 +7,7 @@ which is what its parameter counts (0.27M to 1.7M) and its results are for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from .widths import scaled
 def convolution(channels_in: int, channels: int, size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps the sides, but for the stride."""
     return nn.Conv2d(channels_in, channels, size, stride, padding=size // 2, bias=False)
+
+
+Shortcut = Callable[[int, int, int], nn.Module]  # (channels before, channels after, stride)
 
 
 def projection(channels_in: int, channels: int, stride: int) -> nn.Module:
@@ -48,7 +51,7 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shortcut=projection) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels, 3, stride)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -66,7 +69,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shortcut=projection) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels, 1)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -83,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 def residual(image: Sequence[int], classes: int, widths: Sequence[int], depths: Sequence[int],
-             block: type[BasicBlock | Bottleneck] = BasicBlock, shortcut=projection) -> nn.Sequential:
+             block: type[BasicBlock | Bottleneck] = BasicBlock, shortcut: Shortcut = projection) -> nn.Sequential:
     """The stem, a stage of `depths[i]` blocks for each of `widths` (the first at full resolution), mean, linear layer."""
     if len(widths) > len(depths):
         raise ValueError(f"{len(widths)} widths for {len(depths)} stages: give one a stage")

@@ -65,13 +65,20 @@ def _square(name: str, image: Sequence[int]) -> int:
     return image[1]
 
 
+def convolution_like(module: nn.Conv2d, entering: int, leaving: int) -> nn.Conv2d:
+    """A new convolution with the filter, step and border of `module` for other channels."""
+    height, width = module.kernel_size
+    down, right = module.stride
+    padding = module.padding if isinstance(module.padding, str) else (module.padding[0], module.padding[1])
+    return nn.Conv2d(entering, leaving, (height, width), (down, right), padding, bias=module.bias is not None)
+
+
 def take_channels(net: nn.Module, channels: int) -> None:
     """Make the first convolution of `net` one for images of so many channels, in place."""
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             if module.in_channels != channels:
-                net.set_submodule(name, nn.Conv2d(channels, module.out_channels, module.kernel_size, module.stride,
-                                                  module.padding, bias=module.bias is not None))
+                net.set_submodule(name, convolution_like(module, channels, module.out_channels))
             return
 
 
@@ -86,9 +93,8 @@ def widen(net: nn.Module, factor: float) -> None:
         if isinstance(module, nn.Conv2d):
             entering, leaving = scaled((module.in_channels, module.out_channels), factor)
             entering, first = module.in_channels if first else entering, False
-            net.set_submodule(name, nn.Conv2d(entering, leaving, module.kernel_size, module.stride, module.padding,
-                                              bias=module.bias is not None))
+            net.set_submodule(name, convolution_like(module, entering, leaving))
         elif isinstance(module, nn.BatchNorm2d):
-            net.set_submodule(name, nn.BatchNorm2d(*scaled((module.num_features,), factor)))
+            net.set_submodule(name, nn.BatchNorm2d(scaled((module.num_features,), factor)[0]))
         elif isinstance(module, nn.Linear):
-            net.set_submodule(name, nn.Linear(*scaled((module.in_features,), factor), module.out_features))
+            net.set_submodule(name, nn.Linear(scaled((module.in_features,), factor)[0], module.out_features))

@@ -5,9 +5,10 @@ from popup.lab.config import Config
 from popup.lab.training.fit import Outcome, fit
 from popup.search import SearchSettings, advance, attach, densities, detach, merge, penalty, scores, summary
 from popup.source.maskable import register
+from popup.source.recipe import Recipe
 from popup.ticket import Ticket, TicketError, compare, extract, load, verify
 from popup.version import VERSION as __version__
 
-__all__ = ["Config", "Outcome", "SearchSettings", "Ticket", "TicketError", "UsageError", "__version__", "advance", "attach",
-           "compare", "densities", "detach", "extract", "fit", "load", "merge", "penalty", "register", "scores", "summary",
-           "verify"]
+__all__ = ["Config", "Outcome", "Recipe", "SearchSettings", "Ticket", "TicketError", "UsageError", "__version__", "advance",
+           "attach", "compare", "densities", "detach", "extract", "fit", "load", "merge", "penalty", "register", "scores",
+           "summary", "verify"]

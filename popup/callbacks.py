@@ -40,8 +40,9 @@ def transformers_callback() -> Any:
 
         undo: Callable[[], None] | None = None
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **held: Any) -> None:
             """Begin to look after the network."""
+            model: nn.Module = held["model"]
             self.on_train_end(args, state, control)  # of a training that ended by an error
             net = attached_in(model)
             hook = model.register_forward_hook(partial(_add_penalty, net, args.gradient_accumulation_steps), with_kwargs=True)
@@ -50,9 +51,9 @@ def transformers_callback() -> Any:
                 vars(model)[SAVE] = partial(_save_search, model)
             self.undo = partial(_undo, model, hook, before)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **held: Any) -> None:
             """A step of the optimiser is done."""
-            advance(attached_in(model), min(1.0, state.global_step / state.max_steps))
+            advance(attached_in(held["model"]), min(1.0, state.global_step / state.max_steps))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Leave the network as it was."""
@@ -116,7 +117,8 @@ def attached_in(module: nn.Module) -> nn.Module:
     return found[0]
 
 
-def _add_penalty(net: nn.Module, accumulated: int, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+def _add_penalty(net: nn.Module, accumulated: int, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
+                 output: Any) -> Any:
     """Forward hook: the output with the penalty in its loss. Where the network gets `num_items_in_batch` the Trainer does not
     divide its loss by the `accumulated` batches of a step."""
     penalty = search_of(net).penalty() if model.training else None
@@ -136,7 +138,8 @@ def _save_search(model: nn.Module, directory: str | Path, **_: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
-    model.config.save_pretrained(folder)
+    config: Any = model.config
+    config.save_pretrained(folder)
 
 
 def _undo(model: nn.Module, hook: Any, before: Any) -> None:

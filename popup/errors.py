@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 MOST_COUNT = 1 << 256  # more than any count, and a number that a float can hold
 LONGEST = 200  # letters of a wrong name that are looked at
@@ -24,7 +25,7 @@ def check_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     raise UsageError(f"unknown {kind} {name!r:.{LONGEST}}: {hint}allowed are {', '.join(allowed)}")
 
 
-def check_number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:
+def check_number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
     """Return `value` if it lies in [low, high] (in (low, high] with `open_low`), else raise a UsageError."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e308
     inside = number and math.isfinite(value) and low <= value <= high and not (open_low and value == low)

@@ -12,12 +12,13 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from popup.errors import UsageError
 
 PART = ".part"  # how the temporary files end that a killed process may leave behind
 MOST = 1 << 26  # bytes of a text that is read as a whole; the metrics of 100,000 epochs need half of it
+Mode = Literal["rb", "ab", "r+b", "w+b"]
 QUIET = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe would have whoever opens it wait
 OURS = QUIET | os.O_NOFOLLOW
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
@@ -126,7 +127,7 @@ def _open_own(path: Path, flags: int) -> int:
     return os.open(path, flags | OURS, 0o644)
 
 
-def _checked(path: Path, handle: int, mode: str) -> BinaryIO:
+def _checked(path: Path, handle: int, mode: Mode) -> BinaryIO:
     """The open file, if it is what was looked at before."""
     try:
         _check(path, os.fstat(handle))

@@ -3,8 +3,12 @@
 import faulthandler
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for one another by spinning take what other tests need
@@ -16,6 +20,8 @@ from hypothesis import settings
 
 from popup.lab.training.stop import Stop
 from popup.ticket.sealed import digest
+
+ROOT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)
@@ -71,3 +77,24 @@ def write_forged(path, change):
 def forge():
     """A function that changes a ticket file as someone would who can compute its digest."""
     return write_forged
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder with what the wheel holds, beside a user's own module called models."""
+    pytest.importorskip("setuptools", minversion="77")  # the first that reads what pyproject.toml says of the license
+    checkout, folder = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("installed")
+    for name in ("popup", "models"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("run.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout / name)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(checkout)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(checkout.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    own = folder / "elsewhere"
+    own.mkdir()
+    (own / "models.py").write_text("from torch import nn\n\n\ndef build(image, classes):\n"
+                                   "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n")
+    return folder

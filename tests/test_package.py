@@ -2,11 +2,9 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,26 +28,6 @@ def test_what_is_optional_has_one_lower_bound():
     wanted = set((ROOT / "tests" / "requirements.txt").read_text().split())
     extras = PROJECT["project"]["optional-dependencies"]
     assert {line for name in extras if name != "timm" for line in extras[name]} <= wanted
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with what the wheel holds, beside a user's own module called models."""
-    checkout, folder = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("installed")
-    for name in ("popup", "models"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("run.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, checkout / name)
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(checkout)!r})"
-    done = subprocess.run([sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(next(checkout.glob("*.whl"))) as wheel:
-        wheel.extractall(folder)
-    own = folder / "elsewhere"
-    own.mkdir()
-    (own / "models.py").write_text("from torch import nn\n\n\ndef build(image, classes):\n"
-                                   "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n")
-    return folder
 
 
 def call(installed, *arguments):

@@ -165,9 +165,9 @@ class Config:
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> Config:
         """The config whose fields, of whichever group, have `values`; the others keep their defaults."""
-        groups = {}
+        groups: dict[str, Any] = {}
         for group in fields(cls):
-            kind = group.default_factory
+            kind: Any = group.default_factory
             groups[group.name] = kind(**{part.name: values[part.name] for part in fields(kind) if part.name in values})
         return cls(**groups)
 

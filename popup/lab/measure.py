@@ -56,6 +56,14 @@ def measure_of(labels: torch.Tensor) -> Measure:
     return ACCURACY if labels.dim() == 1 else BITS
 
 
-def measured(record: Mapping[str, Any]) -> Measure | None:
+def measure_in(record: Mapping[str, Any]) -> Measure | None:
     """What metrics, a result or what a ticket says of its run is measured by; None if it has no such number."""
     return next((measure for measure in MEASURES if record.get(measure.column) is not None), None)
+
+
+def measured(record: Mapping[str, Any]) -> Measure:
+    """The same of metrics and results that were read or made here, which have such a number."""
+    found = measure_in(record)
+    if found is None:
+        raise ValueError(f"there is none of {', '.join(measure.column for measure in MEASURES)}")
+    return found

@@ -51,14 +51,17 @@ class Rows:
     @property
     def grid(self) -> Pair:
         """Height and width of a phase of a padded image."""
-        return tuple(-(-(length + 2 * margin) // step) for length, margin, step in zip(
+        height, width = (-(-(length + 2 * margin) // step) for length, margin, step in zip(
             self.size, self.filter.padding, self.filter.stride, strict=True))
+        return height, width
 
     @property
     def outputs(self) -> Pair:
         """Height and width of the output."""
-        return tuple((length + 2 * margin - apart * (count - 1) - 1) // step + 1 for length, margin, apart, count, step in zip(
-            self.size, self.filter.padding, self.filter.dilation, self.filter.taps, self.filter.stride, strict=True))
+        height, width = (
+            (length + 2 * margin - apart * (count - 1) - 1) // step + 1 for length, margin, apart, count, step in zip(
+                self.size, self.filter.padding, self.filter.dilation, self.filter.taps, self.filter.stride, strict=True))
+        return height, width
 
     @property
     def length(self) -> int:
@@ -155,7 +158,7 @@ class ConvProducts:
         return rows.to_inputs(result, x), of_edges
 
     def _rows(self, x: torch.Tensor) -> Rows:
-        return Rows(self.filter, len(x), tuple(x.shape[2:]))
+        return Rows(self.filter, len(x), (x.shape[2], x.shape[3]))
 
     def _gradient(self, gradient: torch.Tensor, rows: Rows) -> torch.Tensor:
         """The rows of the outputs' gradient, zeros at the margins."""

@@ -29,18 +29,23 @@ class Kernels(Protocol[Structure, Kept]):
 
     def structure(self, edges: np.ndarray, shape: tuple[int, int]) -> Structure:
         """What is computed once, of the edges as ascending flat indices into a weight [out, in]."""
+        ...
 
     def keep(self, structure: Structure, values: torch.Tensor, selected: torch.Tensor | None) -> Kept:
         """The values, one an edge, as the products want them: the selected ones, or those that are not 0."""
+        ...
 
     def forward(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """[out, n] of the inputs' [in, n]."""
+        ...
 
     def input_gradient(self, structure: Structure, kept: Kept, rows: torch.Tensor) -> torch.Tensor:
         """[in, n] of the outputs' gradient [out, n]."""
+        ...
 
     def edge_gradient(self, structure: Structure, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """[edges] of the outputs' gradient [out, n] and the inputs' [in, n]."""
+        ...
 
 
 @functools.cache

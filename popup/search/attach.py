@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError, check_name
 from popup.search.compute import COMPUTES, computes_sparsely
 from popup.search.contract import gate_faults, unasked
-from popup.search.given import as_patterns, check_given, numbers, own_weights, plain_number
+from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
@@ -35,53 +35,60 @@ from popup.source.frozen import freeze
 from popup.source.gains import as_one
 from popup.source.layers import MOST_LAYERS, find_layers, users
 from popup.source.masks import given_edges
-from popup.source.recipe import GIVEN, SEARCH, Recipe, draw_source
+from popup.source.parametrized import lists_on
+from popup.source.recipe import GIVEN, Recipe, draw_source
+
+USUAL, PLAIN = Recipe(), SearchSettings()  # whose defaults are those of the keywords
 
 
-def attach(net: nn.Module, *, er_p: float | None = None, k: float = 0.5, seed: int = 0,
-           density: str | Mapping[str, float] = "uniform", redistribute: bool = True, mask: str = "bernoulli",
-           bias: str = "zero", weights: str = "signed_constant", scale: str = "final",
-           gain: float | Mapping[str, float] = sqrt(2), connected: bool = False, count: str = "nearest", scope: str = "layer",
-           method: str = "edge_popup", score_scale: float = 1.0, search: SearchSettings | None = None,
+def attach(net: nn.Module, recipe: Recipe | None = None, search: SearchSettings | None = None, *,
+           er_p: float | None = None, k: float = USUAL.k, seed: int = USUAL.seed,
+           density: str | Mapping[str, float] = USUAL.density, redistribute: bool = USUAL.redistribute, mask: str = USUAL.mask,
+           bias: str = USUAL.bias, weights: str = USUAL.weights, scale: str = USUAL.scale,
+           gain: float | str | Mapping[str, float] = USUAL.gain, connected: bool = USUAL.connected, count: str = USUAL.count,
+           scope: str = PLAIN.scope, method: str = PLAIN.method, score_scale: float = PLAIN.score_scale,
            masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto",
-           skip: str | Sequence[str] = (), only: str | Sequence[str] = ()) -> nn.Module:
+           skip: str | Sequence[str] = USUAL.skip, only: str | Sequence[str] = USUAL.only) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
 
-    The arguments are the fields of `Recipe` and `SearchSettings`, which describe them; `search` gives all the fields of the
-    latter at once. `density` may also map each layer's parameter name to its p_l, in place of `er_p`; `gain` may map patterns of
-    names to gains, "*" being that of the weights which no other pattern is of (popup/source/gains.py). With `mask="given"`
-    S_ER is what `masks` says, a bool array of each layer's shape by its parameter name, in place of `er_p` and `density`;
-    p_l is its realised density, and tickets store it (a bit an entry). With `weights="given"` each edge keeps the weight
-    that `net` has there (never 0), unscaled, and tickets store them (4 bytes an edge). With `bias="search"` each layer's bias
-    is a layer of its own. `compute` says which layers compute on their edges alone, without a dense weight: none ("dense"), all
-    linear layers and, with numba, convolutions that can ("sparse"), or those where it is faster on the CPU in float32, by the
-    rule of popup/products/rule.py ("auto"). `skip` names modules or parameters, also by patterns ("*.head"), that are not masked,
-    `only` those that alone are; an embedding is masked only where `only` names it. What is not masked stays dense, frozen as
-    `net` has it, and tickets store it. Everything but the scores is frozen: other biases at 0, norm affines at 1 and 0,
-    gains of blocks at 1, other parameters as they are. Raises UsageError, and changes nothing, if `net` cannot be attached or a
-    value is not allowed. `net` is not run: what is seen of it without data, and what is not, stands in docs/refused-models.md.
+    The source is what `recipe` says, the search what `search` does; or their fields are given as keywords (of `SearchSettings`
+    the usual ones). The two dataclasses describe them. The keyword `density` may also map each layer's parameter name to its
+    p_l, in place of `er_p`; `gain` may map patterns of names to gains, "*" being that of the weights which no other pattern is
+    of (popup/source/gains.py). With `mask="given"` S_ER is what `masks` says, a bool array of each layer's shape by its
+    parameter name, in place of `er_p` and `density`; p_l is its realised density, and tickets store it (a bit an entry). With
+    `weights="given"` each edge keeps the weight that `net` has there (never 0), unscaled, and tickets store them (4 bytes an
+    edge). With `bias="search"` each layer's bias is a layer of its own. `compute` says which layers compute on their edges
+    alone, without a dense weight: none ("dense"), all linear layers and, with numba, convolutions that can ("sparse"), or those
+    where it is faster on the CPU in float32, by the rule of popup/products/rule.py ("auto"). `skip` names modules or
+    parameters, also by patterns ("*.head"), that are not masked, `only` those that alone are; an embedding is masked only where
+    `only` names it. What is not masked stays dense, frozen as `net` has it, and tickets store it. Everything but the scores is
+    frozen: other biases at 0, norm affines at 1 and 0, gains of blocks at 1, other parameters as they are. Raises UsageError,
+    and changes nothing, if `net` cannot be attached or a value is not allowed. `net` is not run: what is seen of it without
+    data, and what is not, stands in docs/refused-models.md.
     """
-    check_given(er_p, density, mask, masks)
-    skip, only = as_patterns("skip", skip), as_patterns("only", only)
-    given, edges = numbers(density) if isinstance(density, Mapping) else None, None
+    if recipe is None:
+        check_given(er_p, density, mask, masks)
+    given, rule = (numbers(density), GIVEN) if isinstance(density, Mapping) else (None, density)
+    told = Recipe(er_p=USUAL.er_p if er_p is None else plain_number(er_p), k=plain_number(k), seed=plain_number(seed),
+                  density=rule, redistribute=redistribute, mask=mask, bias=bias,
+                  weights=weights, scale=scale, gain=as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain),
+                  connected=connected, count=count, skip=as_patterns("skip", skip), only=as_patterns("only", only))
+    if recipe is not None:
+        check_alone("recipe", recipe, Recipe, told == USUAL and er_p is None)
+        check_given(None if recipe.mask == GIVEN else recipe.er_p, recipe.density, recipe.mask, masks)
+    recipe, edges = recipe or told, None
     if given is not None:
-        layers = find_layers(net, skip=skip, only=only)
-        er_p, density = total_density(layers, Recipe(density=GIVEN).densities(layers, given)), GIVEN
+        layers = find_layers(net, skip=recipe.skip, only=recipe.only)
+        recipe = replace(recipe, er_p=total_density(layers, recipe.densities(layers, given)))
     if masks is not None:
-        layers = find_layers(net, bias == SEARCH, skip, only)
+        layers = recipe.layers(net)
         edges = given_edges(layers, masks)
-        er_p = sum(map(len, edges.values())) / sum(layer.entries for layer in layers)
-    er_p, k, seed = map(plain_number, (er_p, k, seed))
-    gain = as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain)
-    recipe = Recipe(er_p=er_p, k=k, density=density, redistribute=redistribute, mask=mask, bias=bias,
-                    weights=weights, scale=scale, gain=gain, connected=connected, count=count, seed=seed, skip=skip, only=only)
-    if search is not None and not isinstance(search, SearchSettings):
-        raise UsageError(f"search is {search!r:.80}: pass popup.SearchSettings(...), or the method's name as method=")
-    plain = SearchSettings(method, scope, score_scale=score_scale)
-    if search is not None and plain != SearchSettings():
-        raise UsageError("search is given beside method, scope or score_scale: pass these as fields of `search`")
-    settings = search or plain
-    own = own_weights(net, recipe.layers(net)) if weights == GIVEN else None
+        recipe = replace(recipe, er_p=sum(map(len, edges.values())) / sum(layer.entries for layer in layers))
+    settings = SearchSettings(method, scope, score_scale=score_scale)
+    if search is not None:
+        check_alone("search", search, SearchSettings, settings == PLAIN)
+        settings = search
+    own = own_weights(net, recipe.layers(net)) if recipe.weights == GIVEN else None
     check_name("compute", compute, COMPUTES)
     return attach_recipe(net, recipe, settings, given, own, edges, compute)
 
@@ -191,7 +198,7 @@ def _refuse_others(net: nn.Module, search: Search) -> None:
     for path, module in net.named_modules():
         if isinstance(module, parametrize.ParametrizationList) and {id(part) for part in module} - ours:
             holder, _, name = path.rpartition(".parametrizations.")
-            if any(id(part[0]) in ours for part in net.get_submodule(holder).parametrizations.values()):
+            if any(id(part[0]) in ours for part in lists_on(net.get_submodule(holder)).values()):
                 raise UsageError(f"{holder}.{name} has been parametrized since attach: remove that parametrization first")
 
 

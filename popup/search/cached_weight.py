@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import prod
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,14 +46,14 @@ class CachedWeight:
         self.tracked: list[torch.Tensor] = []    # what of that can be written to
         self.values: torch.Tensor | None = None  # the edges' values that they were made of
         self.versions: tuple[int, ...] = ()      # theirs, those of the values and of what they show, when they were written last
-        self.users: list[weakref.ref] = []       # the autograd nodes of passes that may need them in a backward pass
+        self.users: list[weakref.ref[Any]] = []       # the autograd nodes of passes that may need them in a backward pass
         self.pinned = False                      # whether a pass uses them that has no such node
         self.channels_last = [False] * len(self.shapes)  # whether a convolution works in channels last, on the CPU
 
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
         """Whether they are there, in `dtype` and of `values`, and nobody has written to these or to what they show. A Written if
         somebody else has written to one of them, as far as torch counts."""
-        if self.memory is None:
+        if self.memory is None or self.values is None:
             return False
         now = versions(*self.weights, self.values, *self.tracked)
         if now != self.versions:
@@ -80,26 +81,34 @@ class CachedWeight:
         self.shown, self.values, self.tracked = gate, values, gate.tensors()
         self.versions = versions(*self.weights, values, *self.tracked)
 
-    def change(self, codes: torch.Tensor, positions: torch.Tensor | None, book: Book, weights: EdgeWeights) -> None:
-        """Let them show `codes` of the `book` in the place of others, on the CPU: only where the two differ, and by numpy, whose
-        calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
+    def change(self, shown: torch.Tensor, codes: torch.Tensor, positions: torch.Tensor | None, book: Book,
+               weights: EdgeWeights) -> None:
+        """Let them show `codes` of the `book` in the place of those `shown`, on the CPU: only where the two differ, and by numpy,
+        whose calls take a fraction of torch's (into bf16 torch's scatter_ takes half a millisecond however little it writes)."""
         chosen = codes.numpy()
-        changed = differing(chosen, self.shown.codes.numpy())
+        changed = differing(chosen, shown.numpy())
         if len(changed):
             now = book.some(weights, chosen, changed)
             flat = changed if positions is None else positions.numpy()[changed]
             if any(self.channels_last):
                 flat = self._in_memory(flat.astype(np.int64))
-            if self.memory.dtype is torch.float32:
-                self.memory.numpy()[flat] = now
+            memory = self._there()
+            if memory.dtype is torch.float32:
+                memory.numpy()[flat] = now
             else:
-                flat = torch.from_numpy(flat.astype(np.int64))
-                self.memory.index_copy_(0, flat, torch.from_numpy(now).to(self.memory.dtype))
+                memory.index_copy_(0, torch.from_numpy(flat.astype(np.int64)), torch.from_numpy(now).to(memory.dtype))
 
     def rewrite(self, values: torch.Tensor, positions: torch.Tensor | None) -> None:
         """Let all edges have `values` [edges], float32: on a GPU less than to find out which differ."""
-        values = values.to(self.memory.dtype)
-        self.memory.copy_(values) if positions is None else self.memory.scatter_(0, positions.long(), values)
+        memory = self._there()
+        values = values.to(memory.dtype)
+        memory.copy_(values) if positions is None else memory.scatter_(0, positions.long(), values)
+
+    def _there(self) -> torch.Tensor:
+        """The memory, of which somebody has made sure that it is there."""
+        if self.memory is None:
+            raise RuntimeError("nothing is kept")
+        return self.memory
 
     def follow(self, place: int, gradient: torch.Tensor) -> None:
         """Lie as a weight's `gradient` does: a convolution in channels last, for which a weight that lies otherwise is copied
@@ -135,11 +144,11 @@ class CachedWeight:
         self.users = [user for user in self.users if _has_tensors(user())]
         return self.pinned or bool(self.users)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[CachedWeight], tuple[list[tuple[int, ...]]]]:
         return CachedWeight, (self.shapes,)
 
 
-def _has_tensors(node: object | None) -> bool:
+def _has_tensors(node: Any) -> bool:
     """Whether an autograd node is there and has not given its tensors free."""
     try:
         return node is not None and node._raw_saved_tensors is not None

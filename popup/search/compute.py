@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,21 +26,26 @@ KINDS = {2: nn.Linear, 4: nn.Conv2d}  # by the dimensions of the weight: whose f
 class LayerProducts(Protocol):
     """A layer's three products on its edges, in the words of the call that its module makes."""
 
-    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+    def takes(self, func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call of torch's is the layer's own product."""
+        ...
 
-    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> Any:
         """The values [edges] where `selected` [edges] is true, or those other than 0, as the products want them."""
+        ...
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         """The input as `forward` and `backward` want it: what is kept for the backward pass."""
+        ...
 
-    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+    def forward(self, held: torch.Tensor, kept: Any, shape: torch.Size) -> torch.Tensor:
         """The output, of an input of that shape."""
+        ...
 
-    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: Any, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
         """The gradients of the input, if it is wanted, and of the edges [edges]."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,25 +53,25 @@ class LinearCall:
     """F.linear(x, weight, bias) of x [..., in]. `handed_on`: the modules that an output [n, out] goes through next, if they do
     not mind that it lies unit by unit, and its own."""
 
-    products: Products
+    products: Products[Any, Any]
     handed_on: tuple[nn.Module, ...] = ()
 
-    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+    def takes(self, func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return func is F.linear and set(kwargs) <= {"bias"}
 
-    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> Any:
         return self.products.keep(values, selected)
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         return by_units(_rows(x))  # [n, in], lying unit by unit
 
-    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+    def forward(self, held: torch.Tensor, kept: Any, shape: torch.Size) -> torch.Tensor:
         y = self.products.forward(held, kept)
         lies = len(shape) == 2 and self.handed_on and not any(
             module._forward_hooks or module._forward_pre_hooks for module in self.handed_on)  # which may look at it
         return (y if lies else y.contiguous().view(*shape[:-1], y.shape[-1])).data  # no view, which nobody could write to
 
-    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: Any, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
         units = by_units(_rows(gradient))
         of_edges = self.products.edge_gradient(units, held)
@@ -78,23 +84,23 @@ class ConvCall:
 
     products: ConvProducts
 
-    def takes(self, func: object, args: tuple, kwargs: dict[str, Any]) -> bool:
+    def takes(self, func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         how = self.products.filter
         if func is not F.conv2d or kwargs or args[0].dim() != 4 or args[3:] != (how.stride, how.padding, how.dilation, 1):
             return False
-        size = tuple(args[0].shape[2:])
+        size = args[0].shape[2], args[0].shape[3]
         return min(*size, *Rows(how, len(args[0]), size).outputs) > 0  # else torch says what is wrong
 
-    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> object:
+    def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> Any:
         return self.products.keep(values, selected)
 
     def hold(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach()
 
-    def forward(self, held: torch.Tensor, kept: object, shape: torch.Size) -> torch.Tensor:
+    def forward(self, held: torch.Tensor, kept: Any, shape: torch.Size) -> torch.Tensor:
         return self.products.forward(held, kept)
 
-    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: object, shape: torch.Size,
+    def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: Any, shape: torch.Size,
                  wanted: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
         return self.products.gradients(gradient, held, kept if wanted else None)
 
@@ -111,7 +117,7 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
     numba = best_kernels().name == "numba"
     if isinstance(module, nn.Conv2d) and not numba:
         return False
-    tensor = module.weight
+    tensor: torch.Tensor = getattr(module, attribute)
     device = device or tensor.device
     if device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
         return False
@@ -126,8 +132,8 @@ def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     if isinstance(module, NonDynamicallyQuantizableLinear):  # torch's own, whose weight its owner reads and nobody calls
         return False
     if kind is nn.Conv2d:
-        own = own and type(module)._conv_forward is kind._conv_forward and module.groups == 1
-        return own and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return (own and isinstance(module, nn.Conv2d) and type(module)._conv_forward is nn.Conv2d._conv_forward
+                and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str))
     return own and isinstance(module, kind)
 
 
@@ -151,7 +157,14 @@ def _handed_on(net: nn.Module, module: nn.Module) -> tuple[nn.Module, ...]:
 def call_of(net: nn.Module, spec: Layer, edges: np.ndarray) -> LayerProducts:
     """The products of a layer that computes sparsely, whose edges are these flat indices, ascending."""
     module, _ = locate(net, spec.name)
-    if isinstance(module, nn.Linear):
-        return LinearCall(Products.of(edges, spec.shape, best_kernels()), _handed_on(net, module))
-    how = Filter(spec.kernel, module.stride, module.padding, module.dilation)
-    return ConvCall(ConvProducts.of(edges, spec.shape, how))
+    outputs, inputs = spec.shape[:2]
+    if not isinstance(module, nn.Conv2d):
+        return LinearCall(Products.of(edges, (outputs, inputs), best_kernels()), _handed_on(net, module))
+    margins = () if isinstance(module.padding, str) else module.padding  # in words it computes densely
+    kernel, stride, padding, dilation = map(_pair, (spec.kernel, module.stride, margins, module.dilation))
+    return ConvCall(ConvProducts.of(edges, (outputs, inputs, *kernel), Filter(kernel, stride, padding, dilation)))
+
+
+def _pair(sides: Sequence[int]) -> tuple[int, int]:
+    height, width = sides
+    return height, width

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -17,6 +17,8 @@ from popup.source import edges
 MOST_ENTRIES = {"cpu": 1 << 20}  # of a group's layers: the gradients of its dense weights are there at once, here in cache
 MOST_ELSEWHERE = 1 << 26
 FEW = 1 << 16  # edges
+
+Found = TypeVar("Found")
 
 
 class EdgeGroup:
@@ -87,6 +89,7 @@ class EdgeGroup:
         self.join()
         if self._held is not None:
             return self._held
+        found: tuple[torch.Tensor | None, list[torch.Tensor | None]]
         if not len(self._gaps):
             found = None, [None] * len(self.layers)
         else:
@@ -130,7 +133,7 @@ class EdgeGroup:
         """A UsageError if somebody has written to a weight that is kept, also if through `.data` or numpy, which torch does not
         count."""
         cached = self.cached_weight
-        if cached.memory is None or self.layers[0].values.is_meta or not self._fits(cached.memory.dtype):
+        if cached.memory is None or cached.shown is None or self.layers[0].values.is_meta or not self._fits(cached.memory.dtype):
             return
         gates = cached.shown.parts(self.sizes)
         for place, (layer, gate, weight) in enumerate(zip(self.layers, gates, cached.weights, strict=True)):
@@ -151,17 +154,18 @@ class EdgeGroup:
         cached, last = self.cached_weight, self.cached_weight.shown
         if gate.same_as(last):
             return True
-        alike = last is not None and gate.plain and last.plain and gate.codes.dtype is last.codes.dtype
-        if cached.in_use() or not alike or not self.book.one_by_one:
+        if last is None or not (gate.plain and last.plain and gate.codes.dtype is last.codes.dtype):
+            return False
+        if cached.in_use() or not self.book.one_by_one:
             return False
         if gate.codes.device.type == "cpu":
-            cached.change(gate.codes, positions, self.book, self.unit)
+            cached.change(last.codes, gate.codes, positions, self.book, self.unit)
         else:
             cached.rewrite(self.effective(gate), positions)
         cached.show(gate, self.own)
         return True
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """A copy joins its own layers."""
         return {**vars(self), "_values": None, "_gaps": None, "_parts": [], "_held": None}
 
@@ -172,7 +176,7 @@ def _is(first: object, second: object) -> bool:
 
 def grouped(layers: Sequence[LayerState], together: bool) -> list[EdgeGroup]:
     """All layers in groups, those alike in one if `together`, else each for itself."""
-    open_groups: dict[tuple, list[int]] = {}
+    open_groups: dict[tuple[Any, ...], list[int]] = {}
     closed: list[list[int]] = []
     for place, layer in enumerate(layers):
         kind = layer.values.device, layer.dtype, layer.gaps.dtype, len(layer.gaps) > 0
@@ -196,7 +200,7 @@ def _fits(before: Sequence[LayerState], layer: LayerState) -> bool:
     return not len(layer.gaps) or layer.count_from(before[-1].spec.entries - before[-1].last)
 
 
-def each_layer(groups: Sequence[EdgeGroup], found: Sequence[Sequence[object]]) -> Iterator[object]:
+def each_layer(groups: Sequence[EdgeGroup], found: Sequence[Sequence[Found]]) -> Iterator[Found]:
     """What was found for each layer of each group, in the network's order."""
     of = {place: one for group, parts in zip(groups, found, strict=True) for place, one in zip(group.places, parts, strict=True)}
     return (of[place] for place in range(len(of)))

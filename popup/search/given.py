@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,7 +13,7 @@ from popup.source.layers import Layer, locate
 from popup.source.recipe import GIVEN
 
 
-def plain_number(number: object) -> object:
+def plain_number(number: Any) -> Any:
     """A number of numpy as Python's."""
     return number.item() if isinstance(number, np.generic) else number
 
@@ -25,12 +26,20 @@ def as_patterns(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return patterns
 
 
-def numbers(values: Mapping[str, object]) -> dict[str, object]:
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping's numbers of numpy as Python's."""
     return {name: plain_number(value) for name, value in values.items()}
 
 
-def check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping | None) -> None:
+def check_alone(name: str, given: object, kind: type, alone: bool) -> None:
+    """A UsageError unless what is `given` is of its dataclass, and none of its fields is a keyword beside it."""
+    if not isinstance(given, kind):
+        raise UsageError(f"{name} is {given!r:.80}: pass popup.{kind.__name__}(...), or its fields as keywords")
+    if not alone:
+        raise UsageError(f"{name} is given beside keywords that are fields of {kind.__name__}: pass these as fields of `{name}`")
+
+
+def check_given(er_p: float | None, density: str | Mapping[str, float], mask: str, masks: Mapping[str, Any] | None) -> None:
     """A UsageError unless densities come from one of: er_p with a density's name, a mapping, masks."""
     if (mask == GIVEN) != (masks is not None) or (mask == GIVEN and (er_p is not None or density != "uniform")):
         raise UsageError(f"mask is {mask!r}, er_p is {er_p!r} and there are {'no ' if masks is None else ''}masks: pass "

@@ -26,8 +26,8 @@ def refuse_held(net: nn.Module, layers: list[Layer]) -> None:
     weights: dict[int | None, list[tuple[Layer, torch.Tensor]]] = {}
     for layer in layers:
         module, attribute = locate(net, layer.name)
-        tensor = module._parameters[attribute]
-        weights.setdefault(storage_of(tensor), []).append((layer, tensor))
+        own: torch.Tensor = getattr(module, attribute)
+        weights.setdefault(storage_of(own), []).append((layer, own))
     known = set(map(id, net.modules()))
     for path, module in net.named_modules():
         for where, tensor in _held_by(module, known):
@@ -55,7 +55,7 @@ def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
         start = tensor.storage_offset() * tensor.element_size()
         last = sum((side - 1) * step for side, step in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else -1
         spans.append((start, start + (last + 1) * tensor.element_size()))
-    return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+    return bool(spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1])
 
 
 def tensors_held(value: object, known: set[int]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,23 @@ HIGHEST = torch.iinfo(torch.int32).max  # above the key of every float, infinity
 Bits = TypeVar("Bits", torch.Tensor, np.ndarray)
 
 
+class OfBits(Protocol):
+    """What makes keys of bits, alike of tensors and of arrays."""
+
+    def __call__(self, bits: Bits, /) -> Bits: ...
+
+
+def _as_they_are(bits: Bits) -> Bits:
+    return bits
+
+
 @dataclass(frozen=True)
 class Keys:
     """int32 keys [edges] that are made from `bits` (int32 [edges]) when they are used: all as a `tensor`, or on the CPU, of
     arrays, some at a time, so that a pass over the keys of scores reads the scores and writes no keys to memory."""
 
     bits: torch.Tensor
-    of_bits: Callable[[Bits], Bits] = lambda bits: bits
+    of_bits: OfBits = _as_they_are
 
     def __len__(self) -> int:
         return self.bits.shape[0]  # which takes a fraction of the tensor's own len
@@ -44,7 +54,7 @@ class Keys:
 class Rank:
     """What of a score is ranked: the key of a float32's bits, the value, and its derivative with respect to the score."""
 
-    of_bits: Callable[[Bits], Bits]
+    of_bits: OfBits
     value: Callable[[torch.Tensor], torch.Tensor]
     slope: Callable[[torch.Tensor], torch.Tensor]
 

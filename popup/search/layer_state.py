@@ -38,6 +38,8 @@ class LayerState(nn.Module):
     #                         book keeps the first
     drawn_in: torch.Tensor  # [edges], int32: the redraw that gave the last; else empty
 
+    orders: tuple[tuple[str, ...], ...] = ()  # the names of the parameters of each module that uses it, as they were
+
     def __init__(self, recipe: Recipe, source: LayerSource, book: Book, weight: torch.Tensor) -> None:
         super().__init__()
         self.recipe, self.book = recipe, book
@@ -74,6 +76,9 @@ class LayerState(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """A copy holds its own source, not that of all layers which this one's may lie in."""
         return {name: part.clone() if name in self.SOURCE else part for name, part in vars(self).items()}
+
+    def begin(self) -> None:
+        """A pass of the network begins."""
 
     def count_from(self, lead: int) -> bool:
         """Let the first gap be counted from `lead` entries before this layer. Returns whether the gaps' type can hold it; if not,

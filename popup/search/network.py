@@ -19,9 +19,10 @@ def unwrapped(net: nn.Module) -> nn.Module:
     itself, if none is."""
     inner = net
     while ATTRIBUTE not in vars(inner):
-        inner = next((inner._modules[name] for name in WRAPPED if inner._modules.get(name) is not None), None)
-        if inner is None:
+        found = next((part for name in WRAPPED if (part := inner._modules.get(name)) is not None), None)
+        if found is None:
             return net
+        inner = found
     return inner
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ STATE = 192  # letters of a state: more than a fingerprint, the most steps and a
 class EdgeWeight(LayerState):
     """A parametrization (torch.nn.utils.parametrize): scores [edges] -> weight [the layer's shape]. `orders`: the names of
     the parameters of each module that uses it; `place`: its own among the layers of the network."""
+
+    mark: torch.Tensor  # where ranks are compared
 
     def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, orders: tuple[tuple[str, ...], ...]) -> None:
         super().__init__(search.recipe, source, search.method.book, weight)
@@ -92,10 +95,11 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
     """Let the attribute of an attached `module` be looked up in what a pass has ready, before torch goes its way through the
     calls of two modules, which take longer than a small layer's product. Hooks on these, and further parametrizations, are
     seen."""
-    usual = vars(type(module))[attribute]
+    usual: Any = vars(type(module))[attribute]
 
     def get(module: nn.Module) -> torch.Tensor:
-        found = module._modules["parametrizations"]._modules[attribute]
+        held: Any = module._modules["parametrizations"]
+        found = held._modules[attribute]
         layer = found._modules["0"]
         refuse_part(layer.spec.name)
         if len(found._modules) > 1 or any(part._forward_hooks or part._forward_pre_hooks for part in (found, layer)):

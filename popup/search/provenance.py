@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -103,7 +104,7 @@ def tensors_in(found: object) -> Iterator[torch.Tensor]:
         yield from (tensor for part in found for tensor in tensors_in(part))
 
 
-def derive(func: Callable[..., object], name: str, args: tuple, kwargs: dict, origins: Origins,
+def derive(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], origins: Origins,
            out: torch.Tensor) -> Weight | None:
     """What `out` holds of the weights among the arguments of an operation in which no input takes part; None: nothing."""
     known = [(tensor, origins.of(tensor)) for tensor in tensors_in((args, kwargs))]
@@ -114,7 +115,8 @@ def derive(func: Callable[..., object], name: str, args: tuple, kwargs: dict, or
     if name in SHAPED:
         return None
     if name in SCALINGS:
-        faithful = [pair for pair in known if isinstance(pair[1], Weight) and pair[1].faith is not Faith.COMPUTED]
+        faithful = [(tensor, origin) for tensor, origin in known
+                    if isinstance(origin, Weight) and origin.faith is not Faith.COMPUTED]
         if len(faithful) != 1 or (name == "div" and faithful[0][0] is not args[0]):
             return computed
         return Weight(layers, Faith.SCALED, _beside(out, faithful[0][1].expected(faithful[0][0])))
@@ -125,14 +127,15 @@ def derive(func: Callable[..., object], name: str, args: tuple, kwargs: dict, or
     return Weight(layers, faith, None if out.is_meta else _again(func, args, kwargs, origins, out))
 
 
-def _fills(name: str, args: tuple) -> bool:
+def _fills(name: str, args: tuple[Any, ...]) -> bool:
     """Whether an operation pads with another number than 0."""
     return name == "constant_pad_nd" and len(args) > 2 and args[2] != 0
 
 
-def _again(func: Callable[..., object], args: tuple, kwargs: dict, origins: Origins, out: torch.Tensor) -> torch.Tensor | None:
+def _again(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], origins: Origins,
+           out: torch.Tensor) -> torch.Tensor | None:
     """The shadow of `out`: the same operation done with what ought to stand in its arguments."""
-    def swap(part: object) -> object:
+    def swap(part: Any) -> Any:
         if isinstance(part, torch.Tensor):
             origin = origins.of(part)
             expected = origin.expected(part) if isinstance(origin, Weight) else None

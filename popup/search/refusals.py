@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from popup.errors import UsageError
 
@@ -37,7 +39,7 @@ def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
 
 def refuse_part(name: str) -> None:
     """A UsageError if somebody traces, exports or transforms the module that holds the layer of that name, the rest apart."""
-    if torch.fx._symbolic_trace.is_fx_symbolic_tracing():
+    if is_fx_symbolic_tracing():
         raise UsageError(f"{name} is attached, and torch.fx traces its module: {REMEDY}")
     _refuse_others(name)
 
@@ -52,7 +54,7 @@ def _refuse_others(name: str) -> None:
         raise UsageError(f"{name} is attached, and torch.export (or torch.onnx.export) records its pass: {REMEDY}")
     if torch.jit.is_tracing():
         raise UsageError(f"{name} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its pass: {REMEDY}")
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if peek_interpreter_stack() is not None:
         raise UsageError(f"{name} is attached, and a transform of torch.func (grad, vmap, jvp) is at work: scores get their "
                          "gradient straight through, which is no derivative that these can take; use loss.backward() or "
                          "torch.autograd.grad, or popup.merge(net) for a plain network")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
 from popup.search.edge_group import each_layer
@@ -24,6 +24,7 @@ from popup.search.states import check_states
 from popup.search.untouched import Untouched
 from popup.search.weighing import Use, weigh
 from popup.source.layers import skip_of
+from popup.source.parametrized import lists_on
 from popup.source.recipe import Recipe
 
 
@@ -57,10 +58,9 @@ class Search(SearchState):
             for whole in layer.spec.names:
                 path, _, name = whole.rpartition(".")
                 try:
-                    module = net.get_submodule(path)
+                    made = lists_on(net.get_submodule(path)).get(name)
                 except AttributeError:
-                    module = None
-                made = module.parametrizations[name] if parametrize.is_parametrized(module, name) else None
+                    made = None
                 if made is None or made[0] is not layer or made._parameters["original"] is not scores:
                     raise UsageError(f"{whole} is no longer what attach made of it (was its module replaced, or pruned?): "
                                      "change a network before it is attached")
@@ -155,14 +155,15 @@ class Search(SearchState):
     def sparse_weight(self, layer: LayerState, place: int) -> SparseWeight | None:
         """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None. One for all that
         learns by it in that pass; what is computed anew in a backward pass is of an earlier one."""
-        if not self.passing:
+        if not self.passing or layer.products is None:
             return None
         learns = torch.is_grad_enabled() and self._pass is not None
-        found = self.ready.get(place) if learns else None
-        if found is None:
-            found = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
-            if learns:
-                self.ready[place] = found
+        ready = self.ready.get(place) if learns else None
+        if isinstance(ready, SparseWeight):
+            return ready
+        found = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
+        if learns:
+            self.ready[place] = found
         return found
 
     @property
@@ -174,12 +175,12 @@ class Search(SearchState):
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
         return self.method.trains_ticket and self.k_now() == self.recipe.k
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """A copy is in no pass."""
         return {**vars(self), "_pass": None, "_trained": None, "ready": {}, "learning": False}
 
     @torch._disable_dynamo
-    def end(self, module: nn.Module, inputs: tuple, output: object) -> None:
+    def end(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
         learned, ready = self.learning, self.ready
         self._pass, self.learning, self.ready = None, False, {}

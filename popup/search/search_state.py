@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
 from popup.search.layer_state import REDRAW, LayerState
 from popup.search.select import Bracket, Ranked, Scope
 from popup.search.sharding import refuse_parts
+from popup.search.unit import Unit
 from popup.source.counts import kept_edges
+from popup.source.parametrized import lists_on
 from popup.source.recipe import Recipe
 
 
@@ -31,14 +35,14 @@ class SearchState:
         self.layers: list[LayerState] = []
         self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
-        self._originals: list[nn.Module] = []  # what holds each layer's scores
-        self.sharded = False                   # whether FSDP2 leaves a process a part of these between passes
+        self._originals: list[ParametrizationList] = []  # what holds each layer's scores
+        self.sharded = False                             # whether FSDP2 leaves a process a part of these between passes
 
     def add(self, layer: LayerState, module: nn.Module, name: str) -> None:
         """Take one layer into the search, which parametrizes `name` of `module`."""
         self.layers.append(layer)
         self._brackets.append(Bracket())
-        self._originals.append(module.parametrizations[name])
+        self._originals.append(lists_on(module)[name])
 
     def group(self, together: bool) -> None:
         """Have layers that are alike asked about `together`, once all are there; again where they are moved to another device."""
@@ -54,7 +58,8 @@ class SearchState:
 
     def scores(self) -> list[nn.Parameter]:
         """The score parameter [edges] of each layer, in the network's order."""
-        return [module._parameters["original"] for module in self._originals]  # a module's own look-up takes ten times as long
+        found = [made._parameters["original"] for made in self._originals]  # a module's own look-up takes ten times as long
+        return cast("list[nn.Parameter]", found)  # torch's type has None in it, which is not registered here
 
     def pairs(self) -> list[tuple[LayerState, nn.Parameter]]:
         """Each layer with its scores."""
@@ -62,7 +67,7 @@ class SearchState:
         refuse_parts(self.layers, scores)
         return list(zip(self.layers, scores, strict=True))
 
-    def units(self) -> list[tuple[LayerState | EdgeGroup, torch.Tensor]]:
+    def units(self) -> list[tuple[Unit, torch.Tensor]]:
         """What a method is asked about: each layer with its scores, or several that are asked about together, with theirs."""
         self.regroup_if_moved()
         for layer in self.layers:

@@ -35,7 +35,7 @@ class Bracket:
         if self.reach < 0:
             return self._from_all(of_bits(bits), count, chosen)
         band, band_keys = self._split(bits, of_bits, chosen)
-        missing = count - np.count_nonzero(chosen)
+        missing = count - int(np.count_nonzero(chosen))
         if not 0 < missing <= len(band):
             self.reach = min(4 * self.reach + 1, HIGHEST)
             return self._from_all(of_bits(bits), count, chosen)
@@ -71,7 +71,7 @@ class Bracket:
 def highest(keys: np.ndarray, count: int, chosen: np.ndarray) -> int:
     """Mark the `count` highest keys in `chosen` (bool), ties to the lower index; returns the lowest key that is kept."""
     threshold = _mark(keys, count, chosen)
-    more = np.count_nonzero(chosen) - count
+    more = int(np.count_nonzero(chosen)) - count
     if more:
         _unmark(keys, threshold, more, chosen)
     return int(threshold)
@@ -86,7 +86,7 @@ def _mark(keys: np.ndarray, count: int, chosen: np.ndarray) -> np.int32:
     return threshold
 
 
-def _unmark(keys: np.ndarray, threshold: np.int32, more: int, chosen: np.ndarray) -> None:
+def _unmark(keys: np.ndarray, threshold: np.int32 | int, more: int, chosen: np.ndarray) -> None:
     """Take back so many of those equal to the threshold: the last."""
     chosen[(keys == threshold).nonzero()[0][-more:]] = False
 
@@ -159,7 +159,7 @@ def _top_of_few(keys: np.ndarray, ranked: Ranked, chosen: np.ndarray) -> None:
         part = slice(start, start + size)
         if not count:
             chosen[part] = False
-        elif more := np.count_nonzero(chosen[part]) - count:
+        elif more := int(np.count_nonzero(chosen[part])) - count:
             _unmark(keys[part], threshold, more, chosen[part])
 
 
@@ -196,7 +196,7 @@ def top_globally(ranked: Sequence[Ranked]) -> list[torch.Tensor]:
 
     Ties go to the earlier layer, then to the lower edge index.
     """
-    layers = sorted(((place, part, *rest) for each in ranked for place, part, *rest in zip(
+    layers = sorted(((place, part, count, floor, bracket) for each in ranked for place, part, count, floor, bracket in zip(
         each.places, each.keys.split(each.sizes), each.counts, each.floors, each.brackets, strict=True)), key=lambda one: one[0])
     joined = torch.cat([keys.tensor() for _, keys, *_ in layers]).clamp_(max=HIGHEST - 1)  # or the NaN of all bits would tie
     sizes = [len(keys) for _, keys, *_ in layers]

@@ -27,7 +27,7 @@ def tell_left_out(net: nn.Module, layers: Sequence[Layer], recipe: Recipe) -> No
     share = dense / (masked + dense)
     if share <= UNTOLD:
         return
-    largest = sorted(others, key=others.get, reverse=True)
+    largest = sorted(others, key=others.__getitem__, reverse=True)
     names = ", ".join(f"{name} ({others[name]:,})" for name in largest[:NAMED])
     more = f", and {len(others) - NAMED} more" if len(others) > NAMED else ""
     if share > 1 - LEAST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -46,7 +46,8 @@ class SparseWeight(torch.Tensor):
             layer, learns = self.use.of.layers[0], self.requires_grad
             with torch.inference_mode(torch.is_inference_mode_enabled() and not learns), torch.set_grad_enabled(learns):
                 weight = layer.anew(self.use.gate, layer.dtype)  # not as of who asks first, who may be without gradients
-                self._dense = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+                found: torch.Tensor = SelectEdges.apply(self.use, [layer.places()], [weight], self.scores)[0]
+                self._dense = found
         return self._dense
 
     def check(self) -> None:
@@ -59,21 +60,27 @@ class SparseWeight(torch.Tensor):
 
     @classmethod
     @torch._disable_dynamo  # torch.compile would trace what is done here, instead of what is computed
-    def __torch_function__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+    def __torch_function__(cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if func in READ:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        weight = args[1] if len(args) > 1 else None
-        if isinstance(weight, SparseWeight) and weight.products.takes(func, args, kwargs) and _alike(args[0], weight):
-            return _product(args[0], weight, args[2] if len(args) > 2 else kwargs.get("bias"))
-        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs))
-        return func(*args, **kwargs)
+        x, weight = args[:2] if len(args) > 1 else (None, None)
+        if isinstance(weight, SparseWeight) and weight.products.takes(func, args, kwargs) and _alike(x, weight):
+            return _product(x, weight, args[2] if len(args) > 2 else kwargs.get("bias"))
+        return func(*_dense(args), **_dense(kwargs))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
-        args, kwargs = tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, (args, kwargs or {}))
-        return func(*args, **kwargs)
+    def __torch_dispatch__(  # type: ignore[override]  # torch gives it the type of a function that is not to be overridden
+            cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        return func(*_dense(args), **_dense(kwargs or {}))
+
+
+def _dense(found: Any) -> Any:
+    """What a call is given, with dense weights in the places of those that are none."""
+    return tree_map(lambda part: part.dense() if isinstance(part, SparseWeight) else part, found)
 
 
 READ = {getattr(torch.Tensor, name).__get__ for name in (
@@ -95,7 +102,7 @@ def _alike(x: object, weight: SparseWeight) -> bool:
     return fits and (x.dtype is weight.dtype or cast)
 
 
-def _product(x: torch.Tensor, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
+def _product(x: Any, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
     """The layer's output. It is computed in the weight's own type; under autocast it is of that which autocast wants."""
     cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
     with torch.autocast(x.device.type, enabled=False):
@@ -110,14 +117,14 @@ class SparseProduct(torch.autograd.Function):
     """Forward: the product of the edges. Backward: ds = (dL/dW_eff * W) * slope(s), the first of the edges alone."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
         products, kept, held = weight.products, weight.kept(), weight.products.hold(x)
         ctx.save_for_backward(scores, held, *weight.use.gate.tensors())
         ctx.use, ctx.products, ctx.kept, ctx.shape = weight.use, products, kept, x.shape
         return products.forward(held, kept, x.shape)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
         use.refuse_part()
@@ -135,11 +142,11 @@ class Twice(torch.autograd.Function):
     it would know."""
 
     @staticmethod
-    def forward(ctx, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
         ctx.use = use
         return found.view_as(found)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> NoReturn:
+    def backward(ctx: Any, gradient: torch.Tensor) -> NoReturn:
         raise UsageError(f"{ctx.use.of.spec.name} computes on its edges alone, which can be differentiated only once (a gradient "
                          "penalty?): attach the network with compute='dense'")

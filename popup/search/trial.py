@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
     kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
     for layer in layers:
         module, _ = locate(net, layer.name)
-        known = type(module) in USUAL or kind_of_weights(module).tried
+        masked = kind_of_weights(module)
+        known = type(module) in USUAL or (masked is not None and masked.tried)
         if not known or "forward" in vars(module):
             kind = kind_of(module)
             tried, names = kinds.setdefault(kind, (module, []))
@@ -91,7 +93,7 @@ def _run(subject: nn.Module, attributes: list[str]) -> Watched | None:
     """What is seen with the first input that the module takes; None: it takes none."""
     for inputs in examples(subject):
         try:
-            return watched(subject, dict.fromkeys(attributes), lambda inputs=inputs: subject(*inputs), inputs)
+            return watched(subject, dict.fromkeys(attributes), partial(subject, *inputs), inputs)
         except Exception:  # of somebody else's forward, whatever it may be
             continue
     return None
@@ -129,6 +131,6 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
 def _inputs(module: nn.Module) -> int:
     """How many inputs the first of a module's weights takes."""
     kind = kind_of_weights(module)
-    attribute = kind.held_by(module)[0]
-    sides = kind.read(module, attribute)
+    attribute = kind.held_by(module)[0] if kind is not None else "weight"
+    sides = kind.read(module, attribute) if kind is not None else None
     return getattr(module, attribute).shape[1] if sides is None else sides.inputs

@@ -7,17 +7,21 @@ compared entry by entry. torch.compile is left out: what it has compiled shows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from popup.search.provenance import SCALINGS, Data, Faith, Origins, Weight, derive, storage_of, tensors_in
 from popup.source.layers import locate
+from popup.source.parametrized import lists_on
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "addr", "convolution", "_convolution",
             "convolution_overrideable", "linear", "matmul", "einsum", "_trilinear", "_native_multi_head_attention",
@@ -72,7 +76,8 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.found, self.origins, self.paused = found, Origins(), False
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> object:
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
@@ -83,7 +88,7 @@ class Watch(TorchDispatchMode):
                 return out
         known = [(tensor, self.origins.of(tensor)) for tensor in tensors_in((args, kwargs))]
         name = func._schema.name.rpartition("::")[2]
-        weights = [pair for pair in known if isinstance(pair[1], Weight)]
+        weights = [(tensor, origin) for tensor, origin in known if isinstance(origin, Weight)]
         if weights and func._schema.is_mutable:
             self._note_writes(func, name, args, kwargs, weights)
         out = func(*args, **kwargs)
@@ -99,7 +104,8 @@ class Watch(TorchDispatchMode):
             if not isinstance(self.origins.of(tensor), Weight):
                 self.origins.put(tensor, origin)
 
-    def _note_writes(self, func: Callable, name: str, args: tuple, kwargs: dict, weights: list) -> None:
+    def _note_writes(self, func: OpOverload, name: str, args: tuple[Any, ...], kwargs: dict[str, Any],
+                     weights: Sequence[object]) -> None:
         """A write to a layer's own memory is a fault; one to a copy makes it something computed, or scaled."""
         given = {**dict(zip((part.name for part in func._schema.arguments), args, strict=False)), **kwargs}
         spots = [given.get(part.name) for part in func._schema.arguments if part.alias_info and part.alias_info.is_write]
@@ -113,7 +119,8 @@ class Watch(TorchDispatchMode):
                 self.origins.put(tensor, replace(origin, faith=Faith.SCALED) if scaled else
                                  replace(origin, faith=Faith.COMPUTED, shadow=None, maker=origin.maker or name))
 
-    def _weigh(self, func: Callable, name: str, args: tuple, kwargs: dict, weights: list, live: bool, out: object) -> None:
+    def _weigh(self, func: OpOverload, name: str, args: tuple[Any, ...], kwargs: dict[str, Any],
+               weights: Sequence[tuple[torch.Tensor, Weight]], live: bool, out: object) -> None:
         """Judge an operation that weights take part in, and say what its results are."""
         fresh = [tensor for tensor in tensors_in(out) if not isinstance(self.origins.of(tensor), Weight)]
         sums = name.rstrip("_") in SUMS and any(_is_matrix(tensor) for tensor, _ in weights)
@@ -125,9 +132,9 @@ class Watch(TorchDispatchMode):
             self._mark(fresh, Data.LIVE if live else Data.DERIVED)
             return
         for tensor in fresh:
-            origin = derive(func, name, args, kwargs, self.origins, tensor)
-            if origin is not None:
-                self.origins.put(tensor, origin)
+            derived = derive(func, name, args, kwargs, self.origins, tensor)
+            if derived is not None:
+                self.origins.put(tensor, derived)
 
     def _use(self, name: str, tensor: torch.Tensor, origin: Weight) -> None:
         """A weight meets what depends on the inputs: it has to be what it ought to be."""
@@ -149,14 +156,14 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: Watch):
+def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: Watch) -> Iterator[None]:
     """Let the watch know each layer: a parameter now, a parametrized one whenever it is computed. Afterwards see to it that
     no parameter is another than before."""
-    handles, plain = [], []
+    handles, plain = list[RemovableHandle](), list[_Kept]()
     for name, expected in tensors.items():
         module, attribute = locate(net, name)
         if parametrize.is_parametrized(module, attribute):
-            for made in _lists_of(net, module.parametrizations[attribute]):
+            for made in _lists_of(net, lists_on(module)[attribute]):
                 handles += _follow(made, name, expected, watch)
         else:
             plain.append(_Kept(module, attribute, name, expected, watch))
@@ -169,19 +176,19 @@ def _layers(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], watch: W
             kept.compare(watch.found)
 
 
-def _lists_of(net: nn.Module, made: nn.Module) -> list[nn.Module]:
+def _lists_of(net: nn.Module, made: parametrize.ParametrizationList) -> list[parametrize.ParametrizationList]:
     """The list of parametrizations `made`, and those of the further modules that use the same tensor."""
     lists = (module for module in net.modules() if isinstance(module, parametrize.ParametrizationList))
     return [other for other in lists if other[0] is made[0]]
 
 
-def _follow(made: nn.Module, name: str, expected: torch.Tensor | None, watch: Watch) -> list:
+def _follow(made: nn.Module, name: str, expected: torch.Tensor | None, watch: Watch) -> list[RemovableHandle]:
     """Hooks on a parametrization: what it does is not watched, and what it gives is the layer's weight: a copy in memory of its
     own, where the weights of several layers may lie in one."""
     def begin(*_: object) -> None:
         watch.paused = True
 
-    def end(module: nn.Module, inputs: tuple, weight: torch.Tensor | None) -> torch.Tensor | None:
+    def end(module: nn.Module, inputs: tuple[Any, ...], weight: torch.Tensor | None) -> torch.Tensor | None:
         own = None
         if weight is not None:
             own = weight.clone()
@@ -204,7 +211,7 @@ class _Kept:
     def compare(self, found: Watched) -> None:
         """Note whether the pass has written to the parameter or replaced it, and undo it."""
         now = self.module._parameters.get(self.attribute)
-        if now is not self.parameter or storage_of(now) != storage_of(self.tensor):
+        if now is None or now is not self.parameter or storage_of(now) != storage_of(self.tensor):
             found.blame(self.name, "is replaced by the forward pass")
             self.parameter.data = self.tensor
             self.module._parameters[self.attribute] = self.parameter

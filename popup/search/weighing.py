@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class SelectEdges(torch.autograd.Function):
     on all edges."""
 
     @staticmethod
-    def forward(ctx, use: Use, places: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor],
+    def forward(ctx: Any, use: Use, places: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor],
                 *scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.use = use
@@ -53,11 +54,11 @@ class SelectEdges(torch.autograd.Function):
         return tuple(weights)
 
     @staticmethod
-    def backward(ctx, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         use, number = ctx.use, len(gradients)
-        saved = ctx.saved_tensors if isinstance(use.of, EdgeGroup) else _unwritten(ctx, use)
+        saved: Sequence[Any] = ctx.saved_tensors if isinstance(use.of, EdgeGroup) else _unwritten(ctx, use)
         use.refuse_part()
-        scores = saved[0] if number == 1 else torch.cat(saved[:number])
+        scores = saved[0] if number == 1 else torch.cat(list(saved[:number]))
         found = scores.new_empty(use.of.count)  # [edges], float32
         parts = found.split(use.of.sizes) if number > 1 else [found]
         for place, gradient in enumerate(gradients):
@@ -70,12 +71,14 @@ class SelectEdges(torch.autograd.Function):
                                    for part, gradient, wanted in zip(parts, gradients, ctx.needs_input_grad[3:], strict=True))
 
 
-def _unwritten(ctx, use: Use) -> list[torch.Tensor | None]:
+def _unwritten(ctx: Any, use: Use) -> Sequence[Any]:
     """What is held for the backward pass; a UsageError if somebody has written to it since, as torch sees of what it holds."""
     if _counts(ctx.held) != ctx.versions:
-        raise UsageError(f"{use.of.spec.name}: its scores, or what its method remembers, have been modified by an inplace "
-                         "operation between the forward and the backward pass: step the optimiser after the backward pass")
-    return ctx.held
+        raise UsageError(f"{use.of.layers[0].spec.name}: its scores, or what its method remembers, have been modified by an "
+                         "inplace operation between the forward and the backward pass: step the optimiser after the "
+                         "backward pass")
+    held: Sequence[Any] = ctx.held
+    return held
 
 
 def _counts(held: Sequence[torch.Tensor | None]) -> tuple[int, ...]:

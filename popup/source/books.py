@@ -24,11 +24,15 @@ MOST_DRAWS = 255               # to choose from
 class EdgeWeights(Protocol):
     """What a book reads of a layer of the source: the frozen weights of its edges, float32 [edges]."""
 
-    values: torch.Tensor  # the first draw, or what was given
+    @property
+    def values(self) -> torch.Tensor:
+        """The first draw, or what was given."""
+        ...
 
     def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Each edge's weight of its own redraw: `turns` [edges], counted from 1, 0 for the first draw; below 0 any. Or of the
         edges at `places` [n] alone, turns [n]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ function (layers, p) -> weights to be scaled, or finished densities, and one lin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,9 @@ def pyramidal(layers: Sequence[Layer], p: float) -> np.ndarray:
     def excess(root: float) -> float:
         return float(np.sum(root**depth * entries) / np.sum(entries) - p)
 
-    return brentq(excess, 0.0, 1.0, xtol=1e-16, rtol=8.9e-16, maxiter=1000) ** depth
+    close: Any = 8.9e-16  # pyright reads from scipy's default that it has to be a number of numpy
+    root: Any = brentq(excess, 0.0, 1.0, xtol=1e-16, rtol=close, maxiter=1000)
+    return np.asarray(root**depth)
 
 
 def balanced(layers: Sequence[Layer], p: float) -> np.ndarray:
@@ -74,7 +77,7 @@ def layer_densities(layers: Sequence[Layer], p: float | None, density: str | Map
     """
     if isinstance(density, Mapping):
         return _given(layers, density)
-    check_number("er_p", p, 0.0, 1.0, open_low=True)
+    p = check_number("er_p", p, 0.0, 1.0, open_low=True)
     rule = DENSITIES[check_name("density", density, DENSITIES)]
     wanted = rule(layers, p)
     return [float(value) for value in (_spread(layers, p, wanted) if redistribute else np.minimum(wanted, 1.0))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,8 +81,9 @@ def freeze(net: nn.Module) -> dict[str, float]:
     for path, module in net.named_modules():
         norm, slope, kind = is_norm(module), isinstance(module, nn.PReLU), kind_of(module)
         weights = kind.held_by(module) if kind else ()
-        if norm and hasattr(module, "reset_running_stats"):
-            module.reset_running_stats()
+        fresh: Any = getattr(module, "reset_running_stats", None) if norm else None
+        if fresh is not None:
+            fresh()
         for name, parameter in module.named_parameters(recurse=False):
             parameter.requires_grad_(False)
             full = f"{path}.{name}" if path else name

@@ -174,8 +174,8 @@ def with_further(layers: Sequence[Layer]) -> list[Layer]:
         layer = replace(layer, weight=found[layer.weight.name]) if layer.weight else layer  # with all the names that it has
         path = layer.weight.name.removesuffix("q_proj_weight") if layer.weight else ""
         further = [found.get(f"{path}{name}") for name in ("k_proj_weight", "v_proj_weight")]
-        thirds = layer.weight and all(part and 3 * part.shape[0] == layer.entries for part in (layer.weight, *further))
-        whole.append(replace(layer, further=tuple(further)) if thirds else layer)
+        parts = [part for part in (layer.weight, *further) if part and 3 * part.shape[0] == layer.entries]
+        whole.append(replace(layer, further=tuple(parts[1:])) if len(parts) == 3 else layer)
     return whole
 
 

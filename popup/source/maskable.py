@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite, prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,14 +69,14 @@ def in_order(order: str, fan_in: float | None = None) -> Reader:
     return read
 
 
-def transposed(module: nn.Module, weight: str) -> Sides:
+def transposed(module: Any, weight: str) -> Sides:
     """A transposed convolution: [in, out / groups, *kernel]. A step leaves an output that part of the filter's taps."""
     inputs = module.in_channels // module.groups
-    taps = prod(max(1.0, side / step) for side, step in zip(module.kernel_size, module.stride, strict=True))
+    taps: float = prod(max(1.0, side / step) for side, step in zip(module.kernel_size, module.stride, strict=True))
     return Sides(module.out_channels, inputs, tuple(module.kernel_size), inputs * taps, inputs_first=True)
 
 
-def expert(module: nn.Module, weight: str) -> Sides:
+def expert(module: Any, weight: str) -> Sides:
     """One of transformers' experts, [experts, out, in] or, as GPT-OSS has them, [experts, in, out]: down_proj takes what the
     other gives, half of it where that is gate and value at once, so that the shapes say which it is."""
     down = module.down_proj.shape
@@ -87,7 +88,7 @@ def expert(module: nn.Module, weight: str) -> Sides:
     return Sides(outputs, inputs, (), inputs, inputs_first=first)
 
 
-def mixed(module: nn.Module, weight: str) -> Sides:
+def mixed(module: Any, weight: str) -> Sides:
     """timm's CondConv2d, [experts, a whole filter], of which each input has its own mixture."""
     inputs = module.in_channels // module.groups
     return Sides(module.out_channels, inputs, tuple(module.kernel_size), inputs * prod(module.kernel_size))

@@ -46,7 +46,7 @@ def by_name(values: Mapping[str, Value], parameters: Iterable[str], what: str = 
 
     Two patterns with different values for one parameter are a UsageError, so that the order of patterns never matters.
     """
-    parameters, found, origin = list(parameters), {}, {}
+    parameters, found, origin = list(parameters), dict[str, Value](), dict[str, str]()
     for pattern, value in values.items():
         for name in matched(pattern, parameters, what):
             if found.setdefault(name, value) != value:

@@ -232,7 +232,7 @@ def draw(recipe: Recipe, layers: Sequence[Layer], p_l: Sequence[float],
     """Draw the whole source; a UsageError if not one layer has got an edge, or if a gain's pattern is of no layer. `given`,
     `edges`: by layer name."""
     check_patterns(recipe.gain, [layer.name for layer in layers if layer.weight is None])
-    source = [draw_layer(recipe, layer, p, given and given[layer.name], edges and edges[layer.name])
+    source = [draw_layer(recipe, layer, p, given[layer.name] if given else None, edges[layer.name] if edges else None)
               for layer, p in zip(layers, p_l, strict=True)]
     if not any(len(layer.edges) for layer in source):
         entries = sum(layer.entries for layer in layers)

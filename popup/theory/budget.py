@@ -49,13 +49,13 @@ def suprema(target: Target) -> list[np.ndarray]:
 def plan_tolerances(target: Target, epsilon: float, norms: Sequence[float] = ()) -> list[float]:
     """eps_l for l = 1 .. L: absolute errors allowed to the parameters of the target's layers. `norms`: what a layer makes of
     an error below it at most, where that is more than ||W_l||_inf."""
-    norms = np.array(norms or [np.abs(layer.weight).sum(1).max() for layer in target.layers])
+    most = np.array(norms or [np.abs(layer.weight).sum(1).max() for layer in target.layers])
     sizes = np.array([1 + layer.taps * bound.sum() for layer, bound in zip(target.layers, suprema(target), strict=True)])
     inputs = np.array([layer.weight.shape[1] for layer in target.layers])
 
     def tolerances(share: float) -> np.ndarray:
-        after = [float(np.prod(norms[place + 1:] + share)) for place in range(len(norms))]
+        after = [float(np.prod(most[place + 1:] + share)) for place in range(len(most))]
         return np.minimum(share / (sizes * after), share / inputs)
 
-    largest = min(epsilon / len(norms), BEYOND * max(1.0, float(norms.max())))  # with more no layer has more room
+    largest = min(epsilon / len(most), BEYOND * max(1.0, float(most.max())))  # with more no layer has more room
     return max((tolerances(largest * FACTOR**step) for step in range(SHARES)), key=np.min).tolist()

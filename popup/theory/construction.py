@@ -18,7 +18,6 @@ A source's layers are drawn and solved in blocks of rows: what stays is a byte a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -27,6 +26,7 @@ import numpy as np
 
 from popup.errors import UsageError
 from popup.source import blocks
+from popup.source.gains import gain_of
 from popup.source.layers import Layer
 from popup.source.recipe import LayerSource, Recipe, draw_layer
 from popup.source.weights import standard_deviation
@@ -77,8 +77,9 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
     todo = _Layers(recipe, layers, p_l)
     units = [1.0 if plan.exact else todo.unit(place) for place in range(len(layers))]  # of whole numbers 1 is the unit
     copies, scale = _univariate(todo, target.branches, None, plan.exact), units[0]
-    fits, kept = [], todo.kept
-    for stage, above in itertools.pairwise([*stages(target, plan), None]):
+    fits, kept = list[LayerFit](), todo.kept
+    all_stages = list(stages(target, plan))
+    for stage, above in zip(all_stages, [*all_stages[1:], None], strict=True):
         if plan.doubled and fits:
             copies = _univariate(todo, [1], copies, plan.exact)
             scale *= units[len(kept) - 1]
@@ -102,7 +103,8 @@ class _Layers:
     def unit(self, place: int) -> float:
         """1 for weights in [-1, 1]."""
         recipe = self.recipe
-        return sqrt(3) * standard_deviation(self.layers[place], self.p_l[place], recipe.k, recipe.scale, recipe.gain)
+        return sqrt(3) * standard_deviation(self.layers[place], self.p_l[place], recipe.k, recipe.scale,
+                                            gain_of(recipe.gain, self.layers[place].name))
 
     def begin(self) -> KeptEdges:
         """The next layer, without an edge."""
@@ -179,10 +181,11 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
             _check_whole(weights, chosen, below, stage)
         layer.add(block, source, chosen)
     if not stage.outputs:
-        solved = unit < out
+        own_rows = unit < out
         unit[multiple == 0] = NONE
         if not plan.doubled:
-            unit[solved] = _leave_out(unit[solved], own[solved], tally.limit * float(stage.bounds.sum()), bool(stage.tolerance))
+            most = tally.limit * float(stage.bounds.sum())
+            unit[own_rows] = _leave_out(unit[own_rows], own[own_rows], most, bool(stage.tolerance))
     return Copies(unit, multiple, error), tally.fit(size, stage.tolerance)
 
 

@@ -62,4 +62,5 @@ class KeptEdges:
 def clear_unused(layers: list[KeptEdges]) -> None:
     """Drop, from the last layer down, the edges into neurons that no kept edge leaves."""
     for below, above in zip(layers[-2::-1], layers[:0:-1], strict=True):
-        below.clear(~above.used().reshape(below.spec.shape[0], -1).any(1))  # at none of the taps above
+        used: np.ndarray = above.used().reshape(below.spec.shape[0], -1)
+        below.clear(~np.any(used, axis=1))  # at none of the taps above

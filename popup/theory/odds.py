@@ -54,20 +54,20 @@ class Odds:
     residual: float
     unit: float = 1.0
 
-    def candidates(self, tolerance: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    def candidates(self, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:
         """N: with so many, a share SHARE misses."""
         size, fine = np.abs(goals) / self.unit, np.log2(1 / np.maximum(tolerance, 2.0**-1000))
         reach, line = self.reach[0] + self.reach[1] * size, np.maximum(self.line[0] + self.line[1] * fine, 0)
         return (reach**self.power + line**self.power) ** (1 / self.power) + 2 * self.residual
 
-    def missed(self, counts: np.ndarray, tolerance: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    def missed(self, counts: np.ndarray, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:
         """The share that misses with `counts` candidates, all broadcast together."""
         counts = np.minimum(counts, TRIED)
         found, again = self._tail(counts, tolerance, goals), np.maximum(counts / MOST_CANDIDATES, 1)
         found = np.maximum(found, np.where(again > 1, self._tail(MOST_CANDIDATES, tolerance, goals)**again, 0))
         return np.where(np.abs(goals) <= tolerance, 0.0, found)
 
-    def _tail(self, counts: np.ndarray | int, tolerance: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    def _tail(self, counts: np.ndarray | int, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:
         decade = self.decade[0] + self.decade[1] * np.abs(goals) / self.unit
         decades = (counts - self.candidates(tolerance, goals)) / decade
         return np.where(np.equal(counts, 0), 1.0, np.minimum(1.0, SHARE * 10.0 ** -np.maximum(decades, -2)))

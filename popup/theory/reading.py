@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[Ta
     """The layers and steps of modules that are called one after the other, on a map whose size is followed."""
     flat = len(image) != 3
     channels, sides = (prod(image), (1, 1)) if flat else (image[0], (image[1], image[2]))
-    layers, steps = [], []
+    layers, steps = list[TargetLayer](), list[Step]()
     for module in called:
         kind = _kind(module)
         if flat and kind not in ("linear", "relu"):
@@ -85,7 +86,7 @@ def _kind(module: nn.Module) -> str:
     return next((name for kind, name in kinds.items() if isinstance(module, kind)), "avg")
 
 
-def _step(module: nn.Module, kind: str, sides: Sides) -> Step:
+def _step(module: Any, kind: str, sides: Sides) -> Step:
     """The step of a module on a map of `sides`; a UsageError for the options that are not built."""
     if kind in ("linear", "relu"):
         return Step(kind)
@@ -109,7 +110,7 @@ def _equal_parts(module: nn.AdaptiveAvgPool2d, sides: Sides) -> Step:
     return Step("avg", kernel, kernel)
 
 
-def _check_options(module: nn.Module, kind: str) -> None:
+def _check_options(module: Any, kind: str) -> None:
     name = type(module).__name__
     if getattr(module, "ceil_mode", False) or getattr(module, "divisor_override", None):
         raise _no_chain(f"its {name} has ceil_mode or divisor_override")
@@ -119,11 +120,11 @@ def _check_options(module: nn.Module, kind: str) -> None:
         raise _no_chain(f"its {name} has padding mode {module.padding_mode!r}, not zeros")
 
 
-def _pair(value: object) -> tuple:
+def _pair(value: Any) -> tuple[int, int]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
 
 
-def _check_inputs(module: nn.Module, kind: str, channels: int, sides: Sides, image: tuple[int, ...] | None) -> None:
+def _check_inputs(module: Any, kind: str, channels: int, sides: Sides, image: tuple[int, ...] | None) -> None:
     """A UsageError unless a layer takes what comes before it: the image (for the first), or the layer before's outputs."""
     wanted, there = ((module.in_features, channels * prod(sides)) if kind == "linear" else (module.in_channels, channels))
     what = "inputs" if kind == "linear" else "channels"
@@ -135,7 +136,7 @@ def _check_inputs(module: nn.Module, kind: str, channels: int, sides: Sides, ima
         raise _no_chain(f"a layer of {there} outputs is followed by one of {wanted} {what}{hint}")
 
 
-def _layer(module: nn.Module, step: Step, sides: Sides) -> TargetLayer:
+def _layer(module: Any, step: Step, sides: Sides) -> TargetLayer:
     weight = _array(module.weight)
     bias = np.zeros(len(weight)) if module.bias is None else _array(module.bias)
     if step.kind == "linear":

@@ -51,9 +51,9 @@ class Step:
 
     def __call__(self, x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None) -> torch.Tensor:
         """The step on [n, channels, height, width] or [n, features]; weight [out, in * taps] of a layer."""
-        if self.kind == "linear":
+        if self.kind == "linear" and weight is not None:
             return F.linear(x, weight, bias)
-        if self.kind == "conv":
+        if self.kind == "conv" and weight is not None:
             return F.conv2d(x, weight.view(len(weight), x.shape[1], *self.kernel), bias, self.stride, self.padding,
                             self.dilation)
         if self.kind == "max":

@@ -118,7 +118,7 @@ def _also(record: Mapping[str, Any]) -> tuple[str, ...]:
 def _edge_range(source: Recipe, entries: int, p_l: float) -> tuple[int, int]:
     """The numbers of edges that there can be: one if a draw is exact or p_l realised, else ten deviations about the mean."""
     if source.mask == "exact" or not source.draws_edges or p_l == 1:
-        return (share(p_l, entries),) * 2
+        return share(p_l, entries), share(p_l, entries)
     slack = 10 * sqrt(entries * p_l * (1 - p_l)) + 32
     return int(entries * p_l - slack), int(entries * p_l + slack)
 

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -71,7 +72,8 @@ def onnx_file(net: nn.Module, example: torch.Tensor) -> tuple[bytes, Predict]:
     except ImportError as error:
         raise UsageError(f"writing ONNX needs {error.name}: pip install onnx onnxscript onnxruntime") from None
     with _quiet():
-        content = torch.onnx.export(_exported(net, example), dynamo=True, verbose=False).model_proto.SerializeToString()
+        program: Any = torch.onnx.export(_exported(net, example), dynamo=True, verbose=False)
+        content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

@@ -52,7 +52,7 @@ class TicketLayer:
         if len(edges) != len(self.codes) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.spec.name}: the seed gives other edges than the ticket records")
         try:
-            found = self._from_seed(recipe, edges) if self.values is None else self._stored(recipe, edges)
+            found = self._from_seed(recipe, edges) if self.values is None else self._stored(recipe, edges, self.values)
         except UsageError as error:
             raise TicketError(f"the recipe draws nothing: {error}") from None
         if hash_array(own_weights(found, book, self.codes)) != self.weights_hash:
@@ -61,8 +61,8 @@ class TicketLayer:
             raise TicketError(f"{self.spec.name}: the seed gives other weights than the ticket records")
         return found
 
-    def _stored(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
-        return Drawn(recipe, LayerSource(self.spec, self.p_l, edges, self.values), stored=True)
+    def _stored(self, recipe: Recipe, edges: np.ndarray, values: np.ndarray) -> Drawn:
+        return Drawn(recipe, LayerSource(self.spec, self.p_l, edges, values), stored=True)
 
     def _from_seed(self, recipe: Recipe, edges: np.ndarray) -> Drawn:
         return Drawn(recipe, LayerSource(self.spec, self.p_l, edges, draw_values(recipe, self.spec, self.p_l, edges)))

@@ -63,7 +63,7 @@ def _reads_weight(owner: type, child: str) -> bool:
 def _held_elsewhere(net: nn.Module, names: Sequence[str]) -> set[str]:
     """The weights among `names` whose tensor, or whose module, something else in `net` holds: a list, a closure, a view."""
     owners = {id(locate(net, name)[0]) for name in names}
-    weights = {storage_of(locate(net, name)[0].weight): name for name in names}
+    weights = {storage_of(getattr(*locate(net, name))): name for name in names}
     known = {id(module) for module in net.modules()} - owners  # a layer in a list is entered, and its weight found there
     return {weights[storage_of(tensor)] for module in net.modules() for tensor in _beside_weights(module, owners, known)
             if storage_of(tensor) in weights}
@@ -86,7 +86,7 @@ def put_in(net: nn.Module, layers: Mapping[str, SparseLinear]) -> nn.Module:
         parent, _, child = path.rpartition(".")
         old = net.get_submodule(path)
         vars(fresh).update({key: value for key, value in vars(old).items() if key not in vars(fresh)})  # of whoever marks layers
-        fresh.bias = old.bias
+        fresh.bias = old._parameters["bias"]
         net.get_submodule(parent)._modules[child] = fresh.train(old.training)
     for module in net.modules():
         if type(module) is nn.Sequential:
@@ -131,12 +131,14 @@ def _from_state(net: nn.Module, name: str, state: Mapping[str, torch.Tensor]) ->
         module, (crow, col, values) = net.get_submodule(path), (state[f"{path}.{part}"] for part in ARRAYS)
     except (AttributeError, KeyError) as error:
         raise UsageError(f"{name} cannot be made sparse: {error}") from None
-    shape = (module.out_features, module.in_features) if type(module) is nn.Linear else ()
-    if not shape or not _are_rows(crow, col, values, shape):
-        raise UsageError(f"{path}.crow, .col and .values are no compressed rows of a Linear of shape {list(shape)}: it is "
+    plain = module if isinstance(module, nn.Linear) and type(module) is nn.Linear else None  # of no class of somebody's own
+    if plain is None or not _are_rows(crow, col, values, (plain.out_features, plain.in_features)):
+        shape = [] if plain is None else [plain.out_features, plain.in_features]
+        raise UsageError(f"{path}.crow, .col and .values are no compressed rows of a Linear of shape {shape}: it is "
                          "another network's state")
-    device = "cpu" if module.weight.is_meta else module.weight.device
-    return SparseLinear(crow.to(device), col.to(device), values.to(device, module.weight.dtype), shape[1])
+    weight = plain.weight
+    device = "cpu" if weight.is_meta else weight.device
+    return SparseLinear(crow.to(device), col.to(device), values.to(device, weight.dtype), plain.in_features)
 
 
 def _are_rows(crow: torch.Tensor, col: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]) -> bool:

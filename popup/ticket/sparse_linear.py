@@ -21,13 +21,17 @@ class SparseLinear(nn.Module):
     the parameter that the layer had. It computes in the type of `values`, under autocast too; gradients reach the input alone.
     """
 
+    crow: torch.Tensor
+    col: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, crow: torch.Tensor, col: torch.Tensor, values: torch.Tensor, in_features: int,
                  bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, len(crow) - 1
         for name, tensor in zip(ARRAYS, (crow, col, values), strict=True):
             self.register_buffer(name, tensor)
-        self.register_parameter("bias", bias)
+        self.bias = bias
         self.by_columns = False  # whether an output may be a view of [out, n], as where a layer like this takes it
 
     @classmethod

@@ -42,7 +42,8 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, None, None, torch.Tensor]:
-        return None, None, None, product(*_transposed(*ctx.saved_tensors, ctx.inputs), gradient)
+        starts, columns, values = ctx.saved_tensors
+        return None, None, None, product(*_transposed(starts, columns, values, ctx.inputs), gradient)
 
 
 def _transposed(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor,

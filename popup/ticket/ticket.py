@@ -142,7 +142,7 @@ class Ticket:
 
     def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
         """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""
-        weight = locate(net, layer.spec.name)[0].weight
+        weight: torch.Tensor = getattr(*locate(net, layer.spec.name))
         places, values = layer.kept_weights(self.recipe, self.book)
         return SparseLinear.at(places, values.to("cpu" if weight.is_meta else weight.device, weight.dtype), layer.spec.shape)
 

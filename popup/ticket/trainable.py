@@ -17,11 +17,14 @@ from torch.nn.utils import parametrize
 
 from popup.errors import UsageError
 from popup.source.layers import locate
+from popup.source.parametrized import lists_on
 
 
 class Kept(nn.Module):
     """A parametrization: a weight -> the same at the kept edges, exactly 0 elsewhere. `order`: the names of its module's
     parameters. The mask is in no state_dict, so that no file changes it."""
+
+    mask: torch.Tensor
 
     def __init__(self, mask: torch.Tensor, order: tuple[str, ...]) -> None:
         super().__init__()
@@ -54,12 +57,12 @@ def release(net: nn.Module) -> nn.Module:
     `state_dict()`. Returns `net`. A UsageError, before anything is changed, if somebody has put more on one of them."""
     held = [(path, module) for path, module in net.named_modules() if _parts(module)]
     for path, module in held:
-        if any(len(parts) != 1 or not isinstance(parts[0], Kept) for parts in module.parametrizations.values()):
+        if any(len(parts) != 1 or not isinstance(parts[0], Kept) for parts in lists_on(module).values()):
             raise UsageError(f"{path or type(net).__name__} has parametrizations beside the ticket's: remove these first")
     for _, module in held:
-        order = next(iter(module.parametrizations.values()))[0].order
-        weights = {name: nn.Parameter(getattr(module, name).detach().clone(), parts.original.requires_grad)
-                   for name, parts in module.parametrizations.items()}
+        order = _parts(module)[0].order
+        weights = {name: nn.Parameter(getattr(module, name).detach().clone(), parts.get_parameter("original").requires_grad)
+                   for name, parts in lists_on(module).items()}
         module.__class__ = parametrize.type_before_parametrizations(module)  # torch's own way breaks a deep copy's class
         del module.parametrizations
         for name, weight in weights.items():
@@ -71,6 +74,4 @@ def release(net: nn.Module) -> nn.Module:
 
 def _parts(module: nn.Module) -> list[Kept]:
     """What holds zeros in the module's own weights."""
-    if not parametrize.is_parametrized(module):
-        return []
-    return [part for parts in module.parametrizations.values() for part in parts if isinstance(part, Kept)]
+    return [part for parts in lists_on(module).values() for part in parts if isinstance(part, Kept)]

@@ -18,7 +18,7 @@ from models import MODELS
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.data.datasets import DataRequest, load_dataset
-from popup.lab.measure import ACCURACY, BITS, MEASURES, measured
+from popup.lab.measure import ACCURACY, BITS, MEASURES, measure_in, measured
 from popup.lab.report.comparison import settings
 from popup.lab.report.contrasts import advantages, best_contrasts
 from popup.lab.report.figures import PICTURES
@@ -231,5 +231,5 @@ def test_every_measure_says_all_of_itself_and_has_a_column_of_its_own():
         assert measured({"epoch": 1, measure.column: 1.0}) is measure
         assert all(value != "" for value in asdict(measure).values())
         assert (measure.better, measure.worse) == (("above", "below") if measure.up == 1 else ("below", "above"))
-    assert len({measure.column for measure in MEASURES}) == len(MEASURES) and measured({"epoch": 1}) is None
+    assert len({measure.column for measure in MEASURES}) == len(MEASURES) and measure_in({"epoch": 1}) is None
     assert ACCURACY.of(12.0, 3, 4) == 75.0 and BITS.of(4 * math.log(2), 3, 2) == 2.0

@@ -1,6 +1,7 @@
 """attach, detach and merge on networks of every kind: what is frozen, what is refused unchanged, what is restored."""
 
 import copy
+import inspect
 import io
 import warnings
 from math import inf, nan
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
-from popup import UsageError, attach, densities, detach, extract, merge, scores
+from popup import Recipe, UsageError, attach, densities, detach, extract, merge, scores
 from popup.search import SearchSettings
 from popup.search.network import search_of
 from popup.source.densities import total_density
@@ -205,6 +206,13 @@ FAILING = {
     "gain too large": (plain, {"er_p": 1, "gain": 1e200}, "gain is 1e"),
     "seed": (plain, {"er_p": 1, "seed": -3}, "seed is -3"),
     "score scale": (plain, {"er_p": 1, "score_scale": inf}, "score_scale is inf"),
+    "recipe a number": (plain, {"recipe": 0.5}, r"recipe is 0.5: pass popup.Recipe\(...\)"),
+    "recipe and keywords": (plain, {"recipe": Recipe(), "k": 0.25}, "recipe is given beside keywords"),
+    "recipe and er_p": (plain, {"recipe": Recipe(), "er_p": 0.2}, "recipe is given beside keywords"),
+    "recipe without masks": (plain, {"recipe": Recipe(mask="given")}, "pass mask='given' with masks"),
+    "recipe without densities": (plain, {"recipe": Recipe(density="given")}, "mapping"),
+    "search a word": (plain, {"er_p": 1, "search": "signed"}, r"search is 'signed': pass popup.SearchSettings\(...\)"),
+    "search and keywords": (plain, {"er_p": 1, "search": SearchSettings(), "scope": "global"}, "search is given beside keywords"),
     "no edge anywhere": (lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), {"er_p": 1e-9}, "no edge in any"),
 }
 
@@ -219,6 +227,29 @@ def test_a_failing_attach_says_why_in_one_line_and_changes_nothing(case):
         attach(net, **options)
     assert "\n" not in str(error.value)
     assert_same(before, snapshot(net))
+
+
+def test_a_recipe_is_what_its_fields_are_as_keywords(tmp_path):
+    fields = {"er_p": 0.3, "k": 0.25, "seed": 7, "density": "erk", "weights": "kaiming_normal", "gain": 1.1, "only": ("3",)}
+    net = plain()
+    one = extract(attach(copy.deepcopy(net), **fields, method="signed"))
+    other = extract(attach(net, Recipe(**fields), SearchSettings(method="signed")))
+    assert one.save(tmp_path / "one").read_bytes() == other.save(tmp_path / "other").read_bytes()
+
+
+def test_a_recipe_with_masks_has_their_density():
+    masks = {layer.name: np.arange(layer.entries).reshape(layer.shape) % 3 == 0 for layer in find_layers(plain())}
+    net = attach(plain(), Recipe(mask="given", k=0.25), masks=masks)
+    wanted = sum(map(np.count_nonzero, masks.values())) / sum(mask.size for mask in masks.values())
+    assert search_of(net).recipe == Recipe(mask="given", k=0.25, er_p=wanted)
+
+
+def test_defaults_of_keywords_are_those_of_the_dataclasses():
+    usual = {**vars(SearchSettings()), **vars(Recipe())}
+    asked = inspect.signature(attach).parameters
+    assert vars(Recipe()).keys() <= asked.keys()
+    assert {name: asked[name].default for name in usual if name in asked} == {
+        name: value for name, value in usual.items() if name in asked} | {"er_p": None}
 
 
 @pytest.mark.parametrize("ask", [scores, densities, detach, merge, extract])
@@ -393,7 +424,7 @@ def test_numbers_of_numpy_are_numbers_and_a_method_is_not_given_as_search():
     net = attach(nn.Sequential(nn.Linear(4, 8)), er_p=np.float32(0.5), k=np.float64(0.5), seed=np.int64(3))
     same = attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, k=0.5, seed=3)
     assert search_of(net).recipe == search_of(same).recipe and type(search_of(net).recipe.seed) is int
-    with pytest.raises(UsageError, match="method's name as method="):
+    with pytest.raises(UsageError, match=r"search is 'edge_popup': pass popup.SearchSettings\(...\), or its fields as keywords"):
         attach(nn.Sequential(nn.Linear(4, 8)), er_p=0.5, search="edge_popup")
 
 

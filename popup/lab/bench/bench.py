@@ -42,7 +42,7 @@ class Subject:
     that learn, momentum and index."""
 
     name: str
-    step: Callable[[], None]
+    step: Callable[[], object]
     state: int = 0
     before: Callable[[], None] = lambda: None
     times: int = 1
@@ -97,7 +97,7 @@ def subjects(build: Build, inputs: torch.Tensor, labels: torch.Tensor, wanted: s
     def selection() -> Subject:
         net, _ = network(build, inputs.device, wanted)
         search = search_of(attach(net, er_p=0.2, k=K).to(inputs.device))
-        return Subject("selection alone, p = 0.2", lambda: search.select() and None, before=lambda: _drift(search))
+        return Subject("selection alone, p = 0.2", search.select, before=lambda: _drift(search))
 
     given = build, inputs, labels, wanted
     return [dense_step(*given), dense_step(*given, LIMIT, learn=False), published_step(*given), published_step(*given, True),
@@ -145,16 +145,17 @@ def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
     return Subject("data pipeline alone (crop, flip)", epoch, times=batches.steps)
 
 
-def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], object] = lambda: None,
             clock: Callable[[], float] | None = None) -> list[Figure]:
     """The figures of all subjects, the first of which must be the dense step, by wall time or another `clock`."""
     times = interleaved(found, rounds, tick, clock)
     ratios = times / times[:, :1]
-    return [Figure(subject.name, *np.percentile(ratios[:, place], (50, 25, 75)).tolist(), float(np.median(times[:, place])),
-                   subject.state) for place, subject in enumerate(found)]
+    quartiles = np.percentile(ratios, (50, 25, 75), axis=0).T.tolist()
+    return [Figure(subject.name, ratio, low, high, float(np.median(times[:, place])), subject.state)
+            for place, (subject, (ratio, low, high)) in enumerate(zip(found, quartiles, strict=True))]
 
 
-def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], None] = lambda: None,
+def interleaved(found: Sequence[Subject], rounds: int, tick: Callable[[], object] = lambda: None,
                 clock: Callable[[], float] | None = None) -> np.ndarray:
     """Seconds [rounds, subjects]: every subject is timed once a round, in another order each round, after one round that does not
     count. (In a fixed order the dense step itself, timed at two places of it, came out 1.8% apart.)"""
@@ -172,7 +173,7 @@ def least_disturbed(device: torch.device) -> Callable[[], float] | None:
     return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else None
 
 
-def _time(step: Callable[[], None], clock: Callable[[], float] | None = None) -> float:
+def _time(step: Callable[[], object], clock: Callable[[], float] | None = None) -> float:
     """Seconds of one call; on a GPU until its kernels are done."""
     clock = clock or time.perf_counter
     began = clock()

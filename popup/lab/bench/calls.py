@@ -25,21 +25,23 @@ class Calls(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: Counter = Counter()
+        self.found: Counter[Any] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> object:
         self.found[func] += 1
         return func(*args, **(kwargs or {}))
 
 
-def calls_of(net: nn.Module, image: Sequence[int]) -> Counter:
+def calls_of(net: nn.Module, image: Sequence[int]) -> Counter[Any]:
     """The operations of a forward and a backward pass of a network on META, the second of two."""
     inputs, labels = torch.empty(BATCH, *image, device=META), torch.zeros(BATCH, dtype=torch.int64, device=META)
-    for _ in range(2):
+    calls = [Calls(), Calls()]
+    for each in calls:
         net.zero_grad()
-        with Calls() as calls:
+        with each:
             F.cross_entropy(net(inputs), labels).backward()
-    return calls.found
+    return calls[-1].found
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ int((1 - k) n), which is why popup does not select so.
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ class SortedSubset(torch.autograd.Function):
     """Scores -> mask of 0 and 1 by a full sort; the gradient passes through unchanged."""
 
     @staticmethod
-    def forward(ctx, scores: torch.Tensor, k: float) -> torch.Tensor:
+    def forward(ctx: Any, scores: torch.Tensor, k: float) -> torch.Tensor:
         mask = scores.clone()
         order = scores.flatten().sort().indices
         cut = int((1 - k) * scores.numel())
@@ -30,7 +31,7 @@ class SortedSubset(torch.autograd.Function):
         return flat.view_as(scores)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient, None
 
 

@@ -54,11 +54,13 @@ def _in_ms(pair: tuple[float, float]) -> str:
 
 
 def compare(build: Build, inputs: torch.Tensor, labels: torch.Tensor, rounds: int,
-            tick: Callable[[], None] = lambda: None) -> Comparison:
+            tick: Callable[[], object] = lambda: None) -> Comparison:
     """Time both precisions of one network, which `build` makes, on one batch."""
     given = build, inputs, labels
     found = [*(dense_step(*given, wanted) for wanted in PAIR), *(popup_step(*given, wanted, P) for wanted in PAIR)]
     times = interleaved(found, rounds, tick)
     ratios = times[:, 3] / times[:, 2]
-    return Comparison(*np.median(times, axis=0).tolist(), *np.percentile(ratios, (50, 25, 75)).tolist(),
+    dense_fp32, dense_bf16, popup_fp32, popup_bf16 = np.median(times, axis=0).tolist()
+    ratio, low, high = np.percentile(ratios, (50, 25, 75)).tolist()
+    return Comparison(dense_fp32, dense_bf16, popup_fp32, popup_bf16, ratio, low, high,
                       Precision.of(build().to(inputs.device), "auto").name)

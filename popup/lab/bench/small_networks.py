@@ -41,7 +41,7 @@ class SmallCost:
 
 
 def time_small(builder: Callable[[str, Sequence[int]], Build], device: torch.device, rounds: int,
-               tick: Callable[[], None] = lambda: None, *, networks: Sequence[Small]) -> Iterator[SmallCost]:
+               tick: Callable[[], object] = lambda: None, *, networks: Sequence[Small]) -> Iterator[SmallCost]:
     """Each network's cost as it comes; `builder(model, image)` gives what builds one."""
     for network in networks:
         inputs = torch.randn(network.batch, *network.image, generator=torch.Generator().manual_seed(0)).to(device)
@@ -70,6 +70,6 @@ def _repeated(subject: Subject, times: int) -> Subject:
     return replace(subject, step=partial(_several, subject.step, times), times=times)
 
 
-def _several(step: Callable[[], None], times: int) -> None:
+def _several(step: Callable[[], object], times: int) -> None:
     for _ in range(times):
         step()

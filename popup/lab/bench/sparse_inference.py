@@ -27,7 +27,7 @@ class InferenceCost:
 
 
 def time_inference(build: Build, image: Sequence[int], device: torch.device, rounds: int,
-                   tick: Callable[[], None] = lambda: None) -> list[InferenceCost]:
+                   tick: Callable[[], object] = lambda: None) -> list[InferenceCost]:
     """All batches in turn; the dense network, which is the same for every density, and the sparse ones interleaved."""
     networks = {"dense forward": build().to(device).eval()}
     networks |= {f"sparse, density {density:g}": sparse_network(build, density).to(device) for density in DENSITIES}

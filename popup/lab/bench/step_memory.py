@@ -18,7 +18,7 @@ NEEDED = ("popup.lab.bench.wide_networks", "popup.products.compiled", "torch._dy
 Make = Callable[[], Subject]  # that another process can be sent
 
 
-def peaks_of_steps(makers: Sequence[Make], narrow: Sequence[Make], tick: Callable[[], None] = lambda: None) -> list[int | None]:
+def peaks_of_steps(makers: Sequence[Make], narrow: Sequence[Make], tick: Callable[[], object] = lambda: None) -> list[int | None]:
     """Bytes that a step of each subject takes at its peak; None where the system does not tell. `narrow` makes the same of a
     small network first, for what is loaded and compiled once."""
     forkserver.set_forkserver_preload(list(NEEDED))

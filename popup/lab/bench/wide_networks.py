@@ -35,7 +35,7 @@ class WideCost:
 
 
 def time_wide(builder: Builder, widths: Sequence[int], densities: Sequence[float], rounds: int,
-              tick: Callable[[], None] = lambda: None, batch: int = BATCH) -> Iterator[WideCost]:
+              tick: Callable[[], object] = lambda: None, batch: int = BATCH) -> Iterator[WideCost]:
     """Each cost as it comes, all subjects of one density interleaved; memory is measured after time, one by one."""
     peers, clock = measured_peers(), least_disturbed(torch.device("cpu"))
     for width in widths:

@@ -88,7 +88,8 @@ class Request:
 
 def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequence[str]]) -> Request:
     """The request of a command line. `choices` adds the allowed names of fields that only the caller knows."""
-    groups = {"start": Start, **{part.name: part.default_factory for part in dataclasses.fields(Config)}}
+    groups: dict[str, type[Any]] = {"start": Start}
+    groups |= {part.name: typing.cast("type[Any]", part.default_factory) for part in dataclasses.fields(Config)}
     groups |= {"output": Output, "machine": Machine, "cluster": Cluster}
     name = _recipe_named(arguments)
     settings = recipe(name or unasked(_last_value("dataset", arguments) or "") or DEFAULT).settings
@@ -140,14 +141,15 @@ def parse_as(kind: type[T], arguments: Sequence[str], command: str) -> T:
     """The options of a subcommand, `kind` being a flat dataclass whose fields have their help in their metadata."""
     import tyro  # needed by the command line only
 
+    plain: Any = kind
     hints = typing.get_type_hints(kind)
-    fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(kind)]
+    fields = [_mirror_field(tyro, part, hints[part.name], {}, {}) for part in dataclasses.fields(plain)]
     mirror = dataclasses.make_dataclass(kind.__name__, fields, frozen=True)
     shown = Help(f"{program()} {command}", kind.__doc__ or "", {"options": ("", options_of(kind, {}, {}))})
     return kind(**dataclasses.asdict(call_tyro(mirror, arguments, shown)))
 
 
-def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: Output) -> None:
+def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type[Any]], output: Output) -> None:
     """A UsageError for a grid of more runs than a directory can be asked to hold."""
     axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
     runs = prod(len(set(values[name])) for name in axes) * max(1, len(set(output.final_density))) * output.seeds
@@ -156,7 +158,7 @@ def _check_runs(values: Mapping[str, Any], groups: Mapping[str, type], output: O
                          f"{MOST_RUNS:,} are taken; give fewer values or --seeds")
 
 
-def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str, Any]]:
+def _points(values: dict[str, Any], groups: Mapping[str, type[Any]]) -> list[dict[str, Any]]:
     """One set of field values for each combination of the axes' values."""
     axes = [part.name for kind in groups.values() for part in dataclasses.fields(kind) if part.metadata.get("axis")]
     for name in axes:
@@ -166,7 +168,8 @@ def _points(values: dict[str, Any], groups: Mapping[str, type]) -> list[dict[str
     return [{**values, **dict(zip(axes, product, strict=True))} for product in products]
 
 
-def _with_final_density(points: list[dict[str, Any]], densities: Sequence[float]) -> tuple[list, list]:
+def _with_final_density(points: list[dict[str, Any]],
+                        densities: Sequence[float]) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
     """Each point once for each final density d <= p, with k = d/p; and the pairs (p, d) for which there is no k."""
     if not densities:
         return points, []
@@ -185,7 +188,7 @@ def _take(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**{part.name: values[part.name] for part in dataclasses.fields(kind)})
 
 
-def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> type:
+def _mirror(groups: Mapping[str, type[Any]], choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> type:
     """A dataclass of dataclasses like `groups`, in the form tyro reads: help in annotations, axes as tuples. `defaults`
     take the place of the fields' own."""
     import tyro  # needed by the command line only
@@ -197,11 +200,13 @@ def _mirror(groups: Mapping[str, type], choices: Mapping[str, Sequence[str]], de
                   if not part.metadata.get("hidden")]
         mirrored = dataclasses.make_dataclass(name, fields, frozen=True, namespace={"__doc__": kind.__doc__})
         parts.append((name, mirrored, field(default_factory=mirrored)))
-    return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass("Arguments", parts, frozen=True)]
+    whole: Any = dataclasses.make_dataclass("Arguments", parts, frozen=True)
+    marked: Any = tyro.conf.OmitArgPrefixes
+    return marked[whole]
 
 
-def _mirror_field(tyro: Any, part: dataclasses.Field, kind: Any, choices: Mapping[str, Sequence[str]],
-                  defaults: Mapping[str, Any]) -> tuple:
+def _mirror_field(tyro: Any, part: dataclasses.Field[Any], kind: Any, choices: Mapping[str, Sequence[str]],
+                  defaults: Mapping[str, Any]) -> tuple[str, Any, Any]:
     default = defaults.get(part.name, part.default)
     if "words" in part.metadata:
         kind, default = tuple[str, ...], part.metadata["words"][0](default)

@@ -24,9 +24,10 @@ from popup.lab.report.look import BLUE, ORANGE
 from popup.lab.report.pictures import png
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 
 SIZES = {"mlp": (1, 28, 28)}
-WIDE = {"model": "mlp", "widths": (2048, 2048)}  # the network of sparse inference
+WIDE, WIDTHS = "mlp", (2048, 2048)  # the network of sparse inference
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def bench(arguments: Sequence[str], models: Models) -> int:
               "sparse_inference": [asdict(row) for row in inference],
               "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
+    print(f"written to {printable(out)}/: bench.json{' selection.png' if selection else ''}")
     return 0
 
 
@@ -134,13 +135,13 @@ def _selection(out: Path, largest: int) -> list[dict[str, float]]:
 
 def _sparse_inference(models: Models, rounds: int, device: torch.device) -> list[InferenceCost]:
     """Time forward passes on kept edges alone, and print them."""
-    image = SIZES[WIDE["model"]]
-    build = builder_of(models, image, WIDE["model"], WIDE["widths"])
+    image = SIZES[WIDE]
+    build = builder_of(models, image, WIDE, WIDTHS)
     with tqdm(total=len(BATCHES) * (rounds + 1), disable=None, leave=False, desc="sparse inference") as bar:
         rows = time_inference(build, image, device, rounds, bar.update)
     lines = [[str(row.batch), figure.name, f"{1 / figure.ratio:.2f}", f"{1 / figure.high:.2f}-{1 / figure.low:.2f}",
               f"{figure.seconds * 1e3:.3f}", f"{figure.state / 1e6:.2f}"] for row in rows for figure in row.figures]
-    name = f"{WIDE['model']} {'-'.join(map(str, WIDE['widths']))} at {'x'.join(map(str, image))}"
+    name = f"{WIDE} {'-'.join(map(str, WIDTHS))} at {'x'.join(map(str, image))}"
     print(f"sparse inference, {name}, fp32: images/s over the dense network's\n"
           + table(["batch", "", "times", "quartiles", "ms", "network, MB"], lines) + "\n", flush=True)
     return rows

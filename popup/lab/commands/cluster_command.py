@@ -54,7 +54,7 @@ class WorkerJob:
             with stop.listening({signal.SIGINT: stop.ask, announced: stop.ask, signal.SIGTERM: stop.ask_checkpoint}):
                 return self._work(stop)
         except Stopped as stopped:
-            if stopped.number == announced:
+            if stopped.number == announced and callable(requeue):
                 requeue(announced, None)  # which ends the process
             return say(stopped)
         except ENDINGS as error:
@@ -84,6 +84,7 @@ def submit(laboratory: Laboratory, cluster: Cluster, jobs: int, cells: Sequence[
     A UsageError without SLURM.
     """
     import submitit
+    from submitit.core.utils import FailedJobError
 
     out = laboratory.out.resolve()
     code = frozenset(name for config in cells for name in code_in(config.task.model, config.task.dataset))
@@ -94,7 +95,7 @@ def submit(laboratory: Laboratory, cluster: Cluster, jobs: int, cells: Sequence[
         with _importable(), executor.batch():
             job = WorkerJob(laboratory.models, laboratory.machine, out, code)
             submitted = [executor.submit(job) for _ in range(jobs)]
-    except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, ValueError, FailedJobError) as error:
         raise UsageError(f"--cluster {cluster.cluster} cannot submit: {' '.join(str(error).split())}") from None
     return [job.job_id for job in submitted]
 

@@ -67,7 +67,7 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     net = rebuild(ticket, models, config).to(laboratory.device)
     data = laboratory.data(config)
     check_images(ticket, data)
-    images, labels = (part.to(laboratory.device) for part in data.test)
+    images, labels = data.test[0].to(laboratory.device), data.test[1].to(laboratory.device)
     precision = Precision.of(net, recorded_precision(ticket))
     normalise = recorded_normalise(ticket, images)
     tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf
 from pathlib import Path
+from typing import Any
 
 from popup.errors import UsageError, check_count, check_number
 from popup.files import write_atomically
@@ -15,6 +16,7 @@ from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 from popup.theory.fits import FORMS, candidates_for_all, fit_form
 from popup.theory.law import LEAST, OFFSET, SLOPE
 from popup.theory.measurement import (
@@ -87,14 +89,15 @@ def law(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out / "law.png", draw_law(first, fit_constant(first)))
     if options.all_at_once:
         print(_all_at_once(first, options), flush=True)
-    record = {"options": asdict(options), "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
+    record: dict[str, Any] = {"options": asdict(options),
+                              "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     sparse = any(p < 1 for p in options.er_p)
     if options.sources and sparse:  # at p = 1 every pair is joined
-        found = _representations(options)
-        write_atomically(out / "representation.png", draw_representation(found, WIDTHS, DELTA))
-        record["representation"] = [asdict(row) for row in found]
+        shown = _representations(options)
+        write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
+        record["representation"] = [asdict(row) for row in shown]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
+    print(f"written to {printable(out)}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
     return 0
 
 

@@ -28,6 +28,7 @@ from popup.lab.runs.targets import (
     target_file,
     train_target,
 )
+from popup.lab.text import printable
 from popup.theory.plan import Plan
 
 DONE, FAILED = 0, 1
@@ -53,7 +54,7 @@ def prove(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out / "existence.json", (json.dumps(record, indent=1) + "\n").encode())
     missed = [f"p = {row['er_p']:g}: {row['failures']} of {options.seeds}" for row in rows if row["failures"]]
     write_atomically(out / "existence.png", draw_gaps(rows, options.epsilon if options.wish.promised else None))
-    print(f"written to {out}/: existence.json existence.png target.safetensors and the tickets")
+    print(f"written to {printable(out)}/: existence.json existence.png target.safetensors and the tickets")
     if missed:
         print(f"missed {promise(options.wish)}, so that no ticket was written: {', '.join(missed)}")
     return FAILED if missed else DONE
@@ -89,13 +90,14 @@ def _prove_at(laboratory: Laboratory, config: Config, options: ProveOptions, tra
     factors = ", ".join(map(str, plan.copies))
     print(f"p = {p:g}: source {target.widths[0] + 1}-{'-'.join(map(str, plan.widths))}-{target.widths[-1]}, "
           f"copies {factors}", flush=True)
-    first, rows = None, []
+    built, rows = list[Built](), []
     for seed in range(options.seed, options.seed + options.seeds):
-        built, verdict = _one(laboratory, config, options, trained, plan, p, seed)
-        first = first or built
-        rows.append(_record(seed, built, verdict))
-        print(verdict_line(seed, built, verdict, options.wish), flush=True)
+        new, verdict = _one(laboratory, config, options, trained, plan, p, seed)
+        built = built or [new]
+        rows.append(_record(seed, new, verdict))
+        print(verdict_line(seed, new, verdict, options.wish), flush=True)
     verdicts = [str(row["verdict"]) for row in rows]
+    first = built[0]
     found = search_ticket(laboratory, config, trained, first, options.compare) if options.compare else None
     print(f"{summary_line(verdicts, options.wish)}\n\n{fit_table(first)}\n\n"
           f"{comparison(trained, first, found, options.compare)}\n", flush=True)

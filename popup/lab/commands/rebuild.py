@@ -13,8 +13,9 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import Dataset
+from popup.lab.data.streamed import Images
 from popup.lab.inputs import Window, called
-from popup.lab.measure import BITS, Measure, measured
+from popup.lab.measure import BITS, Measure, measure_in
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
 from popup.lab.trust import SAFE
@@ -44,7 +45,7 @@ def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Confi
     task = ticket.about.get("task")
     if not isinstance(task, dict):
         raise TicketError("the ticket records no task (it is not of a run): load it in Python and apply it to your network")
-    values = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
+    values: dict[str, Any] = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
     _check_types(values)
     for name, given in (("model", model), ("dataset", dataset)):
         if not given and not SAFE[name].fullmatch(values.get(name, "")):
@@ -71,10 +72,10 @@ def _check_types(task: dict[str, Any]) -> None:
 def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
     """The shape of an image [channels, height, width], or of what else its data are, and the number of classes."""
     image, classes = ticket.about.get("image"), ticket.about.get("classes")
-    sizes = isinstance(image, list) and all(type(side) is int and side > 0 for side in image) and image
-    if not sizes or prod(image) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
+    sizes = image if isinstance(image, list) and all(type(side) is int and side > 0 for side in image) else []
+    if not sizes or prod(sizes) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
         raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
-    return Window(image) if measured(ticket.about) is BITS else tuple(image), classes
+    return Window(sizes) if measure_in(ticket.about) is BITS else tuple(sizes), classes
 
 
 def check_images(ticket: Ticket, data: Dataset) -> None:
@@ -85,7 +86,7 @@ def check_images(ticket: Ticket, data: Dataset) -> None:
                          f"{called(image)} {list(image)} and {classes}: test it on such data")
 
 
-def recorded_normalise(ticket: Ticket, images: torch.Tensor) -> Normalise:
+def recorded_normalise(ticket: Ticket, images: Images) -> Normalise:
     """How images were normalised for the ticket, on the device of `images`."""
     record, channels = ticket.about.get("normalise"), recorded_image(ticket)[0][0]
     if record is None and images.dtype is torch.uint8:
@@ -126,9 +127,9 @@ def recorded_fingerprint(ticket: Ticket) -> str:
 
 def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
     """What the run's task measures and the number that it recorded (`recorded_part` says of what), None if it did not."""
-    measure = measured(ticket.about)
-    value = measure and ticket.about[measure.column]
-    return (measure, value) if finite(value) else None
+    measure = measure_in(ticket.about)
+    value: Any = ticket.about[measure.column] if measure else None
+    return (measure, value) if measure and finite(value) else None
 
 
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:

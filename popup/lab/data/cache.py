@@ -53,7 +53,8 @@ def cached(directory: Path, name: str, key: str, decode: Decode) -> tuple[Split,
         return _digest(folder, ARRAYS)
 
     arrays, fingerprint = stored(directory, name, key, ARRAYS, write)
-    return tuple(arrays[:2]), tuple(arrays[2:]), fingerprint
+    images, labels, tests, answers = arrays
+    return (images, labels), (tests, answers), fingerprint
 
 
 def stored(directory: Path, name: str, key: str, parts: Mapping[str, tuple[type, int]],

@@ -9,10 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from popup.errors import UsageError
 from popup.files import open_regular
@@ -58,19 +58,24 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
 def _check_depth(path: Path, image: Image.Image) -> None:
     """A UsageError for pixels of which nothing says what is black and white: of grey Pillow would make all above 255 white, of
     colours it would take the upper bits alone."""
-    raw = " ".join(str(part) for tile in image.tile for part in _words(tile[-1]))
+    raw = " ".join(str(part) for tile in _tiles(image) for part in _words(tile[-1]))
     if image.mode.startswith(DEEP) or any(word in raw for word in DEEP_RAW) or _ppm_is_deep(image):
         raise UsageError(f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}{f', of {raw}' * bool(raw)}): save "
                          "it with 8 bits a channel, or load such images by a function of your own, as --dataset MODULE:FUNCTION")
 
 
-def _words(arguments: object) -> tuple:
+def _tiles(image: Image.Image) -> list[Any]:
+    """What an image that was opened from a file says of its parts: which decoder, where, and the decoder's arguments."""
+    return image.tile if isinstance(image, ImageFile.ImageFile) else []
+
+
+def _words(arguments: Any) -> tuple[Any, ...]:
     return arguments if isinstance(arguments, tuple) else (arguments,)
 
 
 def _ppm_is_deep(image: Image.Image) -> bool:
     """Whether a PPM says that its largest value is above 255: its tile has that number in the place of a raw mode."""
-    return image.format == "PPM" and any(type(part) is int and part > 255 for tile in image.tile for part in _words(tile[-1]))
+    return image.format == "PPM" and any(type(part) is int and part > 255 for tile in _tiles(image) for part in _words(tile[-1]))
 
 
 def decode_as(path: Path, side: int, shape: Sequence[int], first: str = "the first") -> np.ndarray:

@@ -40,7 +40,7 @@ def load_folder(path: str, request: DataRequest, title: str = "") -> Dataset:
     """The data set in the folder `path`; its title is the first line of title.txt in it, else the folder's name."""
     root = expanded(path)
     listing = list_folder(root)
-    key = key_of(map(tuple, (*listing.train, *listing.test)), request.side, str(root.resolve()))
+    key = key_of((tuple(picture) for picture in (*listing.train, *listing.test)), request.side, str(root.resolve()))
     name = root.resolve().name
     if _is_streamed(listing, request):
         train, test, fingerprint = _stream(listing, request, name, key)

@@ -84,6 +84,14 @@ class Streamed:
 Images = torch.Tensor | Streamed
 
 
+def in_memory(images: Images) -> torch.Tensor:
+    """The images as a tensor; a UsageError for those that are streamed, where all of them are needed at once."""
+    if isinstance(images, Streamed):
+        raise UsageError(f"the {len(images):,} images stay in their files, and are needed here all at once: give fewer of "
+                         "them, or --streaming never")
+    return images
+
+
 @dataclass(frozen=True)
 class Files(Dataset):
     """What the decoding processes see: image by place, or the UsageError that says why it cannot be one."""
@@ -103,7 +111,8 @@ class Files(Dataset):
 
 
 def _stack(images: list[torch.Tensor | UsageError]) -> torch.Tensor | UsageError:
-    return next((image for image in images if isinstance(image, UsageError)), None) or torch.stack(images)
+    wrong = next((image for image in images if isinstance(image, UsageError)), None)
+    return wrong or torch.stack([image for image in images if isinstance(image, torch.Tensor)])
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.files import IrregularFile, read_regular
-from popup.lab.data.dataset import DataRequest, Dataset, Split, fingerprint
+from popup.lab.data.dataset import DataRequest, Dataset, fingerprint
 
 CONTEXT = 64               # bytes of a window that nobody asks to be of another length
 TOKENS = 256               # a token is a byte
@@ -38,10 +38,11 @@ def load_text(path: str, request: DataRequest) -> Dataset:
     return Dataset(title, TOKENS, train, test, fingerprint=fingerprint(*train, *test))
 
 
-def _windows(tokens: torch.Tensor, context: int) -> Split:
+def _windows(tokens: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Windows [n, context] one behind the other, and for each place the token that comes next; both lie in `tokens`."""
     count = (len(tokens) - 1) // context
-    return tuple(tokens[first:first + count * context].view(count, context) for first in (0, 1))
+    windows, following = (tokens[first:first + count * context].view(count, context) for first in (0, 1))
+    return windows, following
 
 
 def _embedded() -> tuple[bytes, str]:
@@ -56,13 +57,14 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > LARGEST_TEXT:
             raise UsageError(f"text {str(path)!r} has {path.stat().st_size:,} bytes: give at most {LARGEST_TEXT:,}")
         content = read_regular(path, LARGEST_TEXT)
-        content.decode()
     except IrregularFile:  # a folder, a pipe: not opened at all
         raise UsageError(f"cannot read the text {str(path)!r} (it is no regular file): name a file, or text: alone for the "
                          "embedded text") from None
     except OSError as error:
         raise UsageError(f"cannot read the text {str(path)!r} ({error.strerror}): name a file, or text: alone for the embedded "
                          "text") from None
+    try:
+        content.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{str(path)!r} is no UTF-8 text (byte {error.start:,} is {content[error.start]:#x}): convert it, "
                          "as in iconv -t utf-8") from None

@@ -76,7 +76,9 @@ def _place(group: Sequence[Setting], without: Sequence[str]) -> list[tuple]:
 def note(figure: Figure, text: str) -> None:
     """A line below the panels, after those that are there; above the legend if that stands below them."""
     if lower := [found for found in figure.legends if found.get_gid() == BELOW]:
-        lower[0].set_title("\n".join(filter(None, (text, lower[0].get_title().get_text()))), {"size": LEAST})
+        from matplotlib.font_manager import FontProperties
+
+        lower[0].set_title("\n".join(filter(None, (text, lower[0].get_title().get_text()))), FontProperties(size=LEAST))
         return
     figure.supxlabel(wrap("; ".join(filter(None, (figure.get_supxlabel(), text))), _letters(figure)), fontsize=LEAST)
 
@@ -93,11 +95,11 @@ def legend(figure: Figure, drawn: Sequence[Axes], sheet: Sheet, title: str | Non
         found[OTHERS] = Line2D([], [], linestyle="")
         others.insert(0, OTHERS)
     labels += others
-    look = {"frameon": False, "fontsize": LEAST, "title": title, "title_fontsize": LEAST, "alignment": "left"}
+    look: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": LEAST, "title": title,
+                            "title_fontsize": LEAST, "alignment": "left"}
     if max(map(len, labels), default=0) > sheet.beside:
         look |= _below(figure, labels, title)
-    made = figure.legend([found[label] for label in labels], [wrap(label, _letters(figure)) for label in labels],
-                          **{"loc": "outside right upper"} | look)
+    made = figure.legend([found[label] for label in labels], [wrap(label, _letters(figure)) for label in labels], **look)
     made.set_gid(BELOW if "ncols" in look else None)
 
 

@@ -72,7 +72,7 @@ class Setting:
     @property
     def final_density(self) -> float:
         """Realised, mean over seeds."""
-        return float(np.mean([run.result["final_density"] for run in self.runs]))
+        return float(np.mean([run.found["final_density"] for run in self.runs]))
 
     @property
     def changed(self) -> str:
@@ -105,7 +105,7 @@ def measured_on(found: Sequence[Setting]) -> str:
 
 def weights_of(found: Sequence[Setting]) -> str:
     """What the densities of these settings are of, in words: all weights, or where some are in no layer those that are."""
-    return "masked weights" if any(run.result.get("dense") for setting in found for run in setting.runs) else "weights"
+    return "masked weights" if any(run.found.get("dense") for setting in found for run in setting.runs) else "weights"
 
 
 def show(value: Any) -> str:

@@ -13,7 +13,7 @@ from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import Setting, measured_on
 from popup.lab.report.look import COLOURS
 from popup.lab.report.results import Run
-from popup.lab.report.scales import measure_axis, plain_log, reach
+from popup.lab.report.scales import measure_axis, plain_log, reach, whole_numbers
 from popup.lab.report.statistics import Mean
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     if left is not right:
         left.set(ylabel=f"{measured_on(found)} loss (nats){dashed}", yscale="log")
         plain_log(left.yaxis)
-    shown = [Mean(float(value), None, 1) for line in right.lines for value in line.get_ydata()]
+    shown = [Mean(float(value), None, 1) for line in right.lines for value in np.asarray(line.get_ydata())]
     measure_axis(right, found, *reach(shown, measure))
     if left is right:
         right.set_ylabel(right.get_ylabel() + dashed)
@@ -113,7 +113,7 @@ def _losses(run: Run, rows: Sequence[dict[str, Any]], column: str) -> list[float
 
 def _least(run: Run, column: str) -> float | None:
     """The least loss that is possible; None of a result of before, which does not say how many classes there are."""
-    smoothing, classes = run.config.training.label_smoothing, run.result.get("classes")
+    smoothing, classes = run.config.training.label_smoothing, run.found.get("classes")
     if column == "test_loss" or not smoothing:
         return 0.0
     return least_loss(smoothing, classes) if classes else None
@@ -129,4 +129,4 @@ def _line(panel: Axes, histories: Sequence[Sequence[float]], colour: str, style:
 def _finish(panels: Sequence[Axes]) -> None:
     for panel in panels:
         panel.set(xlabel="epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(panel.xaxis)

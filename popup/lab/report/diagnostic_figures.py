@@ -34,9 +34,9 @@ def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     figure, (panel,) = sheet.grid(1)
     for colour, marker, line in lines_by(found, "density", values_of(found, "density")):
         kept = [setting.final_density for setting in line]
-        for side, mask, look in (("er", "S_ER", {"markersize": 7, "fillstyle": "none"}), ("ticket", "S_P", {"markersize": 4})):
+        for side, mask, size, fill in (("er", "S_ER", 7, "none"), ("ticket", "S_P", 4, "full")):
             dead = [_dead(setting, side) for setting in line]
-            panel.plot(kept, dead, marker=marker, linestyle="", color=colour, **look,
+            panel.plot(kept, dead, marker=marker, linestyle="", color=colour, markersize=size, fillstyle=fill,
                        label=f"{line[0].value('density')}, {mask}")
     log_density(panel, found)
     panel.set(ylabel="dead neurons or channels")
@@ -47,19 +47,19 @@ def dead_neurons(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def _dead(setting: Setting, side: str) -> float:
     """How many there are, mean over seeds."""
-    return mean([sum(run.result["diagnostics"][side]["dead"]) for run in setting.runs]).value
+    return mean([sum(run.found["diagnostics"][side]["dead"]) for run in setting.runs]).value
 
 
 def _recorded(found: Sequence[Setting]) -> list[Setting]:
     """The settings whose runs have recorded what their masks look like."""
-    return [setting for setting in found if all({"er", "ticket"} <= (run.result.get("diagnostics") or {}).keys()
+    return [setting for setting in found if all({"er", "ticket"} <= (run.found.get("diagnostics") or {}).keys()
                                                  for run in setting.runs)]
 
 
 def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     """The density of edges on a path from input to output, against the density kept."""
     found = [setting for setting in _recorded(found)
-             if all(run.result["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
+             if all(run.found["diagnostics"]["ticket"]["effective"] for run in setting.runs)]
     if not found:
         return []
     if len(found) == 1:
@@ -80,7 +80,7 @@ def effective_density(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def _effective(setting: Setting) -> float:
     """The effective density, mean over seeds."""
-    return mean([sum(run.result["diagnostics"]["ticket"]["effective"]) / run.result["entries"] for run in setting.runs]).value
+    return mean([sum(run.found["diagnostics"]["ticket"]["effective"]) / run.found["entries"] for run in setting.runs]).value
 
 
 DIAGNOSTICS: dict[str, Picture] = {

@@ -15,11 +15,12 @@ from popup.theory.measurement import Representation, Requirement, copies_to_repr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BROWN, INK)
 MARKERS = "osD^vP*X"
 FAR = 1e5  # times the largest gap: an epsilon beyond is not drawn, as nothing else would be seen
-BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
 def draw_law(found: Sequence[Requirement], constant: float | None) -> bytes:
@@ -32,7 +33,7 @@ def draw_law(found: Sequence[Requirement], constant: float | None) -> bytes:
     shown = [value for value in epsilons if round(np.log10(value), 6).is_integer()] or epsilons
     for place, epsilon in enumerate(shown):
         points = [(row.p, row.copies) for row in found if row.epsilon == epsilon and row.copies < inf]
-        _law_lines(left, place, points, f"ε = {epsilon:g}", constant, [(p, epsilon) for p in fine], fine)
+        _law_lines(left, place, points, f"ε = {epsilon:g}", constant, [(p, epsilon) for p in fine], fine.tolist())
     for place, p in enumerate([p for p in ps if p in (0.1, 0.3, 0.5, 0.9, 1.0)] or ps):
         points = [(row.epsilon, row.copies) for row in found if row.p == p and row.copies < inf]
         _law_lines(right, place, points, f"p = {p:g}", constant, [(p, epsilon) for epsilon in epsilons], epsilons)
@@ -114,7 +115,7 @@ def _panels(count: int) -> tuple:
     return figure, figure.subplots(1, count)
 
 
-def _finish(figure, with_legend: Sequence) -> bytes:
+def _finish(figure: Figure, with_legend: Sequence[Axes]) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in (part for part in with_legend if part.get_legend_handles_labels()[0]):

@@ -129,11 +129,12 @@ def heat_map(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     low, high, measure = min(accuracies), max(accuracies), found[0].measure
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
+        images = []
         for panel, group in zip(axes, groups, strict=True):
             cells = np.full((len(ks), len(ps)), np.nan)
             for setting in group:
                 cells[ks.index(setting.value("k")), ps.index(setting.value("er_p"))] = setting.accuracy.value
-            image = panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
+            images.append(panel.imshow(cells, origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high))
             for (row, column), value in np.ndenumerate(cells):
                 text = "" if np.isnan(value) else f"{value:.{measure.digits}f}"
                 panel.text(column, row, text, ha="center", va="center", fontsize=7,
@@ -142,7 +143,7 @@ def heat_map(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
             panel.set_yticks(range(len(ks)), [f"{k:.3g}" for k in ks])
             panel.set(xlabel="ER density p", ylabel="kept fraction k of the edges")
             entitle(panel, group_title(group, AXES))
-        figure.colorbar(image, ax=list(axes), label=f"{measured_on(found)} {measure.name} ({measure.unit.strip()})")
+        figure.colorbar(images[-1], ax=list(axes), label=f"{measured_on(found)} {measure.name} ({measure.unit.strip()})")
 
     return paged(found, AXES, sheet, draw)
 

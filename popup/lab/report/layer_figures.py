@@ -53,7 +53,7 @@ def layer_densities(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     er_p = _median([setting.value("er_p") for setting in found if setting.value("er_p") < 1] or [1.0])
     k = _median([setting.value("k") for setting in found if setting.value("er_p") == er_p])
     chosen = [setting for setting in found if (setting.value("er_p"), setting.value("k")) == (er_p, k)]
-    unlike = {json.dumps(setting.runs[0].result["layers"]): setting for setting in reversed(chosen)}  # first of equal ones
+    unlike = {json.dumps(setting.runs[0].found["layers"]): setting for setting in reversed(chosen)}  # first of equal ones
     lines = [setting for setting in chosen if setting in unlike.values()]
     shown = [_line(setting.runs[0], short_label(setting, AXES) if len(lines) > 1 else setting.config.source.density)
              for setting in lines[:len(COLOURS)]]
@@ -65,7 +65,7 @@ def layer_densities(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def layers_said(found: Sequence[Setting]) -> str:
     """The caption, and which layers of which settings have no edge."""
-    cut = {row.get("name", ""): setting for setting in found for run in setting.runs for row in run.result["layers"]
+    cut = {row.get("name", ""): setting for setting in found for run in setting.runs for row in run.found["layers"]
            if not row["edges"]}
     said = "".join(f" No edge was drawn in {name} ({short_label(setting)}): the network is cut there."
                    for name, setting in list(cut.items())[:CUT])
@@ -75,7 +75,7 @@ def layers_said(found: Sequence[Setting]) -> str:
 
 def _line(run: Run, label: str) -> Line:
     """A run's layers, with the degrees of its source where its ticket can be read."""
-    rows = run.result["layers"]
+    rows = run.found["layers"]
     names = tuple(row.get("name", str(place)) for place, row in enumerate(rows, 1))
     drawn = tuple(row["edges"] / row["entries"] for row in rows)
     return Line(label, names, tuple(row.get("p_l", p) for row, p in zip(rows, drawn, strict=True)), drawn,
@@ -83,11 +83,11 @@ def _line(run: Run, label: str) -> Line:
 
 
 def _degrees_of(run: Run) -> tuple[Degrees, ...]:
-    if sum(row["entries"] for row in run.result["layers"]) > LARGEST:
+    if sum(row["entries"] for row in run.found["layers"]) > LARGEST:
         return ()
     try:
         ticket = load(run.path / "ticket.safetensors")
-        return _counted(ticket) if [row.get("name") for row in run.result["layers"]] == [one.name for one in ticket.specs] else ()
+        return _counted(ticket) if [row.get("name") for row in run.found["layers"]] == [one.name for one in ticket.specs] else ()
     except (UsageError, OSError):
         return ()
 
@@ -140,7 +140,8 @@ def _densities(panel: Axes, line: Line, colour: str, marker: str, y: np.ndarray)
     panel.plot(line.asked, y, marker="|", markersize=8, linestyle="", color=colour)
     if line.kept:
         panel.plot(line.kept, y, marker=marker, markersize=3.5, fillstyle="none", linewidth=0.9, linestyle=":", color=colour)
-    shown = [value for each in panel.lines for value in each.get_xdata() if value > 0]  # a layer may have no edge
+    drawn = [np.asarray(each.get_xdata(), dtype=float) for each in panel.lines]
+    shown = [value for values in drawn for value in values if value > 0]  # a layer may have no edge
     if shown:
         panel.set(xscale="log", xlim=(max(min(shown) / 1.3, max(shown) / 1e4), min(1.15, max(shown) * 1.5)))
         plain_log(panel.xaxis)

@@ -7,6 +7,11 @@ the night in their place where the reader's browser is dark.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 GROUND, INK = "#ffffff", "#1a1a1a"
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BROWN, GREY = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#7a5c2e", "#808080")
@@ -15,9 +20,10 @@ NIGHT = {GROUND: "#16181b", INK: "#e8e6e3", BLUE: "#3d9be0", ORANGE: "#f0b441", 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK, BROWN)
 MARKERS = "osD^vPX*"
 
-LOOK = {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND, "font.size": 9.0,
-        "axes.spines.top": False, "axes.spines.right": False}
+LOOK: dict[RcKeyType, Any] = {
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND, "font.size": 9.0,
+    "axes.spines.top": False, "axes.spines.right": False}
 
 
 def night_rules(within: str) -> str:

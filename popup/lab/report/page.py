@@ -109,7 +109,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A title says in parentheses, or behind a semicolon, how to read the table: that is a note below the heading."""
-    name, mark, more = re.match(r"([^(;]*)([(;]?)(.*)", title, re.S).groups()
+    name, mark, more = re.findall(r"([^(;]*)([(;]?)(.*)", title, re.S)[0]
     note = f'<p class="note">{escape((mark if mark == "(" else "") + more.strip())}</p>' if more else ""
     words = [not any(re.match(r"[-<]?\d|-$", row[place]) for row in rows) for place in range(len(header))]
     looks = [' class="words"' if one else "" for one in words]

@@ -11,6 +11,7 @@ from popup.lab.measure import measured
 from popup.lab.report.curves import least_loss
 from popup.lab.report.look import BLUE, LOOK, ORANGE
 from popup.lab.report.pictures import png
+from popup.lab.report.scales import whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def _figure(history: list[dict[str, Any]], config: Config, title: str, least: fl
     right.set(xlabel="epoch", ylabel=f"{config.task.evaluated_on} {measure.name} ({measure.unit.strip()})")
     right.annotate(f"last epoch: {measure.text(values[-1])}", (1, 0.05), xycoords="axes fraction", ha="right")
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.xaxis)
         if len(epochs) == 1:
             axes.set_xticks(epochs)
         axes.spines[["top", "right"]].set_visible(False)

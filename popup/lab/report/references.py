@@ -47,7 +47,7 @@ def dense_level(found: Sequence[Setting]) -> Mean | None:
 
 
 def _density(setting: Setting, role: str) -> float:
-    return float(np.mean([run.result["final_density"] for run in setting.controls[role]]))
+    return float(np.mean([run.found["final_density"] for run in setting.controls[role]]))
 
 
 def _alike(found: Sequence[Setting], role: str) -> list[list[Setting]]:

@@ -33,14 +33,21 @@ class Run:
     failure: str | None
 
     @property
+    def found(self) -> dict[str, Any]:
+        """The result of a run that has one."""
+        if self.result is None:
+            raise ValueError(f"{self.path} has no result")
+        return self.result
+
+    @property
     def measure(self) -> Measure:
         """What its task measures."""
-        return measured(self.result)
+        return measured(self.found)
 
     @property
     def accuracy(self) -> float:
         """Test accuracy in percent, or what else its task measures."""
-        return self.result[self.measure.column]
+        return self.found[self.measure.column]
 
     @property
     def seed(self) -> int:

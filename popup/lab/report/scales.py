@@ -89,7 +89,7 @@ def stretch_accuracy(panel: Axes, measured: str, low: float, high: float) -> Non
     part as 80 and 90% do, and chance stays in sight."""
     spare = max(0.25, (100 - min(high, 100)) / 4)  # percent; keeps 100% at a finite place
 
-    def forward(accuracy: np.ndarray) -> np.ndarray:
+    def forward(accuracy: np.ndarray | float) -> np.ndarray:
         return -np.log(np.maximum(100 + spare - np.asarray(accuracy, dtype=float), spare))
 
     def inverse(place: np.ndarray) -> np.ndarray:
@@ -111,3 +111,9 @@ def accuracy_ticks(low: float, high: float) -> list[float]:
             *(sorted({*np.arange(0, 100, step).round(1), *fine}) for step in (5, 2, 1, 0.5, 0.2))]
     found = [[float(tick) for tick in ticks if low <= tick <= high] for ticks in sets]
     return next((ticks for ticks in found if len(ticks) >= 4), found[-1])
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Have the ticks at whole numbers alone."""
+    locator: Any = axis.get_major_locator()
+    locator.set_params(integer=True)

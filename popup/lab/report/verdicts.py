@@ -104,10 +104,10 @@ def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
             sentences.append(_winner(mine, factor))
         else:
             unclear.append(mine)
-    measure = contrasts[0].first.measure if contrasts else None
     total = len(unclear) + untested + len(sentences)
     if unclear:
-        sentences.append(f"In {len(unclear)} of {total} settings no {COMPARED[factor]} is clearly {measure.worse} the best "
+        worse = contrasts[0].first.measure.worse
+        sentences.append(f"In {len(unclear)} of {total} settings no {COMPARED[factor]} is clearly {worse} the best "
                          f"({_holm([contrast for mine in unclear for contrast in mine])}).")
     if untested:
         sentences.append(f"In {untested} of {total} settings there is one seed, which is no test of which {COMPARED[factor]} is "

@@ -13,7 +13,7 @@ from typing import Any
 from popup.errors import UsageError, check_name
 from popup.files import append, own_folder, read_regular, remove_parts, write_atomically
 from popup.lab.config import Config
-from popup.lab.measure import ACCURACY, measured
+from popup.lab.measure import ACCURACY, measure_in
 from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.records import FailureRecord, MetricsRecord, ResultRecord
 from popup.lab.runs.schema import Damaged, fitted_fields, parsed, read_lines, read_object
@@ -112,7 +112,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _check_measured(record: dict[str, Any], place: Path, remedy: str, where: str = "") -> None:
     """A Damaged unless the record has the number that its task measures."""
-    if measured(record) is None:
+    if measure_in(record) is None:
         raise Damaged(f"{place} is damaged{where}: {ACCURACY.column} is missing: {remedy}")
 
 

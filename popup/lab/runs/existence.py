@@ -119,12 +119,13 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
     own = source_config(config, built.ticket.recipe, trained.target, built.plan)
     entries, kept = sum(layer.spec.entries for layer in built.ticket.layers), sum(layer.kept for layer in built.ticket.layers)
     few = entries >= LARGE and kept <= SPARSE * entries
+    sparse: nn.Module | None = None
     if few or entries >= HUGE:
         sparse = built.ticket.apply(_outline(laboratory, own), sparse=True).to(laboratory.device).eval()
         sparse = InParts(sparse, torch.get_num_threads())
-    net = sparse if entries >= HUGE else built.ticket.apply(build(laboratory, own)).eval()
+    net = sparse if sparse is not None and entries >= HUGE else built.ticket.apply(build(laboratory, own)).eval()
     ticket = replace(built.ticket, about={**built.ticket.about, "test_accuracy": accuracy_of(laboratory, own, net)})
-    net = sparse if few or entries >= HUGE else net
+    net = net if sparse is None else sparse
     gaps = measure_gaps(_off(trained, net, built.construction.multiple), inputs_of(laboratory, own), trained.target.low,
                         trained.target.high, own.source.seed, laboratory.device, trained.whole is not None, max(1, WORK // kept))
     return replace(built, ticket=ticket, gaps=gaps, rounding=ROUNDING * trained.largest)
@@ -132,7 +133,8 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
 
 def _off(trained: Trained, net: nn.Module, multiple: float) -> Callable[[torch.Tensor], torch.Tensor]:
     """|f_T - f_P| of images, as float32 networks compute them."""
-    net.requires_grad_(False), trained.net.requires_grad_(False)
+    for one in (net, trained.net):
+        one.requires_grad_(False)
 
     def off(images: torch.Tensor) -> torch.Tensor:
         return (net(images) / multiple - trained.net(images.clone())).abs()  # a copy: a network may change its input in place

@@ -18,7 +18,7 @@ def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
     """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun."""
     wanted = [*configs, *(control_config(config, role) for role in controls for config in configs)]
     wanted += [other for config in wanted for other in needed(config)]
-    return in_order({config.hash(): config for config in wanted}.values())
+    return in_order(list({config.hash(): config for config in wanted}.values()))
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:

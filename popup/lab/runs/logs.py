@@ -8,6 +8,8 @@ import netrc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from popup.errors import UsageError
@@ -36,7 +38,12 @@ def opened(names: Sequence[str], directory: RunDirectory) -> Iterator[Log]:
         if names and directory.writes:
             own_folder(directory.path)
         logs = [stack.enter_context(MAKERS[name](directory)) for name in names] if directory.writes else []
-        yield lambda metrics: [log(metrics) for log in logs]
+        yield partial(_tell, logs)
+
+
+def _tell(logs: Sequence[Log], metrics: Metrics) -> None:
+    for log in logs:
+        log(metrics)
 
 
 @contextlib.contextmanager
@@ -67,12 +74,12 @@ def wandb(directory: RunDirectory) -> Iterator[Log]:
     except ImportError:
         raise UsageError(_missing("wandb")) from None
     own_folder(directory.path / "wandb")
-    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     name = directory.config.hash()
     try:
         run = service.init(project=os.environ.get("WANDB_PROJECT", "popup"), id=name, name=name, resume="allow", mode=mode,
                            dir=str(directory.path), config=directory.config.flat(), settings=service.Settings(silent=True))
-    except (service.errors.Error, ValueError) as error:  # no network, a key that is none, a mode it does not know
+    except (service.Error, ValueError) as error:  # no network, a key that is none, a mode it does not know
         raise UsageError(f"--log wandb cannot begin a run ({' '.join(str(error).split()):.200}): set WANDB_MODE=offline, and "
                          "`wandb sync` it later") from None
     first = run.step

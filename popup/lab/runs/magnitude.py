@@ -18,7 +18,7 @@ from popup.source.recipe import LayerSource
 
 def layerwise(start: Subnetwork) -> list[LayerSource]:
     """In each layer the largest weights of the dense network, as many as the ticket keeps there; ties go to the lower index."""
-    weights, counts = _weights(start), [np.count_nonzero(codes) for codes in start.codes]
+    weights, counts = _weights(start), [int(np.count_nonzero(codes)) for codes in start.codes]
     return _pruned(start, weights, [_largest(_keys(weight), count) for weight, count in zip(weights, counts, strict=True)])
 
 
@@ -28,7 +28,7 @@ def globally(start: Subnetwork) -> list[LayerSource]:
     keys = [_keys(weight) for weight in weights]
     for layer in keys:
         layer[layer.argmax()] = HIGHEST
-    chosen = _largest(np.concatenate(keys), sum(np.count_nonzero(codes) for codes in start.codes))
+    chosen = _largest(np.concatenate(keys), sum(int(np.count_nonzero(codes)) for codes in start.codes))
     return _pruned(start, weights, np.split(chosen, np.cumsum([len(weight) for weight in weights])[:-1]))
 
 

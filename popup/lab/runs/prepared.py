@@ -34,6 +34,7 @@ def prepare(laboratory: Laboratory, config: Config) -> Prepared:
     memory, began = PeakMemory(laboratory.device), time.perf_counter()
     check_place(laboratory, config)
     plain = make_plain(laboratory, config)
+    rest: TicketRun | ControlRun
     if config.task.role == TICKET:
         rest = ready_ticket(laboratory, attach_plain(laboratory, plain))
     else:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from popup.lab.runs.schema import Bits, Count, Loss, Percent, Positive, Seconds, Share
+
+
+def absent() -> Any:
+    """The default of an object that a file may lack, and that is never null."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class ProofRecord:
     holds: bool
     redraws: Count = 0
     redrawn: Count = 0
-    trained: list[str] = ()
-    misused: list[str] = ()
+    trained: list[str] = field(default_factory=list)
+    misused: list[str] = field(default_factory=list)
     anew: bool = False
 
 
@@ -49,8 +55,8 @@ class MaskRecord:
 class DiagnosticsRecord:
     """Those of S_ER and of S_P; a control has none."""
 
-    er: MaskRecord = None
-    ticket: MaskRecord = None
+    er: MaskRecord = field(default_factory=absent)
+    ticket: MaskRecord = field(default_factory=absent)
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ class ResultRecord:
     data_fingerprint: str = ""
     network_fingerprint: str = ""
     evaluated_on: str = ""
-    images: list[Count] = ()
+    images: list[Count] = field(default_factory=list)
     classes: Count = 0
     peak_memory: Count | None = None
     threads: Count = 0
     ranks: Count = 0
     hardware: str = ""
-    versions: VersionsRecord = None
+    versions: VersionsRecord = field(default_factory=absent)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class FailureRecord:
 
     reason: str
     hash: str = ""
-    traceback: list[str] = ()
+    traceback: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from popup.lab.config import Config
+from popup.lab.data.streamed import in_memory
 from popup.lab.runs.existence import Built, source_config
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
@@ -43,9 +44,9 @@ def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, buil
     net, data = build(laboratory, own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
     with torch.no_grad():
-        images = Normalise(data.train[0])(data.train[0][:EVALUATION_BATCH]).to(laboratory.device)
+        images = Normalise(data.train[0])(in_memory(data.train[0])[:EVALUATION_BATCH]).to(laboratory.device)
         deviation = float(net(images).std()) or 1.0
-    hook = net.register_forward_hook(lambda module, inputs, logits: logits / deviation)
+    hook = net.register_forward_hook(lambda module, inputs, logits: torch.as_tensor(logits) / deviation)
     outcome = fit(net, data.train, data.test, own, on_epoch)
     hook.remove()
     return Found(extract(net), outcome.test_accuracy, time.process_time() - began)

@@ -96,7 +96,7 @@ def _member(kinds: Sequence[Any], value: Any) -> Any:
     return str if isinstance(value, str) and str in kinds else kinds[0]
 
 
-def _object(kind: type, value: Any, where: str) -> dict[str, Any]:
+def _object(kind: Any, value: Any, where: str) -> dict[str, Any]:
     needed = [part.name for part in fields(kind) if part.default is MISSING and part.default_factory is MISSING]
     return fitted_fields(get_type_hints(kind, include_extras=True), value, where, needed)
 

@@ -67,7 +67,7 @@ class Worker:
 
     def last_words(self) -> str:
         """Why it has ended, as far as that is known."""
-        code = self.process.exitcode
+        code = self.process.exitcode or 0
         killed = f"killed by signal {-code}{', which often means out of memory' * (code == -signal.SIGKILL)}"
         return self.said or (killed if code < 0 else f"exit code {code}")
 
@@ -140,7 +140,7 @@ def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], 
     signal.signal(signal.SIGTERM, stop.ask)
     try:
         laboratory = Laboratory(models, machine, out, stop)
-        work(laboratory, configs, events.send, parent.is_alive)
+        work(laboratory, configs, events.send, parent.is_alive if parent is not None else lambda: True)
     except KeyboardInterrupt:  # Stopped is one
         sys.exit(STOPPED)
     except UsageError as error:
@@ -194,7 +194,7 @@ class Bar:
     def __init__(self, total: int, done: int) -> None:
         self.bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True, bar_format=LINE)
         self.total, self.done, self.failed, self.began = total, done, 0, time.perf_counter()
-        self.first, self.running, self.over = done, {}, set()
+        self.first, self.running, self.over = done, dict[str, str](), set[str]()
 
     def __enter__(self) -> Bar:
         return self

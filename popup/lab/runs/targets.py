@@ -15,6 +15,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config
+from popup.lab.data.streamed import in_memory
 from popup.lab.machine import Machine
 from popup.lab.precision import Precision
 from popup.lab.runs.control_training import run_control
@@ -49,7 +50,8 @@ def as_they_are(laboratory: Laboratory, config: Config) -> None:
     """Have images of bytes go into networks as the numbers that they are, and not normalised."""
     data = laboratory.data(config)
     (images, labels), (tests, answers) = data.train, data.test
-    laboratory.use(config, replace(data, train=(images.float(), labels), test=(tests.float(), answers),
+    laboratory.use(config, replace(data, train=(in_memory(images).float(), labels),
+                                   test=(in_memory(tests).float(), answers),
                                    fingerprint=data.identity()))
 
 
@@ -112,7 +114,7 @@ def load_target(laboratory: Laboratory, config: Config, path: Path, domain: Sequ
 def accuracy_of(laboratory: Laboratory, config: Config, net: nn.Module) -> float:
     """Percent of the test images, as `eval` measures it."""
     data = laboratory.data(config)
-    images, labels = (part.to(laboratory.device) for part in data.test)
+    images, labels = data.test[0].to(laboratory.device), data.test[1].to(laboratory.device)
     normalise = Normalise.from_record(laboratory.normalise(config).record(), images)
     sparse = Precision(laboratory.device, bf16=False, channels_last=False)  # such a network may have no dense layer to tell by
     precision = sparse if sparse_layers(net) else Precision.of(net, "fp32")
@@ -180,4 +182,5 @@ def inputs_of(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]
     """The normalised images, by split."""
     data = laboratory.data(config)
     normalise = laboratory.normalise(config)
-    return {data.evaluated_on: normalise(data.test[0]), "training": normalise(data.train[0])}
+    return {data.evaluated_on: normalise(in_memory(data.test[0])),
+            "training": normalise(in_memory(data.train[0]))}

@@ -71,12 +71,12 @@ class Augmentation:
         return images
 
 
-def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: tuple[int, int]) -> torch.Tensor:
+def shift_and_flip(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
     """Each image [n, c, h, w] padded with zeros, `reach` of them above and below, left and right, cut out again at its shift
     [n, 2], mirrored if flips [n]."""
     n, channels, height, width = images.shape
-    rows, columns = reach
-    padded = F.pad(images, (columns, columns, rows, rows))  # [n, c, h + 2 rows, w + 2 columns]
+    above, left = reach
+    padded = F.pad(images, (left, left, above, above))  # [n, c, h + 2 above, w + 2 left]
     plane = torch.arange(n * channels, device=images.device).view(n, channels, 1) * padded.shape[2]
     rows = plane + (shifts[:, :1] + torch.arange(height, device=images.device))[:, None]  # [n, c, h]
     columns = torch.arange(width, device=images.device).expand(n, width)

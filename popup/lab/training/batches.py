@@ -38,7 +38,7 @@ class Normalise:
         return {name: getattr(self, name).flatten().tolist() for name in ("mean", "deviation")}
 
     @classmethod
-    def from_record(cls, record: dict[str, list[float]] | None, images: torch.Tensor) -> Normalise:
+    def from_record(cls, record: dict[str, list[float]] | None, images: Images) -> Normalise:
         """What gave the record, for images of the shape and on the device of `images`."""
         found = cls.__new__(cls)
         found.identity = record is None

@@ -44,11 +44,11 @@ class Checkpoints:
 
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
-        there = self.path is not None and self.path.exists()
-        if not state.ranks.share(there):
+        there = self.path if self.path is not None and self.path.exists() else None
+        if not state.ranks.share(there is not None):
             return
         try:
-            metadata, tensors = state.ranks.share(unseal(self.path, KIND, (FORMAT,)) if state.ranks.first else None)
+            metadata, tensors = state.ranks.share(unseal(there, KIND, (FORMAT,)) if there and state.ranks.first else None)
             if metadata.get("config") != self.config:
                 raise SealedError(f"{self.path} is of a run with another config")
             if (metadata.get("data") or self.data) != self.data:

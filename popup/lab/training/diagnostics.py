@@ -29,7 +29,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
     tokens. `net` is a plain network of the ticket's architecture for images
     [c, h, w]; it is spent.
     """
-    masks = {"er": [], "ticket": []}
+    masks: dict[str, list[torch.Tensor]] = {"er": [], "ticket": []}
     for layer in ticket.layers:
         edges = torch.zeros(layer.spec.entries, dtype=torch.float64)
         places = torch.from_numpy(layer.drawn(ticket.recipe, ticket.book).source.edges)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,11 +18,11 @@ class Average(torch.autograd.Function):
     """The mean of a tensor over all ranks. The gradient of the ranks' summed losses is the mean of theirs."""
 
     @staticmethod
-    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
         return _average(tensor)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return _average(gradient)
 
 
@@ -56,7 +57,7 @@ class SynchronisedNorm(_BatchNorm):
 
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
         """Move the running statistics: by the momentum, or without one to the plain average so far."""
-        if self.running_mean is None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -71,7 +72,7 @@ def synchronised(net: nn.Module, ranks: Ranks, wanted: bool) -> Iterator[None]:
              if isinstance(module, _BatchNorm)} if ranks.count > 1 and wanted else {}
     for norm in norms:
         norm.__class__ = nn.SyncBatchNorm if next(net.parameters()).is_cuda else SynchronisedNorm
-        norm.process_group = None  # SyncBatchNorm's word for all ranks
+        vars(norm)["process_group"] = None  # SyncBatchNorm's word for all ranks
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ class SignMomentum(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch has two types of it, for a closure and none
         """One step of all parameters that have a gradient."""
         for group in self.param_groups:
             for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
@@ -67,7 +68,7 @@ class FusedSGD(torch.optim.SGD):
     at what may have changed since the last one, takes twice as long as the kernel."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch has two types of it, for a closure and none
         """One step of all parameters that have a gradient."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -77,7 +78,7 @@ class FusedSGD(torch.optim.SGD):
                                   momentum=group["momentum"], weight_decay=group["weight_decay"], dampening=0.0,
                                   nesterov=False, maximize=False, is_first_step=False)
 
-    step.hooked = True  # torch's mark of a step that it need not wrap, as it does to record each in a profile
+    vars(step)["hooked"] = True  # torch's mark of a step that it need not wrap, as it does to record each in a profile
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor:
         state = self.state[parameter]

@@ -86,8 +86,8 @@ class Ranks:
         if self.count > 1:
             for module in net.modules():
                 if getattr(module, "running_mean", None) is not None:
-                    dist.broadcast(module.running_mean, src=0)
-                    dist.broadcast(module.running_var, src=0)
+                    for name in ("running_mean", "running_var"):
+                        dist.broadcast(getattr(module, name), src=0)
 
     def part(self, size: int) -> slice:
         """This rank's images of a batch of `size`."""
@@ -113,11 +113,14 @@ class Ranks:
             return net
         known = inspect.signature(DistributedDataParallel).parameters  # torch renamed the option in 2.15
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(net, gradient_as_bucket_view=True, **{option: False})
+        options: dict[str, Any] = {option: False}
+        return DistributedDataParallel(net, gradient_as_bucket_view=True, **options)
 
-    def exchange(self, model: nn.Module, now: bool) -> contextlib.AbstractContextManager:
+    def exchange(self, model: object, now: bool) -> contextlib.AbstractContextManager[None]:
         """Within it the gradients of `wrap(net)` are exchanged, or only added up until later."""
-        return contextlib.nullcontext() if now or self.count == 1 else model.no_sync()
+        if now or not isinstance(model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return model.no_sync()
 
 
 def under_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
@@ -158,7 +161,7 @@ def _meet(device: torch.device) -> Ranks:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunFailed(f"the {os.environ['WORLD_SIZE']} processes (ranks) of this run have not met at "
                             f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({reason:.200})") from None
-    return Ranks(dist.get_rank(), dist.get_world_size(), control)
+    return Ranks(dist.get_rank(), dist.get_world_size(), control if isinstance(control, dist.ProcessGroup) else None)
 
 
 def _explained(error: RuntimeError, ranks: Ranks) -> Exception:

@@ -34,7 +34,7 @@ class TrainingState:
                  ranks: Ranks | None = None, hold: Callable[[], None] | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
         self.ranks, self.hold = ranks or Ranks(), hold
-        self.forward = self.ranks.wrap(net)  # what a step of training calls
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.ranks.wrap(net)  # what a step of training calls
         self.precision, self.churn, self.frozen = precision, churn, frozen or {}
         self.search = search_of(net) if is_attached(net) else None
         self.device = parameters[0].device
@@ -91,7 +91,7 @@ class TrainingState:
     def _fixed(self) -> Tensors:
         """The tensors that are there from the first step on."""
         learned = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
-        found = {f"parameter/{place}": parameter for place, parameter in enumerate(self.parameters)}
+        found: Tensors = {f"parameter/{place}": parameter for place, parameter in enumerate(self.parameters)}
         found |= {f"buffer/{name}": tensor for name, tensor in self.net.state_dict().items()
                   if isinstance(tensor, torch.Tensor) and name not in learned and not is_search_state(name)}
         found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
@@ -130,7 +130,7 @@ class TrainingState:
             raise ValueError(f"its epoch and step are {counts!r:.80}")
         history = record.get("history")
         rows = isinstance(history, list) and all(dict(row).get("epoch") == place + 1 for place, row in enumerate(history))
-        if not rows or len(history) != record["epoch"]:
+        if not rows or not isinstance(history, list) or len(history) != record["epoch"]:
             raise ValueError(f"its metrics are not those of {record['epoch']} epochs")
         if record.get("precision") != self.precision.name:
             raise ValueError(f"it was computed in {record.get('precision')!r:.20}, and --precision auto of this version of popup "

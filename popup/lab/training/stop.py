@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}  # the terminal was closed
+# SIGHUP: the terminal was closed
+SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
 class RunFailed(Exception):
@@ -70,7 +72,7 @@ class Stop:
             self._deferred = before
 
     @contextlib.contextmanager
-    def listening(self, handlers: Mapping[int, Callable] | None = None) -> Iterator[Stop]:
+    def listening(self, handlers: Mapping[int, Any] | None = None) -> Iterator[Stop]:
         """Take SIGNALS as the wish to end, or let signals have other `handlers`, for the block; then put back those of before.
         A SIGHUP that is ignored stays so: whoever started this with nohup wants it to go on."""
         handlers = dict.fromkeys(SIGNALS, self.ask) if handlers is None else handlers

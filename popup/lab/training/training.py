@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import cos, isfinite, pi, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +153,7 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
 @torch.no_grad()
 def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -> None:
     """Estimate the running statistics of every norm anew, as plain averages over one pass of all ranks' training data."""
-    norms = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
+    norms: list[Any] = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -8,6 +8,7 @@ from popup.search.keys import RANKS, Keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 
 
 class Averaged(Method):
@@ -22,10 +23,10 @@ class Averaged(Method):
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return self.rank(layer.memory("mean"))
 
-    def training_keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def training_keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return self.rank(scores)
 
     def after_step(self, state: SearchState) -> None:

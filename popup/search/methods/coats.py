@@ -17,9 +17,9 @@ import torch
 
 from popup.search.gate import Gate
 from popup.search.keys import Keys
-from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method, Options
 from popup.search.select import top
+from popup.search.unit import Unit
 from popup.source.books import Factors
 from popup.source.masks import share
 
@@ -48,7 +48,7 @@ class Coats(Method):
         super().__init__(settings)
         self.book = coat_book(settings.coats, settings.coat_rule)
 
-    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         if self.settings.coats == 1:
             return selected
         codes = selected.to(torch.uint8)
@@ -62,8 +62,9 @@ class Coats(Method):
             codes[places] += 1
         return codes
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
-        slope, times = super().slope(layer, scores, gate), self.settings.coats * self.book.factors[1]
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+        book = coat_book(self.settings.coats, self.settings.coat_rule)
+        slope, times = super().slope(layer, scores, gate), self.settings.coats * book.factors[1]
         return slope if times == 1 else slope.mul_(times)
 
 

@@ -7,9 +7,9 @@ import torch
 
 from popup.search.gate import Gate
 from popup.search.keys import Keys, signed_keys
-from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method, Options
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 from popup.source.books import several_draws
 
 CHOICES = ("greedy", "sampled")
@@ -35,10 +35,10 @@ class SlotMachine(Method):
         self.scores_an_edge = settings.draws
         self.trains_ticket = settings.draw_choice == "greedy"
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return Keys(self._best(signed_keys(scores).tensor())[0])
 
-    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         return self._best(signed_keys(scores).tensor())[1] * selected
 
     def gates(self, state: SearchState) -> list[Gate]:
@@ -49,10 +49,10 @@ class SlotMachine(Method):
         return [Gate(self._best(_noisy(scores.detach()))[1] * mask, scale, scale)
                 for scores, mask in zip(state.scores(), selected, strict=True)]
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return torch.ones_like(scores).mul_(gate.most)
 
-    def score_gradient(self, layer: LayerState, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
+    def score_gradient(self, layer: Unit, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
         return (gradient * layer.own).view(-1).mul_(self.slope(layer, scores, gate))
 
     def _best(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from popup.search.gate import Gate
 from popup.search.keys import HIGHEST, Keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
+from popup.search.unit import Unit
 from popup.source.masks import share
 from popup.source.streams import Stream
 
@@ -31,8 +32,8 @@ class Frozen(Method):
         locked[np.argsort(words, kind="stable")[:share(self.settings.locked, layer.kept)]] = True
         return {"locked": torch.from_numpy(locked)}
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return Keys(self.rank(scores).tensor().clamp_(max=HIGHEST - 1).masked_fill_(layer.memory("locked"), HIGHEST))
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return super().slope(layer, scores, gate).masked_fill_(layer.memory("locked"), 0.0)

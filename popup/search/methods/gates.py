@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, pi, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from popup.search.keys import Keys, signed_keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 
 
 class Gates(Method):
@@ -34,13 +36,13 @@ class Gates(Method):
     def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         from scipy.optimize import brentq  # a fifth of a second of import that no other method needs
 
-        start = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
+        start: Any = brentq(lambda center: mean_gate(center, self.SIGMA) - min(max(k, 0.001), 0.999), -9.0, 9.0)
         return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"scale": torch.ones(())}
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
     def gates(self, state: SearchState) -> list[Gate]:
@@ -52,7 +54,7 @@ class Gates(Method):
         scale = layer.memory("scale").copy_((layer.kept / total).sqrt()).clone()
         return Gate(opened > 0, opened.mul_(scale), scale)
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         if gate.plain:  # the ticket's, which passes nothing on
             return torch.zeros_like(scores)
         return (gate.codes & (gate.factor < gate.most)) * gate.most

@@ -10,6 +10,7 @@ from popup.search.keys import Keys, signed_keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 
 
 class GemMiner(Method):
@@ -35,13 +36,13 @@ class GemMiner(Method):
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {"free": torch.ones(layer.count, dtype=torch.bool)}
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(torch.where(layer.memory("free"), scores.detach(), -1.0))
 
     def gates(self, state: SearchState) -> list[Gate]:
         return [Gate((scores.detach() >= 0.5) & layer.memory("free")) for layer, scores in state.pairs()]
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return layer.memory("free").to(scores.dtype)
 
     def penalty(self, layer: LayerState, scores: torch.Tensor) -> torch.Tensor:

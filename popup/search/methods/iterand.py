@@ -9,6 +9,7 @@ import torch
 from popup.search.layer_state import REDRAW, LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 from popup.source.books import DRAWS
 from popup.source.masks import share
 from popup.source.streams import Stream
@@ -32,10 +33,10 @@ class Iterand(Method):
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         return {REDRAW: torch.zeros(layer.count, dtype=torch.int32)}
 
-    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        return (layer.turns + 1) * selected
+    def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        return (layer.memory(REDRAW) + 1) * selected
 
-    def weights(self, layer: LayerState) -> torch.Tensor:
+    def weights(self, layer: Unit) -> torch.Tensor:
         return layer.own
 
     def after_step(self, state: SearchState) -> None:

@@ -17,6 +17,7 @@ from popup.search.gate import Gate
 from popup.search.keys import RANKS, Keys
 from popup.search.layer_state import LayerState
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 from popup.source.books import PLAIN, Book
 
 FAN_IN, KEPT = "fan_in", "kept"  # what the size of first scores follows: all inputs of a unit, or as many as it keeps
@@ -25,6 +26,8 @@ FAN_IN, KEPT = "fan_in", "kept"  # what the size of first scores follows: all in
 class Options(Protocol):
     """What methods read of SearchSettings (popup/search/settings.py), which knows them all."""
 
+    @property
+    def method(self) -> str: ...
     @property
     def rank(self) -> str: ...
     @property
@@ -88,15 +91,15 @@ class Method:
         """Keys [edges], the highest of which are selected: by |s| or by s, as the settings say."""
         return RANKS[self.settings.rank].keys(scores)
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         """Keys [edges] of one layer, the highest of which are the ticket."""
         return self.rank(scores)
 
-    def training_keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def training_keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         """The keys of a training pass, where they are not the ticket's."""
         return self.keys(layer, scores)
 
-    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         """The codes [edges] that the `selected` edges (bool [edges]) have by their `scores`, 0 for the others: here 1."""
         return selected
 
@@ -107,17 +110,17 @@ class Method:
         selected = state.top([self.training_keys(*unit) for unit in units], state.k_now())
         return [Gate(self.codes(*unit, mask), scale, scale) for unit, mask in zip(units, selected, strict=True)]
 
-    def weights(self, layer: LayerState) -> torch.Tensor:
+    def weights(self, layer: Unit) -> torch.Tensor:
         """The weight that each edge has now [edges], float32, which its score's gradient dL/dW_eff is multiplied by."""
         return layer.values
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         """d gate / d score [edges], which the score's gradient dL/dW_eff * W is multiplied by; here straight through the
         selection, so that only d rank / d score is left (and the scale, where the selection is scaled)."""
         slope = RANKS[self.settings.rank].slope(scores)
         return slope if gate.plain else slope.mul_(gate.most)
 
-    def score_gradient(self, layer: LayerState, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
+    def score_gradient(self, layer: Unit, scores: torch.Tensor, gate: Gate, gradient: torch.Tensor) -> torch.Tensor:
         """dL/ds of all `scores` from the `gradient` dL/dW_eff of the edges [edges], which may be written to."""
         return gradient.mul_(self.weights(layer)).mul_(self.slope(layer, scores, gate))
 

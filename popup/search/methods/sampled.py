@@ -10,6 +10,7 @@ from popup.search.keys import Keys, signed_keys
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
 from popup.search.search_state import SearchState
+from popup.search.unit import Unit
 
 
 class Sampled(Method):
@@ -31,13 +32,13 @@ class Sampled(Method):
         share = min(max(k, 0.001), 0.999)
         return np.log(share / (1 - share)) + self.settings.score_scale * (uniform - 0.5)
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)
 
     def gates(self, state: SearchState) -> list[Gate]:
         return [Gate(torch.rand_like(scores.detach()) < scores.detach().sigmoid()) for scores in state.scores()]
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         chance = scores.sigmoid()
         return chance * (1 - chance)
 

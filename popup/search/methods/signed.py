@@ -8,8 +8,8 @@ import torch
 
 from popup.search.gate import Gate
 from popup.search.keys import Keys, magnitude_keys
-from popup.search.layer_state import LayerState
 from popup.search.methods.method import KEPT, Method
+from popup.search.unit import Unit
 from popup.source.books import SIGNED
 
 
@@ -33,11 +33,11 @@ class Signed(Method):
     def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         return self.START * super().first_scores(uniform, fan_in, k)
 
-    def keys(self, layer: LayerState, scores: torch.Tensor) -> Keys:
+    def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)
 
-    def codes(self, layer: LayerState, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         return torch.where(scores.detach() < 0, 2, 1).to(torch.uint8) * selected
 
-    def slope(self, layer: LayerState, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
+    def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return torch.ones_like(scores).mul_(gate.most)
