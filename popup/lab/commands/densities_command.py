@@ -24,6 +24,7 @@ from popup.lab.report.look import LOOK, themed
 from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
 from popup.source.layers import Layer, find_layers
@@ -108,7 +109,7 @@ def densities(arguments: Sequence[str], models: Models) -> int:
         if cut := [one.layer.name for one in rule.degrees if one.cut]:
             print(f"{rule.name}: no edge was drawn in {', '.join(cut)}: the network is cut there")
     _write(rules, out)
-    print(f"\n{fill(READ, WIDTH)}\nwritten to {out}/: densities.png densities.svg densities.json")
+    print(f"\n{fill(READ, WIDTH)}\nwritten to {printable(out)}/: densities.png densities.svg densities.json")
     return 0
 
 

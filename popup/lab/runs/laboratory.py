@@ -13,6 +13,7 @@ from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, keep_freed_memory
 from popup.lab.networks import Models
 from popup.lab.runs.directory import RunDirectory
+from popup.lab.text import printable
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.stop import Stop
 
@@ -47,6 +48,11 @@ class Laboratory:
     def use(self, config: Config, data: Dataset) -> None:
         """Let `data` be the config's data set."""
         self._data[config.task.dataset, config.task.image_size, config.task.validation] = data
+
+    @property
+    def place(self) -> str:
+        """The directory of results as it is shown: whoever named it may have meant harm to a terminal."""
+        return printable(self.out)
 
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""
