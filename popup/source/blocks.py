@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from popup.source.layers import Layer
-from popup.source.masks import share
+from popup.source.masks import words_below
 from popup.source.recipe import LayerSource, Recipe, draw_layer
 from popup.source.streams import Stream
 from popup.source.weights import BY_WORD, by_word, deviations
@@ -41,7 +41,7 @@ def _block(recipe: Recipe, layer: Layer, p_l: float, start: int, stop: int) -> L
     """The edges among the entries from `start` to `stop`, with their weights."""
     even = start - start % 2  # a raw word has two entries
     edges, weights = (Stream(recipe.seed, purpose, layer.name).skip(even // 2) for purpose in ("edges", "weights"))
-    found = np.flatnonzero(edges.words32(stop - even) < np.uint64(share(p_l, 1 << 32)))
+    found = words_below(edges, stop - even, p_l)
     values = by_word(weights, stop - even, found, BY_WORD[recipe.weights])
     values *= deviations(layer, found, p_l, recipe.k, recipe.scale, recipe.gain)
     found += even

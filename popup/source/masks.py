@@ -16,7 +16,7 @@ from popup.errors import UsageError, check_name
 from popup.source.layers import Layer
 from popup.source.streams import Stream
 
-CHUNK = 1 << 22  # entries drawn at a time; even, so that chunks never split a 64-bit word
+CHUNK = 1 << 18  # entries drawn at a time, which stay in the cache; even, so that chunks never split a 64-bit word
 
 
 def share(fraction: float, count: int) -> int:
@@ -32,7 +32,12 @@ def bernoulli(seed: int, name: str, entries: int, p: float) -> np.ndarray:
 
     Returns the flat indices of the edges, ascending, int64.
     """
-    stream, bound = Stream(seed, "edges", name), np.uint64(share(p, 1 << 32))
+    return words_below(Stream(seed, "edges", name), entries, p)
+
+
+def words_below(stream: Stream, entries: int, p: float) -> np.ndarray:
+    """Which of the next so many 32-bit words are below p 2**32, ascending, int64."""
+    bound = np.uint64(share(p, 1 << 32))
     pieces = [np.flatnonzero(stream.words32(min(CHUNK, entries - start)) < bound) + start
               for start in range(0, entries, CHUNK)]
     return np.concatenate(pieces)

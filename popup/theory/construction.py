@@ -37,6 +37,7 @@ from popup.theory.stages import Stage, stages
 from popup.theory.sums import Sums, solve
 from popup.theory.taken import taken_by
 from popup.theory.target import Target
+from popup.theory.thinning import thin
 from popup.ticket.layer import TicketLayer
 
 WHOLE = 2.0**24  # up to here float32 has every whole number
@@ -44,8 +45,8 @@ WHOLE = 2.0**24  # up to here float32 has every whole number
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How well the parameters of target layer l are met, over all copies: mean candidates (at most MOST_CANDIDATES are used)
-    and edges a parameter, the share within tolerance, and the largest error of a parameter."""
+    """How well the parameters of target layer l are met, over all copies: mean candidates of those that need any (at most
+    MOST_CANDIDATES are used), and edges a parameter, the share within tolerance, and the largest error of a parameter."""
 
     parameters: int
     candidates: float
@@ -155,6 +156,7 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
     rows, units = layer.spec.shape[0], len(stage.goals) + (not stage.outputs)
     unit, multiple, error, own = np.arange(rows) % units, np.full(rows, size), np.zeros(rows), np.zeros(rows)
     columns = [below.of(number, plan.carried) for number in range(stage.goals.shape[1])]
+    thinned = thin(stage.sums, stage.tolerance) if plan.carried and not stage.outputs else None
     if plan.carried and not plan.doubled and above and above.outputs:
         unit[~taken_by(todo.weights_above(), above, scale * todo.unit(len(todo.kept)), unit, size, threads)] = NONE
     tally = _Tally(stage.tolerance * size)
@@ -162,13 +164,14 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
         weights, part = _matrix(source, block), slice(block.start, block.stop)
         solved = np.flatnonzero((unit[part] < out) & (unit[part] != NONE))
         goals = stage.sums[unit[part][solved]] * size  # [solved, units]
-        chosen, sums = solve(weights, below, columns, solved, goals, tally.limit, threads, plan.carried)
+        chosen, sums = solve(weights, below, columns, solved, goals, tally.limit, threads,
+                             None if thinned is None else thinned[unit[part][solved]] * size)
         off = tally.add(sums)
         own[part][solved], error[part][solved] = off @ stage.bounds, stage.worst(off)
         if plan.doubled:
             worst = np.array([(below.error[of] / below.multiple[of]).max(initial=0) for of in columns])
             error[part][solved] += np.abs(goals + sums.error) @ worst
-        else:
+        elif below.error.any():
             for row in solved:
                 error[part][row] += np.abs(weights[row, chosen[row]]) @ below.error[chosen[row]]
         passed = unit[part] == len(stage.goals)
@@ -191,14 +194,16 @@ class _Tally:
 
     def __init__(self, limit: float) -> None:
         self.limit, self.largest = limit, 0.0
-        self.parameters = self.met = self.candidates = self.edges = 0
+        self.parameters = self.met = self.solved = self.candidates = self.edges = 0
 
     def add(self, sums: Sums) -> np.ndarray:
         """Count `sums`; returns how far each is off [rows, units]."""
         off = np.abs(sums.error)
         self.parameters += off.size
         self.met += int((off <= self.limit).sum())
-        self.candidates += int(sums.candidates.sum(dtype=np.int64))
+        solved = sums.candidates[sums.candidates != NONE]
+        self.solved += len(solved)
+        self.candidates += int(solved.sum(dtype=np.int64))
         self.edges += int(sums.edges.sum(dtype=np.int64))
         self.largest = max(self.largest, float(off.max(initial=0)))
         return off
@@ -206,8 +211,8 @@ class _Tally:
     def fit(self, size: float, tolerance: float) -> LayerFit:
         """In units of the target's parameters."""
         count = max(1, self.parameters)
-        return LayerFit(self.parameters, self.candidates / count, self.edges / count, self.met / count, self.largest / size,
-                        tolerance)
+        return LayerFit(self.parameters, self.candidates / max(1, self.solved), self.edges / count, self.met / count,
+                        self.largest / size, tolerance)
 
 
 def _leave_out(unit: np.ndarray, own: np.ndarray, most: float, some: bool) -> np.ndarray:

@@ -10,11 +10,19 @@ R candidates to reach the goal and P to be fine enough. Fitted by least squares 
 from 0.3 to 1e-5 and shares from 20% to 0.1%, of 200,000 sums up to 14 candidates and 15,000 up to 20 (docs/existence.md);
 `residual` is the fit's deviation, of which two are added. `python run.py law` measures shares anew and shows them beside.
 
-In an ER source a parameter with q copies has Binomial(q, p) candidates. Of more than MOST_CANDIDATES the most exact are tried,
-then the largest, then the others. The share that misses goes on to fall as the fit has it where reach is what is short
-(measured up to 32), but no further than to the power AGAIN of what MOST_CANDIDATES miss: what is too fine for these is tried
-once more with others. Of 1,500 sums of 36 candidates 0.33 and 0.20% missed 1e-6 where that power is 0.08 and 0.18%: where
-tolerances are finest the odds are too good.
+In an ER source a parameter with q copies has Binomial(q, p) candidates. Of n > MOST_CANDIDATES = m the most exact m are tried,
+then the largest, then the last. The share that misses goes on to fall as the fit has it where reach is what is short (measured
+up to 32), but no further than to the power n / m of what m miss, as if n / m searches shared nothing. Where tolerances are
+fine that is derived: the sums of all subsets of candidates w are near to normal with mean M = sum w / 2 and variance
+V = sum w**2 / 4, so some Poisson number of them is within the tolerance t of the goal g, of mean
+
+    u = 2**m * 2 t * exp(-(g - M)**2 / (2 V)) / sqrt(2 pi V),
+
+and what misses are sets whose weights have too much of one sign: a share E[exp(-u)] with one set, E[exp(-u1 - u2 - u3)] with
+three that overlap. First and last share 2 m - n of m, so their M are normal with the correlation r = 2 - n / m, and by
+hypercontractivity the share is at most that of m to the power 2 / (1 + r). That is n / m where they are one or share nothing,
+and less between, where the third set makes up for it: computed, n / m holds to a factor of 2 for n up to 48, t from 1e-5 to
+3e-7 and goals from 0.25 to 1 of either kind, and the fitted share of m is on the safe side (tests/theory/test_odds.py).
 """
 
 from __future__ import annotations
@@ -31,7 +39,6 @@ from popup.theory.subset_sum import MOST_CANDIDATES
 SHARE = 0.05  # of sums that miss at N candidates
 PRODUCT = 1 / sqrt(3)  # the deviation of a product of two weights, as the first sums have, over that of one
 TRIED = 2 * MOST_CANDIDATES  # candidates beyond which more are of no use
-AGAIN = 2
 LEVELS = 48   # sizes of parameters that are told apart
 DRAWN, ERRORS = 4000, 32  # copies, and errors on a grid, from which the share of good copies is taken
 
@@ -55,8 +62,9 @@ class Odds:
 
     def missed(self, counts: np.ndarray, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:
         """The share that misses with `counts` candidates, all broadcast together."""
-        found = self._tail(np.minimum(counts, TRIED), tolerance, goals)
-        found = np.where(counts > MOST_CANDIDATES, np.maximum(found, self._tail(MOST_CANDIDATES, tolerance, goals)**AGAIN), found)
+        counts = np.minimum(counts, TRIED)
+        found, again = self._tail(counts, tolerance, goals), np.maximum(counts / MOST_CANDIDATES, 1)
+        found = np.maximum(found, np.where(again > 1, self._tail(MOST_CANDIDATES, tolerance, goals)**again, 0))
         return np.where(np.abs(goals) <= tolerance, 0.0, found)
 
     def _tail(self, counts: np.ndarray | int, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:

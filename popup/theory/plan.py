@@ -37,7 +37,7 @@ class Plan:
     weights). candidates: wanted for a parameter, l = 1 .. L. copies: q_l, l = 0 .. L - 1. units: what has copies in layer l
     (neurons, channels), the constant included. reach: the share of the neurons of a univariate layer that have an edge to a
     unit, of `surety` at least so many. widths: n_S,l; `doubled`: copies[l] are univariate, of single neurons. `carried`:
-    nothing is promised of the outputs, so what a sum leaves is carried to the next.
+    nothing is promised of the outputs, and what a sum of a hidden neuron leaves is carried to its next (thinning.py).
     """
 
     tolerances: tuple[float, ...]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_CANDIDATES = 24
-STAGES = (4, 8, 12, 14, 16, 18, 20, 22, MOST_CANDIDATES)  # the time doubles with each two candidates
+STAGES = (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, MOST_CANDIDATES)  # the time doubles with each two candidates
 KEYS = 1 << 16  # sums sorted at a time, so that they lie in the cache
 
 

@@ -23,6 +23,5 @@ def taken_by(weights: np.ndarray, outputs: Stage, scale: float, unit: np.ndarray
     below = below.at_taps(outputs.taps, outputs.inside, outputs.constant // outputs.taps)
     columns = [below.of(number, in_order=True) for number in range(outputs.goals.shape[1])]
     size = outputs.multiple * scale
-    chosen, _ = solve(weights, below, columns, np.arange(len(weights)), outputs.goals * size, outputs.tolerance * size, threads,
-                      carried=True)
+    chosen, _ = solve(weights, below, columns, np.arange(len(weights)), outputs.goals * size, outputs.tolerance * size, threads)
     return chosen.reshape(len(weights), len(unit), outputs.taps).any((0, 2)) | (unit == outputs.constant // outputs.taps)

@@ -34,7 +34,15 @@ def test_cut_layers_are_named(tmp_path, capsys):
     assert "uniform: no edge was drawn in " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arguments", "entries"), [([], 64 * 256), (["--window", "16", "--classes", "32"], 64 * 32)])
+def test_networks_of_texts_have_windows(arguments, entries, tmp_path):
+    assert main(["densities", "--model", "gpt", "--widths", "64", "64", *arguments, "--out", str(tmp_path)], MODELS) == 0
+    head = json.loads((tmp_path / "densities.json").read_text())["erk"][-1]
+    assert head["layer"] == "head.weight" and head["shape"][0] * head["shape"][1] == entries
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
+    ("--window 8 --image 3 8 8", "beside --image"), ("--window -1", "window is -1"),
     ("--er-p 0", "er_p is 0"), ("--density ekr", "did you mean 'erk'"), ("--image 3 32", "channels, height and width"),
     ("--model resnet8", "unknown model 'resnet8'"), ("--density", "no value"), ("--mask snip", "unknown mask 'snip'")])
 def test_wrong_input_is_one_line(arguments, words, capsys, tmp_path):

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from popup.lab.runs.gaps import measure_gaps, random_corners, random_inputs
+from popup.lab.runs.in_parts import InParts
 
 IMAGE, LOW, HIGH = (1, 4, 4), -1.0, 2.0
 CPU = torch.device("cpu")
@@ -37,3 +38,13 @@ def test_signs_of_gradients_lead_to_the_worst_input_of_a_linear_gap():
     found = measure(lambda images: (images.flatten(1) @ weight.T).abs(), {"test": torch.ones(10, *IMAGE)})
     assert abs(found["worst"].largest - largest) < 1e-4 and found["corners"].largest < 0.99 * largest
     assert all(found["worst"].largest >= gap.largest for gap in found.values())
+
+
+def test_a_batch_in_parts_is_what_the_network_computes_of_it():
+    net, images = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0))
+    shared, threads = InParts(net, 3), torch.get_num_threads()
+    with torch.no_grad():
+        torch.testing.assert_close(shared(images), net(images))
+        assert not shared(images).requires_grad and torch.get_num_threads() == threads
+    (gradient,) = torch.autograd.grad(shared(images.requires_grad_())[:, 1].sum(), images)
+    torch.testing.assert_close(gradient, net[1].weight[1].view(1, 3, 4).expand(7, 3, 4).detach())

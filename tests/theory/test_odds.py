@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from popup.theory.odds import ODDS, Goals, copies_for, missed_with, share_near
-from popup.theory.subset_sum import best_subsets
+from popup.theory.subset_sum import MOST_CANDIDATES, best_subsets
 
 DRAWS = {"uniform": lambda draw, shape: draw.uniform(-1, 1, shape),
          "kaiming_normal": lambda draw, shape: draw.normal(0, 3**-0.5, shape)}
@@ -22,6 +22,38 @@ def test_no_more_sums_miss_than_the_odds_say(weights, products, size, tolerance)
     values = DRAWS[weights](draw, shape) * (np.abs(DRAWS[weights](draw, shape)) if products else 1)
     missed = (np.abs(best_subsets(values, np.full(count, size * odds.unit)).error) > tolerance).mean()
     assert wanted > 18 or 0.002 < missed <= 0.035
+
+
+def missed_as_derived(values, goal, tolerance):
+    """E[exp(-u)] with the first 24 of values [sets, n], and with all sets that are tried."""
+    largest = np.take_along_axis(values, np.argsort(-np.abs(values), 1)[:, :MOST_CANDIDATES], 1)
+    tried = [values[:, :MOST_CANDIDATES], *([largest, values[:, -MOST_CANDIDATES:]] if values.shape[1] > MOST_CANDIDATES else [])]
+    means, variances = (np.stack([part.sum(1) for part in parts]) for parts in (
+        [part / 2 for part in tried], [part**2 / 4 for part in tried]))
+    met = 2.0**tried[0].shape[1] * 2 * tolerance * np.exp(-(goal - means)**2 / 2 / variances) / np.sqrt(2 * np.pi * variances)
+    return np.exp(-met[0]).mean(), np.exp(-met.sum(0)).mean()
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize(("tolerance", "size"), [(1e-5, 1.0), (1e-6, 0.25), (3e-7, 1.0)])
+def test_further_candidates_are_worth_no_less_than_planned(products, tolerance, size):
+    """The share that misses is at most the power n / 24 of that of 24, as the docstring derives it; and the odds of 24 are as
+    derived, or worse."""
+    odds, draw = ODDS["uniform", products], np.random.default_rng(0)
+    goal = np.array(size * odds.unit)
+    for count in (27, 34, 42):
+        values = draw.uniform(-1, 1, (10000, count)) * (draw.uniform(0, 1, (10000, count)) if products else 1)
+        one, all_three = missed_as_derived(values, goal, tolerance)
+        assert all_three <= 2 * one**(count / MOST_CANDIDATES)
+        planned = odds.missed(np.array([MOST_CANDIDATES, count]), tolerance, goal)
+        assert planned[0] > 0.9 * one and planned[1] > 0.6 * all_three
+
+
+def test_the_derived_share_is_that_of_real_sums():
+    draw = np.random.default_rng(2)
+    values = draw.uniform(-1, 1, (1500, MOST_CANDIDATES))
+    missed = (np.abs(best_subsets(values, np.ones(1500)).error) > 1e-6).mean()
+    assert missed == pytest.approx(missed_as_derived(values, 1.0, 1e-6)[0], abs=0.02) and missed > 0.05
 
 
 def test_copies_mix_the_odds_over_the_edges_that_are_there():

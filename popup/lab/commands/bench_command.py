@@ -24,6 +24,7 @@ from popup.lab.report.look import BLUE, ORANGE
 from popup.lab.report.pictures import png
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 
 SIZES = {"mlp": (1, 28, 28)}
 WIDE, WIDTHS = "mlp", (2048, 2048)  # the network of sparse inference
@@ -98,7 +99,7 @@ def bench(arguments: Sequence[str], models: Models) -> int:
               "sparse_inference": [asdict(row) for row in inference],
               "subset_sums": [asdict(row) for row in sums]}
     write_atomically(out / "bench.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {out}/: bench.json{' selection.png' if selection else ''}")
+    print(f"written to {printable(out)}/: bench.json{' selection.png' if selection else ''}")
     return 0
 
 

@@ -15,6 +15,8 @@ from popup.errors import UsageError, check_count, check_name
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
+from popup.lab.data.text import CONTEXT, TOKENS
+from popup.lab.inputs import Window
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.report.axes import WIDE
 from popup.lab.report.layer_figures import READ, Line, draw_layers, short_names
@@ -22,6 +24,7 @@ from popup.lab.report.look import LOOK, themed
 from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
 from popup.source.layers import Layer, find_layers
@@ -29,7 +32,8 @@ from popup.source.masks import MASKS
 from popup.source.recipe import Recipe, draw_edges
 
 SIDES = {"imagenet_": 224}  # of the images of networks that are named so
-DEFAULT_SIDE = 32
+WINDOWS = {"gpt": CONTEXT}  # tokens of the windows of networks that are named so
+DEFAULT_SIDE, CLASSES = 32, 10
 
 
 def _of_recipe(name: str) -> Any:
@@ -50,7 +54,9 @@ class DensitiesOptions:
         "help": "the rules to compare", "choices": tuple(DENSITIES)})
     image: tuple[int, ...] = field(default=(), metadata={
         "help": "channels, height and width of the images; none: 3 32 32, of imagenet_ networks 3 224 224"})
-    classes: int = field(default=10, metadata={"help": "outputs of the network"})
+    window: int = field(default=0, metadata={
+        "help": f"tokens of a window, of networks that read a text, in place of --image; 0: none, of gpt {CONTEXT}"})
+    classes: int = field(default=0, metadata={"help": f"outputs of the network; 0: {CLASSES}, of windows {TOKENS}"})
     widths: tuple[int, ...] = field(default=(), metadata={"help": "hidden widths or channels; none: the network's own"})
     width: float = field(default=1.0, metadata={"help": "factor on all hidden widths and channels"})
     redistribute: bool = field(default=True, metadata={
@@ -66,7 +72,10 @@ class DensitiesOptions:
         if not self.density:
             raise UsageError("--density has no value: give one or more")
         check_name("mask", self.mask, MASKS)
-        check_count("classes", self.classes)
+        check_count("window", self.window, 0)
+        check_count("classes", self.classes, 0)
+        if self.window and self.image:
+            raise UsageError(f"--window {self.window} is given beside --image: a network reads windows of tokens, or images")
         for side in self.image:
             check_count("a side of the image", side)
         if self.image and len(self.image) != 3:
@@ -100,16 +109,19 @@ def densities(arguments: Sequence[str], models: Models) -> int:
         if cut := [one.layer.name for one in rule.degrees if one.cut]:
             print(f"{rule.name}: no edge was drawn in {', '.join(cut)}: the network is cut there")
     _write(rules, out)
-    print(f"\n{fill(READ, WIDTH)}\nwritten to {out}/: densities.png densities.svg densities.json")
+    print(f"\n{fill(READ, WIDTH)}\nwritten to {printable(out)}/: densities.png densities.svg densities.json")
     return 0
 
 
 def _network(options: DensitiesOptions, models: Models) -> nn.Module:
-    side = next((side for start, side in SIDES.items() if options.model.startswith(start)), DEFAULT_SIDE)
-    image = options.image or (3, side, side)
+    side, window = (next((size for start, size in sizes.items() if options.model.startswith(start)), default)
+                    for sizes, default in ((SIDES, DEFAULT_SIDE), (WINDOWS, 0)))
+    window = options.window or window * (not options.image)
+    image = Window((window,)) if window else options.image or (3, side, side)
+    classes = options.classes or (TOKENS if window else CLASSES)
     config = Config().replace(model=options.model, widths=options.widths, width=options.width)
-    found = outline(models, config, image, options.classes)
-    return build_network(models, config, image, options.classes) if found is None else found
+    found = outline(models, config, image, classes)
+    return build_network(models, config, image, classes) if found is None else found
 
 
 def _drawn(name: str, layers: Sequence[Layer], options: DensitiesOptions) -> Rule:

@@ -16,6 +16,7 @@ from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.text import printable
 from popup.theory.fits import FORMS, candidates_for_all, fit_form
 from popup.theory.law import LEAST, OFFSET, SLOPE
 from popup.theory.measurement import (
@@ -96,7 +97,7 @@ def law(arguments: Sequence[str], models: Models) -> int:
         write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in shown]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {out}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
+    print(f"written to {printable(out)}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
     return 0
 
 

@@ -28,6 +28,7 @@ from popup.lab.runs.targets import (
     target_file,
     train_target,
 )
+from popup.lab.text import printable
 from popup.theory.plan import Plan
 
 DONE, FAILED = 0, 1
@@ -53,7 +54,7 @@ def prove(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out / "existence.json", (json.dumps(record, indent=1) + "\n").encode())
     missed = [f"p = {row['er_p']:g}: {row['failures']} of {options.seeds}" for row in rows if row["failures"]]
     write_atomically(out / "existence.png", draw_gaps(rows, options.epsilon if options.wish.promised else None))
-    print(f"written to {out}/: existence.json existence.png target.safetensors and the tickets")
+    print(f"written to {printable(out)}/: existence.json existence.png target.safetensors and the tickets")
     if missed:
         print(f"missed {promise(options.wish)}, so that no ticket was written: {', '.join(missed)}")
     return FAILED if missed else DONE

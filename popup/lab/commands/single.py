@@ -86,7 +86,7 @@ def _report(directory: RunDirectory, result: Result) -> None:
     if how != "dense" or directory.config.training.compute == "sparse":
         print(f"layers computed: {how}")
     print("proof, checked on the finished run:", *proof_lines(result["proof"], measure.inputs), sep="\n")
-    print(f"written to {directory.path}/:", *(name for name in FILES if (directory.path / name).exists()))
+    print(f"written to {printable(directory.path)}/:", *(name for name in FILES if (directory.path / name).exists()))
 
 
 class Progress:

@@ -42,7 +42,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     if laboratory.ranks.first:
         write_plan(laboratory.out, cells)
     print(*laboratory.data(cells[0]).described(), sep="\n")
-    print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.out}/")
+    print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.place}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
         return DONE
@@ -62,9 +62,9 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     print(*laboratory.data(cells[0]).described(), sep="\n")
-    print(f"{_counts(cells)}, planned into {laboratory.out}/, {left} of them to be done: start\n"
-          f"    {program()} worker {laboratory.out}{_named_code(cells)}\n"
-          f"as often and on as many machines that share this directory as you like; {program()} report {laboratory.out} "
+    print(f"{_counts(cells)}, planned into {laboratory.place}/, {left} of them to be done: start\n"
+          f"    {program()} worker {laboratory.place}{_named_code(cells)}\n"
+          f"as often and on as many machines that share this directory as you like; {program()} report {laboratory.place} "
           "says at any time how far they are")
     return DONE
 
@@ -76,12 +76,12 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     if not left:
-        print(f"{_counts(cells)}, all finished before: {program()} report {laboratory.out}")
+        print(f"{_counts(cells)}, all finished before: {program()} report {laboratory.place}")
         return DONE
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
     names = submit(laboratory, cluster, workers or min(left, most), cells)
-    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.out}/ as {counted(len(names), 'job')}: "
-          f"{' '.join(names)}\ntheir output is in {laboratory.out}/jobs/; {program()} report {laboratory.out} says at any "
+    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.place}/ as {counted(len(names), 'job')}: "
+          f"{' '.join(names)}\ntheir output is in {laboratory.place}/jobs/; {program()} report {laboratory.place} says at any "
           "time how far they are")
     return DONE
 

@@ -79,7 +79,7 @@ def show(arguments: Sequence[str], models: Models) -> int:
     recipe = ", ".join(f"{name} {' '.join(value) if isinstance(value, tuple) else value}"
                        for name, value in ticket.recipe.record().items())
     settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items())
-    print(f"{options.ticket}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
+    print(f"{printable(options.ticket)}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
     print(f"source: {recipe}\nsearch: {settings}")
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
@@ -112,7 +112,7 @@ def diff(arguments: Sequence[str], models: Models) -> int:
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         measure, value = recorded_value(ticket) or (ACCURACY, None)
         told = "not recorded" if value is None else measure.text(value)
-        print(f"{name}: {path}: {recorded_part(ticket)} {measure.name} {told}")
+        print(f"{name}: {printable(path)}: {recorded_part(ticket)} {measure.name} {told}")
     if [layer.weights_hash for layer in one.layers] != [layer.weights_hash for layer in other.layers]:
         redrawn = one.recipe == other.recipe and not (one.book.keeps_weights and other.book.keeps_weights)
         print(f"the edges are the same, their weights are not ({'redrawn otherwise' if redrawn else ANOTHER_SCALE})")
@@ -142,7 +142,7 @@ def export(arguments: Sequence[str], models: Models) -> int:
             print(f"not written: it makes other predictions than the ticket on {others} of {len(inputs)} {kind}")
             return FAILED
     write_atomically(out, content)
-    print(f"{out}: {len(content):,} bytes, {said}")
+    print(f"{printable(out)}: {len(content):,} bytes, {said}")
     scales = ticket.about.get("normalise")
     kind = called(recorded_image(ticket)[0])
     print(printable(f"its inputs are {kind} {ticket.about.get('image')}"

@@ -63,8 +63,8 @@ def join(laboratory: Laboratory, trust: Trust, retry: bool = False) -> int:
         work(laboratory, left, log.tell)  # and look again: more may have been planned
     failed = [cell for cell in find_cells(laboratory.out).cells if not cell.finished()]
     for part in failure_lines(read_runs(cell.path for cell in failed).runs):
-        print(f"{part}\n    {program()} worker {laboratory.out} --retry\ndoes them again")
-    print(f"{log.name}: nothing is left to do in {laboratory.out}/; this worker finished {counted(log.finished, 'run')}, "
+        print(f"{part}\n    {program()} worker {laboratory.place} --retry\ndoes them again")
+    print(f"{log.name}: nothing is left to do in {laboratory.place}/; this worker finished {counted(log.finished, 'run')}, "
           f"{log.failed} failed", flush=True)
     return FAILED if log.failed or planned.damaged else DONE
 
@@ -87,8 +87,8 @@ def _tell_left(out: Path, planned: Planned, trust: Trust) -> None:
     names = sorted({name for lacking in unasked.values() for name in lacking})
     if names:
         told = ", ".join(printable(name, 200) for name in names[:3]) + ", ..." * bool(names[3:])
-        said = (f"{counted(sum(map(bool, unasked.values())), 'run')} in {out}/ would run code that the plan names ({told}): "
-                "name it with --code, or give --trust if the plan is yours")
+        said = (f"{counted(sum(map(bool, unasked.values())), 'run')} in {printable(out)}/ would run code that the plan names "
+                f"({told}): name it with --code, or give --trust if the plan is yours")
         if all(unasked.values()):
             raise UsageError(said)
         print(said, flush=True)

@@ -25,7 +25,7 @@ from popup.lab.report.results import Run, write_csv
 from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
 from popup.lab.report.tables import WIDTH
 from popup.lab.report.verdicts import verdicts
-from popup.lab.text import printable_lines
+from popup.lab.text import printable, printable_lines
 
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
@@ -73,17 +73,18 @@ def _elsewhere(out: Path, runs: Sequence[Run], whole: bool) -> list[str]:
     """The line on the finished runs under `out` that are not among `runs`: those of another grid, or of no known config."""
     names = {path.parent.name for path in out.glob("*/result.json") if HASH.fullmatch(path.parent.name)}
     others = len(names - {run.path.name for run in runs})
+    place = printable(out)
     if whole and others:
-        return [f"Left out: {others} result.json under {out}/ without a config.json beside it, or of a run that another "
+        return [f"Left out: {others} result.json under {place}/ without a config.json beside it, or of a run that another "
                 "directory holds as well."]
-    return [f"{others} other finished run{'s' * (others > 1)} in {out}/ {'are' if others > 1 else 'is'} no part of this: "
-            f"{program()} report {out} tells of all."] if others else []
+    return [f"{others} other finished run{'s' * (others > 1)} in {place}/ {'are' if others > 1 else 'is'} no part of this: "
+            f"{program()} report {place} tells of all."] if others else []
 
 
 def written(out: Path) -> str:
     """The line on what a report has left under `out`."""
     names = [name for name in ("results.csv", "report.txt", "report.html", "figures/") if (out / name).exists()]
-    return f"written to {out}/: {' '.join(names)}"
+    return f"written to {printable(out)}/: {' '.join(names)}"
 
 
 def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],

@@ -15,6 +15,7 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.runs.about import about_run
 from popup.lab.runs.gaps import Gap, measure_gaps
+from popup.lab.runs.in_parts import InParts
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
 from popup.lab.runs.targets import Trained, accuracy_of, inputs_of, normalisation, target_hash
@@ -99,7 +100,7 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
         raise UsageError("the ticket would have a layer without an edge, so little of the target matters at this epsilon: "
                          "give a smaller one")
     data = laboratory.data(own)
-    about = about_run(own, data, 0.0, "fp32", normalisation(data))
+    about = about_run(own, data, 0.0, "fp32", normalisation(laboratory, own))
     del about["test_accuracy"]  # it is not known yet
     built = {"multiple": found.multiple, "guaranteed": found.guaranteed, "target": target_hash(trained)}
     ticket = assemble(recipe, found.layers, found.spare, {**about, "built": built})
@@ -118,9 +119,10 @@ def measure_ticket(laboratory: Laboratory, config: Config, trained: Trained, bui
     own = source_config(config, built.ticket.recipe, trained.target, built.plan)
     entries, kept = sum(layer.spec.entries for layer in built.ticket.layers), sum(layer.kept for layer in built.ticket.layers)
     few = entries >= LARGE and kept <= SPARSE * entries
-    sparse = None
+    sparse: nn.Module | None = None
     if few or entries >= HUGE:
         sparse = built.ticket.apply(_outline(laboratory, own), sparse=True).to(laboratory.device).eval()
+        sparse = InParts(sparse, torch.get_num_threads())
     net = sparse if sparse is not None and entries >= HUGE else built.ticket.apply(build(laboratory, own)).eval()
     ticket = replace(built.ticket, about={**built.ticket.about, "test_accuracy": accuracy_of(laboratory, own, net)})
     net = net if sparse is None else sparse

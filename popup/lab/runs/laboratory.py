@@ -13,6 +13,8 @@ from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, keep_freed_memory
 from popup.lab.networks import Models
 from popup.lab.runs.directory import RunDirectory
+from popup.lab.text import printable
+from popup.lab.training.batches import Normalise
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.stop import Stop
 
@@ -29,6 +31,7 @@ class Laboratory:
         self.outlines: dict[TaskSettings, nn.Module] = {}
         self.checked: set[tuple[TaskSettings, TrainingSettings]] = set()
         self._data: dict[tuple[str, int, float], Dataset] = {}
+        self._normalise: dict[tuple[str, int, float], Normalise] = {}
 
     def data(self, config: Config) -> Dataset:
         """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
@@ -46,7 +49,21 @@ class Laboratory:
 
     def use(self, config: Config, data: Dataset) -> None:
         """Let `data` be the config's data set."""
-        self._data[config.task.dataset, config.task.image_size, config.task.validation] = data
+        wanted = config.task.dataset, config.task.image_size, config.task.validation
+        self._data[wanted] = data
+        self._normalise.pop(wanted, None)
+
+    def normalise(self, config: Config) -> Normalise:
+        """What is done to images of the config's data set, looked at once, on the CPU."""
+        wanted = config.task.dataset, config.task.image_size, config.task.validation
+        if wanted not in self._normalise:
+            self._normalise[wanted] = Normalise(self.data(config).train[0])
+        return self._normalise[wanted]
+
+    @property
+    def place(self) -> str:
+        """The directory of results as it is shown: whoever named it may have meant harm to a terminal."""
+        return printable(self.out)
 
     def directory(self, config: Config) -> RunDirectory:
         """Where the config's run is, or will be."""

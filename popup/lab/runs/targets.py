@@ -15,7 +15,6 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config
-from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import in_memory
 from popup.lab.machine import Machine
 from popup.lab.precision import Precision
@@ -56,10 +55,9 @@ def as_they_are(laboratory: Laboratory, config: Config) -> None:
                                    fingerprint=data.identity()))
 
 
-def normalisation(data: Dataset) -> Normalise:
+def normalisation(laboratory: Laboratory, config: Config) -> Normalise:
     """What is done to images; of those that stay as they are it says so in a way that holds for bytes too."""
-    images = data.train[0]
-    found = Normalise(images)
+    images, found = laboratory.data(config).train[0], laboratory.normalise(config)
     channels = images.shape[1]
     same = {"mean": [0.0] * channels, "deviation": [1.0] * channels}
     return Normalise.from_record(same, images) if found.identity else found
@@ -76,7 +74,7 @@ def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float]
     start = whole_source_of(config.source, sources)
     history, _ = run_control(net, data, config, start, lambda metrics: None)
     if raw:
-        _fold(net, Normalise(data.train[0]))
+        _fold(net, laboratory.normalise(config))
         as_they_are(laboratory, config)
     return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began, domain)
 
@@ -117,7 +115,7 @@ def accuracy_of(laboratory: Laboratory, config: Config, net: nn.Module) -> float
     """Percent of the test images, as `eval` measures it."""
     data = laboratory.data(config)
     images, labels = data.test[0].to(laboratory.device), data.test[1].to(laboratory.device)
-    normalise = Normalise(data.train[0].to(laboratory.device))
+    normalise = Normalise.from_record(laboratory.normalise(config).record(), images)
     sparse = Precision(laboratory.device, bf16=False, channels_last=False)  # such a network may have no dense layer to tell by
     precision = sparse if sparse_layers(net) else Precision.of(net, "fp32")
     return evaluate(net, images, labels, normalise, precision)["test_accuracy"]
@@ -183,6 +181,6 @@ def check_tickets(out: Path, trained: Trained) -> None:
 def inputs_of(laboratory: Laboratory, config: Config) -> dict[str, torch.Tensor]:
     """The normalised images, by split."""
     data = laboratory.data(config)
-    normalise = Normalise(data.train[0])
+    normalise = laboratory.normalise(config)
     return {data.evaluated_on: normalise(in_memory(data.test[0])),
             "training": normalise(in_memory(data.train[0]))}
