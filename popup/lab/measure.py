@@ -8,7 +8,7 @@ each measure has a column of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 from typing import Any
 
@@ -49,6 +49,7 @@ ACCURACY = Measure("test_accuracy", "accuracy", "%", "%", "images", "percentage 
 BITS = Measure("test_bits", "loss", " bits a byte", "bits", "windows", "bits a byte", "bits a byte", 4, 3, "below", "above", -1,
                inf, 1 / log(2), lambda loss, right, count: loss / count / log(2))
 MEASURES = (ACCURACY, BITS)
+OF_TOKENS = replace(BITS, unit=" bits a token", difference="bits a token", points="bits a token")  # that need not be bytes
 
 
 def measure_of(labels: torch.Tensor) -> Measure:

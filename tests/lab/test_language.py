@@ -18,7 +18,7 @@ from models import MODELS
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.data.datasets import DataRequest, load_dataset
-from popup.lab.measure import ACCURACY, BITS, MEASURES, measure_in, measured
+from popup.lab.measure import ACCURACY, BITS, MEASURES, OF_TOKENS, measure_in, measured
 from popup.lab.report.comparison import settings
 from popup.lab.report.contrasts import advantages, best_contrasts
 from popup.lab.report.figures import PICTURES
@@ -214,7 +214,8 @@ def test_fit_learns_a_text_of_ones_own_and_says_what_it_measures():
     tokens = torch.arange(640).view(64, 10) % 5
     outcome = popup.fit(Reader(), (tokens, (tokens + 1) % 5), (tokens, (tokens + 1) % 5),
                         Config().replace(er_p=0.5, epochs=20, batch_size=8, label_smoothing=0.0, optimizer="adam", lr=0.05))
-    assert outcome.measure is BITS and outcome.value == outcome.history[-1]["test_bits"]
+    assert outcome.measure is OF_TOKENS and repr(outcome).startswith(f"Outcome({outcome.value:.4f} bits a token after 20 epochs")
+    assert outcome.value == outcome.history[-1]["test_bits"]
     assert outcome.value < 0.3 < math.log2(5) and outcome.proof.holds
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
-from popup.lab.measure import Measure, measured
+from popup.lab.measure import BITS, OF_TOKENS, Measure, measured
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config
 from popup.lab.training.bar import epoch_bar
@@ -66,8 +66,9 @@ class Outcome:
 
     @property
     def measure(self) -> Measure:
-        """What `value` is: accuracy, or bits a token."""
-        return measured(self.history[-1])
+        """What `value` is: accuracy, or bits a token, of which nobody here knows whether it is a byte."""
+        measure = measured(self.history[-1])
+        return OF_TOKENS if measure is BITS else measure
 
     @property
     def value(self) -> float:
