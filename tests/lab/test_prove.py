@@ -248,6 +248,7 @@ REFUSED = {
     "widths": (("--model", "chain:conv3-relu-conv3-relu-flatten-linear"), "has 3 layers: give 2 widths"),
     "no p": (("--er-p", "2"), "er_p is 2.0"),
     "weights": (("--weights", "normal"), "kaiming_normal"),
+    "a text": (("--dataset", "text:"), "is a text, and theory builds tickets of networks that name images"),
 }
 
 
