@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Kernels(Protocol[Structure, Kept]):
 
 
 @functools.cache
-def best_kernels() -> Kernels:
+def best_kernels() -> Kernels[Any, Any]:
     """Numba's kernels where it is installed (`pip install numba`), else torch's own."""
     return TorchKernels() if importlib.util.find_spec("numba") is None else NumbaKernels()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
     return seen, outputs[0]
 
 
-def refuse_seen(net: nn.Module, names: Iterable[str], inputs: tuple) -> None:
+def refuse_seen(net: nn.Module, names: Iterable[str], inputs: tuple[Any, ...]) -> None:
     """A UsageError for a layer in `names` whose weight a product of the plain network `net` gets otherwise than it is, in an
     evaluation of `inputs`, as a forward hook with keywords has them. If that fails, nothing is known."""
     args, kwargs = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def refuse_wrapped(net: nn.Module) -> None:
 
 
 @torch._disable_dynamo
-def refuse_tracing(net: nn.Module, inputs: tuple) -> None:
+def refuse_tracing(net: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Forward pre-hook of an attached network: a UsageError if somebody records the pass as a program, or differentiates it as a
     function."""
     _refuse_others(type(net).__name__)

@@ -13,7 +13,8 @@ from popup.errors import UsageError
 from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
-from popup.search.methods import METHODS, Method
+from popup.search.methods import METHODS
+from popup.search.methods.method import Method
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
@@ -116,7 +117,7 @@ class Search(SearchState):
         return self._of_layers(gates)[place]
 
     @torch._disable_dynamo
-    def begin(self, module: nn.Module, inputs: tuple) -> None:
+    def begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Forward pre-hook of the network: select once for the whole pass. A pass that can be trained by uses the method's
         gates; evaluation, and whatever runs without gradients, the ticket."""
         self.sharded = self.sharded or is_sharded(module, self.settings.method, self.between)

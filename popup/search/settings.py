@@ -17,9 +17,10 @@ from popup.search.methods.method import FAN_IN, KEPT
 from popup.search.schedule import SCHEDULES
 from popup.search.select import SCOPES
 from popup.source.books import MOST_DRAWS
+from popup.source.counts import kept_edges
 from popup.source.layers import Layer
 from popup.source.masks import share
-from popup.source.recipe import LATER, kept_edges
+from popup.source.recipe import LATER
 from popup.source.streams import Stream
 
 SCORE_UNITS = ("auto", FAN_IN, KEPT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
     weight reaches its products is seen when a run looks at the whole network with its data. The same goes for what a module
     around it does with the weight.
     """
-    kinds: dict[tuple, tuple[nn.Module, list[Layer]]] = {}
+    kinds: dict[tuple[Any, ...], tuple[nn.Module, list[Layer]]] = {}
     for layer in layers:
         module, _ = locate(net, layer.name)
         masked = kind_of_weights(module)
@@ -46,7 +47,7 @@ def refuse_unfaithful(net: nn.Module, layers: list[Layer]) -> None:
                              f"put a plain layer of torch's in its place, or leave it out: {skip_of(name)}")
 
 
-def kind_of(module: nn.Module) -> tuple:
+def kind_of(module: nn.Module) -> tuple[Any, ...]:
     """What modules that behave alike have in common: their class and all their settings but widths."""
     settings = {key: value for key, value in vars(module).items()
                 if key not in WIDTHS and isinstance(value, (bool, int, float, str, tuple, type(None)))}

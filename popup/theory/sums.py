@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def solve(weights: np.ndarray, below: Copies, columns: list[np.ndarray], rows: n
         needed = [np.flatnonzero(np.abs(goals[:, unit]) > tolerance) for unit in units]  # of the others no edge is kept
         solve_some(units, needed, [goals[places, unit] for unit, places in zip(units, needed, strict=True)], tolerance)
 
-    def solve_along(part: np.ndarray) -> None:
+    def solve_along(thinned: np.ndarray, part: np.ndarray) -> None:
         left, most = np.zeros((goals.shape[1] + 1, len(goals))), LEFT * tolerance
         for units in lanes:
             needed = [part[thinned[part, unit] != 0] for unit in units]
@@ -72,7 +73,7 @@ def solve(weights: np.ndarray, below: Copies, columns: list[np.ndarray], rows: n
         if thinned is None:
             list(pool.map(solve_alone, lanes))
         else:
-            list(pool.map(solve_along, np.array_split(np.arange(len(rows)), threads)))
+            list(pool.map(partial(solve_along, thinned), np.array_split(np.arange(len(rows)), threads)))
     return chosen, sums
 
 

@@ -189,7 +189,8 @@ def _layer(search: Search, layer: LayerState, codes: np.ndarray) -> TicketLayer:
     return TicketLayer(layer.spec, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges)
 
 
-def _other_parameters(net: nn.Module, learned: set[int]) -> tuple[dict, dict]:
+def _other_parameters(net: nn.Module,
+                      learned: set[int]) -> tuple[dict[str, tuple[float, tuple[int, ...]]], dict[str, torch.Tensor]]:
     """What is no score: biases and norm affines by value and shape where `attach` left them so, all others as tensors."""
     constants, given = {}, {}
     for name, parameter in net.named_parameters(remove_duplicate=False):

@@ -60,7 +60,7 @@ def _one_line(box: str, program: str) -> str:
     return f"{text or 'the command line cannot be read'} ({program} --help lists the options)"
 
 
-def _no_numbers(found: re.Match) -> str:
+def _no_numbers(found: re.Match[str]) -> str:
     """What is wrong with the words of an option that takes several numbers; names are read whatever they are."""
     words = re.findall(r"'([^']*)'", found[1])
     strange = next((word for word in words if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", word, re.I)), None)

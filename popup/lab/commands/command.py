@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from popup.errors import check_name
 from popup.lab.commands.arguments import Request, parse
@@ -94,7 +95,7 @@ def _do(request: Request, laboratory: Laboratory) -> int:
 
 def _settled(configs: Sequence[Config], laboratory: Laboratory) -> Iterator[Config]:
     """The configs with what is left to a rule settled; those that differ in seeds and selection alone need one look."""
-    found: dict[tuple, str] = {}
+    found: dict[tuple[Any, ...], str] = {}
     for config in configs:
         kind = config.task, config.training, replace(config.source, seed=0, k=1.0)
         if kind not in found:

@@ -46,7 +46,7 @@ class Option:
         return head.ljust(COLUMN) + shown[COLUMN:] if len(head) < COLUMN - 1 else f"{head}\n{shown}"
 
 
-def option_of(part: Field, kind: Any, choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> Option:
+def option_of(part: Field[Any], kind: Any, choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> Option:
     """The option of a dataclass's field; `choices` adds names that only the caller knows, `defaults` replace its own."""
     default = defaults.get(part.name, part.default)
     if "words" in part.metadata:
@@ -58,7 +58,7 @@ def option_of(part: Field, kind: Any, choices: Mapping[str, Sequence[str]], defa
     return Option(name, value, help_of(part, choices), _told(default), positional, kind is bool)
 
 
-def help_of(part: Field, choices: Mapping[str, Sequence[str]]) -> str:
+def help_of(part: Field[Any], choices: Mapping[str, Sequence[str]]) -> str:
     """The help text of a field, with the names that it may have."""
     names = choices.get(part.name) or part.metadata.get("choices")
     return (as_called(part.metadata["help"]) + (f": {', '.join(names)}" if names else "")

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from popup.lab.commands.verify_command import PROBE, runner
-from popup.lab.data.dataset import Images
-from popup.lab.data.streamed import first_images, in_parts
+from popup.lab.data.streamed import Images, first_images, in_parts
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
 from popup.lab.training.batches import Normalise

@@ -99,11 +99,11 @@ def _subfolders(folder: Path) -> list[str]:
     return [entry.name for entry in _entries(folder) if entry.is_dir() and not _hidden(entry)]
 
 
-def _hidden(entry: os.DirEntry) -> bool:
+def _hidden(entry: os.DirEntry[str]) -> bool:
     return entry.name.startswith(".") or entry.name == "__MACOSX"
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in the folder, in the order of names. A UsageError for a link that leads nowhere (or to itself): whole classes
     may be missing."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -166,12 +166,12 @@ def _check_once(place: Path, verb: str, names: Counter[str]) -> None:
         raise UsageError(f"{place} {verb} {len(twice):,} images more than once ({twice[0]}, ...): leave one of each")
 
 
-def _picture(root: Path, entry: os.DirEntry, label: int) -> Picture:
+def _picture(root: Path, entry: os.DirEntry[str], label: int) -> Picture:
     status = entry.stat()
     return Picture(os.path.relpath(entry.path, root), label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _kind(entry: os.DirEntry, otherwise: str = "") -> str:
+def _kind(entry: os.DirEntry[str], otherwise: str = "") -> str:
     """What a file that is left out is, in few words."""
     if _hidden(entry):
         return "hidden"
@@ -182,7 +182,7 @@ def _ending(name: str) -> str:
     return printable(os.path.splitext(name)[1].lower(), 10) or "without an ending"
 
 
-def _images(folder: Path, left_out: Counter[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[os.DirEntry]:
+def _images(folder: Path, left_out: Counter[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[os.DirEntry[str]]:
     """The image files below `folder`, which lies in the folders `above` (device, inode), in the order of their names; the others
     are counted in `left_out`."""
     status = os.stat(folder)

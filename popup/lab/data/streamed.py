@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def in_memory(images: Images) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Files(Dataset):
+class Files(Dataset[Any]):
     """What the decoding processes see: image by place, or the UsageError that says why it cannot be one."""
 
     images: Streamed

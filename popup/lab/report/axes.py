@@ -66,7 +66,7 @@ def paged(found: Sequence[Setting], without: Sequence[str], sheet: Sheet,
     return figures
 
 
-def _place(group: Sequence[Setting], without: Sequence[str]) -> list[tuple]:
+def _place(group: Sequence[Setting], without: Sequence[str]) -> list[tuple[Any, ...]]:
     """Where a panel stands: by its factors, a value that is any behind the others. A complete source, to which some do not
     matter, may be in it: it has the factors of the setting to which most do."""
     told = min(group, key=lambda setting: list(setting.factors.values()).count(ANY))
@@ -119,13 +119,13 @@ def _below(figure: Figure, labels: Sequence[str], title: str | None) -> dict[str
     return {"loc": "outside lower left", "ncols": columns, "title": title or None}
 
 
-def values_of(found: Sequence[Setting], name: str) -> list:
+def values_of(found: Sequence[Setting], name: str) -> list[Any]:
     """The values of a field, in the order of their lines."""
     return sorted({setting.value(name) for setting in found}, reverse=name == "er_p",
                   key=lambda value: (value == ANY, str(type(value)), value))
 
 
-def lines_by(found: Sequence[Setting], name: str, values: Sequence) -> list[tuple[str, str, list[Setting]]]:
+def lines_by(found: Sequence[Setting], name: str, values: Sequence[Any]) -> list[tuple[str, str, list[Setting]]]:
     """The settings by the value of a field, each group sorted by final density, with a colour and a marker that only the
     value's place among `values` decides: the same in each panel."""
     lines = [(COLOURS[place % 8], MARKERS[(place + place // 8) % 8],

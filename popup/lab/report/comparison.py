@@ -141,7 +141,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     configs = list({run.config.replace(seed=0).hash(): run.config.replace(seed=0) for run in tickets}.values())
     varying = _varying(configs)
     usual = _usual(configs, [name for name in varying if name not in AXES])
-    groups: dict[tuple, list[Run]] = {}
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in tickets:
         groups.setdefault(tuple(_factors(run.config, varying, usual).values()), []).append(run)
     found = [_setting(group, _factors(group[0].config, varying, usual), usual, finished) for group in groups.values()]
@@ -222,20 +222,20 @@ def panels(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]
     return list(grouped.values())
 
 
-def _grouped(found: Sequence[Setting], names: Sequence[str]) -> dict[tuple, list[Setting]]:
-    grouped: dict[tuple, list[Setting]] = {}
+def _grouped(found: Sequence[Setting], names: Sequence[str]) -> dict[tuple[Any, ...], list[Setting]]:
+    grouped: dict[tuple[Any, ...], list[Setting]] = {}
     for setting in found:
         grouped.setdefault(_key(setting, names), []).append(setting)
     return grouped
 
 
-def _agree(first: tuple, second: tuple) -> bool:
+def _agree(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     return all(one == other or ANY in (one, other) for one, other in zip(first, second, strict=True))
 
 
-def _key(setting: Setting, names: Sequence[str]) -> tuple:
+def _key(setting: Setting, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(value for name, value in setting.factors.items() if name not in names)
 
 
-def _place(setting: Setting, names: Sequence[str]) -> tuple:
+def _place(setting: Setting, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(setting.value(name) for name in names)

@@ -108,7 +108,7 @@ def draw_gaps(sources: Sequence[Mapping[str, Any]], epsilon: float | None) -> by
     return _finish(figure, (left, right))
 
 
-def _panels(count: int) -> tuple:
+def _panels(count: int) -> tuple[Any, ...]:
     from matplotlib.figure import Figure  # half a second of import that only pictures need
 
     figure = Figure(figsize=(5.2 * count, 3.4), layout="constrained", dpi=110)
