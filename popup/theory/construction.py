@@ -156,7 +156,7 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
     rows, units = layer.spec.shape[0], len(stage.goals) + (not stage.outputs)
     unit, multiple, error, own = np.arange(rows) % units, np.full(rows, size), np.zeros(rows), np.zeros(rows)
     columns = [below.of(number, plan.carried) for number in range(stage.goals.shape[1])]
-    thinned = thin(stage.sums, stage.tolerance) if plan.carried and not stage.outputs else None
+    thinned = thin(stage.sums, stage.tolerance) if plan.carried and (plan.doubled or not stage.outputs) else None
     if plan.carried and not plan.doubled and above and above.outputs:
         unit[~taken_by(todo.weights_above(), above, scale * todo.unit(len(todo.kept)), unit, size, threads)] = NONE
     tally = _Tally(stage.tolerance * size)

@@ -15,6 +15,7 @@ from models.registry import Models
 from popup import load
 from popup.lab.commands.command import main
 from popup.lab.runs import existence
+from popup.lab.runs.gaps import measure_gaps
 from popup.theory.construction import construct
 from popup.ticket.sparse_linear import SparseLinear
 
@@ -192,6 +193,19 @@ def test_a_tolerance_promises_what_is_certain_and_that_is_checked(tmp_path, caps
     assert code == 1 and "BROKEN: a gap is above what is certain" in text and not list(tmp_path.glob("ticket-*"))
 
 
+def test_the_domain_is_the_one_that_was_asked_for(out, tmp_path, capsys, monkeypatch):
+    """Inputs of all of it are tried, and the plan is for it."""
+    seen = []
+    monkeypatch.setattr(existence, "measure_gaps", lambda *arguments: seen.append(arguments) or measure_gaps(*arguments))
+    options = ("--target", out / "target.safetensors", "--compare", 0)
+    code, text, _ = call(capsys, "prove", *SMALL, *options, "--domain", "-2", "6", "--out", tmp_path)
+    assert code == 0 and "inputs in [-2, 6] (both branches" in text and seen[0][2:4] == (-2.0, 6.0)
+    wide, own = (json.loads((path / "existence.json").read_text()) for path in (tmp_path, out))
+    assert wide["target"]["domain"] == [-2, 6] and own["target"]["domain"][0] > -1
+    for finer, tolerance in zip(*(record["sources"][0]["plan"]["tolerances"] for record in (wide, own)), strict=True):
+        assert finer < 0.6 * tolerance
+
+
 def test_the_target_that_was_proved_is_kept(out, tmp_path, capsys):
     """With it a ticket's promise can be checked again, by any program."""
     options = ("--target", out / "target.safetensors", "--compare", 0, "--out", tmp_path)
@@ -249,6 +263,9 @@ REFUSED = {
     "no p": (("--er-p", "2"), "er_p is 2.0"),
     "weights": (("--weights", "normal"), "kaiming_normal"),
     "a text": (("--dataset", "text:"), "is a text, and theory builds tickets of networks that name images"),
+    "narrow domain": (("--domain", "-0.5", "3"), "domain is -0.5 3, and the images' values lie in [-0.81"),
+    "one end": (("--domain", "3"), "domain is 3: give two numbers, the lower first"),
+    "ends": (("--domain", "3", "-1"), "domain is 3 -1: give two numbers"),
 }
 
 
