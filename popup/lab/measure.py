@@ -68,3 +68,9 @@ def measured(record: Mapping[str, Any]) -> Measure:
     if found is None:
         raise ValueError(f"there is none of {', '.join(measure.column for measure in MEASURES)}")
     return found
+
+
+def fitted(metrics: Mapping[str, Any]) -> Measure:
+    """The same of metrics of popup.fit, which does not know whether tokens are bytes."""
+    found = measured(metrics)
+    return OF_TOKENS if found is BITS else found

@@ -29,3 +29,16 @@ def test_a_bar_shows_epochs_in_a_notebook_alone(notebook, monkeypatch, capsys):
     said = f"Outcome({outcome.test_accuracy:.2f}% after 3 epochs in fp32, computed dense; the proof holds)"
     assert repr(outcome) == said
     assert outcome._repr_html_().count("<tr>") == 4
+
+
+def test_of_a_text_the_bar_tells_bits_a_token(monkeypatch, capsys):
+    pytest.importorskip("tqdm")
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    tokens = torch.arange(320).view(32, 10) % 5
+    split = tokens, (tokens + 1) % 5
+    net = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 5))
+    with pytest.warns(UserWarning, match="stay dense"):
+        outcome = popup.fit(net, split, split, popup.Config.from_flat({"epochs": 2, "batch_size": 8}))
+    assert "2/2 [" in (said := capsys.readouterr().err) and f"{outcome.value:.4f} bits a token" in said
+    with pytest.raises(popup.UsageError, match=r"has no accuracy: outcome\.value is its loss in bits a token"):
+        _ = outcome.test_accuracy

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.prove_options import ProveOptions
 from popup.lab.config import Config
+from popup.lab.inputs import is_window
 from popup.lab.machine import Machine
 from popup.lab.networks import Models, find_builder
 from popup.lab.report.existence_figures import draw_gaps
@@ -65,7 +67,11 @@ def _target(laboratory: Laboratory, options: ProveOptions) -> tuple[Config, Trai
     config = Config.from_flat({
         "model": options.model, "widths": options.widths or OWN_WIDTHS.get(options.model, ()), "dataset": options.dataset,
         "seed": options.seed, "weight_decay": options.weight_decay, "role": "dense_trained", "er_p": 1.0, "k": 1.0})
-    config = config.replace(**options.training_for(len(laboratory.data(config).train[1])))
+    data = laboratory.data(config)
+    if is_window(data.image):
+        raise UsageError(f"{data.title} is a text, and theory builds tickets of networks that name images: give a data set of "
+                         "images")
+    config = config.replace(**options.training_for(len(data.train[1])))
     if options.target:
         if options.raw:
             as_they_are(laboratory, config)

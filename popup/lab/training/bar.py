@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from popup.lab.measure import fitted
 from popup.lab.training.state import Metrics
 
 
@@ -25,7 +26,8 @@ def epoch_bar(epochs: int, on_epoch: Callable[[Metrics], None]) -> Iterator[Call
     with tqdm(total=epochs, unit="epoch") as bar:
         def tell(metrics: Metrics) -> None:
             bar.update(metrics["epoch"] - bar.n)
-            bar.set_postfix_str(f"{metrics['test_accuracy']:.2f}%")
+            measure = fitted(metrics)
+            bar.set_postfix_str(measure.text(metrics[measure.column]))
             on_epoch(metrics)
 
         yield tell

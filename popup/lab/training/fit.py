@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
-from popup.lab.measure import BITS, OF_TOKENS, Measure, measured
+from popup.lab.measure import ACCURACY, Measure, fitted
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config
 from popup.lab.training.bar import epoch_bar
@@ -62,13 +63,14 @@ class Outcome:
     @property
     def test_accuracy(self) -> float:
         """Percent, of the last epoch. Of a language model there is none: `value` is what its `measure` says."""
-        return self.history[-1]["test_accuracy"]
+        if self.measure is not ACCURACY:
+            raise UsageError(f"a network that reads texts has no accuracy: outcome.value is its loss in{self.measure.unit}")
+        return self.history[-1][ACCURACY.column]
 
     @property
     def measure(self) -> Measure:
-        """What `value` is: accuracy, or bits a token, of which nobody here knows whether it is a byte."""
-        measure = measured(self.history[-1])
-        return OF_TOKENS if measure is BITS else measure
+        """What `value` is: accuracy, or bits a token."""
+        return fitted(self.history[-1])
 
     @property
     def value(self) -> float:
