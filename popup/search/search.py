@@ -221,6 +221,8 @@ class Search(SearchState):
         drawn = [] if self.method.book.keeps_weights else [layer.drawn for layer in self.layers]
         self.method.after_step(self)
         if drawn:
+            for layer in self.layers:
+                layer.keep_up()  # a method that has written down other redraws has drawn anew, too
             self._check_redraws(drawn)
 
     def _check_redraws(self, before: list[torch.Tensor]) -> None:

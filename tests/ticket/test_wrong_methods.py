@@ -54,7 +54,7 @@ WRONG = [
     Wrong(wrong_methods.ChangedWeight, None, "changed"),
     Wrong(wrong_methods.ChangedUnseen, None, "changed"),
     Wrong(wrong_methods.NoSuchCode, "not those of the book 'signed'", "trained"),
-    Wrong(wrong_methods.WrittenRedraws, None, refusal="not finite"),
+    Wrong(wrong_methods.WrittenRedraws, None, refusal="draws weights anew of edges that are selected"),
     Wrong(wrong_methods.SelectedRedrawn, None, refusal="draws weights anew of edges that are selected"),
     Wrong(wrong_methods.RememberedRedrawn, None, refusal="draws weights anew of edges that are selected"),
     Wrong(wrong_methods.RunningState, None, "changed"),
