@@ -40,12 +40,17 @@ def run() -> int:
     else:
         from models import MODELS
     from popup.lab.commands.command import main
+    from popup.lab.commands.ending import say
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         code = main(sys.argv[1:], MODELS)
     except KeyboardInterrupt as stopped:  # one more while a command ends
         end(getattr(stopped, "number", signal.SIGINT))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # what is printed last is written only now
+        code = say(error, goes_on=False)
     for number in SIGNALS:  # what the command had to say is said, and its exit code is known
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()  # at its end Python looks for rings in all that was imported, which takes half a second and frees nothing

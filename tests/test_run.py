@@ -45,3 +45,17 @@ def test_a_stream_that_is_closed_is_done_without(closed):
                           text=True, check=False)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr == ("" if "2>" in closed else "popup: there is no file 'nowhere': name a run's ticket.safetensors\n")
+
+
+@pytest.mark.parametrize("command", ["--help", "recipes", "show --help"])
+def test_a_reader_that_has_seen_enough_is_told_nothing(command):
+    """`| head` ends before all is printed: neither a line nor Python's own words of a broken pipe come to the terminal."""
+    done = subprocess.run(f"{sys.executable} run.py {command} | true", shell=True, cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_search_that_nobody_reads_says_that_it_ends(tmp_path):
+    done = subprocess.run(f"{sys.executable} run.py --epochs 200 --widths 8 --threads 1 --out {tmp_path} | head -n 1", shell=True,
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == "popup: nobody reads what it prints any more; the same command goes on from here\n"

@@ -22,7 +22,8 @@ def call_tyro(mirror: type, arguments: Sequence[str], shown: Help) -> Any:
     import tyro
 
     if {"-h", "--help"} & set(arguments):
-        print(shown.text())
+        with contextlib.suppress(BrokenPipeError):
+            print(shown.text(), flush=True)
         raise SystemExit(0)
     shown.check_known(arguments)
     errors = io.StringIO()
