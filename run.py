@@ -49,8 +49,9 @@ def run() -> int:
         end(getattr(stopped, "number", signal.SIGINT))
     try:
         sys.stdout.flush()
-    except BrokenPipeError as error:  # what is printed last is written only now
-        code = say(error, goes_on=False)
+    except BrokenPipeError as error:  # what is printed last is written only now, to who has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or say(error, goes_on=False)
     for number in SIGNALS:  # what the command had to say is said, and its exit code is known
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()  # at its end Python looks for rings in all that was imported, which takes half a second and frees nothing

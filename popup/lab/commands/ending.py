@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from popup.errors import UsageError
@@ -41,17 +40,9 @@ def say(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool = True)
     """Print the line of an error, if it is this rank's to print; returns the exit code. `goes_on`: whether the same command
     would go on where this one was stopped."""
     line, code = _last_words(error, goes_on)
-    if isinstance(error, BrokenPipeError):
-        drop_output()
     if may_speak() and line:
         print(printable(" ".join(line.split()), LONGEST_LINE), file=sys.stderr)
     return code
-
-
-def drop_output() -> None:
-    """Have what is still to be printed go nowhere: who read it (`| head`) has seen enough."""
-    with suppress(OSError):  # of a stream that is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _last_words(error: UsageError | RunFailed | OSError | Stopped, goes_on: bool) -> tuple[str, int]:
