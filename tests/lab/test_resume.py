@@ -26,6 +26,7 @@ from popup.lab.training.loss import cross_entropy
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import RunFailed, Stop, Stopped
 from popup.search.methods import METHODS
+from popup.ticket.sealed import seal, unseal
 
 ROOT = Path(__file__).parents[2]
 STEPS = 15  # of an epoch of 1,437 or so images at batch size 92
@@ -192,6 +193,30 @@ def test_a_checkpoint_of_another_run_is_refused_with_one_line(tmp_path, stop_at)
         run(laboratory(tmp_path), config(seed=0))
     one.write_bytes(content)
     run(laboratory(tmp_path), config(seed=0))
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path, stop_at):
+    """It lacks the fields that came later, as its run's config.json does, and the name is the same."""
+    wanted = config(compute="dense")
+    run(laboratory(tmp_path / "whole"), wanted)
+    with pytest.raises(Stopped):
+        run(laboratory(tmp_path / "cut", stop_at(20)), wanted)
+    path = laboratory(tmp_path / "cut").directory(wanted).checkpoint
+    metadata, tensors = unseal(path, "checkpoint", (1,))
+    for group, name in (("training", "compute"), ("training", "optimizer"), ("source", "skip"), ("search", "coats")):
+        del metadata["config"][group][name]
+    metadata = {name: value for name, value in metadata.items() if name not in ("kind", "format", "digest")}
+    path.write_bytes(seal("checkpoint", 1, metadata, tensors))
+    seen = []
+    run(laboratory(tmp_path / "cut"), wanted, seen.append)
+    assert left_by(tmp_path / "cut", wanted) == left_by(tmp_path / "whole", wanted)
+    for broken in (7, {"training": 7}, {"training": {"momentum": "x"}}, None):
+        with pytest.raises(Stopped):
+            run(laboratory(tmp_path / str(broken), stop_at(20)), wanted)
+        path = laboratory(tmp_path / str(broken)).directory(wanted).checkpoint
+        path.write_bytes(seal("checkpoint", 1, {**metadata, "config": broken}, tensors))
+        with pytest.raises(CheckpointError, match="of a run with another config"):
+            run(laboratory(tmp_path / str(broken)), wanted)
 
 
 def test_checkpoints_hold_no_frozen_weight(tmp_path, stop_at):

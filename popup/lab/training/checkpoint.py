@@ -11,7 +11,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.training.state import TrainingState
@@ -42,6 +44,15 @@ class Checkpoints:
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
 
+    def _is_of_this_run(self, record: Any) -> bool:
+        """Whether a record is this run's config, also as an earlier version wrote it, without the fields that came later."""
+        if record == self.config or self.config is None:
+            return bool(record == self.config)
+        try:
+            return Config.from_record(record).hash() == Config.from_record(self.config).hash()
+        except (UsageError, AttributeError, TypeError, ValueError):
+            return False
+
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
         there = self.path if self.path is not None and self.path.exists() else None
@@ -49,7 +60,7 @@ class Checkpoints:
             return
         try:
             metadata, tensors = state.ranks.share(unseal(there, KIND, (FORMAT,)) if there and state.ranks.first else None)
-            if metadata.get("config") != self.config:
+            if not self._is_of_this_run(metadata.get("config")):
                 raise SealedError(f"{self.path} is of a run with another config")
             if (metadata.get("data") or self.data) != self.data:
                 raise SealedError(f"{self.path} is of a run on other images than there are now")
