@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 from torch._C._functorch import peek_interpreter_stack
-from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+from torch.fx import _symbolic_trace
 
 from popup.errors import UsageError
 
@@ -39,7 +39,7 @@ def refuse_tracing(net: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 def refuse_part(name: str) -> None:
     """A UsageError if somebody traces, exports or transforms the module that holds the layer of that name, the rest apart."""
-    if is_fx_symbolic_tracing():
+    if _fx_traces():
         raise UsageError(f"{name} is attached, and torch.fx traces its module: {REMEDY}")
     _refuse_others(name)
 
@@ -49,8 +49,14 @@ def refuse_script(name: str) -> NoReturn:
     raise UsageError(f"{name} is attached, and torch.jit.script compiles its module: {REMEDY}")
 
 
+def _fx_traces() -> bool:
+    """Whether torch.fx traces symbolically. torch 2.6 has one answer for that and for torch.export, which others warn of."""
+    asked = getattr(_symbolic_trace, "is_fx_symbolic_tracing", None) or _symbolic_trace.is_fx_tracing
+    return bool(asked()) and not torch.compiler.is_compiling()
+
+
 def _refuse_others(name: str) -> None:
-    if torch.compiler.is_exporting():
+    if getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)():  # torch 2.6 has the second one alone
         raise UsageError(f"{name} is attached, and torch.export (or torch.onnx.export) records its pass: {REMEDY}")
     if torch.jit.is_tracing():
         raise UsageError(f"{name} is attached, and torch.jit.trace (or torch.onnx.export, or fvcore) records its pass: {REMEDY}")
