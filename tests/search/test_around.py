@@ -30,7 +30,7 @@ def inputs():
 
 
 TRACED = {"torch.jit.trace": lambda net: torch.jit.trace(net, inputs()),
-          "torch.export": lambda net: torch.export.export(net, (inputs(),)),
+          "torch.export": lambda net: torch.export.export(net, (inputs(),), strict=False),
           "torch.fx": lambda net: torch.fx.symbolic_trace(net),
           "torch.jit.script": lambda net: torch.jit.script(net),
           "torch.onnx.export": lambda net: torch.onnx.export(net, (inputs(),), io.BytesIO(), dynamo=False)}
@@ -119,6 +119,10 @@ def test_a_wrapper_of_what_is_not_attached_says_so():
         scores(torch.optim.swa_utils.AveragedModel(plain()))
 
 
+SHARDS = pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 shards no network on the CPU")
+
+
+@SHARDS
 def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(group):
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     mesh = torch.distributed.init_device_mesh("cpu", (1,))
@@ -139,6 +143,7 @@ def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(
         parts.train()(inputs())
 
 
+@SHARDS
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_works_where_the_network_is_sharded_or_is_refused_by_name(group, method):
     fsdp = pytest.importorskip("torch.distributed.fsdp")
