@@ -55,6 +55,15 @@ def test_what_records_a_pass_is_told_to_merge_first(how):
     assert torch.equal(net(inputs()), merge(net)(inputs()))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_to_onnx_says_the_remedy_among_its_own_words():
+    """It catches what a pass raises, and tells it in a message of its own."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    with pytest.raises(Exception, match=FIRST) as error:
+        torch.onnx.export(attached(), (inputs(),), io.BytesIO(), dynamo=True)
+    assert isinstance(error.value, UsageError) or isinstance(error.value.__cause__, UsageError)
+
+
 def test_fvcore_traces_and_is_told():
     fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")
     with pytest.raises(UsageError, match=FIRST):
