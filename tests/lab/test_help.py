@@ -88,3 +88,20 @@ def test_a_run_tells_each_step_of_an_epoch(tmp_path):
     steps = [epochs for epochs in heard if isinstance(epochs, float)]
     assert steps == sorted(steps) and len(steps) == 2 * 44 and steps[0] == pytest.approx(1 / 44) and steps[-1] == 2.0
     assert heard[44] == 1 and heard[-1] == 2
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, capsys, monkeypatch):
+    given = ["--epochs", "2", "--widths", "8", "--threads", "1", "--checkpoint-seconds", "0", "--out", str(tmp_path)]
+
+    class Cut(single.Progress):
+        def __call__(self, metrics):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "Progress", Cut)
+        with pytest.raises(KeyboardInterrupt):
+            main(given, MODELS)
+    assert "goes on from its checkpoint" not in capsys.readouterr().out and list(tmp_path.glob("*/checkpoint.safetensors"))
+    assert main(given, MODELS) == 0
+    out = capsys.readouterr().out
+    assert out.index("goes on from its checkpoint, whose epochs are told again") < out.index("epoch   2 of 2")
