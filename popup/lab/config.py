@@ -17,6 +17,7 @@ from popup.source.recipe import LATER, Recipe, as_before
 LONGEST_NAME = 1 << 14  # letters of a data set or a model, which may be a chain of words
 LARGEST_SIDE = 4096  # of an image, pixels: one then takes 50 MB, and a batch of 32 in float 6 GB
 OPTIMIZERS = ("sgd", "adam", "sign")
+FIXED, LEARNED = "fixed", "learned"
 AUGMENTATIONS = ("crop", "flip", "resized_crop", "cutout")
 
 
@@ -93,6 +94,9 @@ class TrainingSettings:
         "help": "how a search's layers compute on the CPU: sparse, on the edges alone without a dense weight (linear layers, and "
                 "with numba convolutions), dense, or auto: sparse where that is faster, by a rule of shape, density and "
                 "precision (docs/speed.md). Other float noise, so other tickets", "choices": COMPUTES, LATER: "dense"})
+    temperature: str = field(default=FIXED, metadata={LATER: FIXED, "choices": (FIXED, LEARNED), "help": (
+        "fixed, or learned: one float, which the loss multiplies logits by, learns beside the scores and is recorded with the "
+        "ticket; it changes no prediction")})
     accumulate: int = field(default=1, metadata={
         "help": "do each batch in so many parts and add up their gradients: less memory, the same step (but each part has "
                 "its own batch norm statistics and its own draws, where a method draws)"})
@@ -113,6 +117,7 @@ class TrainingSettings:
         check_name("precision", self.precision, PRECISIONS)
         check_name("compute", self.compute, COMPUTES)
         check_name("optimizer", self.optimizer, OPTIMIZERS)
+        check_name("temperature", self.temperature, (FIXED, LEARNED))
         check_count("batch_size", self.batch_size, 2)
         if self.compile and self.compute == "sparse":
             raise UsageError("compute is 'sparse' with compile, which takes dense weights: leave one of them out")

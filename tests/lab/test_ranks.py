@@ -46,7 +46,7 @@ def seen(out, number, ranks):
 
 ALIKE = [
     {"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"]},
-    {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global", "accumulate": 2},
+    {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global", "accumulate": 2, "temperature": "learned"},
     {"model": "normed", "epochs": 2, "batch_size": 64, "compute": "sparse"},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "method": "iterand", "redraw_every": 10, "anneal": "cubic"}]
 APART = {"model": "normed", "epochs": 1, "batch_size": 64, "role": "dense_trained", "k": 1.0, "er_p": 1.0}

@@ -16,6 +16,7 @@ from popup.lab.commands.rebuild import (
     recorded_normalise,
     recorded_part,
     recorded_precision,
+    recorded_temperature,
     recorded_value,
 )
 from popup.lab.commands.sparse_lines import compare_sparse
@@ -72,8 +73,9 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     normalise = recorded_normalise(ticket, images)
     tried = rebuild(ticket, models, config, sparse=True).to(laboratory.device) if options.sparse else net
     measure = measure_of(labels)
-    value = evaluate(tried, images, labels, normalise, precision)[measure.column]
-    own = evaluate(net, images, labels, normalise, precision)[measure.column] if options.sparse else value
+    factor = recorded_temperature(ticket)
+    value = evaluate(tried, images, labels, normalise, precision, temperature=factor)[measure.column]
+    own = evaluate(net, images, labels, normalise, precision, temperature=factor)[measure.column] if options.sparse else value
     print(printable(f"{config.task.model} on {data.title}: {data.evaluated_on} {measure.name} {measure.text(value)} of "
                     f"{len(labels):,} {measure.inputs}"))
     probe = normalise(first_images(images, PROBE))

@@ -10,11 +10,13 @@ from popup.lab.data.dataset import Dataset
 from popup.lab.inputs import Tokens
 from popup.lab.measure import measure_of
 from popup.lab.training.batches import Normalise
+from popup.lab.training.state import Metrics
 
 
-def about_run(config: Config, data: Dataset, value: float, precision: str, normalise: Normalise) -> dict[str, Any]:
-    """`value`: what the task measures, of the last epoch; `precision`: that it was measured in."""
+def about_run(config: Config, data: Dataset, last: Metrics, precision: str, normalise: Normalise) -> dict[str, Any]:
+    """`last`: the last epoch's metrics; `precision`: that they were measured in."""
+    measure, learned = measure_of(data.test[1]), {"temperature": last["temperature"]} if "temperature" in last else {}
     tokens = {"vocabulary": data.image.vocabulary} if isinstance(data.image, Tokens) else {}
-    return {"task": asdict(config.task), measure_of(data.test[1]).column: value, "data": data.title,
+    return {"task": asdict(config.task), measure.column: last[measure.column], "data": data.title,
             "data_fingerprint": data.identity(), "precision": precision, "evaluated_on": data.evaluated_on,
-            "image": data.image, "classes": data.classes, "normalise": normalise.record(), **tokens}
+            "image": data.image, "classes": data.classes, "normalise": normalise.record(), **tokens, **learned}

@@ -52,7 +52,8 @@ class Control:
 
 TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search
 SEARCH_ONLY = (*((part.name, part.default) for part in fields(SearchSettings)), ("k", 1.0), ("weights", "kaiming_normal"),
-               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"), ("compute", "dense"),
+               ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"),
+               ("temperature", "fixed"), ("compute", "dense"),
                ("count", "nearest"), ("finetune_epochs", 0))
 SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"), ("bias", "zero"),
                ("connected", False))

@@ -13,6 +13,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
+from popup.lab.measure import ACCURACY
 from popup.lab.runs.about import about_run
 from popup.lab.runs.gaps import Gap, measure_gaps
 from popup.lab.runs.in_parts import InParts
@@ -100,7 +101,7 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
         raise UsageError("the ticket would have a layer without an edge, so little of the target matters at this epsilon: "
                          "give a smaller one")
     data = laboratory.data(own)
-    about = about_run(own, data, 0.0, "fp32", normalisation(laboratory, own))
+    about = about_run(own, data, {ACCURACY.column: 0.0}, "fp32", normalisation(laboratory, own))
     del about["test_accuracy"]  # it is not known yet
     built = {"multiple": found.multiple, "guaranteed": found.guaranteed, "target": target_hash(trained)}
     ticket = assemble(recipe, found.layers, found.spare, {**about, "built": built})

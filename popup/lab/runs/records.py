@@ -115,6 +115,7 @@ class MetricsRecord:
     test_loss: Loss | None = None
     train_loss: Loss | None = None
     lr: Loss | None = None
+    temperature: Loss | None = None  # what logits are multiplied by, where that is learned
     churn: Share | None = None
     never_selected: Share | None = None
 

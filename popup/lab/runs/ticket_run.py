@@ -8,7 +8,6 @@ from typing import Any
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset
-from popup.lab.measure import measured
 from popup.lab.runs.about import about_run
 from popup.lab.runs.attached import Attached
 from popup.lab.runs.directory import RunDirectory
@@ -54,8 +53,7 @@ class TicketRun:
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
         ready = self.ready
-        value = history[-1][measured(history[-1]).column]
-        about = about_run(ready.config, self.data, value, ready.precision.name, ready.batches.normalise)
+        about = about_run(ready.config, self.data, history[-1], ready.precision.name, ready.batches.normalise)
         try:
             ticket = extract(ready.net, about)
         except UsageError as error:  # something has changed what may not change

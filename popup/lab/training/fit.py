@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.lab.config import Config
+from popup.lab.config import LEARNED, Config
 from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
@@ -25,6 +25,7 @@ from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import check_attached, check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
+from popup.lab.training.temperature import Temperature
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
 from popup.search.attach import merge
 from popup.search.network import computing, is_attached, scores, search_of, unwrapped
@@ -129,8 +130,9 @@ def search(ready: Ready, on_epoch: Callable[[Metrics], None], checkpoints: Check
     """Learn the scores, or go on from a checkpoint; returns the metrics of all epochs. The network is then the ticket."""
     net, method, settings = ready.net, search_of(ready.net).method, ready.config.training
     lr = settings.lr * method.rate
+    temperature = Temperature(scores(net)[0].device, lr) if settings.temperature == LEARNED else None
     state = TrainingState(net, scores(net), optimizer_of(scores(net), settings, lr), ready.batches.steps, ready.precision,
-                          Churn(net), ready.frozen, ready.batches.ranks)
+                          Churn(net), ready.frozen, ready.batches.ranks, temperature=temperature)
     if not method.learns:
         settings = replace(settings, epochs=1, warmup=0.0)
 

@@ -13,6 +13,7 @@ from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
 from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
+from popup.lab.training.temperature import Temperature
 from popup.search.network import computing, is_attached, search_of
 from popup.search.states import is_search_state
 from popup.ticket.hashes import hash_tensor
@@ -31,9 +32,10 @@ class TrainingState:
 
     def __init__(self, net: nn.Module, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, steps: int,
                  precision: Precision, churn: Churn | None = None, frozen: dict[str, str] | None = None,
-                 ranks: Ranks | None = None, hold: Callable[[], None] | None = None) -> None:
+                 ranks: Ranks | None = None, hold: Callable[[], None] | None = None,
+                 temperature: Temperature | None = None) -> None:
         self.net, self.parameters, self.optimizer = net, parameters, optimizer
-        self.ranks, self.hold = ranks or Ranks(), hold
+        self.ranks, self.hold, self.temperature = ranks or Ranks(), hold, temperature
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self.ranks.wrap(net)  # what a step of training calls
         self.precision, self.churn, self.frozen = precision, churn, frozen or {}
         self.search = search_of(net) if is_attached(net) else None
@@ -70,7 +72,8 @@ class TrainingState:
 
     def finite(self) -> bool:
         """Whether this epoch's losses and all parameters are finite."""
-        return all(bool(tensor.isfinite().all()) for tensor in (self.losses, *self.parameters))
+        learned = [self.temperature.log] if self.temperature else []
+        return all(bool(tensor.isfinite().all()) for tensor in (self.losses, *self.parameters, *learned))
 
     @property
     def compute(self) -> str:
@@ -97,6 +100,7 @@ class TrainingState:
         found |= {f"churn/{name}": tensor for name, tensor in (self.churn.tensors() if self.churn else {}).items()}
         found |= {f"memory/{name}": tensor for name, tensor in (self.search.memories() if self.search else {}).items()}
         found |= {f"random/{name}": tensor for name, tensor in generator_states(self.device).items()}
+        found |= {"temperature": self.temperature.log} if self.temperature else {}
         return found | {"losses": self.losses}
 
     def restore(self, record: dict[str, Any], tensors: Tensors) -> None:
@@ -108,7 +112,7 @@ class TrainingState:
         states = self._optimiser_states(optimiser)
         with torch.no_grad():
             for name in fixed:
-                if name.startswith(("parameter/", "buffer/", "memory/", "losses")):
+                if name.startswith(("parameter/", "buffer/", "memory/", "losses", "temperature")):
                     fixed[name].copy_(tensors[name])
         for parameter, state in zip(self.parameters, states, strict=True):
             self.optimizer.state[parameter] = state

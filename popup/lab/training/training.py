@@ -71,7 +71,8 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
                     with seeded(batches.seed, "statistics", state.device):  # the same however often it is begun
                         refresh_statistics(state.net, batches, state.precision)
                 state.ranks.share_norms(state.net)
-                metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision, state.ranks)
+                metrics |= evaluate(plain(state.net), *test, batches.normalise, state.precision, state.ranks,
+                                    metrics.get("temperature", 1.0))
                 with checkpoints.stop.deferred():
                     state.ranks.check_equal("the mask", state.fingerprint() if state.ranks.count > 1 else "")
                     metrics |= state.churn.measure() if state.churn else {}
@@ -96,7 +97,8 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
             checkpoints.after_step(state)
     state.settle()
     _check_finite(state, rates)
-    return {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
+    found = {"epoch": state.epoch + 1, "lr": rates[-1], "train_loss": float(state.losses.mean())}
+    return found | ({"temperature": state.temperature.factor} if state.temperature else {})
 
 
 def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, rate: float,
@@ -114,6 +116,8 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     if state.hold:
         state.hold()
     state.optimizer.step()
+    if state.temperature:
+        state.temperature.step(state.ranks.mean(state.temperature.slope()), rate)
     state.step += 1
     if state.device.type == "cpu" and state.done % SETTLE_EVERY == 0:  # a GPU is as fast with numbers of any size
         settle(state.optimizer)
@@ -126,7 +130,9 @@ def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, s
     with state.precision.autocast():
         logits = state.forward(state.precision.inputs(inputs))
     logits = logits.float().flatten(0, -2)  # of texts each place counts as an image does
-    loss, gradient = cross_entropy(logits, labels.flatten(), smoothing, share)
+    scaled = state.temperature.scaled(logits) if state.temperature else logits
+    loss, gradient = cross_entropy(scaled, labels.flatten(), smoothing, share)
+    gradient = state.temperature.back(gradient, scaled) if state.temperature else gradient
     penalty = state.search.penalty() if state.search else None
     if penalty is None:
         torch.autograd.backward(logits, gradient)
@@ -179,9 +185,9 @@ def evaluation_parts(images: Images) -> list[slice]:
 
 @torch.no_grad()
 def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: Normalise,
-             precision: Precision, ranks: Ranks | None = None) -> Metrics:
-    """test_loss (cross-entropy) of a plain network, and test_accuracy (percent), where labels are tokens test_bits; of `ranks`
-    each does some of the batches.
+             precision: Precision, ranks: Ranks | None = None, temperature: float = 1.0) -> Metrics:
+    """test_loss (cross-entropy, of logits times `temperature`) of a plain network, and test_accuracy (percent), where labels are
+    tokens test_bits; of `ranks` each does some of the batches.
 
     A RunFailed where the loss is not finite: predictions are then none, and would count as right for class 0.
     """
@@ -192,6 +198,7 @@ def evaluate(net: nn.Module, images: Images, labels: torch.Tensor, normalise: No
     for part, batch in zip(parts, in_parts(images, parts), strict=True):
         with precision.autocast():
             logits = net(precision.inputs(normalise(batch))).float().flatten(0, -2)
+        logits = logits if temperature == 1 else logits * temperature
         wanted = labels[part].flatten()
         sums[0] += F.cross_entropy(logits, wanted, reduction="sum")
         sums[1] += (logits.argmax(1) == wanted).sum()

@@ -1,0 +1,79 @@
+"""A learned temperature: the loss's own gradient, one float in the record, no other prediction."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models import MODELS
+from popup import Config, load
+from popup.lab.commands.command import main
+from popup.lab.training.loss import cross_entropy
+from popup.lab.training.temperature import RATE, Temperature
+
+QUICK = ["--epochs", "2", "--widths", "8", "--controls", "none", "--threads", "1"]
+
+
+def test_gradients_are_autograds_own_and_parts_add_up():
+    logits, labels = torch.randn(6, 4, requires_grad=True), torch.arange(6) % 4
+    learned, whole = Temperature(torch.device("cpu"), 0.5), Temperature(torch.device("cpu"), 0.5)
+    log = torch.tensor(0.3, requires_grad=True)
+    learned.log.fill_(0.3), whole.log.fill_(0.3)
+    F.cross_entropy(logits * log.exp(), labels, label_smoothing=0.1).backward()
+    scaled = whole.scaled(logits)
+    assert torch.allclose(whole.back(cross_entropy(scaled, labels, 0.1, 1.0)[1], scaled), logits.grad, atol=1e-7)
+    for part in (slice(0, 3), slice(3, 6)):
+        scaled = learned.scaled(logits[part])
+        learned.back(cross_entropy(scaled, labels[part], 0.1, 0.5)[1], scaled)
+    for temperature in (learned, whole):
+        slope = temperature.slope()
+        assert torch.allclose(slope, log.grad, atol=1e-7) and not temperature.slope().any(), "the next batch begins"
+        temperature.step(slope, 0.25)
+        assert float(temperature.log) == pytest.approx(0.3 - float(log.grad) * RATE * 0.5, abs=1e-6)
+
+
+def run(out, *options):
+    assert main([*QUICK, *options, "--out", str(out)], MODELS) == 0
+    (place,) = (path.parent for path in out.glob("*/result.json"))
+    return place
+
+
+def test_a_run_records_it_and_eval_repeats_what_was_measured(tmp_path, capsys):
+    place = run(tmp_path / "digits", "--temperature", "learned")
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["temperature"] > 0 != row["temperature"] - 1 for row in rows)
+    assert load(place / "ticket.safetensors").about["temperature"] == rows[-1]["temperature"]
+    capsys.readouterr()
+    assert main(["eval", str(place / "ticket.safetensors")], MODELS) == 0
+    assert "repeated exactly" in capsys.readouterr().out
+    fixed = run(tmp_path / "fixed")
+    assert "temperature" not in (fixed / "metrics.jsonl").read_text() and fixed.name != place.name
+    assert fixed.name == Config.from_record(json.loads((fixed / "config.json").read_text())).hash()
+
+
+@pytest.mark.filterwarnings("ignore:.*stay dense")  # its embeddings
+def test_bits_a_byte_are_of_the_scaled_logits(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("a word and another word, and so on. " * 200)
+    place = run(tmp_path / "runs", "--dataset", f"text:{text}", "--model", "gpt", "--image-size", "8", "--widths", "8", "16",
+                "--temperature", "learned")
+    capsys.readouterr()
+    ticket = str(place / "ticket.safetensors")
+    assert main(["eval", ticket, "--dataset", f"text:{text}"], MODELS) == 0
+    assert "repeated exactly" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "warm", True])
+def test_a_forged_one_is_refused(value, tmp_path, capsys, forge):
+    place = run(tmp_path, "--temperature", "learned", "--epochs", "1")
+    ticket = place / "ticket.safetensors"
+    forge(ticket, lambda metadata, tensors: metadata["about"].update(temperature=value))
+    assert main(["eval", str(ticket)], MODELS) in (1, 2)
+    said = capsys.readouterr()
+    assert "temperature" in said.err + said.out or "not JSON" in said.err + said.out or "nan" in (said.err + said.out).lower()
+
+
+def test_what_is_no_word_is_refused(capsys):
+    assert main([*QUICK, "--temperature", "warm"], MODELS) == 2
+    assert "temperature" in capsys.readouterr().err
