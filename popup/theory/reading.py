@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.theory.graph import NORMS, branches, follow, traced
+from popup.theory.levels import Levels
 from popup.theory.steps import LAYERS, Sides, Step, implied
 from popup.theory.target import Target, TargetLayer
 
@@ -23,12 +25,16 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
     """The target of a network of Linear and Conv2d layers with ReLU between them and max or average pooling, for inputs
     [n, *image] in [low, high].
 
-    Modules are read in the order in which they are called. Whatever else the network does shows: it is compared with that
-    chain on random inputs, and refused (UsageError).
+    Modules are read in the order in which they are called; where values are added, or a norm is to be folded, the network's
+    graph is followed instead (levels.py). Whatever else the network does shows: it is compared with that chain on random
+    inputs, and refused (UsageError).
     """
-    others = sorted({type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED)
+    graph = traced(net)
+    others = {type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED
+    if graph is not None and branches(graph) and not others - {"Sequential", *(kind.__name__ for kind in NORMS)}:
+        return _read_graph(net, graph, tuple(image), low, high)
     if others:
-        raise _no_chain(f"it has {', '.join(others)}")
+        raise _no_chain(f"it has {', '.join(sorted(others))}")
     called, failure = _called(net, tuple(image))
     if not any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in called):
         raise _no_chain("it has no linear layer and no convolution")
@@ -37,6 +43,18 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
         raise _no_chain(f"it cannot take an image {list(image)}: {failure}")
     target = Target(layers, steps, low, high)
     _compare(net, tuple(image), target)
+    return target
+
+
+def _read_graph(net: nn.Module, graph: torch.fx.GraphModule, image: tuple[int, ...], low: float, high: float) -> Target:
+    """The target of a network with shortcuts or norms: the chain that it equals."""
+    levels = Levels(image, low < 0, _no_chain)
+    outputs = follow(graph, levels, lambda module, sides: _step(module, _kind(module), sides))
+    layers, steps = levels.chain(outputs)
+    if not all(np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all() for layer in layers):
+        raise UsageError("the target has parameters that are not finite, or a norm without running statistics: train it again")
+    target = Target(layers, tuple(implied(steps)), low, high)
+    _compare(net, image, target)
     return target
 
 

@@ -125,6 +125,20 @@ def test_a_convolutional_target_becomes_an_ordinary_ticket(tmp_path, capsys):
     assert all(0 < gap["largest"] <= 0.5 for gap in source["tickets"][0]["gaps"].values())
 
 
+def test_a_residual_block_becomes_an_ordinary_ticket_of_a_source_without_shortcuts(tmp_path, capsys):
+    words = "flatten-linear-relu-skip-linear-relu-linear-add-relu-linear"
+    options = ("--model", f"chain:{words}", "--widths", 2, 1, 2, "--epochs", 2, "--epsilon", 9, "--depth", "2L")
+    code, text, _ = call(capsys, "prove", *options, "--er-p", 0.5, "--threads", 1, "--compare", 0, "--out", tmp_path)
+    assert code == 0 and "64-2-3-2-10 on digits" in text and "proved within epsilon 9" in text
+    path = tmp_path / "ticket-p0.5-seed0.safetensors"
+    assert call(capsys, "verify", path)[0] == 0
+    code, text, _ = call(capsys, "eval", path, "--threads", 1)
+    assert code == 0 and "repeated exactly" in text and "skip" not in text
+    exact = ("--bits", 4, "--normalise", "none", "--epochs", 1)
+    code, _, error = call(capsys, "prove", *options, *exact, "--out", tmp_path / "other")
+    assert code == 2 and "the target has shortcuts" in error and error.count("\n") == 1
+
+
 def test_ones_own_convolutional_network_from_a_file(tmp_path, capsys):
     """Pooling that is no module is refused; with nn.AvgPool2d the same weights are built. Its builder takes no widths."""
     torch.manual_seed(0)
