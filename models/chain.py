@@ -12,7 +12,8 @@ from torch import nn
 from .widths import scaled
 
 SIDES = r"(\d{1,3}(?:x\d{1,3})?)"
-PLAIN = ("one", "flatten", "relu", "linear", "skip", "add")
+PLAIN = ("one", "flatten", "relu", "tanh", "sigmoid", "linear", "skip", "add")
+LEAKY = re.compile(r"leaky(0\.\d{1,20})?")
 WORD = re.compile(rf"({'|'.join(PLAIN)}|(?:conv|max|avg)(?=\d)){SIDES}?(?:s{SIDES})?(?:p{SIDES})?(?:d{SIDES})?")
 LAYERS = ("linear", "conv")
 Pair = tuple[int, int]  # height and width
@@ -38,8 +39,8 @@ class Residual(nn.Module):
 
 def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] = (), *, width: float = 1.0) -> nn.Sequential:
     """The network of `words`, joined by `-`: conv, max and avg with a kernel's side and stride, padding and dilation
-    (conv3x5s2p1, max2: the stride of a pool is its kernel), linear, relu, flatten, one: a constant 1 as a last channel, and
-    skip and add: what there is at skip is added at the next add.
+    (conv3x5s2p1, max2: the stride of a pool is its kernel), linear, relu, leaky0.01, tanh, sigmoid, flatten, one:
+    a constant 1 as a last channel, and skip and add: what there is at skip is added at the next add.
 
     `widths`: the channels or neurons of all layers but the last, which has the classes. Layers have biases, but in a
     network with `one`. Raises ValueError, with the word or the widths, for what cannot be.
@@ -78,10 +79,12 @@ def _added(words: str, outside: list[nn.Module], body: list[nn.Module], there: t
 
 def parse(word: str) -> tuple[str, Pair, Pair, Pair, Pair]:
     """What a step is, and its kernel, stride, padding and dilation as (height, width)."""
+    if LEAKY.fullmatch(word):
+        return word, (1, 1), (1, 1), (0, 0), (1, 1)
     found = WORD.fullmatch(word)
     if not found or (found[1] in PLAIN and found[1] != word):
-        raise ValueError(f"{word!r} is no layer: write {', '.join(PLAIN)}, or conv, max or avg with a kernel, such as conv3p1 "
-                         "or max2")
+        raise ValueError(f"{word!r} is no layer: write {', '.join(PLAIN)}, leaky0.01, or conv, max or avg with a kernel, such "
+                         "as conv3p1 or max2")
     kernel = _sides(found[2], (1, 1))
     stride = _sides(found[3], (1, 1) if found[1] == "conv" else kernel)
     padding, dilation = _sides(found[4], (0, 0)), _sides(found[5], (1, 1))
@@ -107,11 +110,13 @@ def _module(kind: str, sides: Sequence[Pair], shape: Sequence[int], out: int, bi
     if kind == "linear" and len(shape) != 1:
         raise ValueError("linear needs flatten before it")
     make: dict[str, Callable[[], nn.Module]] = {
-        "one": AppendOne, "flatten": nn.Flatten, "relu": nn.ReLU,
+        "one": AppendOne, "flatten": nn.Flatten, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
         "linear": lambda: nn.Linear(shape[0], out, bias=biases),
         "conv": lambda: nn.Conv2d(shape[0], out, kernel, stride, padding, dilation, bias=biases),
         "max": lambda: nn.MaxPool2d(kernel, stride, padding, dilation),
         "avg": lambda: nn.AvgPool2d(kernel, stride)}
+    if leaky := LEAKY.fullmatch(kind):
+        return nn.LeakyReLU(float(leaky[1] or 0.01))
     return make[kind]()
 
 
@@ -121,7 +126,7 @@ def _shape(kind: str, sides: Sequence[Pair], shape: tuple[int, ...], out: int) -
         return (prod(shape),)
     if kind == "one":
         return (shape[0] + 1, *shape[1:])
-    if kind in ("relu", "linear"):
+    if kind in ("relu", "tanh", "sigmoid", "linear") or LEAKY.fullmatch(kind):
         return (out,) if out else shape
     places = [(side + 2 * pad - apart * (kernel - 1) - 1) // stride + 1
               for side, kernel, stride, pad, apart in zip(shape[1:], *sides, strict=True)]

@@ -190,8 +190,8 @@ def test_the_tap_of_the_biases_is_never_in_the_padding():
 
 FLAT_REFUSED = {
     "no linear layer": (lambda: nn.Flatten(), "no chain .*: it has no linear layer"),
-    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
-    "skip that no graph shows": (lambda: Skip(hidden=True), "no chain of .* ReLU between them: its outputs differ by "),
+    "GELU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), "no chain .*: it has GELU"),
+    "skip that no graph shows": (lambda: Skip(hidden=True), "no chain of .* between them: its outputs differ by "),
     "norm of the batch": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)),
                           "a norm without running statistics"),
     "sum without ReLU": (lambda: nn.Sequential(Skip(), nn.Linear(3, 2)), "a Linear follows a layer, or a sum, with no ReLU"),
@@ -222,7 +222,7 @@ MAPS_REFUSED = {
     "pool beside": (lambda: Beside(nn.MaxPool2d(3, 1, 1)), "a shortcut passes by a pool"),
     "pixels beside": (lambda: Beside(nn.Conv2d(2, 2, 5, 1, 2), nn.Conv2d(2, 2, 3, 1, 1)),
                       "beside its conv5p2 a shortcut would have to pass as conv3p1, which is of other pixels"),
-    "activation beside": (lambda: Beside(nn.Tanh()), "it has Tanh"),
+    "activation beside": (lambda: Beside(nn.Tanh()), "it has a Tanh there"),
     "no ReLU": (chained(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), outputs=18), "its outputs differ by "),
     "unflattened": (chained(nn.Conv2d(2, 2, 1)), "its outputs differ by inf"),
     "another image": (chained(nn.Conv2d(2, 2, 3), nn.ReLU(), outputs=5), "40 outputs is followed by one of 5 inputs"),

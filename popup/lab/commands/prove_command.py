@@ -84,6 +84,7 @@ def _target(laboratory: Laboratory, options: ProveOptions) -> tuple[Config, Trai
 def _describe(laboratory: Laboratory, config: Config, trained: Trained) -> None:
     target, data = trained.target, laboratory.data(config)
     branches = "both branches of each are" if len(target.branches) == 2 else "of one sign, so one branch of each is"
+    branches = branches if target.activation.homogeneous else f"each as {target.activation.kind} has it near 0"
     print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} "
           f"parameters, {data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
           f"inputs in [{target.low:.3g}, {target.high:.3g}] ({branches} copied)\n", flush=True)
