@@ -115,7 +115,7 @@ REFUSED = {
     "two kinds": (lambda: nn.Sequential(*network(nn.Tanh, 3, 3, 2), nn.ReLU()), {}, "it has relu and tanh, and a source has one"),
     "at the end": (lambda: nn.Sequential(*network(nn.Sigmoid, 3, 3, 2), nn.Sigmoid()), {}, "its Sigmoid stands before"),
     "slope": (lambda: network(lambda: nn.LeakyReLU(1.5), 3, 3, 2), {}, "its LeakyReLU has the slope 1.5"),
-    "leaky of twice the depth": (lambda: network(nn.LeakyReLU, 3, 3, 2), {"doubled": True}, "which is not built: give --depth L[+]1"),
+    "leaky, 2L": (lambda: network(nn.LeakyReLU, 3, 3, 2), {"doubled": True}, "which is not built: give --depth L[+]1"),
     "normal weights": (lambda: network(nn.Tanh, 3, 3, 2), {"weights": "kaiming_normal"}, "leave --weights out"),
 }
 

@@ -47,7 +47,8 @@ class ProveOptions:
     seed: int = field(default=0, metadata={"help": "seed of the target, and of the first source"})
     seeds: int = field(default=1, metadata={"help": "sources at each p, of seeds counted up from --seed"})
     model: str = field(default="mlp", metadata={
-        "help": "target network: linear and convolutional layers with ReLU between and pooling, by name, MODULE:FUNCTION, or "
+        "help": "target network: linear and convolutional layers with ReLU, leaky ReLU, tanh or sigmoid between, pooling, residual "
+                "sums and batch norms, by name, MODULE:FUNCTION, or "
                 "chain:WORDS such as chain:conv3p1-relu-max2-flatten-linear (with --widths 8)"})
     widths: tuple[int, ...] = field(default=(), metadata={
         "help": "hidden widths or channels of the target; none: the network's own (mlp: 16 16)"})
