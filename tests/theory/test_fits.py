@@ -1,12 +1,13 @@
 """The law's forms: what was put in is found, with its interval; and the law for all parameters at once."""
 
+import json
 from math import inf, log10
 
 import numpy as np
 import pytest
 
 from popup.lab.commands.command import main
-from popup.theory.fits import FORMS, _widest, candidates_for_all, fit_form
+from popup.theory.fits import FORMS, _widest, fit_form, met_at_once, require_at_once
 from popup.theory.measurement import Requirement, measure_requirements
 
 
@@ -43,8 +44,28 @@ def test_delta_is_a_share_of_the_parameters():
 
 def test_all_parameters_at_once_need_more_than_one():
     """Issue's reading: 13 candidates where 8 do pointwise at 0.1."""
-    assert 11 <= candidates_for_all(0.1, 0.05, 60, 0) <= 15
-    assert candidates_for_all(0.001, 0.05, 4, 0, most=6) == inf
+    met = met_at_once(0.1, 60, 0)
+    assert (np.diff(met) >= 0).all() and met[0] == 0 and 11 <= require_at_once(1.0, 0.1, 0.05, met).candidates <= 15
+    assert require_at_once(1.0, 0.001, 0.05, met_at_once(0.001, 4, 0, most=6)).copies == inf
+
+
+@pytest.mark.parametrize("p", [0.3, 0.8])
+def test_all_parameters_at_once_in_an_er_source(p):
+    """Binomial candidates: the share that is met, drawn one by one."""
+    met = np.array([0, 0, 0.2, 0.7, 0.9, 1.0])
+    found = require_at_once(p, 0.1, 0.1, met)
+    draws = np.random.default_rng(0).binomial(found.copies, p, 200_000)
+    assert found.candidates == 4 and met[draws.clip(max=5)].mean() >= 0.898
+    assert met[np.random.default_rng(0).binomial(found.copies - 1, p, 200_000).clip(max=5)].mean() < 0.902
+    assert require_at_once(p, 0.1, 1e-9, np.array([0, 0.5])).copies == inf
+
+
+def test_of_epsilon_and_delta_the_smaller():
+    """What was put in with the smaller of the two is found so, and the sum of both is then the worse."""
+    put_in = [Requirement(p, eps, 9, (4 + 3 * log10(1 / min(eps, delta))) / p, delta)
+              for p in (0.2, 0.7) for eps in (0.1, 0.01, 0.001) for delta in (0.1, 0.01, 0.001)]
+    fit = fit_form(put_in, "q p", smaller=True)
+    assert fit.coefficients == pytest.approx((4, 3, 0)) and fit.largest < 1e-9 < 0.02 < fit_form(put_in, "q p").deviation
 
 
 @pytest.mark.parametrize(("sums", "widest"), [([-2.0, 0.0, 2.0], 2.0), ([0.0], 2.0), ([-1.0, -0.2, 1.0], 1.2),
@@ -61,6 +82,12 @@ def test_the_command_takes_deltas(tmp_path, capsys):
     assert main(arguments, {}) == 0
     text = capsys.readouterr().out
     assert "98% of the parameters" in text and "per decade of 1/eps" in text and "all of [-1, 1] at once" in text
+    assert "(the smaller)" in text and "over 4 points" in text
+    record = json.loads((tmp_path / "law.json").read_text())["requirements"]
+    alone, at_once = record["weights"], record["all at once"]
+    assert len(at_once) == 8 and all(one["copies"] < every["copies"] for one, every in zip(sorted(
+        alone, key=lambda row: (row["p"], row["epsilon"], row["delta"])), sorted(
+        at_once, key=lambda row: (row["p"], row["epsilon"], row["delta"])), strict=True))
     assert main(["law", "--delta", "0.001", "--parameters", "100", "--out", str(tmp_path)], {}) == 2
     assert "delta is 0.001: of 100 parameters that is less than one" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from popup.lab.report.existence_figures import draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
-from popup.theory.fits import FORMS, candidates_for_all, fit_form
+from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
 from popup.theory.law import LEAST, OFFSET, SLOPE
 from popup.theory.measurement import (
     Representation,
@@ -48,7 +49,7 @@ class LawOptions:
         "help": "shares of the parameters that may miss; the forms of the law are fitted over all of them, the picture and "
                 "the one constant are of the first"})
     all_at_once: int = field(default=100, metadata={
-        "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met; 0: none"})
+        "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met, up to 18 each; 0: none"})
     parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
     sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
     seed: int = field(default=0, metadata={"help": "seed of the sources"})
@@ -88,7 +89,7 @@ def law(arguments: Sequence[str], models: Models) -> int:
     first = _of(measured["weights"], options.delta[0])
     write_atomically(out / "law.png", draw_law(first, fit_constant(first)))
     if options.all_at_once:
-        print(_all_at_once(first, options), flush=True)
+        measured["all at once"] = _all_at_once(measured["weights"], options)
     record: dict[str, Any] = {"options": asdict(options),
                               "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     sparse = any(p < 1 for p in options.er_p)
@@ -108,26 +109,36 @@ def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
 def _forms(found: Sequence[Requirement]) -> str:
     """Both forms of the law, with intervals and residuals."""
     rows = []
-    for name in FORMS:
-        if fit := fit_form(found, name):
+    for smaller, name in itertools.product((False, True) if len({row.delta for row in found}) > 1 else (False,), FORMS):
+        if fit := fit_form(found, name, smaller):
             terms = [f"{value:.2f} ±{half:.2f}" for value, half in zip(fit.coefficients, fit.intervals, strict=True)]
+            terms = [*terms[:2], "(the smaller)"] if smaller else terms
             rows.append([fit.form, *terms, f"{100 * fit.deviation:.1f}", f"{100 * fit.largest:.0f}", str(fit.points)])
     header = ["form", "a", "per decade of 1/eps", "of 1/delta", "residual %", "largest %", "points"]
+    if not any(row.edges for row in found):
+        return table(header, rows)
     fullest = max(row.p for row in found)
     edges = sorted({(row.epsilon, round(row.edges, 1)) for row in found if row.p == fullest}, reverse=True)
     sizes = ", ".join(f"{count:g} at {epsilon:g}" for epsilon, count in edges)
     return f"{table(header, rows)}\nedges of a parameter: {sizes}" if rows else f"edges of a parameter: {sizes}"
 
 
-def _all_at_once(found: Sequence[Requirement], options: LawOptions) -> str:
-    """Candidates for one random parameter against those for all of [-1, 1] at once, at p = 1."""
+def _all_at_once(alone: Sequence[Requirement], options: LawOptions) -> list[Requirement]:
+    """The law for all of [-1, 1] at once, beside that for one parameter, `alone`; prints both."""
+    shares = {epsilon: met_at_once(epsilon, options.all_at_once, options.seed) for epsilon in options.epsilon}
+    found = [require_at_once(p, epsilon, delta, shares[epsilon]) for p in options.er_p for epsilon in options.epsilon
+             for delta in options.delta]
+    one = {(row.p, row.epsilon, row.delta): row for row in alone}
     rows = []
-    for epsilon in options.epsilon:
-        alone = {row.candidates for row in found if row.epsilon == epsilon}
-        every = candidates_for_all(epsilon, options.delta[0], options.all_at_once, options.seed)
-        rows.append([f"{epsilon:g}", f"{max(alone):g}", f"{every:g}" if every < inf else "-"])
-    return (f"candidates with which one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = "
-            f"{options.delta[0]:g}\n{table(['eps', 'one', 'all'], rows)}\n")
+    for row in found:
+        pair = [one[row.p, row.epsilon, row.delta], row]
+        if row.delta == options.delta[0]:
+            rows.append([f"{row.p:g}", f"{row.epsilon:g}", *(f"{value:g}" if value < inf else "-" for value in (
+                *(each.candidates for each in pair), *(each.copies for each in pair)))])
+    header = ["p", "eps", "candidates: one", "all", "copies: one", "all"]
+    print(f"one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = {options.delta[0]:g}\n"
+          f"{table(header, rows)}\n\n{_forms(found)}\n", flush=True)
+    return found
 
 
 def _title(kind: str, delta: float) -> str:
@@ -144,7 +155,9 @@ def _requirements(found: Sequence[Requirement], options: LawOptions, delta: floa
 
 def _fits(found: Sequence[Requirement]) -> str:
     constant, line, (least, more) = fit_constant(found), fit_candidates(found), LEAST["uniform", False]
-    fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p))"] if constant else []
+    each = [fit_constant([row]) or 0 for row in found if row.p < 1 and row.copies < inf]
+    fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p)) ({min(each):.2g} to {max(each):.2g} over {len(each)} points)"
+              ] if constant else []
     fitted += [f"candidates = {line[0]:.2f} + {line[1]:.3f} log2(1/eps)"] if line else []
     lines = [f"fitted: {'; '.join(fitted)}"] if fitted else []
     lines += [] if constant else [f"no constant to fit: no p below 1 has an epsilon that {MOST_CANDIDATES} candidates reach"]
