@@ -6,7 +6,10 @@ from math import inf, log10
 import numpy as np
 import pytest
 
+from models import MODELS
+from popup.lab.commands import law_command
 from popup.lab.commands.command import main
+from popup.lab.runs import findability
 from popup.theory.fits import FORMS, _widest, fit_form, met_at_once, require_at_once
 from popup.theory.measurement import Requirement, measure_requirements
 
@@ -92,3 +95,23 @@ def test_the_command_takes_deltas(tmp_path, capsys):
     assert "delta is 0.001: of 100 parameters that is less than one" in capsys.readouterr().err
 
 
+def test_existence_and_findability(tmp_path, capsys, monkeypatch):
+    """The built ticket is the better one from some width on; what is found is measured on the same sources."""
+    monkeypatch.setattr(findability, "STEPS", 40)
+    monkeypatch.setattr(law_command, "HIDDEN", (16, 192))
+    arguments = ["law", "--er-p", "0.6", "--epsilon", "0.03", "0.3", "--parameters", "20", "--sources", "0", "--all-at-once", "0",
+                 "--searches", "2", "--out", str(tmp_path)]
+    assert main(arguments, MODELS) == 0
+    text = capsys.readouterr().out
+    assert "exists" in text and "> 1024" not in text.split("edge-popup finds one")[0] and "findability.png" in text
+    trials = json.loads((tmp_path / "law.json").read_text())["findability"]
+    assert [(trial["width"], trial["seed"]) for trial in trials] == [(16, 0), (16, 1), (192, 0), (192, 1)]
+    assert all(trial["built"] < 0.03 < trial["found"] for trial in trials if trial["width"] == 192)
+
+
+def test_the_least_width_is_one_from_which_on_half_are_within():
+    gaps = {8: (0.01, 0.01), 16: (0.5, 0.5), 32: (0.09, 0.5), 64: (0.01, 0.02)}
+    trials = [findability.Trial(0.5, width, seed, gap, 1.0) for width, pair in gaps.items() for seed, gap in enumerate(pair)]
+    assert findability.least_width(trials, 0.1, findability.BUILT) == 32
+    assert findability.least_width(trials, 0.015, findability.BUILT) == 64
+    assert findability.least_width(trials, 0.1, findability.FOUND) == inf

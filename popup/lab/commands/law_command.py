@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from popup.errors import UsageError, check_count, check_number
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.networks import Models
-from popup.lab.report.existence_figures import draw_law, draw_representation
+from popup.lab.report.existence_figures import draw_findability, draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.runs.findability import BUILT, FOUND, HIDDEN, K, Trial, least_width, run_trial
 from popup.lab.text import printable
 from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
 from popup.theory.law import LEAST, OFFSET, SLOPE
@@ -52,8 +54,12 @@ class LawOptions:
         "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met, up to 18 each; 0: none"})
     parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
     sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
+    searches: int = field(default=0, metadata={
+        "help": "sources of each width and p in which edge-popup searches for what is built there (of 16 to 1,024 neurons; ten "
+                "take some ten minutes): from which width on a ticket is found, beside that from which on it exists; 0: none"})
     seed: int = field(default=0, metadata={"help": "seed of the sources"})
-    out: str = field(default="law", metadata={"help": "directory of law.json, law.png and representation.png"})
+    out: str = field(default="law", metadata={
+        "help": "directory of law.json, law.png, representation.png and findability.png"})
 
     def __post_init__(self) -> None:
         if not self.er_p or not self.epsilon:
@@ -72,6 +78,7 @@ class LawOptions:
         check_count("all_at_once", self.all_at_once, 0)
         check_count("parameters", self.parameters, 20)
         check_count("sources", self.sources, 0)
+        check_count("searches", self.searches, 0)
         check_count("seed", self.seed, 0)
 
 
@@ -97,9 +104,33 @@ def law(arguments: Sequence[str], models: Models) -> int:
         shown = _representations(options)
         write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in shown]
+    trials = _trials(options, models) if options.searches else []
+    if trials:
+        write_atomically(out / "findability.png", draw_findability(trials))
+        record["findability"] = [asdict(trial) for trial in trials]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {printable(out)}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
+    pictures = ["law.png"] + ["representation.png"] * bool(options.sources and sparse) + ["findability.png"] * bool(trials)
+    print(f"written to {printable(out)}/: law.json {' '.join(pictures)}")
     return 0
+
+
+def _trials(options: LawOptions, models: Models) -> list[Trial]:
+    """Existence against findability; prints the least widths, and the middle gaps of each width."""
+    trials, rows, gaps = list[Trial](), [], []
+    for p in options.er_p:
+        mine = [run_trial(p, width, options.seed + number, models["mlp_constant"]) for width in HIDDEN
+                for number in range(options.searches)]
+        for epsilon in options.epsilon:
+            least = [least_width(mine, epsilon, gap) for gap in (BUILT, FOUND)]
+            rows.append([f"{p:g}", f"{epsilon:g}", *(f"{width:g}" if width < inf else f"> {HIDDEN[-1]}" for width in least)])
+        for width in HIDDEN:
+            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (BUILT, FOUND)]
+            gaps.append([f"{p:g}", str(width), *(f"{value:.2g}" for value in middle)])
+        trials += mine
+    print(f"least width from which on half of {options.searches} sources hold a ticket of a target of two inputs within eps, and "
+          f"edge-popup finds one (best of k = {', '.join(map(str, K))})\n{table(['p', 'eps', 'exists', 'found'], rows)}\n\n"
+          f"middle of the largest gaps\n{table(['p', 'width', 'built', 'found'], gaps)}\n", flush=True)
+    return trials
 
 
 def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
