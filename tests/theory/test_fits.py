@@ -97,15 +97,15 @@ def test_the_command_takes_deltas(tmp_path, capsys):
 
 def test_existence_and_findability(tmp_path, capsys, monkeypatch):
     """The built ticket is the better one from some width on; what is found is measured on the same sources."""
-    monkeypatch.setattr(findability, "STEPS", 40)
+    monkeypatch.setattr(findability, "STEPS", 20)
     monkeypatch.setattr(law_command, "HIDDEN", (16, 192))
     arguments = ["law", "--er-p", "0.6", "--epsilon", "0.03", "0.3", "--parameters", "20", "--sources", "0", "--all-at-once", "0",
-                 "--searches", "2", "--out", str(tmp_path)]
+                 "--searches", "1", "--out", str(tmp_path)]
     assert main(arguments, MODELS) == 0
     text = capsys.readouterr().out
     assert "exists" in text and "> 1024" not in text.split("edge-popup finds one")[0] and "findability.png" in text
     trials = json.loads((tmp_path / "law.json").read_text())["findability"]
-    assert [(trial["width"], trial["seed"]) for trial in trials] == [(16, 0), (16, 1), (192, 0), (192, 1)]
+    assert [(trial["width"], trial["seed"]) for trial in trials] == [(16, 0), (192, 0)]
     assert all(trial["built"] < 0.03 < trial["found"] for trial in trials if trial["width"] == 192)
 
 
