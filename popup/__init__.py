@@ -3,12 +3,12 @@
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.training.fit import Outcome, fit
-from popup.search import SearchSettings, advance, attach, densities, detach, merge, penalty, scores, summary
+from popup.search import SearchSettings, advance, attach, densities, detach, merge, order_scores, penalty, scores, summary
 from popup.source.maskable import register
 from popup.source.recipe import Recipe
 from popup.ticket import Ticket, TicketError, compare, extract, load, verify
 from popup.version import VERSION as __version__
 
 __all__ = ["Config", "Outcome", "Recipe", "SearchSettings", "Ticket", "TicketError", "UsageError", "__version__", "advance",
-           "attach", "compare", "densities", "detach", "extract", "fit", "load", "merge", "penalty", "register", "scores",
-           "summary", "verify"]
+           "attach", "compare", "densities", "detach", "extract", "fit", "load", "merge", "order_scores", "penalty", "register",
+           "scores", "summary", "verify"]

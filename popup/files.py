@@ -113,6 +113,12 @@ def own_folder(path: Path) -> Path:
     return path
 
 
+def remove_own(path: Path) -> None:
+    """Remove a file in a folder of popup's own, if it is there. Where that folder is a link, what it leads to stays."""
+    if not path.parent.is_symlink():
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def scratch_folder(directory: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `directory` for the block; what is left of it then is removed."""

@@ -18,13 +18,15 @@ from popup.files import (
     open_regular,
     own_folder,
     read_regular,
+    remove_own,
     remove_parts,
     write_atomically,
 )
 from tests.test_imports import ROOT, files
 
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "open_memmap", "mkdir", "makedirs", "copyfile",
-           "copytree", "mkdtemp", "mkstemp", "truncate", "touch", "symlink_to", "tofile", "fromfile", "save_file", "load_file"}
+           "copytree", "mkdtemp", "mkstemp", "truncate", "touch", "symlink_to", "tofile", "fromfile", "save_file", "load_file",
+           "unlink", "rmtree", "rename", "rmdir", "chmod"}
 SAVERS = {("np", "save"), ("np", "load"), ("numpy", "save"), ("torch", "save"), ("torch", "load"), ("np", "savez"),
           ("json", "dump"), ("json", "load"), ("pickle", "load"), ("pickle", "dump")}
 ALLOWED = {  # by file: what it may call, and why
@@ -35,9 +37,11 @@ ALLOWED = {  # by file: what it may call, and why
     "popup/lab/training/ranks.py": {"open"},  # os.devnull
     "popup/lab/runs/cell.py": {"read_text"},  # /proc/self/mountinfo
     "popup/lab/data/decode.py": {"open"},     # Image.open of a file that open_regular has opened
-    "popup/lab/data/cache.py": {"np.save", "np.load"},  # into what `create` has opened; from what was just hashed
+    "popup/lab/data/cache.py": {"np.save", "np.load", "rename", "rmtree", "unlink", "chmod"},  # a folder that it has made itself
     "popup/lab/data/folder.py": {"np.save"},  # into memory
     "popup/lab/runs/targets.py": {"load_file"},         # what --target names, if it is a file
+    "popup/lab/runs/logs.py": {"rmtree"},               # which follows no link
+    "popup/lab/commands/prove_command.py": {"unlink"},  # the ticket that it has just written
     "popup/lab/runs/directory.py": {"mkdir"},           # --out itself, which the user names
     "popup/ticket/ticket.py": {"mkdir"},                # what save_pretrained is given
     "popup/callbacks.py": {"mkdir"},                    # what a trainer gives in its place
@@ -134,6 +138,12 @@ def test_a_folder_that_is_a_link_is_not_written_into(tmp_path, victim):
     with pytest.raises(IrregularFile, match="link is a link"):
         own_folder(tmp_path / "link")
     assert own_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    remove_own(tmp_path / "link" / "kept")
+    assert (tmp_path / "elsewhere" / "kept").exists()
+    remove_own(tmp_path / "elsewhere" / "kept")
+    remove_own(tmp_path / "elsewhere" / "kept")
+    assert not (tmp_path / "elsewhere" / "kept").exists()
     (tmp_path / ".x.part").symlink_to(victim)
     remove_parts(tmp_path)
     assert victim.exists() and not (tmp_path / ".x.part").is_symlink()

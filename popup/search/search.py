@@ -18,12 +18,12 @@ from popup.search.methods.method import Method
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
-from popup.search.settings import SearchSettings
+from popup.search.settings import GRADIENT, SearchSettings
 from popup.search.sharding import is_sharded
 from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states
 from popup.search.untouched import Untouched
-from popup.search.weighing import Use, weigh
+from popup.search.weighing import Use, in_backward, weigh
 from popup.source.layers import skip_of
 from popup.source.parametrized import lists_on
 from popup.source.recipe import Recipe
@@ -46,6 +46,7 @@ class Search(SearchState):
         self.learning = False                    # whether the pass that is under way is one to train by
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
         self.looked = False                      # whether at what the network's products get, with inputs of its own
+        self.ordered = settings.first_scores != GRADIENT
         self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
         self.untouched: Untouched
@@ -109,7 +110,7 @@ class Search(SearchState):
         if self._pass is not None:
             gates = self._pass
         else:
-            gates = self._trained if self._trained is not None and _in_backward() else self.ticket_gates()
+            gates = self._trained if self._trained is not None and in_backward() else self.ticket_gates()
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:
             raise UsageError(f"{layer.spec.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
@@ -123,13 +124,14 @@ class Search(SearchState):
         self.sharded = self.sharded or is_sharded(module, self.settings.method, self.between)
         learning = torch.is_grad_enabled()
         training = module.training and learning
-        if training and self._hidden and _in_backward() and not self.trains_the_ticket():
+        if training and self._hidden and in_backward() and not self.trains_the_ticket():
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
         self._hidden = module.training and not learning
         for layer in self.layers:
             layer.begin()
         if training:
+            self.refuse_unordered()
             self._pass = self.method.gates(self)
             self._weigh(self._pass)
         else:
@@ -170,7 +172,7 @@ class Search(SearchState):
     @property
     def passing(self) -> bool:
         """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
-        return self._pass is not None or _in_backward()
+        return self._pass is not None or in_backward()
 
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
@@ -245,8 +247,3 @@ class Search(SearchState):
         if self._loads:
             self.untouched.renew(module, self.scores())
         self.resume(self.steps, self.progress)
-
-
-def _in_backward() -> bool:
-    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
-    return torch._C._current_graph_task_id() != -1

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from popup.errors import UsageError
 from popup.search.edge_group import EdgeGroup, each_layer, grouped
 from popup.search.keys import Keys
 from popup.search.layer_state import REDRAW, LayerState
@@ -32,11 +33,18 @@ class SearchState:
                  floor_of: Callable[[int], int]) -> None:
         self.recipe, self._k_at, self._scope, self._floor_of = recipe, k_at_progress, scope, floor_of
         self.steps, self.before, self.progress = 0, 0.0, 0.0
+        self.ordered = True  # whether first scores lie where the settings want them
         self.layers: list[LayerState] = []
         self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
         self._originals: list[ParametrizationList] = []  # what holds each layer's scores
         self.sharded = False                             # whether FSDP2 leaves a process a part of these between passes
+
+    def refuse_unordered(self) -> None:
+        """A UsageError if first scores are to be ordered by a gradient, and have not been."""
+        if not self.ordered and not self.steps:
+            raise UsageError("first_scores is 'gradient': call popup.order_scores(net, batches) before the first training pass "
+                             "(popup.fit does)")
 
     def add(self, layer: LayerState, module: nn.Module, name: str) -> None:
         """Take one layer into the search, which parametrizes `name` of `module`."""

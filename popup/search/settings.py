@@ -24,6 +24,7 @@ from popup.source.recipe import LATER
 from popup.source.streams import Stream
 
 SCORE_UNITS = ("auto", FAN_IN, KEPT)
+RANDOM, GRADIENT = "random", "gradient"  # what says which edge has which of the first scores
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class SearchSettings:
     score_unit: str = field(default="auto", metadata={LATER: "auto", "axis": True, "choices": SCORE_UNITS, "help": (
         "what score_scale is a multiple of: fan_in, 1/sqrt(fan_in); kept, 1/sqrt(the edges that a unit keeps on average), as its "
         "weights are; or auto, kept for signed and fan_in for the others")})
+    first_scores: str = field(default=RANDOM, metadata={LATER: RANDOM, "axis": True, "choices": (RANDOM, GRADIENT), "help": (
+        "which edge has which of a layer's first scores: as drawn, or by the gradient of some batches the highest where a weight "
+        "lowers the loss most (not in draws, gates, gem_miner, sampled)")})
     anneal: str = field(default="none", metadata={
         "axis": True, "help": "how the kept fraction of the search goes from k_start to k", "choices": tuple(SCHEDULES)})
     k_start: float = field(default=1.0, metadata={"help": "anneal: the fraction that is kept at first, at least k"})
@@ -83,6 +87,7 @@ class SearchSettings:
             if check_count(name, getattr(self, name), least) > most:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at most {most}")
         check_name("draw_choice", self.draw_choice, CHOICES)
+        check_name("first_scores", self.first_scores, (RANDOM, GRADIENT))
         check_name("score_unit", self.score_unit, SCORE_UNITS)
         check_name("coat_rule", self.coat_rule, COAT_RULES)
 

@@ -85,6 +85,11 @@ def _counts(held: Sequence[torch.Tensor | None]) -> tuple[int, ...]:
     return versions(*(tensor for tensor in held if tensor is not None))
 
 
+def in_backward() -> bool:
+    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def weigh(group: EdgeGroup, use: Use, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The effective weights of a group's layers in a training pass [each layer's shape], of the `scores` of each. They are kept
     from pass to pass, and only changed edges are written."""

@@ -232,6 +232,12 @@ def snapshot(folder):
             for path in folder.rglob("*") if path.name != ".lock"}
 
 
+def differences(first, second):
+    """The names in two snapshots of one folder that are not alike."""
+    return sorted(name for name in first.keys() | second.keys() if name not in first or name not in second
+                  or first[name] != second[name])
+
+
 def rows(path):
     with open(path, encoding="utf-8", newline="") as file:
         return {row["hash"]: row for row in csv.DictReader(file)}
@@ -314,7 +320,7 @@ def one_round(base, chance):
         check(root, ["eval", str(chance.choice(tickets)), *data], told)
         arguments = [*grid(base), *data, "--seed", str(chance.randrange(2, 8)), "--controls", "none"]
         check(root, [*arguments, "--out", str(root / "runs")], told)
-        assert snapshot(outside) == around, f"something outside was touched: {told}"
+        assert snapshot(outside) == around, f"outside was touched: {differences(around, snapshot(outside))}: {told}"
         assert all(snapshot(path) == before[path] for path in safe), f"an undisturbed run was changed: {told}"
         return told
 

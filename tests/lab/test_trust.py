@@ -113,17 +113,29 @@ def test_a_link_in_a_runs_directory_leads_no_write_outside(how, name, runs, tmp_
     assert victim.read_bytes() == content, capsys.readouterr()
 
 
-def test_a_runs_directory_that_is_a_link_is_not_written_into(runs, tmp_path, capsys):
+@pytest.mark.parametrize("how", ["begun", "failed", "finished"])
+def test_a_runs_directory_that_is_a_link_is_not_written_into(how, runs, tmp_path, capsys):
     out, (run, *_) = runs
-    seed = json.loads((run / "config.json").read_text())["source"]["seed"]
-    run.rename(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "result.json").unlink()
-    run.symlink_to(tmp_path / "elsewhere")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()}
-    assert main([*QUICK, "--seed", str(seed), "--out", str(out)], MODELS) == 2
-    assert "is a link, and popup writes into no folder through one" in capsys.readouterr().err
-    main(["worker", str(out), "--threads", "1"], MODELS)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
+    seed, elsewhere = json.loads((run / "config.json").read_text())["source"]["seed"], tmp_path / "elsewhere"
+    run.rename(elsewhere)
+    (elsewhere / "training.png").unlink(missing_ok=True)  # of a single run alone
+    if how == "finished":
+        (elsewhere / "checkpoint.safetensors").write_bytes(b"left by a process that was killed")
+    else:
+        (elsewhere / "result.json").unlink()
+    if how == "failed":
+        (elsewhere / "failure.json").write_text(json.dumps({"hash": run.name, "reason": "of old"}))
+    run.symlink_to(elsewhere)
+    before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+    assert main([*QUICK, "--seed", str(seed), "--out", str(out)], MODELS) == (0 if how == "finished" else 2)
+    assert ("is a link, and popup writes into no folder through one" in capsys.readouterr().err) == (how != "finished")
+    main([*QUICK, "--seeds", "3", "--workers", "1", "--out", str(out)], MODELS)
+    main(["worker", str(out), "--threads", "1", "--retry"], MODELS)
+    assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
+def test_a_folder_of_pictures_that_is_a_link_is_not_written_into(runs, tmp_path):
+    out, _ = runs
     shutil.rmtree(out / "figures")
     (tmp_path / "pictures").mkdir()
     (out / "figures").symlink_to(tmp_path / "pictures")

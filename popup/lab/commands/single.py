@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from tqdm import tqdm
 
 from popup.errors import UsageError
+from popup.files import remove_own
 from popup.lab.config import Config
 from popup.lab.measure import measured
 from popup.lab.report.plots import plot_training
@@ -36,11 +37,11 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
         result = _run_alone(laboratory, config)
     elif laboratory.ranks.first:
         check_finished(laboratory, [config])
-        directory.checkpoint.unlink(missing_ok=True)  # of a process that was killed just as it finished
+        remove_own(directory.checkpoint)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
     if not laboratory.ranks.first:
         return result
-    if not directory.picture.exists():
+    if not directory.picture.exists() and not directory.is_link:
         data = laboratory.data(config)
         plot_training(directory.picture, directory.metrics(), config, data.title, data.classes)
     _report(directory, result)

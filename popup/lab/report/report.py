@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from popup.files import own_folder, write_atomically
+from popup.files import own_folder, remove_own, write_atomically
 from popup.lab.measure import MEASURES
 from popup.lab.program import program
 from popup.lab.report.answer import answer
@@ -99,7 +99,7 @@ def _draw(folder: Path, found: Sequence[Setting], wanted: dict[str, Picture],
             measure, wide = found[0].measure.name, picture.draw(found, WIDE)
             name, title = prefix + (measure if kind == MAIN else kind), picture.title.format(measure.capitalize())
             for old in (*folder.glob(f"{name}.[ps][nv]g"), *folder.glob(f"{name}-[2-9].[ps][nv]g")):  # of a report of other runs
-                old.unlink()
+                remove_own(old)
             if isinstance(wide, str):
                 shown.append(Shown(title, wide))
             elif wide:

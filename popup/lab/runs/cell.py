@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from popup.errors import UsageError
-from popup.files import open_lock, own_folder, write_atomically
+from popup.files import open_lock, own_folder, remove_own, write_atomically
 from popup.lab.config import Config
 from popup.lab.runs.controls import needed
 from popup.lab.runs.directory import RunDirectory, read_config, read_failure
@@ -90,7 +90,7 @@ class Cell:
     def forget_failure(self) -> None:
         """Let the cell be tried again."""
         for name in ("failure.json", BEGUN):
-            (self.path / name).unlink(missing_ok=True)
+            remove_own(self.path / name)
 
     @contextlib.contextmanager
     def counting_deaths(self) -> Iterator[int]:
@@ -107,7 +107,7 @@ class Cell:
         try:
             yield deaths
         finally:
-            note.unlink(missing_ok=True)
+            remove_own(note)
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[bool]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from popup.errors import UsageError, check_name
-from popup.files import append, own_folder, read_regular, remove_parts, write_atomically
+from popup.files import append, own_folder, read_regular, remove_own, remove_parts, write_atomically
 from popup.lab.config import Config
 from popup.lab.measure import ACCURACY, measure_in
 from popup.lab.runs.controls import CONTROLS, TICKET
@@ -30,6 +30,11 @@ class RunDirectory:
     def __init__(self, out: Path, config: Config, writes: bool = True) -> None:
         self.path = out / config.hash()
         self.config, self.writes = config, writes
+
+    @property
+    def is_link(self) -> bool:
+        """Whether what it holds lies elsewhere, and is there to be read only."""
+        return self.path.is_symlink()
 
     @property
     def ticket(self) -> Path:
@@ -75,7 +80,7 @@ class RunDirectory:
         if self.writes:
             append(self.path / "metrics.jsonl", b"", durable=True)  # on the disk before the result that vouches for it
             write_atomically(self.path / "result.json", _as_json(result))
-            (self.path / "failure.json").unlink(missing_ok=True)  # of an attempt before
+            remove_own(self.path / "failure.json")  # of an attempt before
 
     def result(self) -> dict[str, Any] | None:
         """The recorded result, None if the run is not finished. A UsageError if the file holds something else."""

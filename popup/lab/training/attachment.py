@@ -9,16 +9,19 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.data.datasets import Split
-from popup.lab.data.streamed import in_parts
+from popup.lab.data.streamed import Streamed, in_parts
 from popup.lab.precision import Precision
-from popup.lab.training.batches import Normalise
+from popup.lab.training.batches import Batches, Normalise
 from popup.search.attach import attach_recipe
 from popup.search.compute import computes_sparsely
+from popup.search.network import search_of
+from popup.search.ordering import order_scores
 from popup.source.masks import COMPUTED, given_edges
 from popup.source.saliency import snip, synflow
 from popup.source.streams import Stream
 
 BATCH = 128  # images that SNIP looks at, as in its paper for CIFAR-10
+ORDERED_BY = 8  # batches that first scores are ordered by
 
 
 def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
@@ -29,6 +32,19 @@ def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
         compute = "dense"
     return attach_recipe(net, config.source, config.search, edges=computed_edges(net, config, train), compute=compute,
                          against=Precision.of(net, config.training.precision).dtype)
+
+
+def order_if_asked(net: nn.Module, batches: Batches) -> None:
+    """Order the first scores of an attached network by the gradient of some batches, where its settings say so and nobody has
+    yet. They are drawn from a stream of their own; their images are normalised and not augmented."""
+    search = search_of(net)
+    if search.ordered or search.steps:
+        return
+    chosen = Stream(batches.seed, "first scores").permutation(len(batches.images))[:BATCH * ORDERED_BY]
+    place = "cpu" if isinstance(batches.images, Streamed) else batches.images.device
+    parts = torch.from_numpy(chosen).to(place).split(BATCH)
+    order_scores(net, ((batches.normalise(images), batches.labels[part.to(images.device)])
+                       for part, images in zip(parts, in_parts(batches.images, parts), strict=True)))
 
 
 def may_be_sparse(config: Config, device: torch.device) -> bool:

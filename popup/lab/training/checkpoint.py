@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from popup.errors import UsageError
-from popup.files import write_atomically
+from popup.files import remove_own, write_atomically
 from popup.lab.config import Config
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
@@ -130,4 +130,4 @@ class Checkpoints:
     def remove(self) -> None:
         """The run is finished."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove_own(self.path)

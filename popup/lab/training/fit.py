@@ -15,7 +15,7 @@ from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
 from popup.lab.precision import Precision
-from popup.lab.training.attachment import attach_config
+from popup.lab.training.attachment import attach_config, order_if_asked
 from popup.lab.training.bar import epoch_bar
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
@@ -119,6 +119,7 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
         attach_config(net, config, train)
         check_reached(merge(net), layers, two)  # what holds a weight by itself computes with the old one from now on
     search_of(net).looked = True
+    order_if_asked(net, batches)
     check_attached(net, two)
     precision = Precision.of(net, config.training.precision)
     return Ready(net, config, batches, test, precision, frozen_hashes(net), plain)

@@ -23,6 +23,13 @@ from popup.source.books import PLAIN, Book
 FAN_IN, KEPT = "fan_in", "kept"  # what the size of first scores follows: all inputs of a unit, or as many as it keeps
 
 
+def in_order_of(wanted: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """The `sizes` [edges], the n-th highest where `wanted` [edges] is the n-th highest; ties go to the lower index."""
+    found = torch.empty_like(sizes)
+    found[wanted.argsort(descending=True, stable=True)] = sizes.sort(descending=True).values
+    return found
+
+
 class Options(Protocol):
     """What methods read of SearchSettings (popup/search/settings.py), which knows them all."""
 
@@ -63,8 +70,8 @@ class Method:
     scores_an_edge = 1       # how many scores an edge has: scores [n * edges] are all first ones, all second ones and so on
     rate = 1.0               # factor on the learning rate: by how much larger its scores move than edge_popup's
     score_unit = FAN_IN      # what its first scores are multiples of, unless asked for otherwise
-    uses: tuple[str, ...] = ("rank", "score_scale", "score_unit", "anneal")  # the settings that matter to it, beside these two:
-    #                                                                          method and scope
+    uses: tuple[str, ...] = ("rank", "score_scale", "score_unit", "first_scores", "anneal")  # the settings that matter to it,
+    #                                                                                          beside method and scope
 
     def __init__(self, settings: Options) -> None:
         self.settings = settings
@@ -82,6 +89,13 @@ class Method:
         """
         bound = self.settings.score_scale / np.sqrt(fan_in)
         return uniform * (2 * bound) - bound
+
+    def reordered(self, scores: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The first `scores` [edges] among other edges: of the same sizes, the highest where a weight lowers the loss most, by
+        its `gradient` dL/ds; each keeps its sign, where |s| is ranked."""
+        rank = RANKS[self.settings.rank]
+        slope = rank.slope(scores)
+        return slope * in_order_of(-gradient * slope, rank.value(scores))
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
         """What is remembered of a layer with the first `scores` [edges], by name."""

@@ -8,7 +8,7 @@ import torch
 
 from popup.search.gate import Gate
 from popup.search.keys import Keys, magnitude_keys
-from popup.search.methods.method import KEPT, Method
+from popup.search.methods.method import KEPT, Method, in_order_of
 from popup.search.unit import Unit
 from popup.source.books import SIGNED
 
@@ -28,10 +28,14 @@ class Signed(Method):
     edgewise = True
     score_unit = KEPT
     START = 3.0
-    uses = ("score_scale", "score_unit", "anneal")
+    uses = ("score_scale", "score_unit", "first_scores", "anneal")
 
     def first_scores(self, uniform: np.ndarray, fan_in: float, k: float) -> np.ndarray:
         return self.START * super().first_scores(uniform, fan_in, k)
+
+    def reordered(self, scores: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The largest where a sign matters most, and each with the sign that lowers the loss."""
+        return torch.where(gradient > 0, -1, 1) * in_order_of(gradient.abs(), scores.abs())
 
     def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return magnitude_keys(scores)

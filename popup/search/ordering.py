@@ -1,0 +1,75 @@
+"""First scores by the first gradients: to which edges the sizes go that were drawn for a layer's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from popup.errors import UsageError
+from popup.search.network import search_of, unwrapped
+from popup.source.frozen import is_norm
+
+
+def order_scores(net: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Hand the first scores of an attached network out anew, in place: in each layer the highest go to the edges whose weight
+    lowers the loss most, by the gradient of the mean cross-entropy over the `batches` (inputs [n, ...], labels int64 [n]; of
+    tokens both int64 [n, tokens]).
+
+    A layer's scores keep their sizes, so that learning rates mean what they did. The gradient is that of the first training pass
+    (while k is annealed all edges count), with the norms' statistics of each batch; dropout is off. That a weight is worth its
+    product with the gradient is SNIP's criterion (Lee et al., ICLR 2019, arXiv 1810.02340, equation 4), which takes the size
+    alone: here an edge that raises the loss comes last. Raises UsageError once a step was made, and where a gradient is not
+    finite.
+    """
+    search = search_of(net)
+    if search.steps:
+        raise UsageError(f"the search is at step {search.steps}: first scores are ordered before the first one")
+    scores, net = search.scores(), unwrapped(net)
+    search.ordered = True
+    with _quiet(net):
+        gradients = _gradients(net, scores, batches)
+    with torch.no_grad():
+        for layer, score, gradient in zip(search.layers, scores, gradients, strict=True):
+            if not gradient.isfinite().all():
+                raise UsageError(f"the first gradients of {layer.spec.name} are not finite: use a smaller gain, or first_scores "
+                                 "'random'")
+            score.copy_(search.method.reordered(score, gradient))
+            first = search.method.first_memory(layer, score.cpu(), search.recipe.seed)
+            for name, value in first.items():
+                layer.memory(name).copy_(value)
+
+
+def _gradients(net: nn.Module, scores: list[nn.Parameter],
+               batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+    """dL/ds of each layer [edges]; 0 where the network does not use it."""
+    totals, count = [torch.zeros_like(score) for score in scores], 0
+    for inputs, labels in batches:
+        loss = F.cross_entropy(net(inputs).float().flatten(0, -2), labels.flatten(), reduction="sum")
+        for total, part in zip(totals, torch.autograd.grad(loss, scores, allow_unused=True), strict=True):
+            if part is not None:
+                total += part
+        count += labels.numel()
+    if not count:
+        raise UsageError("there are no batches to order first scores by: give one at least")
+    return [total / count for total in totals]
+
+
+@contextmanager
+def _quiet(net: nn.Module) -> Iterator[None]:
+    """Let the network be in training with its dropout off, and leave its modes and statistics as they were."""
+    modes = [(module, module.training) for module in net.modules()]
+    held = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    for module, _ in modes:
+        module.training = module is net or is_norm(module)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, before in held:
+                buffer.copy_(before)

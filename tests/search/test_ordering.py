@@ -1,0 +1,133 @@
+"""First scores by the first gradients: sizes stay, the order is the gradient's, and nothing else has changed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import MODELS
+from popup import Config, SearchSettings, UsageError, attach, densities, extract, fit, merge, order_scores, scores
+from popup.lab.commands.command import main
+from popup.search.methods import METHODS
+from popup.search.network import search_of
+
+ORDERED = [name for name, method in METHODS.items() if "first_scores" in method.uses]
+
+
+def batches(count=3, size=8):
+    generator = torch.Generator().manual_seed(5)
+    return [(torch.randn(size, 6, generator=generator), torch.randint(3, (size,), generator=generator)) for _ in range(count)]
+
+
+def network(method="edge_popup", k=0.5, **options):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 3))
+    return attach(net, er_p=0.8, k=k, search=SearchSettings(method, first_scores="gradient", **options))
+
+
+def slopes(net):
+    """W dL/dW_eff of each layer's edges, by a dense network of its own: batch norms with each batch's statistics, no dropout."""
+    plain = merge(net)
+    weights = [plain[0].weight, plain[4].weight]
+    masks = [torch.zeros(weight.numel(), dtype=torch.bool) for weight in weights]
+    for mask, layer in zip(masks, search_of(net).layers, strict=True):
+        mask[layer.places().long()] = True
+    totals = [torch.zeros_like(weight) for weight in weights]
+    for inputs, labels in batches():
+        leaves = [weight.detach().clone().requires_grad_(True) for weight in weights]
+        hidden = F.batch_norm(F.linear(inputs, leaves[0]), None, None, training=True)
+        loss = F.cross_entropy(F.linear(F.relu(hidden), leaves[1]), labels, reduction="sum")
+        for total, part in zip(totals, torch.autograd.grad(loss, leaves), strict=True):
+            total += part / 24
+    frozen = [layer.values for layer in search_of(net).layers]
+    return [(total.flatten()[mask] * own).numpy() for total, mask, own in zip(totals, masks, frozen, strict=True)]
+
+
+@pytest.mark.parametrize("rank", ["magnitude", "value"])
+def test_the_highest_go_where_a_weight_lowers_the_loss_most(rank):
+    net = network(rank=rank)
+    before, wanted = [score.detach().clone().numpy() for score in scores(net)], slopes(net)
+    order_scores(net, batches())
+    for old, score, slope in zip(before, scores(net), wanted, strict=True):
+        new = score.detach().numpy()
+        ranked = (new, old) if rank == "value" else (np.abs(new), np.abs(old))
+        assert np.array_equal(np.sort(ranked[0]), np.sort(ranked[1])), "the sizes that were drawn"
+        order = np.argsort(-ranked[0])
+        assert np.all(np.diff(slope[order]) >= -1e-6), "the more a weight lowers the loss, the higher"
+        assert rank == "value" or np.array_equal(np.sign(new), np.sign(old))
+
+
+def test_signs_follow_the_gradient_where_they_may_be_turned():
+    net = network("signed")
+    before = [score.detach().abs().sort().values for score in scores(net)]
+    ticket = copy.deepcopy(net)
+    order_scores(net, batches())
+    loss = [sum(float(F.cross_entropy(part(inputs), labels)) for inputs, labels in batches())
+            for part in (merge(ticket).train().requires_grad_(False), merge(net).train().requires_grad_(False))]
+    assert loss[1] < loss[0]
+    for old, score in zip(before, scores(net), strict=True):
+        assert torch.equal(score.detach().abs().sort().values, old)
+
+
+@pytest.mark.parametrize("method", ORDERED)
+def test_nothing_else_changes_and_laws_hold(method):
+    net = network(method, anneal="linear") if "anneal" in METHODS[method].uses else network(method)
+    net.eval()
+    buffers = {name: value.clone() for name, value in net.named_buffers() if ".memory_" not in name}
+    frozen = [layer.values.clone() for layer in search_of(net).layers]
+    other = copy.deepcopy(net)
+    order_scores(net, batches())
+    order_scores(other, batches())
+    for one, two in zip(scores(net), scores(other), strict=True):
+        assert torch.equal(one, two) and one.grad is None
+    assert not net.training and net[3].training is False
+    for name, value in buffers.items():
+        assert torch.equal(net.get_buffer(name), value), name
+    for layer, values in zip(search_of(net).layers, frozen, strict=True):
+        assert torch.equal(layer.values, values)
+        for name, value in search_of(net).method.first_memory(layer, scores(net)[search_of(net).layers.index(layer)].detach(),
+                                                              search_of(net).recipe.seed).items():
+            assert torch.equal(layer.memory(name), value), "what is remembered is of the scores as they are now"
+    assert all(row.kept == layer.kept for row, layer in zip(densities(net), search_of(net).layers, strict=True))
+    assert [layer.kept for layer in extract(net).layers] == [layer.kept for layer in search_of(net).layers]
+
+
+def test_a_search_that_is_not_ordered_is_refused():
+    net = network()
+    with pytest.raises(UsageError, match=r"popup.order_scores\(net, batches\)"):
+        net.train()(batches()[0][0])
+    net.eval()(batches()[0][0])  # the ticket of the scores as they were drawn
+    with pytest.raises(UsageError, match="no batches"):
+        order_scores(net, [])
+    order_scores(net, batches())
+    net.train()(batches()[0][0])
+    search_of(net).steps = 1
+    with pytest.raises(UsageError, match="step 1"):
+        order_scores(net, batches())
+    with pytest.raises(UsageError, match="not finite"):
+        order_scores(network(), [(torch.full((4, 6), 1e38), torch.zeros(4, dtype=torch.int64))])
+    with pytest.raises(UsageError, match="first_scores"):
+        SearchSettings(first_scores="snip")
+
+
+@pytest.mark.parametrize("compute", ["dense", "sparse"])
+def test_fit_orders_and_a_run_goes_on_as_if_it_had_not_stopped(compute, tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randint(256, (200, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(3, (200,), generator=generator)
+    config = Config().replace(first_scores="gradient", epochs=2, batch_size=50, compute=compute)
+    assert config.hash() != Config().replace(epochs=2, batch_size=50, compute=compute).hash()
+    found = [fit(MODELS["mlp"]((1, 8, 8), 3, widths=(16,)), (data, labels), (data, labels), config).history for _ in range(2)]
+    assert found[0] == found[1]
+    plain = fit(MODELS["mlp"]((1, 8, 8), 3, widths=(16,)), (data, labels), (data, labels), config.replace(first_scores="random"))
+    assert plain.history != found[0]
+
+
+def test_the_command_line_takes_it_as_an_axis(tmp_path, capsys):
+    assert main(["--first-scores", "random", "gradient", "--epochs", "1", "--widths", "8", "--controls", "none", "--threads", "1",
+                 "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
+    assert "first_scores" in (tmp_path / "results.csv").read_text().splitlines()[0]
+    assert "gradient" in capsys.readouterr().out
