@@ -11,7 +11,8 @@ from popup.lab.commands import law_command
 from popup.lab.commands.command import main
 from popup.lab.runs import findability
 from popup.theory.fits import FORMS, _widest, fit_form, met_at_once, require_at_once
-from popup.theory.measurement import Requirement, measure_requirements
+from popup.theory.locked import measure_locked
+from popup.theory.measurement import Requirement, draw_candidates, measure_requirements
 
 
 def rows(form, noise=0.0):
@@ -115,3 +116,28 @@ def test_the_least_width_is_one_from_which_on_half_are_within():
     assert findability.least_width(trials, 0.1, findability.BUILT) == 32
     assert findability.least_width(trials, 0.015, findability.BUILT) == 64
     assert findability.least_width(trials, 0.1, findability.FOUND) == inf
+
+
+def test_locked_edges_cost_candidates_and_none_cost_none():
+    usual = measure_requirements(0.5, (0.1, 0.03), 2000, 0)
+    none, some, half = (measure_locked(0.5, share, (0.1, 0.03), 0.05, 100, 0) for share in (0.0, 0.1, 0.25))
+    for one, other in zip(none, usual, strict=True):
+        assert abs(one.candidates - other.candidates) <= 2 and abs(one.copies - other.copies) <= 4
+    assert all(one.copies < other.copies < 100 for one, other in zip(none + some, some + half, strict=True))
+
+
+def test_a_locked_edge_is_in_every_sum():
+    """With all edges locked nothing is chosen: a parameter is met where its edges happen to sum to it."""
+    (found,) = measure_locked(1.0, 1.0, (0.5,), 0.5, 60, 0)
+    values, _, goals = draw_candidates(1.0, 60, 0, 48)
+    by_hand = [np.mean(np.abs(values[:, :count].sum(1) - goals) > 0.5) for count in range(49)]
+    assert found.candidates == np.argmax(np.array(by_hand) <= 0.5) if min(by_hand) <= 0.5 else found.candidates == inf
+
+
+def test_the_command_takes_locked_shares(tmp_path, capsys):
+    arguments = ["law", "--er-p", "0.8", "--epsilon", "0.1", "--parameters", "60", "--sources", "0", "--all-at-once", "0"]
+    assert main([*arguments, "--locked", "0.25", "--out", str(tmp_path)], {}) == 0
+    assert "25% are locked into the ticket" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "law.json").read_text())["requirements"]
+    assert rows["locked 0.25"][0]["copies"] > rows["weights"][0]["copies"]
+    assert main([*arguments, "--locked", "0.95"], {}) == 2 and "locked is 0.95" in capsys.readouterr().err

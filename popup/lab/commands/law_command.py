@@ -22,6 +22,7 @@ from popup.lab.runs.findability import BUILT, FOUND, HIDDEN, K, Trial, least_wid
 from popup.lab.text import printable
 from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
 from popup.theory.law import LEAST, OFFSET, SLOPE
+from popup.theory.locked import MOST, measure_locked
 from popup.theory.measurement import (
     Representation,
     Requirement,
@@ -54,6 +55,8 @@ class LawOptions:
         "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met, up to 18 each; 0: none"})
     parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
     sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
+    locked: tuple[float, ...] = field(default=(), metadata={
+        "help": "shares of the edges that are locked, as in partially frozen sources: part of every sum; none: not measured"})
     searches: int = field(default=0, metadata={
         "help": "sources of each width and p in which edge-popup searches for what is built there (of 16 to 1,024 neurons; ten "
                 "take some ten minutes): from which width on a ticket is found, beside that from which on it exists; 0: none"})
@@ -79,6 +82,8 @@ class LawOptions:
         check_count("parameters", self.parameters, 20)
         check_count("sources", self.sources, 0)
         check_count("searches", self.searches, 0)
+        for share in self.locked:
+            check_number("locked", share, 0.0, 0.9)
         check_count("seed", self.seed, 0)
 
 
@@ -97,6 +102,8 @@ def law(arguments: Sequence[str], models: Models) -> int:
     write_atomically(out / "law.png", draw_law(first, fit_constant(first)))
     if options.all_at_once:
         measured["all at once"] = _all_at_once(measured["weights"], options)
+    for share in options.locked:
+        measured[f"locked {share:g}"] = _with_locked(share, options)
     record: dict[str, Any] = {"options": asdict(options),
                               "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     sparse = any(p < 1 for p in options.er_p)
@@ -169,6 +176,15 @@ def _all_at_once(alone: Sequence[Requirement], options: LawOptions) -> list[Requ
     header = ["p", "eps", "candidates: one", "all", "copies: one", "all"]
     print(f"one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = {options.delta[0]:g}\n"
           f"{table(header, rows)}\n\n{_forms(found)}\n", flush=True)
+    return found
+
+
+def _with_locked(share: float, options: LawOptions) -> list[Requirement]:
+    """The law with a share of the edges locked; prints it for the first delta."""
+    found = [row for p in options.er_p
+             for row in measure_locked(p, share, options.epsilon, options.delta[0], options.parameters, options.seed)]
+    print(f"the same from weights of which {100 * share:g}% are locked into the ticket, of up to {MOST} edges a parameter\n"
+          f"{_requirements(found, options, options.delta[0])}\n", flush=True)
     return found
 
 
