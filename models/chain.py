@@ -51,7 +51,7 @@ def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] 
         raise ValueError(f"{words} has {count} layers: give {max(0, count - 1)} widths, as the last has the classes")
     sizes, biases = iter([*scaled(widths, width), classes]), all(kind != "one" for kind, *_ in kinds)
     modules, shape = list[nn.Module](), tuple(image)
-    outside, there = list[nn.Module](), (0,)  # of a shortcut that is open: what stands before it, and the shape
+    outside, there = list[nn.Module](), tuple[int, ...]()  # of a shortcut that is open: what stands before it, and the shape
     for place, (kind, *sides) in enumerate(kinds):
         if kind == "skip":
             if next((later for later, *_ in kinds[place + 1:] if later in ("skip", "add")), "") != "add":
@@ -59,7 +59,7 @@ def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] 
             outside, there, modules = modules, shape, []
             continue
         if kind == "add":
-            modules, outside, there = _added(words, outside, modules, there, shape), [], (0,)
+            modules, outside, there = _added(words, outside, modules, there, shape), [], ()
             continue
         out = next(sizes) if kind in LAYERS else 0
         modules.append(_module(kind, sides, shape, out, biases))
