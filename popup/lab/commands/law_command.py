@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import ceil, inf
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from popup.errors import UsageError, check_count, check_number
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.law_options import LawOptions
 from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_findability, draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.findability import BUILT, FOUND, HIDDEN, K, Trial, least_width, run_trial
 from popup.lab.text import printable
+from popup.theory.attention import DIMENSIONS, FEATURES, head_error
 from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
 from popup.theory.law import LEAST, OFFSET, SLOPE
 from popup.theory.locked import MOST, measure_locked
@@ -38,53 +39,6 @@ from popup.theory.subset_sum import MOST_CANDIDATES
 WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
 DELTA = 0.05
 NODES = 64             # of the lower bound: nodes that each need an edge to the hidden layer
-
-
-@dataclass(frozen=True)
-class LawOptions:
-    """Measure how many copies of a neuron theory's construction needs in a real ER source, and plot it with its curves."""
-
-    er_p: tuple[float, ...] = field(default=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), metadata={
-        "help": "densities p"})
-    epsilon: tuple[float, ...] = field(default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4), metadata={
-        "help": "errors allowed to a parameter in [-1, 1]"})
-    delta: tuple[float, ...] = field(default=(0.05,), metadata={
-        "help": "shares of the parameters that may miss; the forms of the law are fitted over all of them, the picture and "
-                "the one constant are of the first"})
-    all_at_once: int = field(default=100, metadata={
-        "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met, up to 18 each; 0: none"})
-    parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
-    sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
-    locked: tuple[float, ...] = field(default=(), metadata={
-        "help": "shares of the edges that are locked, as in partially frozen sources: part of every sum; none: not measured"})
-    searches: int = field(default=0, metadata={
-        "help": "sources of each width and p in which edge-popup searches for what is built there (of 16 to 1,024 neurons; ten "
-                "take some ten minutes): from which width on a ticket is found, beside that from which on it exists; 0: none"})
-    seed: int = field(default=0, metadata={"help": "seed of the sources"})
-    out: str = field(default="law", metadata={
-        "help": "directory of law.json, law.png, representation.png and findability.png"})
-
-    def __post_init__(self) -> None:
-        if not self.er_p or not self.epsilon:
-            raise UsageError("--er-p and --epsilon need one value or more")
-        for p in self.er_p:
-            check_number("er_p", p, 0.01, 1.0)
-        for epsilon in self.epsilon:
-            check_number("epsilon", epsilon, 1e-7, 0.5)
-        if not self.delta:
-            raise UsageError("--delta has no value: give one or more")
-        for delta in self.delta:
-            check_number("delta", delta, 1e-6, 0.5)
-            if delta * self.parameters < 1:
-                raise UsageError(f"delta is {delta:g}: of {self.parameters} parameters that is less than one; give more "
-                                 "--parameters")
-        check_count("all_at_once", self.all_at_once, 0)
-        check_count("parameters", self.parameters, 20)
-        check_count("sources", self.sources, 0)
-        check_count("searches", self.searches, 0)
-        for share in self.locked:
-            check_number("locked", share, 0.0, 0.9)
-        check_count("seed", self.seed, 0)
 
 
 def law(arguments: Sequence[str], models: Models) -> int:
@@ -111,6 +65,8 @@ def law(arguments: Sequence[str], models: Models) -> int:
         shown = _representations(options)
         write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in shown]
+    if options.attention:
+        record["attention"] = _heads(options)
     trials = _trials(options, models) if options.searches else []
     if trials:
         write_atomically(out / "findability.png", draw_findability(trials))
@@ -119,25 +75,6 @@ def law(arguments: Sequence[str], models: Models) -> int:
     pictures = ["law.png"] + ["representation.png"] * bool(options.sources and sparse) + ["findability.png"] * bool(trials)
     print(f"written to {printable(out)}/: law.json {' '.join(pictures)}")
     return 0
-
-
-def _trials(options: LawOptions, models: Models) -> list[Trial]:
-    """Existence against findability; prints the least widths, and the middle gaps of each width."""
-    trials, rows, gaps = list[Trial](), [], []
-    for p in options.er_p:
-        mine = [run_trial(p, width, options.seed + number, models["mlp_constant"]) for width in HIDDEN
-                for number in range(options.searches)]
-        for epsilon in options.epsilon:
-            least = [least_width(mine, epsilon, gap) for gap in (BUILT, FOUND)]
-            rows.append([f"{p:g}", f"{epsilon:g}", *(f"{width:g}" if width < inf else f"> {HIDDEN[-1]}" for width in least)])
-        for width in HIDDEN:
-            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (BUILT, FOUND)]
-            gaps.append([f"{p:g}", str(width), *(f"{value:.2g}" for value in middle)])
-        trials += mine
-    print(f"least width from which on half of {options.searches} sources hold a ticket of a target of two inputs within eps, and "
-          f"edge-popup finds one (best of k = {', '.join(map(str, K))})\n{table(['p', 'eps', 'exists', 'found'], rows)}\n\n"
-          f"middle of the largest gaps\n{table(['p', 'width', 'built', 'found'], gaps)}\n", flush=True)
-    return trials
 
 
 def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
@@ -186,6 +123,37 @@ def _with_locked(share: float, options: LawOptions) -> list[Requirement]:
     print(f"the same from weights of which {100 * share:g}% are locked into the ticket, of up to {MOST} edges a parameter\n"
           f"{_requirements(found, options, options.delta[0])}\n", flush=True)
     return found
+
+
+def _heads(options: LawOptions) -> list[dict[str, float]]:
+    """Attention: the largest error of an entry of query times key, over sources, for each key dimension; prints it."""
+    found, rows = list[dict[str, float]](), []
+    for p, inner in itertools.product(options.er_p, DIMENSIONS):
+        errors = [head_error(p, inner, options.seed + number) for number in range(options.attention)]
+        rows.append([f"{p:g}", str(inner), f"{median(errors):.2g}", f"{max(errors):.2g}"])
+        found += [{"p": p, "inner": inner, "seed": options.seed + number, "error": error} for number, error in enumerate(errors)]
+    print(f"largest error of an entry of query times key, {FEATURES} features, {options.attention} sources of each dimension\n"
+          f"{table(['p', 'key dimension', 'middle', 'largest'], rows)}\n", flush=True)
+    return found
+
+
+def _trials(options: LawOptions, models: Models) -> list[Trial]:
+    """Existence against findability; prints the least widths, and the middle gaps of each width."""
+    trials, rows, gaps = list[Trial](), [], []
+    for p in options.er_p:
+        mine = [run_trial(p, width, options.seed + number, models["mlp_constant"]) for width in HIDDEN
+                for number in range(options.searches)]
+        for epsilon in options.epsilon:
+            least = [least_width(mine, epsilon, gap) for gap in (BUILT, FOUND)]
+            rows.append([f"{p:g}", f"{epsilon:g}", *(f"{width:g}" if width < inf else f"> {HIDDEN[-1]}" for width in least)])
+        for width in HIDDEN:
+            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (BUILT, FOUND)]
+            gaps.append([f"{p:g}", str(width), *(f"{value:.2g}" for value in middle)])
+        trials += mine
+    print(f"least width from which on half of {options.searches} sources hold a ticket of a target of two inputs within eps, and "
+          f"edge-popup finds one (best of k = {', '.join(map(str, K))})\n{table(['p', 'eps', 'exists', 'found'], rows)}\n\n"
+          f"middle of the largest gaps\n{table(['p', 'width', 'built', 'found'], gaps)}\n", flush=True)
+    return trials
 
 
 def _title(kind: str, delta: float) -> str:
