@@ -10,7 +10,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
-from popup.search.refusals import refuse_part, refuse_script
+from popup.search.refusals import refuse_part, refuse_rebuilding, refuse_script
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
@@ -108,4 +108,5 @@ def ask_for_what_is_ready(module: nn.Module, attribute: str) -> None:
         return usual.fget(module) if ready is None else ready
 
     setattr(type(module), attribute, property(torch._disable_dynamo(get), usual.fset))
+    refuse_rebuilding(type(module))
     type(module).__module__ = __name__  # torch.fx enters it then, as it enters none of torch.nn's, and asks for the weight

@@ -10,9 +10,12 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.fx import _symbolic_trace
 
 from popup.errors import UsageError
+from popup.source.parametrized import lists_on
 
-REMEDY = "a search is no fixed program: popup.merge(net) first, which is a plain network"
+PLAIN = "popup.merge(net) first, which is a plain network"
+REMEDY = f"a search is no fixed program: {PLAIN}"
 SAVE = "save_pretrained"  # of transformers' networks
+PRUNED = "_orig"          # what torch.nn.utils.prune calls the parameter that it masks, behind its own name
 
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
@@ -47,6 +50,35 @@ def refuse_part(name: str) -> None:
 def refuse_script(name: str) -> NoReturn:
     """What torch.jit.script asks for before it reads the source of a module that holds the layer of that name."""
     raise UsageError(f"{name} is attached, and torch.jit.script compiles its module: {REMEDY}")
+
+
+def refuse_rebuilding(kind: type[nn.Module]) -> None:
+    """Have modules of the class `kind`, which attach has made, refuse what torch's quantisation and pruning begin with: a
+    qconfig, and a parameter to be masked in the place of an attached one."""
+    if "qconfig" in vars(kind):
+        return
+    usual = kind.register_parameter
+
+    def register(module: nn.Module, attribute: str, parameter: nn.Parameter | None) -> None:
+        made = lists_on(module).get(attribute.removesuffix(PRUNED))
+        if made is not None and attribute.endswith(PRUNED):
+            raise UsageError(f"{_name(made)} is attached, and torch.nn.utils.prune would mask it once more: {PLAIN}, or search "
+                             "in a mask of your own by popup.attach(net, mask='given', masks=...)")
+        usual(module, attribute, parameter)
+
+    def quantise(module: nn.Module, settings: object) -> None:
+        if settings is not None:  # with None torch marks what it leaves as it is
+            name = _name(next(iter(lists_on(module).values())))
+            raise UsageError(f"{name} is attached, and torch.ao.quantization puts another module in its place: {PLAIN}")
+
+    for attribute, refusing in (("register_parameter", register), ("qconfig", property(fset=quantise))):
+        setattr(kind, attribute, refusing)
+
+
+def _name(made: nn.ModuleList) -> str:
+    """The name of the layer that an attached attribute is."""
+    layer: Any = made[0]
+    return str(layer.spec.name)
 
 
 def _fx_traces() -> bool:

@@ -240,7 +240,7 @@ class Search(SearchState):
     def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
         """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while
         nothing is changed."""
-        self._loads = check_states(self.layers, module, state, prefix)
+        self._loads = check_states(self.layers, self.scores(), module, state, prefix)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""

@@ -10,6 +10,8 @@ from torch import nn
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
 
+FULL = "options=StateDictOptions(full_state_dict=True)), all from torch.distributed.checkpoint.state_dict"
+
 
 def is_sharded(net: nn.Module, method: str, between: bool) -> bool:
     """Whether FSDP2's fully_shard has taken the network; a UsageError for a method that looks at scores `between` steps."""
@@ -19,6 +21,18 @@ def is_sharded(net: nn.Module, method: str, between: bool) -> bool:
         raise UsageError(f"method {method} looks at whole scores after each step, and FSDP2's fully_shard leaves a "
                          "process a part of them: use DistributedDataParallel, or another method")
     return True
+
+
+def refuse_unlike(layer: LayerState, own: torch.Tensor, given: torch.Tensor) -> None:
+    """A UsageError if the scores `given` by a state_dict are a part of a sharded network's and the layer's `own` whole, or the
+    other way round: torch would load all but these."""
+    if hasattr(own, "placements") == hasattr(given, "placements"):
+        return
+    if hasattr(given, "placements"):
+        raise UsageError(f"the state_dict has a part of the scores of {layer.spec.name} (a DTensor, of a network that FSDP2 has "
+                         f"sharded), which are whole here: make it by get_model_state_dict(net, {FULL}")
+    raise UsageError(f"the state_dict has all scores of {layer.spec.name}, which are sharded here (by FSDP2's fully_shard?): "
+                     f"load it by set_model_state_dict(net, state, {FULL}")
 
 
 def refuse_parts(layers: Sequence[LayerState], scores: Sequence[torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.layer_state import MEMORY, LayerState
+from popup.search.sharding import refuse_unlike
 
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before a name
 ALL = "a state_dict holds the states of all attached layers, or of none"
@@ -22,9 +23,11 @@ def is_search_state(name: str) -> bool:
     return ".parametrizations." in f".{path}." and (last == "_extra_state" or last.startswith(MEMORY))
 
 
-def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[str, Any], prefix: str) -> bool:
-    """Whether `state`, where the names of `net` begin with `prefix`, holds the states of its attached `layers`, not none of
-    them. A UsageError if it holds some, or those of another source, another method, other names or several moments."""
+def check_states(layers: Sequence[LayerState], scores: Sequence[torch.Tensor], net: nn.Module, state: Mapping[str, Any],
+                 prefix: str) -> bool:
+    """Whether `state`, where the names of `net` begin with `prefix`, holds the states of its attached `layers` with their
+    `scores`, not none of them. A UsageError if it holds some, or those of another source, another method, other names or several
+    moments, or parts of scores that are whole here."""
     own = {f"{prefix}{key}": layer for layer in layers for key in _keys(layer)}
     missing = [key for key in own if not isinstance(state.get(key), torch.Tensor)]
     if 0 < len(missing) < len(own):
@@ -35,6 +38,8 @@ def check_states(layers: Sequence[LayerState], net: nn.Module, state: Mapping[st
             _refuse_foreign(key, key.removeprefix(prefix), net, {name for layer in layers for name in layer.spec.names})
     if missing:
         return False
+    for layer, own_scores in zip(layers, scores, strict=True):
+        refuse_unlike(layer, own_scores, state[f"{prefix}{_keys(layer)[0]}"])
     states = [layer.check_state(state[f"{prefix}{_keys(layer)[-1]}"]) for layer in layers]
     steps = sorted({found["steps"] for found in states})
     if len(steps) > 1:

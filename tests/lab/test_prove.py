@@ -288,7 +288,7 @@ REFUSED = {
     "widths": (("--model", "chain:conv3-relu-conv3-relu-flatten-linear"), "has 3 layers: give 2 widths"),
     "no p": (("--er-p", "2"), "er_p is 2.0"),
     "weights": (("--weights", "normal"), "kaiming_normal"),
-    "a text": (("--dataset", "text:"), "is a text, and theory builds tickets of networks that name images"),
+    "a text": (("--dataset", "text:"), "has tokens, and theory builds tickets of networks that name images"),
     "narrow domain": (("--domain", "-0.5", "3"), "domain is -0.5 3, and the images' values lie in [-0.81"),
     "one end": (("--domain", "3"), "domain is 3: give two numbers, the lower first"),
     "ends": (("--domain", "3", "-1"), "domain is 3 -1: give two numbers"),

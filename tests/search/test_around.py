@@ -6,6 +6,8 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.ao import quantization
+from torch.nn.utils import prune
 
 import popup
 from popup import UsageError, attach, densities, extract, merge, scores, summary
@@ -53,6 +55,15 @@ def test_what_records_a_pass_is_told_to_merge_first(how):
     assert torch.equal(net(inputs()), merge(net)(inputs()))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_to_onnx_says_the_remedy_among_its_own_words():
+    """It catches what a pass raises, and tells it in a message of its own."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    with pytest.raises(Exception, match=FIRST) as error:
+        torch.onnx.export(attached(), (inputs(),), io.BytesIO(), dynamo=True)
+    assert isinstance(error.value, UsageError) or isinstance(error.value.__cause__, UsageError)
+
+
 def test_fvcore_traces_and_is_told():
     fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")
     with pytest.raises(UsageError, match=FIRST):
@@ -67,6 +78,39 @@ def test_transforms_of_torch_func_are_told_why_not():
         with pytest.raises(UsageError, match=r"a transform of torch\.func .* straight through"):
             transform()
     assert net(inputs()).shape == (3, 4)
+
+
+REBUILT = {"prune": lambda net: prune.l1_unstructured(net[0], "weight", 0.5),
+           "prune, a share of all": lambda net: prune.global_unstructured(
+               [(net[0], "weight"), (net[2], "weight")], prune.L1Unstructured, amount=0.5),
+           "prune, rows": lambda net: prune.ln_structured(net[0], "weight", 0.5, n=2, dim=0),
+           "quantization": lambda net: quantization.quantize_dynamic(net, {nn.Linear}),
+           "quantization, to observe": lambda net: quantization.prepare(with_settings(net))}
+
+
+def with_settings(net):
+    net.qconfig = quantization.default_qconfig
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz", "ignore:.*observer")
+@pytest.mark.parametrize("how", REBUILT)
+def test_what_rebuilds_modules_is_told_to_merge_first(how):
+    net, before = attached(), {name: tensor.clone() for name, tensor in attached().state_dict().items()}
+    with pytest.raises(UsageError, match=r"^0\.weight is attached, .*popup\.merge\(net\) first") as error:
+        REBUILT[how](net)
+    assert how.partition(",")[0] in str(error.value) and "\n" not in str(error.value)
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
+    for other in (merge(net), popup.detach(net)):
+        REBUILT[how](other)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz", "ignore:.*observer")
+def test_what_quantisation_leaves_alone_is_not_refused():
+    net = attached()
+    quantization.quantize_dynamic(net, {nn.LSTM}, inplace=True)
+    net[0].extra, net[0].gain_orig = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    assert torch.equal(net(inputs()), attached()(inputs())) and net[0].extra.shape == (2,)
 
 
 class Saving(nn.Sequential):
@@ -141,6 +185,42 @@ def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(
     fsdp.fully_shard(parts[0], mesh=mesh), fsdp.fully_shard(parts, mesh=mesh)
     with pytest.raises(UsageError, match=r"^0\.weight has its scores sharded .*none of its parts"):
         parts.train()(inputs())
+
+
+@SHARDS
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_state_of_a_sharded_network_is_for_sharded_ones_and_none_is_half_loaded(group, strict):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    from torch.distributed.checkpoint import state_dict as checkpoint
+
+    mesh, full = torch.distributed.init_device_mesh("cpu", (1,)), checkpoint.StateDictOptions(full_state_dict=True)
+    net, whole = fsdp.fully_shard(with_norm(), mesh=mesh), with_norm()
+    for one in (net, whole):
+        one(inputs()).square().sum().backward()
+        torch.optim.SGD(scores(one), lr=0.5).step()
+        popup.advance(one, 0.5)
+    again = fsdp.fully_shard(with_norm(), mesh=mesh)
+    again.load_state_dict(net.state_dict(), strict=strict)
+    assert search_of(again).steps == 1
+    cases = [(with_norm(), net, r"a part of the scores of 0\.weight .*get_model_state_dict\(net, options=.*full_state_dict=True"),
+             (fsdp.fully_shard(with_norm(), mesh=mesh), whole, r"all scores of 0\.weight.*by set_model_state_dict\(net, state")]
+    for other, saved, words in cases:
+        with pytest.raises(UsageError, match=words) as error:
+            other.load_state_dict(saved.state_dict(), strict=strict)
+        assert "\n" not in str(error.value)
+        assert search_of(other).steps == 0 and not other[1].running_mean.any()
+    gathered, sharded = with_norm(), fsdp.fully_shard(with_norm(), mesh=mesh)
+    gathered.load_state_dict(checkpoint.get_model_state_dict(net, options=full))
+    checkpoint.set_model_state_dict(sharded, whole.state_dict(), options=full)
+    net.unshard(), sharded.unshard(), again.unshard()
+    for one, other in ((net, gathered), (whole, sharded), (net, again)):
+        assert all(map(torch.equal, scores(one), scores(other))) and search_of(other).progress == 0.5
+        assert torch.equal(one[1].running_mean, other[1].running_mean)
+
+
+def with_norm():
+    torch.manual_seed(0)
+    return attach(nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)), er_p=0.5, k=0.5).train()
 
 
 @SHARDS

@@ -12,7 +12,7 @@ from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.prove_options import ProveOptions
 from popup.lab.config import Config
-from popup.lab.inputs import is_window
+from popup.lab.inputs import is_embedded
 from popup.lab.machine import Machine
 from popup.lab.networks import Models, find_builder
 from popup.lab.report.existence_figures import draw_gaps
@@ -68,8 +68,8 @@ def _target(laboratory: Laboratory, options: ProveOptions) -> tuple[Config, Trai
         "model": options.model, "widths": options.widths or OWN_WIDTHS.get(options.model, ()), "dataset": options.dataset,
         "seed": options.seed, "weight_decay": options.weight_decay, "role": "dense_trained", "er_p": 1.0, "k": 1.0})
     data = laboratory.data(config)
-    if is_window(data.image):
-        raise UsageError(f"{data.title} is a text, and theory builds tickets of networks that name images: give a data set of "
+    if is_embedded(data.image):
+        raise UsageError(f"{data.title} has tokens, and theory builds tickets of networks that name images: give a data set of "
                          "images")
     config = config.replace(**options.training_for(len(data.train[1])))
     if options.target:

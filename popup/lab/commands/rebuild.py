@@ -12,9 +12,9 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
-from popup.lab.data.dataset import Dataset
+from popup.lab.data.dataset import MOST_TOKENS, Dataset
 from popup.lab.data.streamed import Images
-from popup.lab.inputs import Window, called
+from popup.lab.inputs import Tokens, Window, called
 from popup.lab.measure import BITS, Measure, measure_in
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
@@ -75,7 +75,13 @@ def recorded_image(ticket: Ticket) -> tuple[tuple[int, ...], int]:
     sizes = image if isinstance(image, list) and all(type(side) is int and side > 0 for side in image) else []
     if not sizes or prod(sizes) > LARGEST_IMAGE or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
         raise TicketError(f"the ticket records images of shape {image!r:.80} and {classes!r:.20} classes")
-    return Window(sizes) if measure_in(ticket.about) is BITS else tuple(sizes), classes
+    if measure_in(ticket.about) is BITS:
+        return Window(sizes), classes
+    if (tokens := ticket.about.get("vocabulary")) is None:
+        return tuple(sizes), classes
+    if type(tokens) is not int or not 0 < tokens <= MOST_TOKENS or len(sizes) != 1:
+        raise TicketError(f"the ticket records inputs of shape {image!r:.80} of {tokens!r:.20} tokens")
+    return Tokens(sizes, tokens), classes
 
 
 def check_images(ticket: Ticket, data: Dataset) -> None:
@@ -84,6 +90,9 @@ def check_images(ticket: Ticket, data: Dataset) -> None:
     if (data.image, called(data.image), data.classes) != (image, called(image), classes):
         raise UsageError(f"{data.title} has {called(data.image)} {list(data.image)} of {data.classes} classes; the ticket is for "
                          f"{called(image)} {list(image)} and {classes}: test it on such data")
+    if isinstance(image, Tokens) and isinstance(data.image, Tokens) and data.image.vocabulary > image.vocabulary:
+        raise UsageError(f"{data.title} has {data.image.vocabulary:,} different tokens, and the ticket's network was built for "
+                         f"{image.vocabulary:,}: test it on such data")
 
 
 def recorded_normalise(ticket: Ticket, images: Images) -> Normalise:

@@ -11,11 +11,13 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.streamed import Images
-from popup.lab.inputs import Window, called
+from popup.lab.inputs import Tokens, Window, called, is_window
 from popup.lab.text import printable
 from popup.ticket.hashes import hash_tensor
 
-INPUTS = {"windows of tokens": ("windows", " tokens"), "features": ("rows", " features")}  # other inputs are images
+INPUTS = {"windows of tokens": ("windows", " tokens"), "sequences of tokens": ("sequences", " tokens"),
+          "features": ("rows", " features")}  # other inputs are images
+MOST_TOKENS = 1 << 20  # that may be told apart
 CHECKED = 1024  # images looked at at once
 Split = tuple[Images, torch.Tensor]  # images uint8 [n, channels, height, width], labels int64 [n]; of texts both [n, tokens]
 
@@ -33,13 +35,22 @@ class Dataset:
     fingerprint: str = ""       # SHA-256 of the images and labels; empty: `load_dataset` makes it
     names: tuple[str, ...] = ()  # of the classes, where they have any
     notes: tuple[str, ...] = ()  # lines on what was left out, or is unlikely
+    vocabulary: int = 0          # how many tokens there may be where sequences of them have one label; 0: `load_dataset` counts
 
     @property
     def image(self) -> tuple[int, ...]:
-        """[channels, height, width]; [features]; of a text, whose tokens are whole numbers, a Window [tokens]."""
-        inputs = self.train[0]
+        """[channels, height, width]; [features]; of whole numbers a Window [tokens], or where one label is of all, Tokens."""
+        inputs, labels = self.train
         shape = tuple(inputs.shape[1:])
-        return Window(shape) if len(shape) == 1 and inputs.dtype is torch.int64 else shape
+        if len(shape) != 1 or inputs.dtype is not torch.int64:
+            return shape
+        return Window(shape) if labels.dim() > 1 else Tokens(shape, self.vocabulary or self.tokens())
+
+    def tokens(self) -> int:
+        """How many tokens there are at least, by the largest number of one; 0 where inputs are no tokens."""
+        found = [inputs for inputs, _ in (self.train, self.test) if isinstance(inputs, torch.Tensor)]
+        whole = found and all(inputs.dtype is torch.int64 and inputs.dim() == 2 for inputs in found)
+        return max(int(inputs.max()) for inputs in found) + 1 if whole else 0
 
     def identity(self) -> str:
         """What tells these images and labels from others: the fingerprint, or where there is none that of the tensors, of images
@@ -92,6 +103,18 @@ def check_labels(data: Dataset) -> None:
         if not right or not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= data.classes:
             raise UsageError(f"the {part} labels of data set {data.title!r:.200} are none for its {len(images):,} images and "
                              f"{data.classes:,} classes: they are int64, one an image, from 0 to {data.classes - 1:,}")
+
+
+def check_tokens(data: Dataset) -> None:
+    """A UsageError for inputs that are tokens and have numbers that none can have: a network would look them up in vain."""
+    tokens = data.tokens()
+    if not tokens:
+        return
+    most = data.classes if is_window(data.image) else data.vocabulary or MOST_TOKENS
+    least = min(int(inputs.min()) for inputs, _ in (data.train, data.test) if isinstance(inputs, torch.Tensor))
+    if least < 0 or tokens > most:
+        raise UsageError(f"the inputs of data set {data.title!r:.200} are whole numbers, so tokens, and go from {least:,} to "
+                         f"{tokens - 1:,}: number tokens from 0 to below {most:,}; features are floats")
 
 
 def check_alike(train: Images, test: Images) -> None:

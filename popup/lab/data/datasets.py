@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from popup.errors import UsageError, check_name
-from popup.lab.data.dataset import DataRequest, Dataset, Split, check_labels
+from popup.lab.data.dataset import DataRequest, Dataset, Split, check_labels, check_tokens
 from popup.lab.data.digits import digits
 from popup.lab.data.folder import imagenet, load_folder, tiny_imagenet
 from popup.lab.data.own import load_own
 from popup.lab.data.published import PUBLISHED
 from popup.lab.data.text import load_text
+from popup.lab.inputs import Tokens
 
 __all__ = ["DATASETS", "DataRequest", "Dataset", "Split", "load_dataset"]
 
@@ -45,7 +46,9 @@ def load_dataset(name: str, request: DataRequest) -> Dataset:
                          f"it is for {', '.join(SIZED)}")
     data = _found(name, kind, path, request)
     check_labels(data)
-    return replace(data, fingerprint=data.identity())
+    check_tokens(data)
+    vocabulary = data.image.vocabulary if isinstance(data.image, Tokens) else 0
+    return replace(data, fingerprint=data.identity(), vocabulary=vocabulary)
 
 
 def _found(name: str, kind: str, path: str, request: DataRequest) -> Dataset:

@@ -40,9 +40,15 @@ def decode_image(path: Path, side: int = 0) -> np.ndarray:
 
 
 def _opened(file: BinaryIO) -> Image.Image:
-    """The image, of which only the head is read yet. Pillow warns of large ones, which `_check_size` refuses in one line."""
-    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+    """The image, of which only the head is read yet."""
+    with large_untold():
         return Image.open(file, formats=FORMATS)
+
+
+def large_untold() -> warnings.catch_warnings[None]:
+    """The context in which Pillow does not warn of large images, which `_check_size` refuses in one line. Threads share what they
+    ignore: who has several decode is in it all the time, or one that leaves it takes it from the others."""
+    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ from popup.errors import UsageError
 from popup.files import read_regular
 from popup.lab.data.cache import cached, check_space, fill, key_of, save, stored
 from popup.lab.data.dataset import DataRequest, Dataset, Split
-from popup.lab.data.decode import decode_as, decode_image
+from popup.lab.data.decode import decode_as, decode_image, large_untold
 from popup.lab.data.listing import Listing, Picture, list_folder
 from popup.lab.data.moments import image_sums
 from popup.lab.data.streamed import Streamed
@@ -87,7 +87,7 @@ def _labels(pictures: Sequence[Picture]) -> np.ndarray:
 def _decode_all(paths: Sequence[Path], decode: Callable[[Path], np.ndarray], images: np.ndarray) -> None:
     """Decode `paths` into `images` [n, 3, h, w], on every core: the decoder runs without Python's lock."""
     bar = tqdm(total=len(paths), desc="decoding once", unit=" images", disable=None, leave=False)
-    with ThreadPoolExecutor(usable_cores()) as pool, bar:
+    with large_untold(), ThreadPoolExecutor(usable_cores()) as pool, bar:
         for start in range(0, len(paths), CHUNK):
             some = paths[start:start + CHUNK]
             for place, pixels in enumerate(pool.map(decode, some), start):

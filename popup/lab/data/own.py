@@ -16,14 +16,16 @@ from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite
 
 CHANNELS = (1, 2, 3, 4)  # that images usually have
+SHAPED = (2, 4)          # in how many dimensions inputs are: features and tokens, images
 
 
 def load_own(name: str) -> Dataset:
     """The data set that the function `my_package.my_module:load` returns: (train images, labels), (test images, labels).
 
-    Images [n, channels, height, width] uint8 (normalised by the run) or float (used as they are), labels whole numbers
-    from 0, as tensors or arrays. It may return a `Dataset` too, which says how many classes there are and is taken as it is.
-    Raises UsageError for anything else, and for what looks like channels last or like labels that do not count from 0.
+    Images [n, channels, height, width] or features [n, features], uint8 (normalised by the run) or float (used as they are), or
+    tokens [n, tokens], other whole numbers; labels whole numbers from 0, one an input, as tensors or arrays. It may return a
+    `Dataset` too, which says how many classes (and tokens) there are and is taken as it is. Raises UsageError for anything else,
+    and for what looks like channels last or like labels that do not count from 0.
     """
     data = _dataset(name, _find(name)())
     for part, (images, _) in (("training", data.train), ("test", data.test)):
@@ -37,7 +39,7 @@ def _dataset(name: str, found: Any) -> Dataset:
         if isinstance(found, Dataset):
             (images, labels), (tests, marks) = found.train, found.test
             check_alike(images, tests)
-            if images.dim() != 4:
+            if images.dim() not in SHAPED:
                 raise ValueError(f"inputs have shape {list(images.shape)}")
             return replace(found, train=(images, _whole(labels)), test=(tests, _whole(marks)))
         train, test = (_split(*part) for part in found)
@@ -45,14 +47,17 @@ def _dataset(name: str, found: Any) -> Dataset:
         classes = int(max(train[1].max(), test[1].max())) + 1
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"data set {name!r} returned something else than ((images, labels), (images, labels)) with images "
-                         f"[n, channels, height, width] and labels [n] from 0: {' '.join(str(error).split())}") from None
+                         "[n, channels, height, width], features or tokens [n, number], and labels [n] from 0: "
+                         f"{' '.join(str(error).split())}") from None
     return Dataset(name, classes, train, test, notes=_likely(name, train, test, classes))
 
 
 def _whole(labels: Any) -> torch.Tensor:
     """Labels as int64, if they are whole numbers."""
     labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.is_complex():
+    if labels.dim() != 1:
+        raise ValueError(f"labels have shape {list(labels.shape)}; a label a token have text:FILE, and popup.fit in Python")
+    if not _is_whole(labels):
         raise ValueError(f"labels have dtype {labels.dtype}")
     return labels.to(torch.int64)
 
@@ -61,7 +66,7 @@ def _likely(name: str, train: Split, test: Split, classes: int) -> tuple[str, ..
     """A line on classes without images. A UsageError for images and labels that are hardly meant so: who means them says so by
     returning a Dataset."""
     shape = train[0].shape[1:]
-    if shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[1] not in CHANNELS:
+    if len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[1] not in CHANNELS:
         raise UsageError(f"the images of data set {name!r} are {list(shape)}, which look like [height, width, channels]: return "
                          "images.transpose(0, 3, 1, 2), or if they have that many channels a popup.lab.data.dataset.Dataset")
     there = torch.cat([train[1], test[1]]).unique()
@@ -92,11 +97,17 @@ def _find(name: str) -> Callable[[], Any]:
     return found
 
 
-def _split(images: Any, labels: Any) -> Split:
-    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
-    if images.dim() != 4 or not (images.dtype is torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images have shape {list(images.shape)} and dtype {images.dtype}, not uint8 or float")
-    whole = not labels.is_floating_point() and not labels.is_complex()
-    if labels.shape != images.shape[:1] or not whole or not len(labels) or labels.to(torch.int64).min() < 0:
-        raise ValueError(f"{len(images)} images have labels of shape {list(labels.shape)} and dtype {labels.dtype}")
-    return images if images.dtype is torch.uint8 else images.float(), labels.to(torch.int64)
+def _split(inputs: Any, labels: Any) -> Split:
+    inputs = torch.as_tensor(inputs)
+    tokens = inputs.dim() == 2 and _is_whole(inputs) and inputs.dtype not in (torch.uint8, torch.bool)
+    if inputs.dim() not in SHAPED or not (tokens or inputs.dtype is torch.uint8 or inputs.is_floating_point()):
+        raise ValueError(f"inputs have shape {list(inputs.shape)} and dtype {inputs.dtype}, not uint8, float or tokens")
+    whole = _whole(labels)
+    if len(whole) != len(inputs) or not len(whole) or whole.min() < 0:
+        raise ValueError(f"{len(inputs)} inputs have {len(whole)} labels, or some below 0")
+    kind = torch.int64 if tokens else torch.uint8 if inputs.dtype is torch.uint8 else torch.float32
+    return inputs.to(kind), whole
+
+
+def _is_whole(values: torch.Tensor) -> bool:
+    return not values.is_floating_point() and not values.is_complex()

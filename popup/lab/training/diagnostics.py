@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from popup.lab.inputs import is_window
+from popup.lab.inputs import is_embedded
 from popup.source.frozen import freeze
 from popup.source.layers import locate
 from popup.ticket.ticket import Ticket
@@ -35,7 +35,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         places = torch.from_numpy(layer.drawn(ticket.recipe, ticket.book).source.edges)
         masks["er"].append(edges.scatter(0, places, 1.0).view(layer.spec.shape))
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
-    additive = not is_window(image) and not any(isinstance(module, SIGNED) for module in net.modules())
+    additive = not is_embedded(image) and not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
     return {side: {"dead": [int((layer.spec.rows(mask).sum(1) == 0).sum())
                             for layer, mask in zip(ticket.layers, mask_list, strict=True)],

@@ -9,7 +9,7 @@ from popup.lab.commands.command import main
 from popup.lab.commands.rebuild import recorded_image
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.datasets import DATASETS
-from popup.lab.inputs import Window, blank, is_window, logits_shape, noise
+from popup.lab.inputs import Window, blank, called, is_window, logits_shape, noise
 
 QUICK = ["--dataset", "table", "--epochs", "3", "--widths", "16", "8", "--threads", "1"]
 
@@ -66,4 +66,5 @@ def test_an_input_is_what_its_shape_says():
     assert blank((8,)).dtype is torch.float32 and blank(Window((8,))).dtype is torch.int64
     assert noise((8,), 3, 5).dtype is torch.float32 and noise(Window((8,)), 3, 5).max() < 3
     assert logits_shape((8,), 3, 2) == (2, 3) and logits_shape(Window((8,)), 3, 2) == (2, 8, 3)
-    assert table(None).image == (8,) and not is_window(table(None).image) and is_window(table(None, torch.int64).image)
+    assert table(None).image == (8,) and not is_window(table(None).image)
+    assert called(table(None, torch.int64).image) == "sequences of tokens"

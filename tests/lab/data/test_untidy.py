@@ -3,6 +3,8 @@
 import os
 import re
 import struct
+import threading
+import time
 import zlib
 
 import numpy as np
@@ -200,3 +202,22 @@ def test_what_is_usual_is_done_with_alpha_rotation_and_frames(tmp_path):
     assert decode_image(tmp_path / "turned.jpg").shape == (3, 4, 5)
     Image.new("RGB", (5, 4), (9, 9, 9)).save(tmp_path / "frames.tif", save_all=True, append_images=[Image.new("RGB", (5, 4))])
     assert (decode_image(tmp_path / "frames.tif") == 9).all()
+
+
+def test_a_thread_that_has_opened_its_image_leaves_the_others_without_warnings(root, monkeypatch):
+    """Pillow warns of each image here, and a warning is an error: the second to be opened is so when the first is done."""
+    opened, order, second = Image.open, [], threading.Event()
+
+    def slowly(file, **options):
+        order.append(threading.current_thread() is not threading.main_thread())
+        if sum(order) == 1 and order[-1]:
+            second.wait(2)
+        elif sum(order) == 2 and order[-1]:
+            second.set()
+            time.sleep(0.1)
+        return opened(file, **options)
+
+    monkeypatch.setattr(Image, "open", slowly)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)
+    monkeypatch.setattr("popup.lab.data.folder.usable_cores", lambda: 2)
+    assert len(load(root).train[0]) > 2 and second.is_set()
