@@ -41,19 +41,22 @@ def branches(graph: fx.GraphModule) -> bool:
 def follow(graph: fx.GraphModule, levels: Levels, step_of: Callable[[Any, tuple[int, int]], Step]) -> Value:
     """What the graph makes of `levels.input`. `step_of`: the step of a layer or pool on a map of these sides."""
     values: dict[fx.Node, Value] = {}
+
+    def taken(node: fx.Node) -> list[Value]:
+        found = [values[part] for part in node.args if isinstance(part, fx.Node) and part in values]
+        if not found:
+            raise levels.refuse(f"beside a shortcut or a norm {node.name} takes what is no value of a layer, or takes it by name")
+        return found
+
     for node in graph.graph.nodes:
         if node.op == "output":
-            found = values.get(node.args[0])
-            if found is None:
-                raise levels.refuse("its output is not one tensor")
-            return found
+            return taken(node)[0]
         if node.op == "placeholder":
             values[node] = levels.input
         elif node.op == "call_module":
-            values[node] = _module(levels, graph.get_submodule(node.target), values[node.args[0]], step_of)
+            values[node] = _module(levels, graph.get_submodule(node.target), taken(node)[0], step_of)
         elif node.op != "get_attr" and node.target not in ABOUT:
-            values[node] = _function(levels, node, [values[part] for part in node.args if isinstance(part, fx.Node)
-                                                    and part in values])
+            values[node] = _function(levels, node, taken(node))
     raise levels.refuse("it has no output")
 
 
@@ -62,7 +65,7 @@ def _function(levels: Levels, node: fx.Node, values: list[Value]) -> Value:
         return levels.add(*values)
     if node.target in RELUS:
         return levels.relu(values[0])
-    if node.target in FLATTENS and values and isinstance(values[0], Units):
+    if node.target in FLATTENS and isinstance(values[0], Units):
         return levels.flatten(values[0])
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     raise levels.refuse(f"beside a shortcut or a norm it calls {name}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.theory.graph import NORMS, branches, follow, traced
+from popup.theory.graph import branches, follow, traced
 from popup.theory.levels import Levels
 from popup.theory.steps import LAYERS, Sides, Step, implied
 from popup.theory.target import Target, TargetLayer
@@ -32,9 +32,9 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
     inputs, and refused (UsageError).
     """
     graph = traced(net)
-    others = {type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED
-    if graph is not None and branches(graph) and not others - {"Sequential", *(kind.__name__ for kind in NORMS)}:
+    if graph is not None and branches(graph):
         return _read_graph(net, graph, tuple(image), low, high)
+    others = {type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED
     if others:
         raise _no_chain(f"it has {', '.join(sorted(others))}")
     called, failure = _called(net, tuple(image))

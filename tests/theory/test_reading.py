@@ -33,14 +33,30 @@ class Skip(nn.Module):
 class Beside(nn.Module):
     """Convolutions with a shortcut that other modules pass by, or stand in."""
 
-    def __init__(self, body, shortcut=None):
+    def __init__(self, body, shortcut=None, pair=False):
         super().__init__()
+        self.pair = pair
         self.first, self.body, self.shortcut = nn.Conv2d(2, 2, 3, 1, 1), body, shortcut or nn.Identity()
         self.head = nn.Linear(84, 2)
 
     def forward(self, x):
         x = torch.relu(self.first(x))
-        return self.head(torch.flatten(torch.relu(self.shortcut(x) + self.body(x)), 1))
+        found = self.head(torch.flatten(torch.relu(self.shortcut(x) + self.body(x)), 1))
+        return (found, found) if self.pair else found
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return self.conv(input=x)
+
+
+class Gelu(nn.Module):
+    def forward(self, x):
+        return F.gelu(x)
 
 
 class Functional(nn.Module):
@@ -220,6 +236,9 @@ MAPS_REFUSED = {
     "norm": (chained(nn.Conv2d(2, 2, 1), nn.GroupNorm(1, 2), nn.ReLU(), outputs=84), "it has GroupNorm"),
     "norm before a layer": (chained(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.ReLU(), outputs=84), "it has a BatchNorm2d there"),
     "pool beside": (lambda: Beside(nn.MaxPool2d(3, 1, 1)), "a shortcut passes by a pool"),
+    "taken by name": (lambda: Beside(Named()), "conv takes what is no value of a layer, or takes it by name"),
+    "two outputs": (lambda: Beside(nn.Identity(), pair=True), "output takes what is no value"),
+    "another function": (lambda: Beside(nn.Sequential(nn.Conv2d(2, 2, 1), Gelu())), "beside a shortcut or a norm it calls gelu"),
     "pixels beside": (lambda: Beside(nn.Conv2d(2, 2, 5, 1, 2), nn.Conv2d(2, 2, 3, 1, 1)),
                       "beside its conv5p2 a shortcut would have to pass as conv3p1, which is of other pixels"),
     "activation beside": (lambda: Beside(nn.Tanh()), "it has a Tanh there"),
