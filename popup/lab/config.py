@@ -144,7 +144,7 @@ class Config:
     def hash(self) -> str:
         """The name of the run's directory: 12 hex digits of the SHA-256 of the record, without the fields that came later
         and are what runs did before them, so that these keep their names."""
-        later = set().union(*map(as_before, vars(self).values()))
+        later = self.search.as_before().union(*map(as_before, vars(self).values()))
         named = {group: {name: value for name, value in values.items() if name not in later}
                  for group, values in self.record().items()}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ from popup.source.books import MOST_DRAWS
 from popup.source.counts import kept_edges
 from popup.source.layers import Layer
 from popup.source.masks import share
-from popup.source.recipe import LATER
+from popup.source.recipe import LATER, as_before
 from popup.source.streams import Stream
 
 SCORE_UNITS = ("auto", FAN_IN, KEPT)
@@ -62,6 +62,8 @@ class SearchSettings:
         "help": "iterand: the probability with which a redraw takes an unselected edge"})
     penalty: float = field(default=1.0, metadata={
         "help": "gem_miner, sampled, gates: factor on what the method adds to the loss"})
+    hard_from: float = field(default=0.5, metadata={LATER: 1.0, "help": (
+        "gates: the fraction of the search after which passes use the ticket itself, so that scores learn what is cut")})
     coats: int = field(default=3, metadata={LATER: 3, "axis": True, "help": (
         "coats: how many nested selections are added up, so that an edge's weight counts 0 to so many times")})
     coat_rule: str = field(default="thirds", metadata={LATER: "thirds", "axis": True, "choices": tuple(COAT_RULES), "help": (
@@ -77,7 +79,7 @@ class SearchSettings:
         check_name("rank", self.rank, RANKS)
         check_name("anneal", self.anneal, SCHEDULES)
         check_number("score_scale", self.score_scale, 1e-30, 1e30)  # float32 has scores of that size, and their changes
-        for name in ("floor", "average_from", "locked"):
+        for name in ("floor", "average_from", "locked", "hard_from"):
             check_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("k_start", "anneal_until", "redraw_rate"):
             check_number(name, getattr(self, name), 0.0, 1.0, open_low=True)
@@ -106,14 +108,19 @@ class SearchSettings:
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
 
     def record(self) -> dict[str, Any]:
-        """The settings as plain values, for a ticket's metadata: without what came later and is as it was before, so that tickets
-        of then have the same bytes."""
-        later = {part.name for part in fields(self) if getattr(self, part.name) == part.metadata.get(LATER, inf)}
-        return {name: value for name, value in asdict(self).items() if name not in later}
+        """The settings as plain values, for a ticket's metadata: without what came later and is as it was before, or does not
+        matter, so that tickets of then have the same bytes."""
+        return {name: value for name, value in asdict(self).items() if name not in self.as_before()}
+
+    def as_before(self) -> set[str]:
+        """The fields that came later, and are as it was before them or do not matter."""
+        return as_before(self) | {part.name for part in fields(self) if LATER in part.metadata and part.name not in self.used()}
 
     def settled(self) -> SearchSettings:
-        """The settings with each field that does not matter at its default: equal searches have equal ones."""
-        found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        """The settings with each field that does not matter as it was before there was such a field, or at its default: equal
+        searches have equal ones."""
+        found = SearchSettings(**{part.name: getattr(self, part.name) if part.name in self.used() else part.metadata.get(
+            LATER, part.default) for part in fields(self)})
         usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
         return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 

@@ -59,7 +59,9 @@ def with_controls(runs, *roles):
 def test_references_stand_below_a_heading_of_their_own():
     runs = [run for p, k in ((0.5, 0.2), (0.2, 0.5), (0.5, 0.4)) for run in tickets(ACCURACIES, p * k, er_p=p, k=k)]
     (figure,) = draw("accuracy", with_controls(runs, "random", "dense_trained"))
-    assert legend_of(figure) == ["p = 0.5", "p = 0.2", "compared with", "dense, weights trained", "random subnetwork"]
+    assert legend_of(figure) == ["ticket from an ER source with", "p = 0.5", "p = 0.2", "compared with",
+                                 "dense, weights trained", "random subnetwork"]
+    assert figure.legends[0].get_title().get_text() == ""  # it is an entry, in line with the other heading
     merged = "means over the sources of like density, whatever their p"
     assert merged in PICTURES["accuracy"].caption(settings(with_controls(runs, "random", "dense_trained")))
     one = with_controls(runs[:3] + runs[6:], "random")

@@ -64,6 +64,8 @@ def test_the_help_has_each_option_with_its_default(capsys, monkeypatch):
     ("wroker DIR", "did you mean 'worker'?"), ("--densty erk", "unknown option --densty: did you mean --density?"),
     ("--er_pp 1", "did you mean --er-p?"), ("show a --modl x", "python run.py show --help lists the options"),
     ("export a b --modl x", "did you mean --model?"), ("--no-seed", "unknown option --no-seed"),
+    ("--zzz", "unknown option --zzz (python run.py --help"), ("--continue=x", "there is no option --continue, and none is"),
+    ("--resume", "none is needed: the same command again goes on where it was"),
     ("recipes more", "popup: Unrecognized options: more (python run.py recipes --help")])
 def test_a_word_that_is_not_known_is_told_with_the_one_that_was_meant(arguments, words, capsys):
     assert main(arguments.split(), MODELS) == 2
@@ -86,3 +88,20 @@ def test_a_run_tells_each_step_of_an_epoch(tmp_path):
     steps = [epochs for epochs in heard if isinstance(epochs, float)]
     assert steps == sorted(steps) and len(steps) == 2 * 44 and steps[0] == pytest.approx(1 / 44) and steps[-1] == 2.0
     assert heard[44] == 1 and heard[-1] == 2
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, capsys, monkeypatch):
+    given = ["--epochs", "2", "--widths", "8", "--threads", "1", "--checkpoint-seconds", "0", "--out", str(tmp_path)]
+
+    class Cut(single.Progress):
+        def __call__(self, metrics):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "Progress", Cut)
+        with pytest.raises(KeyboardInterrupt):
+            main(given, MODELS)
+    assert "goes on from its checkpoint" not in capsys.readouterr().out and list(tmp_path.glob("*/checkpoint.safetensors"))
+    assert main(given, MODELS) == 0
+    out = capsys.readouterr().out
+    assert out.index("goes on from its checkpoint, whose epochs are told again") < out.index("epoch   2 of 2")

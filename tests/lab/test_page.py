@@ -11,7 +11,7 @@ from popup.lab.report.command import command_of
 from popup.lab.report.comparison import settings
 from popup.lab.report.heading import facts_of, title_of
 from popup.lab.report.look import COLOURS, GROUND, INK, NIGHT
-from popup.lab.report.report import write_report
+from popup.lab.report.report import report_text, write_report
 from popup.lab.report.results import Run
 from popup.lab.report.summary import tables
 from popup.lab.runs.controls import CONTROLS, control_config
@@ -47,7 +47,8 @@ def test_every_picture_has_a_caption_and_words_for_those_who_do_not_see_it(page)
         assert re.search("<figcaption>[^<]{40,}</figcaption>", figure, re.S)
         assert all(len(words) > 30 for words in re.findall('role="img" aria-label="([^"]*)"', figure))
         assert figure.count('class="wide" role="img"') == figure.count('class="narrow" role="img"') >= 1
-    assert "Bars are 95% t intervals over 3 seeds." in figures[0] and "Lines: p = 0.5, p = 0.2" in figures[0]
+    assert "Bars are 95% t intervals over 3 seeds." in figures[0]
+    assert "Lines: ticket from an ER source with, p = 0.5, p = 0.2" in figures[0]
 
 
 def test_narrow_pictures_are_of_a_telephones_width(page):
@@ -119,6 +120,20 @@ def test_the_heading_tells_data_network_runs_and_versions(tmp_path):
     assert facts["network"] == "mlp: 84,480 weights in 1 layer" and facts["runs"] == "1 run: 1 ticket, 1 seed"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", facts["date"]) and facts["versions"].startswith("torch 2.14, report by popup ")
     assert title_of([Run(run.path, run.config, None, "lost")]) == "Strong lottery tickets: mlp on digits"
+
+
+def test_the_heading_names_a_ticket_and_each_network_once(tmp_path):
+    runs = tickets([90.0, 91.0])
+    there = [Run(tmp_path / f"run{run.seed}", run.config, {**run.result, "entries": 9, "dense": 4}, None) for run in runs]
+    assert "ticket" not in dict(facts_of(there, there))
+    (tmp_path / "run1").mkdir()
+    (tmp_path / "run1/ticket.safetensors").touch()
+    control = finished(control_config(runs[0].config, "dense_trained"), 95.0)
+    facts = dict(facts_of([*there, Run(control.path, control.config, {**control.result, "entries": 9}, None)], there))
+    assert facts["ticket"] == "run1/ticket.safetensors (of the best mean, seed 1)"
+    assert facts["network"] == "mlp: 9 weights in 1 layer, and 4 that are in none and stay dense"
+    assert "A ticket: " not in report_text(tmp_path, runs)
+    assert f"A ticket: {tmp_path}/run1/ticket.safetensors (of the best" in report_text(tmp_path, there).replace("\n", " ")
 
 
 def test_the_answer_is_the_best_the_sparsest_and_what_trained_weights_reach():

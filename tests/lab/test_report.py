@@ -11,10 +11,10 @@ from popup.lab.report.contrasts import advantages, best_contrasts, change_contra
 from popup.lab.report.report import write_report, written
 from popup.lab.report.results import Run, write_csv
 from popup.lab.report.statistics import Mean, holm, paired
-from popup.lab.report.summary import summarise, tables
+from popup.lab.report.summary import SHORT, summarise, tables
 from popup.lab.report.tables import WIDTH, fit, layer_table, wrap
 from popup.lab.report.verdicts import verdicts
-from popup.lab.runs.controls import control_config
+from popup.lab.runs.controls import CONTROLS, control_config
 from tests.lab.made_up import finished, ticket, tickets
 
 
@@ -123,7 +123,7 @@ def test_tickets_are_tested_against_their_controls_with_holms_adjustment():
         assert len(cases) == count and [case.adjusted for case in cases] == pytest.approx(holm(plain))
     _, header, rows = table_of(found, "Ticket minus control with trained weights")
     assert header == ["p", "random, trained", "dense, trained", "seeds"] and len(rows) == 2
-    assert any("clearly above their controls with frozen weights in 2, clearly below in 0, undecided in 0 of 2 "
+    assert any("clearly above their controls with frozen weights in all 2 "
                "comparisons (Holm p < 0.05, 3 seeds)" in sentence and "77.7 points (random" in sentence
                and "at p 0.5)" in sentence for sentence in verdicts(found))
 
@@ -211,7 +211,7 @@ def test_tickets_that_are_drawn_at_random_are_not_tested_against_the_random_cont
     runs = tickets([90.0, 91.0, 92.5]) + tickets([10.0, 11.0, 9.5], method="random")
     found = settings(runs + frozen_controls(runs))
     assert [case.setting.factors["method"] for case in advantages(found, trained=False)] == ["edge_popup"]
-    assert any("in 1, clearly below in 0, undecided in 0 of 1 comparison " in sentence for sentence in verdicts(found))
+    assert any("above their controls with frozen weights in the one comparison " in sentence for sentence in verdicts(found))
     drawn = settings(runs[3:] + frozen_controls(runs[3:]))
     assert verdicts(drawn) == []
 
@@ -259,3 +259,35 @@ def test_a_report_of_some_runs_tells_of_the_others(tmp_path):
     other = finished(run.config, 90.0, path=tmp_path / "0123456789ab")
     (tmp_path / "0123456789ab" / "metrics.jsonl").write_text('{"epoch": 1, "test_accuracy": 90.0}\n')
     assert "other finished" not in write_report(tmp_path, [mine, other])
+
+
+def test_no_heading_is_broken_within_a_word_and_controls_on_request_have_a_table_of_their_own():
+    runs = tickets([90.0, 91.0, 92.5], er_p=0.5) + tickets([80.0, 82.0, 81.0], er_p=0.2)
+    runs += [finished(control_config(run.config, role), 50.0 + run.seed + len(role))
+             for run in runs for role, control in CONTROLS.items() if control.trained]
+    found = settings(runs)
+    usual, more = (table_of(found, title)[1] for title in ("Test accuracy", "Further controls with trained weights"))
+    assert usual == ["p", "density", "ticket %", "random, trained", "ER, trained", "dense, trained", "seeds"]
+    assert more[2:-1] == [SHORT[role] for role, control in CONTROLS.items() if control.trained and not control.usual]
+    assert "ticket, trained" in table_of(found, "Ticket minus further control with trained weights")[1]
+    lines = fit(*table_of(found, "Ticket minus further")[1:]).splitlines()
+    rule = next(place for place, line in enumerate(lines) if line.startswith("---"))
+    assert set(" ".join(lines[:rule]).split()) <= {word for cell in more for word in cell.split()} | {"p", "seeds"}
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ([(90, 10)], "clearly above their controls with frozen weights in the one comparison ("),
+    ([(90, 10), (80, 10)], "clearly above their controls with frozen weights in all 2 comparisons ("),
+    ([(10, 90), (90, 10)], "clearly above their controls with frozen weights in 1, clearly below in 1 of 2 comparisons ("),
+    ([(10, 90)], "clearly below their controls with frozen weights in the one comparison ("),
+    ([(50, 50)], "neither clearly above nor below their controls with frozen weights in the one comparison ("),
+    ([(90, 10), (50, 50)], "clearly above their controls with frozen weights in 1, undecided in 1 of 2 comparisons (")])
+def test_a_verdict_says_nothing_of_what_no_comparison_is(values, said):
+    noise = (0.1, 0.3, 0.2)
+    runs = []
+    for p, (high, low) in zip((0.5, 0.2), values, strict=False):
+        mine = tickets([high + one for one in noise], er_p=p)
+        runs += mine + [finished(control_config(run.config, "random"), low + 7 * noise[run.seed - 1]) for run in mine]
+    (sentence,) = [one for one in verdicts(settings(runs)) if "frozen weights" in one]
+    assert sentence.startswith(f"Tickets are {said}")

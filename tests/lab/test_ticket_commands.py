@@ -263,6 +263,19 @@ TASKS = {
 }
 
 
+def test_all_that_would_run_code_is_named_at_once_and_verify_needs_the_model_alone(paths, capsys, tmp_path):
+    ticket = load(paths["one"])
+    task = {**ticket.about["task"], "model": "mine:network", "dataset": "mine:data"}
+    path = replace(ticket, about={**ticket.about, "task": task}).save(tmp_path / "t")
+    code, _, err = call(capsys, "eval", path)
+    assert code == 2 and "the model 'mine:network' and the dataset 'mine:data', which would run code" in err
+    assert "give --model and --dataset yourself" in err
+    code, out, _ = call(capsys, "verify", path)
+    assert code == 0 and "not looked at" in out and "give --model yourself" in out and "mine:data" not in out
+    code, out, _ = call(capsys, "verify", path, "--model", "small_conv")
+    assert code == 0 and "ok     at the point of use: in small_conv" in out
+
+
 @pytest.mark.parametrize("case", TASKS)
 def test_a_task_that_cannot_be_trusted_is_refused(case, paths, capsys, tmp_path):
     changes, words = TASKS[case]

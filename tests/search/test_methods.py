@@ -11,7 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from popup import SearchSettings, UsageError, advance, attach, densities, extract, load, penalty, scores, verify
+from popup import (
+    Config,
+    SearchSettings,
+    UsageError,
+    advance,
+    attach,
+    densities,
+    extract,
+    load,
+    merge,
+    penalty,
+    scores,
+    verify,
+)
 from popup.search.keys import magnitude_keys, signed_keys
 from popup.search.methods import METHODS
 from popup.search.methods.gates import mean_gate
@@ -335,7 +348,7 @@ def test_search_is_not_given_twice():
 
 CHANGED = {"rank": "value", "score_scale": 2.0, "anneal": "linear", "average_from": 0.0, "locked": 0.1, "redraw_every": 1,
            "redraw_rate": 0.9, "penalty": 3.0, "coats": 2, "coat_rule": "even", "draws": 3, "draw_choice": "sampled",
-           "score_unit": "kept"}
+           "score_unit": "kept", "hard_from": 0.0}
 
 
 @pytest.mark.parametrize("setting", CHANGED)
@@ -403,8 +416,20 @@ def test_iterand_redraws_no_edge_that_an_annealed_search_uses():
         assert bool(changed.any()) and not bool((changed & used).any())
 
 
-def test_the_ticket_passes_no_gradient_to_gates():
+def test_gates_learn_by_the_ticket_in_the_second_half_and_what_was_before_stays():
     net, layer, score = one_layer("gates", er_p=0.7)
     layer.memory("scale").fill_(2.0)
-    net.eval()(torch.randn(5, 8)).sum().backward()
-    assert not score.grad.any()
+    x = torch.randn(5, 8)
+    for progress, hard in ((0.0, False), (0.49, False), (0.5, True), (1.0, True)):
+        search_of(net).progress, score.grad = progress, None
+        seen = net.train()(x)
+        assert torch.equal(seen, net.eval()(x)) == hard, "the ticket's own output"
+        net.train()(x).square().sum().backward()
+        if hard:  # straight through: dL/dW_eff * W, of all edges
+            weight = merge(net)[0].weight.detach().clone().requires_grad_(True)
+            torch.nn.functional.linear(x, weight).square().sum().backward()
+            assert torch.allclose(score.grad, weight.grad.flatten()[layer.places().long()] * layer.values, rtol=1e-4, atol=1e-6)
+    former, _, _ = one_layer("gates", er_p=0.7, hard_from=1.0)
+    search_of(former).progress = 0.99
+    assert not torch.equal(former.train()(x), former.eval()(x))
+    assert Config().replace(method="gates", hard_from=1.0).hash() == "73c3daf93dfb" != Config().replace(method="gates").hash()

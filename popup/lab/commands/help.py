@@ -17,6 +17,8 @@ from popup.lab.program import as_called
 NARROWEST, WIDEST = 40, 120  # columns; longer lines nobody reads
 MARGIN, COLUMN = 2, 24       # where an option begins, and where its help does
 NAMES = {int: "N", float: "X", str: "NAME"}
+GOES_ON = "the same command again goes on where it was"
+NEEDLESS = {"resume": GOES_ON, "continue": GOES_ON}  # options of other programs, and what stands in their place here
 PLACES = {"directory": "DIR"}  # positional arguments that are called otherwise than their fields
 
 
@@ -122,9 +124,11 @@ class Help:
         for word in arguments:
             name = word.split("=")[0].removeprefix("--").replace("_", "-")
             if word.startswith("--") and name not in known:
+                if name in NEEDLESS:
+                    raise UsageError(f"there is no option {word.split('=')[0]}, and none is needed: {NEEDLESS[name]}")
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-                meant = f"did you mean --{near[0]}? " if near else ""
-                raise UsageError(f"unknown option {word.split('=')[0]}: {meant}({self.program} --help lists the options)")
+                meant = f": did you mean --{near[0]}?" if near else ""
+                raise UsageError(f"unknown option {word.split('=')[0]}{meant} ({self.program} --help lists the options)")
 
     def missing(self, error: str) -> str:
         """The line on positional arguments that tyro finds missing, if that is its `error`; else empty."""

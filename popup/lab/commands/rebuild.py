@@ -37,8 +37,9 @@ def open_ticket(path: str) -> Ticket:
         raise UsageError(f"there is no file {path!r}: name a run's ticket.safetensors") from None
 
 
-def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Config:
-    """The config of a ticket's task. `model` and `dataset`, from the user, replace what the file names.
+def recorded_config(ticket: Ticket, model: str = "", dataset: str = "", loads: bool = True) -> Config:
+    """The config of a ticket's task. `model` and `dataset`, from the user, replace what the file names; `loads`: whether the
+    data set will be loaded too.
 
     Raises TicketError for a ticket that records no task, and for a file that names code of its own to run.
     """
@@ -47,10 +48,12 @@ def recorded_config(ticket: Ticket, model: str = "", dataset: str = "") -> Confi
         raise TicketError("the ticket records no task (it is not of a run): load it in Python and apply it to your network")
     values: dict[str, Any] = {**task, **({"model": model} if model else {}), **({"dataset": dataset} if dataset else {})}
     _check_types(values)
-    for name, given in (("model", model), ("dataset", dataset)):
-        if not given and not SAFE[name].fullmatch(values.get(name, "")):
-            raise TicketError(f"the ticket names the {name} {values.get(name)!r:.200}, which would run code: give --{name} "
-                              "yourself if you trust it")
+    asked = (("model", model), ("dataset", dataset)) if loads else (("model", model),)
+    foreign = [name for name, given in asked if not given and not SAFE[name].fullmatch(values.get(name, ""))]
+    if foreign:
+        named, options = (" and the ".join(f"{name} {values.get(name)!r:.200}" for name in foreign),
+                          " and ".join(f"--{name}" for name in foreign))
+        raise TicketError(f"the ticket names the {named}, which would run code: give {options} yourself if you trust it")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Config(source=ticket.recipe, search=ticket.settings, task=TaskSettings(**values))
 

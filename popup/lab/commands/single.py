@@ -62,6 +62,8 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
         if (result := laboratory.directory(config).result() if laboratory.ranks.count == 1 else None) is not None:
             return result  # another process has finished it since this one looked
         print(*prepared.data.described(), sep="\n")
+        if laboratory.ranks.first and laboratory.directory(config).checkpoint.exists():
+            print("goes on from its checkpoint, whose epochs are told again")
         with Progress(config.training.epochs, config.task.evaluated_on) as progress:
             return perform(laboratory, prepared, progress, progress.steps)
 

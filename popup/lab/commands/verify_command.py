@@ -50,7 +50,7 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
               ("nothing else is trained: biases are 0, or layers; gains of norms and blocks are 1", found.trained)]
     faults: tuple[str, ...] = ()
     try:
-        config = recorded_config(ticket, options.model)
+        config = recorded_config(ticket, options.model, loads=False)
         faults, left = _look(ticket, models, config), ""
         checks.append((USED.format(config.task.model), faults))
     except NotOfNetwork as error:

@@ -16,7 +16,7 @@ def answer(found: Sequence[Setting]) -> list[str]:
     if not found:
         return []
     measure = found[0].measure
-    best = max(found, key=lambda setting: measure.up * setting.accuracy.value)
+    best = best_of(found)
     sparse = min(found, key=lambda setting: (setting.final_density, -measure.up * setting.accuracy.value))
     measured = measured_on(found)
     one = "Tickets reach" if best.accuracy.count > 1 else "The ticket reaches"
@@ -29,6 +29,11 @@ def answer(found: Sequence[Setting]) -> list[str]:
     if max(setting.accuracy.count for setting in found) == 1:
         return [*sentences, "There is one seed, so no interval and no test."]
     return [*sentences, f"Behind ± is half of the 95% t interval over {seeds_of(found)}."]
+
+
+def best_of(found: Sequence[Setting]) -> Setting:
+    """The setting of the best mean."""
+    return max(found, key=lambda setting: setting.measure.up * setting.accuracy.value)
 
 
 def _text(mean: Mean, measure: Measure) -> str:

@@ -85,7 +85,7 @@ def note(figure: Figure, text: str) -> None:
 
 def legend(figure: Figure, drawn: Sequence[Axes], sheet: Sheet, title: str | None = None, order: Sequence[str] = ()) -> None:
     """One legend of all panels' lines, where it cannot hide a point: beside them, or below them if its words are long. Under the
-    title come the labels of `order` in that order, then the others, below a heading of their own."""
+    title come the labels of `order` in that order, then the others; two headings are entries, so that they are aligned."""
     from matplotlib.lines import Line2D
 
     found = {label: handle for panel in drawn for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -94,6 +94,10 @@ def legend(figure: Figure, drawn: Sequence[Axes], sheet: Sheet, title: str | Non
     if labels and others:
         found[OTHERS] = Line2D([], [], linestyle="")
         others.insert(0, OTHERS)
+        if title:
+            found[title] = found[OTHERS]
+            labels.insert(0, title)
+            title = None
     labels += others
     look: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": LEAST, "title": title,
                             "title_fontsize": LEAST, "alignment": "left"}

@@ -17,7 +17,7 @@ from popup.lab.report.axes import (
     paged,
     values_of,
 )
-from popup.lab.report.captions import Drawn
+from popup.lab.report.captions import Drawn, intervals
 from popup.lab.report.comparison import AXES, Setting
 from popup.lab.report.contrasts import Contrast, change_contrasts, source_contrasts
 from popup.lab.report.look import COLOURS, INK, MARKERS
@@ -43,7 +43,7 @@ def changes(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     for contrast in contrasts:
         gains.setdefault(contrast.first.changed, []).append(contrast.difference.value)
     names = sorted(gains, key=lambda name: -np.mean(gains[name]))
-    reach = 2 * max(abs(value) for values in gains.values() for value in values) or 1.0  # two seeds' intervals go beyond
+    reach = _reach(contrasts)
     figure, (panel,) = sheet.grid(1)
     cases = sorted({_case(contrast.first) for contrast in contrasts}, reverse=True)
     labels = [wrap(name, 44 if sheet.beside else 16) for name in names]
@@ -61,10 +61,24 @@ def changes(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     panel.set_yticks(range(len(names)), labels)
     panel.set_ylim(len(names) - 0.5, -0.5)
     low, high = panel.get_xlim()
-    panel.set_xlabel(f"difference to the usual setting ({contrasts[0].first.measure.difference})", fontsize=SMALL)
+    panel.set_xlabel(wrap(f"difference to the usual setting ({contrasts[0].first.measure.difference})",
+                          int(7 * sheet.widths[0])), fontsize=SMALL)
     panel.set_xlim(max(low, -reach), min(high, reach))
     legend(figure, [panel], sheet)
     return [figure]
+
+
+def changes_said(found: Sequence[Setting]) -> str:
+    """The caption's sentence on intervals, and on those that the picture does not hold."""
+    contrasts = change_contrasts(found)
+    reach = _reach(contrasts) if contrasts else 0.0
+    longer = any(abs(one.difference.value) + (one.difference.half or 0) > reach for one in contrasts)
+    return intervals(found) + " Longer ones are cut at its edges." * longer
+
+
+def _reach(contrasts: Sequence[Contrast]) -> float:
+    """How far the axis goes at most to either side; two seeds' intervals go beyond."""
+    return 3 * max(abs(one.difference.value) for one in contrasts) or 1.0
 
 
 def _case(setting: Setting) -> tuple[float, float]:

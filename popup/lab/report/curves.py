@@ -19,7 +19,7 @@ from popup.lab.report.statistics import Mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BY_EPOCH = "Loss{} by epoch, means over seeds."
+BY_EPOCH = "Loss{} by epoch{}."
 LOSSES = (("test_loss", "-"), ("train_loss", "--"))
 ONE = "Runs of one epoch have no curve."
 
@@ -60,14 +60,15 @@ def training_curves(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     _finish([panel for panel in (left, right) if panel in figure.axes])
     if len(chosen) < len(found):
         note(figure, f"{len(chosen)} of {len(found)} settings, spread over the grid")
-    legend(figure, [right], sheet)
+    legend(figure, [right] if chosen[1:] else [], sheet)
     return [figure]
 
 
 def curves_said(found: Sequence[Setting]) -> str:
     """The caption: what makes the two losses comparable, where both are drawn."""
     measure = found[0].measure
-    said = BY_EPOCH.format("" if measure.a_nat else f" and {measure.name}")
+    means = ", means over seeds" if max(setting.accuracy.count for setting in found) > 1 else ""
+    said = BY_EPOCH.format("" if measure.a_nat else f" and {measure.name}", means)
     if not any(_least(run, "train_loss") for setting in _spread(found) for run in setting.runs):
         return said
     return (f"{said} Both losses are the divergence from their targets, which is 0 at best: of the training loss the least "

@@ -25,7 +25,7 @@ from popup.lab.report.axes import (
 )
 from popup.lab.report.captions import Drawn, Picture, intervals
 from popup.lab.report.comparison import AXES, Setting, measured_on, show, weights_of
-from popup.lab.report.contrast_figures import changes, sparse_against_dense
+from popup.lab.report.contrast_figures import changes, changes_said, sparse_against_dense
 from popup.lab.report.curves import curves_said, training_curves
 from popup.lab.report.layer_figures import layer_densities, layers_said
 from popup.lab.report.look import BROWN, GREY, INK, SKY
@@ -85,7 +85,7 @@ def _draw_references(panel: Axes, group: Sequence[Setting]) -> None:
     for one in references(group, REFERENCES):
         colour, style = REFERENCES[one.role]
         bars(panel, [point.density for point in one.points], [point.mean for point in one.points], colour,
-             "_" if len(one.points) == 1 else "", CONTROLS[one.role].title, style)
+             "D" if len(one.points) == 1 else "", CONTROLS[one.role].title, style)
 
 
 def _controls_said(found: Sequence[Setting]) -> str:
@@ -171,7 +171,7 @@ PICTURES: dict[str, Picture] = {
     "compared": Picture("What is compared, against final density", compared, lambda found: (
         f"Mean {_measured(found)} at the last epoch. {intervals(found)} {BESIDE} {_stretched(found)}")),
     "changes": Picture("What a change does to the usual setting", changes, lambda found: (
-        f"Differences of {_measured(found)}, paired over seeds. {intervals(found)}")),
+        f"Differences of {_measured(found)}, paired over seeds. {changes_said(found)}")),
     "sparse_against_dense": Picture("ER source against dense source at equal p k", sparse_against_dense, lambda found: (
         f"Differences of {_measured(found)} at equal p k, paired over seeds: {found[0].measure.better} 0 the ER source is "
                 f"{intervals(found)} {BESIDE}")),

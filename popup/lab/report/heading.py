@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from popup.lab.report.command import command_of
@@ -14,6 +15,7 @@ from popup.lab.runs.grid import counted
 from popup.lab.text import printable
 from popup.version import VERSION
 
+FILE = "ticket.safetensors"
 SHOWN = 4         # names of one kind
 LONGEST = 10_000  # letters of a fact
 
@@ -24,20 +26,33 @@ def title_of(runs: Sequence[Run]) -> str:
                      f"{_listed([_data(run) for run in runs])}", LONGEST)
 
 
-def facts_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Name and text of each fact; those that no run records are left out."""
+def facts_of(runs: Sequence[Run], best: Sequence[Run] = ()) -> list[tuple[str, str]]:
+    """Name and text of each fact; those that no run records are left out. `best`: the runs of the best mean."""
     results = [run.result for run in runs if run.result]
     command = command_of(runs)
     facts = [
         ("data", "; ".join(dict.fromkeys(_images(run) for run in runs))),
-        ("network", "; ".join(dict.fromkeys(_network(run) for run in runs if run.result))),
+        ("network", "; ".join(_longest(_network(run) for run in runs if run.result))),
         ("runs", _counts(runs)),
+        ("ticket", ticket_of(best)),
         ("command", command or "several commands: what was changed is in the table"),
         ("date", _dates(runs)),
         ("versions", _versions(results)),
         ("computed on", _listed([found for result in results if (found := result.get("hardware"))])),
     ]
     return [(name, printable(text, LONGEST)) for name, text in facts if text]
+
+
+def ticket_of(best: Sequence[Run], beside: Path | None = None) -> str:
+    """The file of the first ticket that is there, as seen from the page or below the folder `beside`; empty if none is."""
+    there = [run for run in best if (run.path / FILE).exists()]
+    return f"{(beside or Path()) / there[0].path.name / FILE} (of the best mean, seed {there[0].seed})" if there else ""
+
+
+def _longest(texts: Iterable[str]) -> list[str]:
+    """Distinct texts without those that another goes on from: controls with trained weights do not record what stays dense."""
+    distinct = list(dict.fromkeys(texts))
+    return [text for text in distinct if not any(other.startswith(f"{text}, ") for other in distinct)]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -69,8 +69,9 @@ def layers_said(found: Sequence[Setting]) -> str:
            if not row["edges"]}
     said = "".join(f" No edge was drawn in {name} ({short_label(setting)}): the network is cut there."
                    for name, setting in list(cut.items())[:CUT])
-    return (f"{READ} Of one seed, at the median of the p below 1 and of the k at that p. Open markers of densities are what the "
-            f"ticket keeps.{said}")
+    several = len({(setting.value("er_p"), setting.value("k")) for setting in found}) > 1
+    where = " Of one seed, at the median of the p below 1 and of the k at that p." if several else " Of one seed."
+    return f"{READ}{where} Open markers of densities are what the ticket keeps.{said}"
 
 
 def _line(run: Run, label: str) -> Line:
@@ -112,7 +113,7 @@ def draw_layers(lines: Sequence[Line], sheet: Sheet) -> Figure:
     height = min(12.0, max(1.6, len(names) * min(0.5, max(0.13, 0.05 + 0.06 * len(lines)))) + 0.7)
     figure, axes = (replace(sheet, widths=sheet.widths[:1] * 4) if sheet is WIDE else sheet).grid(len(measures), height)
     places = {name: place for place, name in enumerate(names)}
-    labels = short_names(names, 26 if sheet is WIDE else 14)
+    labels = short_names(names, 26 if sheet is WIDE else 22)
     step = -(-len(names) // NAMED)
     for number, (panel, (title, draw)) in enumerate(zip(axes, measures, strict=True)):
         for index, line in enumerate(lines):

@@ -37,7 +37,8 @@ tbody tr:hover {{ background: var(--soft); }}
 figure {{ margin: 1rem 0; }} figure svg {{ max-width: 100%; height: auto; display: block; }}
 .narrow {{ display: none; }}
 @media (max-width: {NARROW}) {{ .wide {{ display: none; }} .narrow {{ display: block; }} body {{ margin: 1rem auto; }}
-  dl {{ grid-template-columns: 1fr; gap: 0; }} dd {{ margin-bottom: 0.5rem; }} th, td {{ padding: 0.2rem 0.4rem; }} }}
+  dl {{ grid-template-columns: 1fr; gap: 0; }} dd {{ margin-bottom: 0.5rem; }}
+  table {{ font-size: 0.8rem; }} th, td {{ padding: 0.2rem 0.3rem; }} th {{ white-space: normal; vertical-align: bottom; }} }}
 pre {{ background: var(--soft); padding: 0.7rem; overflow-x: auto; }}
 {night_rules("figure")}
 """
@@ -102,7 +103,7 @@ class Page:
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    told = [(escape(name), f"<code>{escape(text)}</code>" if text.startswith(f"{program()} --") else escape(text))
+    told = [(escape(name), f"<code>{escape(text)}</code>" if text.split(" --")[0] == program() else escape(text))
             for name, text in facts]
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in told)}</dl>"
 

@@ -11,13 +11,13 @@ from typing import Any
 from popup.files import own_folder, remove_own, write_atomically
 from popup.lab.measure import MEASURES
 from popup.lab.program import program
-from popup.lab.report.answer import answer
+from popup.lab.report.answer import answer, best_of
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
 from popup.lab.report.comparison import Setting, settings
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import MAIN, PICTURES
-from popup.lab.report.heading import facts_of, title_of
+from popup.lab.report.heading import facts_of, ticket_of, title_of
 from popup.lab.report.look import LOOK, themed
 from popup.lab.report.page import Page, Shown
 from popup.lab.report.pictures import png, svg
@@ -44,7 +44,13 @@ def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
 
 def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]], whole: bool) -> list[str]:
     answers = [sentence for found in parts for sentence in answer(found) + verdicts(found)]
-    return mixed_lines(runs) + answers + _elsewhere(out, runs, whole)
+    ticket = ticket_of(_best(parts), out)
+    return mixed_lines(runs) + answers + [f"A ticket: {printable(ticket)}."] * bool(ticket) + _elsewhere(out, runs, whole)
+
+
+def _best(parts: Sequence[Sequence[Setting]]) -> Sequence[Run]:
+    """The runs of the best mean, of the first part."""
+    return best_of(parts[0]).runs if parts else ()
 
 
 def _text(runs: Sequence[Run], parts: Sequence[Sequence[Setting]], sentences: Sequence[str]) -> str:
@@ -62,7 +68,7 @@ def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whol
     wanted = {**PICTURES, **(DIAGNOSTICS if diagnostics else {})}
     pictures = [shown for place, found in enumerate(parts)
                 for shown in _draw(out / "figures", found, wanted, f"{found[0].measure.column}-" if place else "")]
-    page = Page(title_of(runs), facts_of(runs), mixed_lines(runs) + _elsewhere(out, runs, whole),
+    page = Page(title_of(runs), facts_of(runs, _best(parts)), mixed_lines(runs) + _elsewhere(out, runs, whole),
                 [sentence for found in parts for sentence in answer(found) + verdicts(found)],
                 [table for found in parts for table in tables(found)], pictures, failure_lines(runs))
     write_atomically(out / "report.html", page.html().encode())

@@ -49,7 +49,8 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     if not found:
         return []
     spread = [name for name in SPREAD if name in found[0].factors]
-    made = [ticket_table(found), control_table(found), advantage_table(found), weak_table(found), change_table(found),
+    made = [ticket_table(found), further_table(found), control_table(found), *advantage_tables(found), weak_table(found),
+            change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
                              best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
             contrast_table("Starting sparse: ER source against dense source at equal p k (paired over seeds)",
@@ -59,7 +60,7 @@ def tables(found: Sequence[Setting]) -> list[Table]:
 
 def ticket_table(found: Sequence[Setting]) -> Table:
     """Tickets, and what trained weights reach in the same edges, with intervals."""
-    roles = _roles(found, trained=True)
+    roles = _roles(found, trained=True, usual=True)
     header = [*_names(found), "density", f"ticket {found[0].measure.heading}", *(SHORT[role] for role in roles), "seeds"]
     rows = [[*_values(setting), f"{setting.final_density:.4f}", _mean(setting),
              *(_control(setting, role) for role in roles), str(setting.accuracy.count)] for setting in found]
@@ -71,19 +72,32 @@ def ticket_table(found: Sequence[Setting]) -> Table:
     return title + _counted(found, roles), header, rows
 
 
+def further_table(found: Sequence[Setting]) -> Table:
+    """The controls with trained weights that are run when they are asked for."""
+    return _beside(found, _roles(found, trained=True, usual=False), "Further controls with trained weights")
+
+
 def control_table(found: Sequence[Setting]) -> Table:
     """Frozen-weight controls beside the ticket."""
-    roles = _roles(found, trained=False)
+    return _beside(found, _roles(found, trained=False),
+                   "Controls with frozen weights, same counts in each layer (source: all edges)")
+
+
+def _beside(found: Sequence[Setting], roles: Sequence[str], title: str) -> Table:
+    """The controls of these roles beside the ticket; no row where there is none."""
     header = [*_names(found), f"ticket {found[0].measure.heading}", *(SHORT[role] for role in roles), "seeds"]
     rows = [[*_values(setting), _mean(setting), *(_control(setting, role) for role in roles),
              str(setting.accuracy.count)] for setting in found] if roles else []
-    title = "Controls with frozen weights, same counts in each layer (source: all edges)"
     return title + _counted(found, roles), header, rows
 
 
-def advantage_table(found: Sequence[Setting]) -> Table:
-    """One row a ticket: by how much it is above each control with trained weights, with the interval and Holm's p value."""
-    return _above(found, advantages(found, trained=True), "Ticket minus control with trained weights")
+def advantage_tables(found: Sequence[Setting]) -> list[Table]:
+    """One row a ticket: by how much it is above each control with trained weights, with the interval and Holm's p value over all
+    of them; first the usual controls."""
+    made = advantages(found, trained=True)
+    return [_above(found, [one for one in made if CONTROLS[one.role].usual == usual], title)
+            for usual, title in ((True, "Ticket minus control with trained weights"),
+                                 (False, "Ticket minus further control with trained weights"))]
 
 
 def weak_table(found: Sequence[Setting]) -> Table:
@@ -210,10 +224,11 @@ def _values(setting: Setting) -> list[str]:
     return list(setting.columns.values())
 
 
-def _roles(found: Sequence[Setting], trained: bool) -> list[str]:
-    """The controls that some setting has, of those whose weights learn, or of the others."""
-    return [role for role, control in CONTROLS.items()
-            if control.trained == trained and any(setting.controls.get(role) for setting in found)]
+def _roles(found: Sequence[Setting], trained: bool, usual: bool | None = None) -> list[str]:
+    """The controls that some setting has, of those whose weights learn, or of the others; `usual`: of those that a sweep has
+    unasked, or of the others."""
+    return [role for role, control in CONTROLS.items() if control.trained == trained and usual in (None, control.usual)
+            and any(setting.controls.get(role) for setting in found)]
 
 
 def _control(setting: Setting, role: str) -> str:

@@ -36,11 +36,11 @@ def fit(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table with its widest cells wrapped, text before figures with intervals, until it fits the width. Nothing is left
     out, so that no two rows read the same; what cannot be made to fit is wider."""
     text, lines = table(header, rows), [header, *rows]
-    for spared in ("±", ""):
+    for breaks, spared in ((BREAKS[:-1], "±"), (BREAKS[:-1], ""), (BREAKS, "")):  # within a word last of all
         for limit in range(min(max(len(cell) for row in lines for cell in row), WIDTH), LEAST - 1, -1):  # wider never fits
             if max(map(len, text.splitlines())) <= WIDTH:
                 return text
-            top, *others = [[cell if spared and spared in cell else wrap(cell, limit) for cell in row] for row in lines]
+            top, *others = [[cell if spared and spared in cell else wrap(cell, limit, breaks) for cell in row] for row in lines]
             text = table(top, others)
     return text
 

@@ -50,11 +50,22 @@ def _holm(cases: Sequence[Contrast | Advantage]) -> str:
     return f"Holm p < {CLEAR:g}, {f'{seeds[0]} to ' if len(seeds) > 1 else ''}{counted(seeds[-1], 'seed')}"
 
 
-def _decided(cases: Sequence[Contrast | Advantage], above: str, below: str) -> str:
-    """In how many cases the first side is clearly better, which is called `above`, clearly worse, `below`, or neither."""
+def _decided(cases: Sequence[Contrast | Advantage], above: str, below: str, other: str) -> str:
+    """In how many cases the first side is clearly better than the `other`, which is called `above`, clearly worse, `below`, or
+    neither; what none of them is goes unsaid."""
     signs = [_sign(case) for case in cases]
-    return (f"clearly {above} in {signs.count(1)}, clearly {below} in {signs.count(-1)}, undecided in {signs.count(0)} of "
-            f"{counted(len(cases), 'comparison')} ({_holm(cases)})")
+    decided = [(word, signs.count(sign)) for word, sign in ((above, 1), (below, -1)) if sign in signs]
+    every = f"all {len(cases)} comparisons" if cases[1:] else "the one comparison"
+    if not decided:
+        said = f"neither clearly {above.removesuffix(' than')} nor {below} {other} in {every.replace('all', 'any of')}"
+    elif decided[0][1] == len(cases):
+        said = f"clearly {decided[0][0]} {other} in {every}"
+    else:
+        said = ", ".join([f"clearly {decided[0][0]} {other} in {decided[0][1]}",
+                          *(f"clearly {word.removesuffix(' than')} in {count}" for word, count in decided[1:]),
+                          *([f"undecided in {signs.count(0)}"] if 0 in signs else [])])
+        said += f" of {len(cases)} comparisons"
+    return f"{said} ({_holm(cases)})"
 
 
 def _hopeless(cases: Sequence[Contrast | Advantage]) -> list[str]:
@@ -73,7 +84,7 @@ def _control_verdicts(cases: Sequence[Advantage]) -> list[str]:
     least = min(cases, key=lambda one: one.gain)
     measure = least.setting.measure
     where, lead = least.setting.label().replace("er_p", "p"), f"{least.difference.value:.{measure.digits}f} {measure.points}"
-    return [f"Tickets are {_decided(cases, f'{measure.better} their controls with frozen weights', measure.worse)}; "
+    return [f"Tickets are {_decided(cases, measure.better, measure.worse, 'their controls with frozen weights')}; "
             f"the least difference is {lead} ({CONTROLS[least.role].title}{f', at {where}' if where else ''}).",
             *_hopeless(cases)]
 
@@ -86,7 +97,7 @@ def _weak_verdicts(cases: Sequence[Advantage]) -> list[str]:
     for role, other in words.items():
         if mine := [one for one in tested if one.role == role]:
             measure = mine[0].setting.measure
-            decided = _decided(mine, f"{measure.better} {other}, trained alike,", measure.worse)
+            decided = _decided(mine, measure.better, measure.worse, f"{other}, trained alike,")
             told.append(f"With its own weights trained, a ticket is {decided}.")
     return told + (_hopeless(tested) if tested else [])
 
@@ -148,14 +159,14 @@ def _change_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
     told = [f"{words}: {', '.join(dict.fromkeys(one.first.changed for one in tested if _sign(one) == sign))}"
             for sign, words in ((1, "better"), (-1, "worse")) if any(_sign(one) == sign for one in tested)]
     which = f" ({'; '.join(told)})" if told else ""
-    return [f"A change is {_decided(tested, 'better than the usual setting', 'worse')}{which}.", *_hopeless(tested)]
+    return [f"A change is {_decided(tested, 'better than', 'worse than', 'the usual setting')}{which}.", *_hopeless(tested)]
 
 
 def _source_verdicts(contrasts: Sequence[Contrast]) -> list[str]:
     """What starting inside an ER source costs, and where the densities that are compared are not equal."""
     tested = [contrast for contrast in contrasts if contrast.difference.count > 1]
-    sentences = [f"At equal p k, starting inside an ER network is {_decided(tested, 'better than starting dense', 'worse')}.",
-                 *_hopeless(tested)] if tested else []
+    decided = _decided(tested, "better than", "worse than", "starting dense") if tested else ""
+    sentences = [f"At equal p k, starting inside an ER network is {decided}.", *_hopeless(tested)] if tested else []
     if contrasts and not tested:
         sentences = ["Of starting inside an ER network or dense there is one seed, which is no test."]
     uneven = [contrast.apart for contrast in contrasts if contrast.apart > EQUAL]

@@ -24,7 +24,8 @@ def checked(split: Split, name: str, device: torch.device) -> Split:
     images, labels = split
     for part in split:
         if not isinstance(part, (torch.Tensor, Streamed)):
-            raise UsageError(f"{name} holds {type(part).__name__}: pass (images, labels) as torch tensors")
+            raise UsageError(f"{name} holds {type(part).__name__}: pass (images, labels) as torch tensors (torch.as_tensor makes "
+                             "one of an array)")
     if len(images) != len(labels) or not len(images):
         raise UsageError(f"{name} has {len(images)} images and {len(labels)} labels: pass one label an image, at least one")
     if labels.dtype != torch.int64 or labels.dim() not in (1, 2):
