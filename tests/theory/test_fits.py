@@ -113,9 +113,9 @@ def test_existence_and_findability(tmp_path, capsys, monkeypatch):
 def test_the_least_width_is_one_from_which_on_half_are_within():
     gaps = {8: (0.01, 0.01), 16: (0.5, 0.5), 32: (0.09, 0.5), 64: (0.01, 0.02)}
     trials = [findability.Trial(0.5, width, seed, gap, 1.0) for width, pair in gaps.items() for seed, gap in enumerate(pair)]
-    assert findability.least_width(trials, 0.1, findability.BUILT) == 32
-    assert findability.least_width(trials, 0.015, findability.BUILT) == 64
-    assert findability.least_width(trials, 0.1, findability.FOUND) == inf
+    assert findability.least_width(trials, 0.1, findability.best_known) == 32
+    assert findability.least_width(trials, 0.015, findability.best_known) == 64
+    assert findability.least_width(trials, 0.1, findability.best_found) == inf
 
 
 def test_locked_edges_cost_candidates_and_none_cost_none():

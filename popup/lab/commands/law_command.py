@@ -18,7 +18,7 @@ from popup.lab.networks import Models
 from popup.lab.report.existence_figures import draw_findability, draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
-from popup.lab.runs.findability import BUILT, FOUND, HIDDEN, K, Trial, least_width, run_trial
+from popup.lab.runs.findability import HIDDEN, K, Trial, best_found, best_known, least_width, run_trial
 from popup.lab.text import printable
 from popup.theory.attention import DIMENSIONS, FEATURES, head_error
 from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
@@ -144,15 +144,15 @@ def _trials(options: LawOptions, models: Models) -> list[Trial]:
         mine = [run_trial(p, width, options.seed + number, models["mlp_constant"]) for width in HIDDEN
                 for number in range(options.searches)]
         for epsilon in options.epsilon:
-            least = [least_width(mine, epsilon, gap) for gap in (BUILT, FOUND)]
+            least = [least_width(mine, epsilon, gap) for gap in (best_known, best_found)]
             rows.append([f"{p:g}", f"{epsilon:g}", *(f"{width:g}" if width < inf else f"> {HIDDEN[-1]}" for width in least)])
         for width in HIDDEN:
-            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (BUILT, FOUND)]
+            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (best_known, best_found)]
             gaps.append([f"{p:g}", str(width), *(f"{value:.2g}" for value in middle)])
         trials += mine
     print(f"least width from which on half of {options.searches} sources hold a ticket of a target of two inputs within eps, and "
           f"edge-popup finds one (best of k = {', '.join(map(str, K))})\n{table(['p', 'eps', 'exists', 'found'], rows)}\n\n"
-          f"middle of the largest gaps\n{table(['p', 'width', 'built', 'found'], gaps)}\n", flush=True)
+          f"middle of the largest gaps\n{table(['p', 'width', 'exists', 'found'], gaps)}\n", flush=True)
     return trials
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from popup.lab.report.look import BLUE, BROWN, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION
 from popup.lab.report.pictures import png
-from popup.lab.runs.findability import BUILT, FOUND, Trial
+from popup.lab.runs.findability import Trial, best_found, best_known
 from popup.theory.law import candidates_needed, copies_needed
 from popup.theory.measurement import Representation, Requirement, copies_to_represent
 
@@ -61,13 +61,13 @@ def _law_lines(axes: Axes, place: int, points: Sequence[tuple[float, float]], la
 
 
 def draw_findability(trials: Sequence[Trial]) -> bytes:
-    """The largest gap of each source's ticket against the source's width, as PNG: built (filled) and found (open), a line
+    """The largest gap of each source's ticket against the source's width, as PNG: what exists filled, what is found open, a line
     through the middle ones, a colour a p."""
     figure, axes = _panels(1)
     for place, p in enumerate(sorted({trial.p for trial in trials})):
         mine, colour, marker = [trial for trial in trials if trial.p == p], COLOURS[place % 8], MARKERS[place % 8]
         widths = sorted({trial.width for trial in mine})
-        for gap, look, face, name in ((BUILT, "-", colour, "exists"), (FOUND, "--", "none", "edge-popup finds")):
+        for gap, look, face, name in ((best_known, "-", colour, "exists"), (best_found, "--", "none", "edge-popup finds")):
             axes.plot([trial.width for trial in mine], [gap(trial) for trial in mine], marker, color=colour, markersize=3.5,
                       markerfacecolor=face, alpha=0.6)
             middle = [np.median([gap(trial) for trial in mine if trial.width == width]) for width in widths]
