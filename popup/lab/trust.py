@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-SAFE = {"model": re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w-]+"),  # what imports no module of a file's choice
+SAFE = {"model": re.compile(r"\w+|(torchvision|timm):[\w.]+|chain:[\w.-]+"),  # what imports no module of a file's choice
         "dataset": re.compile(r"\w+|folder:.+|text:.*", re.DOTALL)}
 
 

@@ -104,7 +104,7 @@ class SearchSettings:
 
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""
-        names = {"method", "scope", *METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
+        names = {"method", "scope", *TICKET_METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
 
     def record(self) -> dict[str, Any]:

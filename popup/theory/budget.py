@@ -10,8 +10,8 @@ with N_l = sup of the 1-norm of x_l over the domain. Giving each layer a share e
 
 n_{l-1} being the inputs of a neuron, so that no layer's norm grows by more than the epsilon / L that the product has for it.
 
-Of a convolution each output is such a neuron, on the taps of its field: N_{l-1} is a 1-norm over channels and taps, and so
-is ||W_l||_inf. x_l and e_l are bounded over all places of a map; pooling raises neither.
+Leaky ReLU and tanh are 1-Lipschitz too. Of a convolution each output is such a neuron, on the taps of its field: N_{l-1} is
+a 1-norm over channels and taps, and so is ||W_l||_inf. x_l and e_l are bounded over all places of a map; pooling raises neither.
 
 What is within a smaller epsilon is within epsilon too: where that leaves the parameters more room (the product grows with
 epsilon, in a deep target faster than the share), the budget is that of the smaller one.
@@ -41,8 +41,8 @@ def suprema(target: Target) -> list[np.ndarray]:
             low, high = np.minimum(low, 0), np.maximum(high, 0)
         weight = layer.weight.reshape(*layer.weight.shape[:1], layer.channels, layer.taps)  # [out, in, taps]
         centre, radius = weight.sum(2) @ (low + high) / 2 + layer.bias, np.abs(weight).sum(2) @ (high - low) / 2
-        low, high = np.maximum(centre - radius, 0), np.maximum(centre + radius, 0)
-        bounds.append(high)
+        low, high = target.activation(centre - radius), target.activation(centre + radius)
+        bounds.append(np.maximum(np.abs(low), np.abs(high)))
     return bounds
 
 
@@ -51,6 +51,7 @@ def plan_tolerances(target: Target, epsilon: float, norms: Sequence[float] = ())
     an error below it at most, where that is more than ||W_l||_inf."""
     most = np.array(norms or [np.abs(layer.weight).sum(1).max() for layer in target.layers])
     sizes = np.array([1 + layer.taps * bound.sum() for layer, bound in zip(target.layers, suprema(target), strict=True)])
+    sizes[0] += (sizes[0] - 1) * target.activation.slope * (len(target.branches) - 1)  # of a leaky ReLU both branches count
     inputs = np.array([layer.weight.shape[1] for layer in target.layers])
 
     def tolerances(share: float) -> np.ndarray:

@@ -30,30 +30,20 @@ from popup.source.gains import gain_of
 from popup.source.layers import Layer
 from popup.source.recipe import LayerSource, Recipe, draw_layer
 from popup.source.weights import standard_deviation
+from popup.theory.activation import Activation
+from popup.theory.budget import suprema
 from popup.theory.copies import NONE, Copies, deal, pass_constant
 from popup.theory.kept import KeptEdges, clear_unused
 from popup.theory.plan import Plan
 from popup.theory.stages import Stage, stages
-from popup.theory.sums import Sums, solve
+from popup.theory.sums import solve
 from popup.theory.taken import taken_by
+from popup.theory.tally import LayerFit, Tally
 from popup.theory.target import Target
 from popup.theory.thinning import thin
 from popup.ticket.layer import TicketLayer
 
 WHOLE = 2.0**24  # up to here float32 has every whole number
-
-
-@dataclass(frozen=True)
-class LayerFit:
-    """How well the parameters of target layer l are met, over all copies: mean candidates of those that need any (at most
-    MOST_CANDIDATES are used), and edges a parameter, the share within tolerance, and the largest error of a parameter."""
-
-    parameters: int
-    candidates: float
-    edges: float
-    met: float
-    largest: float
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -76,16 +66,17 @@ def construct(target: Target, plan: Plan, recipe: Recipe, layers: Sequence[Layer
     """Choose S_P in the source of `recipe`, whose `layers` (weights [out, in, *kernel]) have the plan's widths."""
     todo = _Layers(recipe, layers, p_l)
     units = [1.0 if plan.exact else todo.unit(place) for place in range(len(layers))]  # of whole numbers 1 is the unit
-    copies, scale = _univariate(todo, target.branches, None, plan.exact), units[0]
+    bounds = [float(bound.max()) for bound in suprema(target)]
+    copies, scale = _univariate(todo, target, None, bounds[0], plan.exact), units[0]
     fits, kept = list[LayerFit](), todo.kept
     all_stages = list(stages(target, plan))
     for stage, above in zip(all_stages, [*all_stages[1:], None], strict=True):
         if plan.doubled and fits:
-            copies = _univariate(todo, [1], copies, plan.exact)
+            copies = _univariate(todo, target, copies, bounds[len(fits)], plan.exact)
             scale *= units[len(kept) - 1]
         scale *= units[len(kept)]
         below = copies.at_taps(stage.taps, stage.inside, stage.constant // stage.taps)
-        copies, fit = _build_layer(todo, below, stage, above, scale, threads, plan)
+        copies, fit = _build_layer(todo, below, stage, above, scale, threads, plan, target.activation)
         fits.append(fit)
     clear_unused(kept)
     found, spare = zip(*(layer.finish() for layer in kept), strict=True)
@@ -126,18 +117,20 @@ class _Layers:
         return blocks.draw_blocks(self.recipe, self.kept[-1].spec, self.kept[-1].p_l, blocks.BLOCK)
 
 
-def _univariate(todo: _Layers, branches: list[int], below: Copies | None, exact: bool) -> Copies:
-    """A layer whose neurons copy an input each, or a neuron of `below`, which are there in the order of their units."""
+def _univariate(todo: _Layers, target: Target, below: Copies | None, bound: float, exact: bool) -> Copies:
+    """A layer whose neurons copy an input each, or a neuron of `below`, which are there in the order of their units; either
+    is at most `bound`."""
     layer = todo.begin()
-    source = todo.draw()
-    copies, chosen = deal(_matrix(source, range(layer.spec.shape[0])), branches, exact)
+    source, activation = todo.draw(), target.activation
+    branches = target.branches if below is None else [1]
+    copies, chosen = deal(_matrix(source, range(layer.spec.shape[0])), branches, exact, not activation.homogeneous)
     layer.add(range(layer.spec.shape[0]), source, chosen)
-    if below is None:
-        return copies
-    used = copies.unit != NONE  # a constant's copy may have another multiple than the neurons, and an error 0
-    at = np.where(used, copies.unit, 0)
-    error = np.where(used, copies.multiple * below.error[at], 0)
-    return Copies(np.where(below.unit[at] == NONE, NONE, copies.unit), copies.multiple * below.multiple[at], error)
+    if below is not None:
+        used = copies.unit != NONE  # a constant's copy may have another multiple than the neurons, and an error 0
+        at = np.where(used, copies.unit, 0)
+        error = np.where(used, np.abs(copies.multiple) * below.error[at], 0)
+        copies = Copies(np.where(below.unit[at] == NONE, NONE, copies.unit), copies.multiple * below.multiple[at], error)
+    return copies if activation.homogeneous else copies.bent(activation, bound, layer.spec.shape[1] - 1)
 
 
 def _matrix(source: LayerSource, rows: range) -> np.ndarray:
@@ -149,7 +142,7 @@ def _matrix(source: LayerSource, rows: range) -> np.ndarray:
 
 
 def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None, scale: float, threads: int,
-                 plan: Plan) -> tuple[Copies, LayerFit]:
+                 plan: Plan, activation: Activation) -> tuple[Copies, LayerFit]:
     """The copies of one layer, and how well their parameters fit. Of a doubled plan there is one of each, of copies that are
     off by the same."""
     layer, out, size = todo.begin(), len(stage.sums), stage.multiple * scale
@@ -159,7 +152,7 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
     thinned = thin(stage.sums, stage.tolerance) if plan.carried and (plan.doubled or not stage.outputs) else None
     if plan.carried and not plan.doubled and above and above.outputs:
         unit[~taken_by(todo.weights_above(), above, scale * todo.unit(len(todo.kept)), unit, size, threads)] = NONE
-    tally = _Tally(stage.tolerance * size)
+    tally = Tally(stage.tolerance * size)
     for block, source in todo.blocks():
         weights, part = _matrix(source, block), slice(block.start, block.stop)
         solved = np.flatnonzero((unit[part] < out) & (unit[part] != NONE))
@@ -169,14 +162,16 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
         off = tally.add(sums)
         own[part][solved], error[part][solved] = off @ stage.bounds, stage.worst(off)
         if plan.doubled:
-            worst = np.array([(below.error[of] / below.multiple[of]).max(initial=0) for of in columns])
+            worst = np.array([np.abs(below.error[of] / below.multiple[of]).max(initial=0) for of in columns])
             error[part][solved] += np.abs(goals + sums.error) @ worst
-        elif below.error.any():
-            for row in solved:
-                error[part][row] += np.abs(weights[row, chosen[row]]) @ below.error[chosen[row]]
+        for own_error in (below.bend, *(() if plan.doubled else (below.error,))):
+            if own_error is not None and own_error.any():
+                for row in solved:
+                    error[part][row] += np.abs(weights[row, chosen[row]]) @ own_error[chosen[row]]
         passed = unit[part] == len(stage.goals)
         if out == len(stage.goals) and not stage.outputs:
-            multiple[part][passed] = _copy_constant(weights, columns[stage.constant], below, chosen, passed, size)
+            found = _copy_constant(weights, columns[stage.constant], below, chosen, passed, size)
+            multiple[part][passed] = activation(found)
         if not stage.tolerance:
             _check_whole(weights, chosen, below, stage)
         layer.add(block, source, chosen)
@@ -187,32 +182,6 @@ def _build_layer(todo: _Layers, below: Copies, stage: Stage, above: Stage | None
             most = tally.limit * float(stage.bounds.sum())
             unit[own_rows] = _leave_out(unit[own_rows], own[own_rows], most, bool(stage.tolerance))
     return Copies(unit, multiple, error), tally.fit(size, stage.tolerance)
-
-
-class _Tally:
-    """What the sums of a layer add up to, block for block; `limit`: their tolerance."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit, self.largest = limit, 0.0
-        self.parameters = self.met = self.solved = self.candidates = self.edges = 0
-
-    def add(self, sums: Sums) -> np.ndarray:
-        """Count `sums`; returns how far each is off [rows, units]."""
-        off = np.abs(sums.error)
-        self.parameters += off.size
-        self.met += int((off <= self.limit).sum())
-        solved = sums.candidates[sums.candidates != NONE]
-        self.solved += len(solved)
-        self.candidates += int(solved.sum(dtype=np.int64))
-        self.edges += int(sums.edges.sum(dtype=np.int64))
-        self.largest = max(self.largest, float(off.max(initial=0)))
-        return off
-
-    def fit(self, size: float, tolerance: float) -> LayerFit:
-        """In units of the target's parameters."""
-        count = max(1, self.parameters)
-        return LayerFit(self.parameters, self.candidates / max(1, self.solved), self.edges / count, self.met / count,
-                        self.largest / size, tolerance)
 
 
 def _leave_out(unit: np.ndarray, own: np.ndarray, most: float, some: bool) -> np.ndarray:

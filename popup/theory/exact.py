@@ -45,6 +45,8 @@ def make_exact_plan(whole: Target, p: float, wish: Wish) -> Plan:
     if not all(value == round(value) for value in (whole.low, whole.high)):
         raise UsageError(f"the inputs lie in [{whole.low:.3g}, {whole.high:.3g}]: exact sums need whole numbers: give "
                          "--normalise none, and images of bytes")
+    if whole.activation.kind != "relu":
+        raise UsageError(f"the target has {whole.activation.kind}, of which no exact ticket is made: leave --bits out")
     units, count = branch_units(whole), len(whole.layers)
     share, needed = wish.delta / (count + 1), []
     for place, layer in enumerate(whole.layers):

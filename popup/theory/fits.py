@@ -4,6 +4,7 @@ Either form has copies q grow by so much for each decade of epsilon and of delta
 
     q p = a + b log10(1/epsilon) + c log10(1/delta)         (candidates, and what the binomial fluctuation costs)
     q ln(1/(1-p)) = the same                                (theory's shape)
+    either = a + b log10(1/min(epsilon, delta))             (as the theorem has it: the smaller of the two)
 
 Coefficients are of weighted least squares, each point weighed by 1/q, so that residuals are shares of q.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import inf, log, log10
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import binom, t
 
 from popup.source.streams import Stream
 from popup.theory.measurement import Requirement
@@ -37,13 +39,14 @@ class FormFit:
     largest: float
 
 
-def fit_form(found: Sequence[Requirement], form: str) -> FormFit | None:
+def fit_form(found: Sequence[Requirement], form: str, smaller: bool = False) -> FormFit | None:
     """The fit over the finite requirements below p = 1; None if there are too few of them, or they do not tell the
-    coefficients apart."""
+    coefficients apart. `smaller`: with the smaller of epsilon and delta in the place of epsilon, and no delta."""
     used = [row for row in found if row.p < 1 and 0 < row.copies < inf]
     if not used:
         return None
-    columns = np.array([[1.0, log10(1 / row.epsilon), log10(1 / row.delta)] for row in used])
+    columns = np.array([[1.0, log10(1 / min(row.epsilon, row.delta)), 0.0] if smaller else
+                        [1.0, log10(1 / row.epsilon), log10(1 / row.delta)] for row in used])
     apart = [place for place in range(3) if place == 0 or len(set(columns[:, place])) > 1]
     size = np.array([row.copies * FORMS[form](row.p) for row in used])
     weighed = columns[:, apart] / size[:, None]
@@ -62,16 +65,30 @@ def fit_form(found: Sequence[Requirement], form: str) -> FormFit | None:
                    float(np.abs(residual).max()))
 
 
-def candidates_for_all(epsilon: float, delta: float, draws: int, seed: int, most: int = 18) -> float:
-    """The least number of candidates, uniform in [-1, 1], with which in all but a share `delta` of `draws` every z in [-1, 1]
-    is within `epsilon` of a sum: Lueker's statement, where a plan needs only its own parameters. Infinite if more than `most`
-    are needed."""
+def met_at_once(epsilon: float, draws: int, seed: int, most: int = 18) -> np.ndarray:
+    """The share of `draws` in which the sums of the first 0, 1, .. `most` candidates, uniform in [-1, 1], come within `epsilon`
+    of every z in [-1, 1]: Lueker's statement, where a plan needs only its own parameters."""
     values = 2 * Stream(seed, "all at once").uniform(draws * most).reshape(draws, most) - 1
-    for count in range(1, most + 1):
-        missed = sum(_widest(subset_sums(row[None, :count])[0]) > 2 * epsilon for row in values)
-        if missed <= delta * draws:
-            return count
-    return inf
+    least = np.full(draws, most + 1)
+    for number in range(1, most + 1):
+        waiting = np.flatnonzero(least > most)  # more candidates make no gap wider
+        met = [row for row in waiting if _widest(subset_sums(values[None, row, :number])[0]) <= 2 * epsilon]
+        least[met] = number
+    return (least <= np.arange(most + 1)[:, None]).mean(1)
+
+
+def require_at_once(p: float, epsilon: float, delta: float, met: np.ndarray) -> Requirement:
+    """What all parameters at once need, of what `met_at_once` found, with the Binomial(q, p) candidates of an ER source;
+    infinite where as many as were drawn are not enough."""
+    if met[-1] < 1 - delta or (p < 1 and met[-1] <= 1 - delta):
+        return Requirement(p, epsilon, inf, inf, delta)
+    candidates = int(np.argmax(met >= 1 - delta))
+    if p == 1:
+        return Requirement(p, epsilon, candidates, candidates, delta)
+    numbers, beyond = np.arange(len(met)), len(met) - 1
+    copies = next(copies for copies in count(candidates)
+                  if binom.pmf(numbers, copies, p) @ met + binom.sf(beyond, copies, p) * met[-1] >= 1 - delta)
+    return Requirement(p, epsilon, candidates, copies, delta)
 
 
 def _widest(sums: np.ndarray) -> float:

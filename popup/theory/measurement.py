@@ -38,22 +38,29 @@ def measure_requirements(p: float, epsilons: Sequence[float], parameters: int, s
     Weights are uniform in [-1, 1], parameters too. `products`: as in the first layer, weights times those of univariate
     neurons, and parameters in [-PRODUCT, PRODUCT].
     """
-    columns = 8 + int(2 * MOST_CANDIDATES / p + 8 * sqrt(MOST_CANDIDATES) / p)
-    recipe = Recipe(er_p=p, k=1.0, weights="uniform", scale="unit", gain=1 / sqrt(3), seed=seed)
-    source = draw_layer(recipe, Layer("law", (parameters, columns)), p)
-    rows, places = np.divmod(source.edges, columns)
-    order = np.arange(len(rows)) - np.searchsorted(rows, rows)  # an edge's place among those of its row
-    first = order < MOST_CANDIDATES
-    values, reach = np.zeros((parameters, MOST_CANDIDATES)), np.full((parameters, MOST_CANDIDATES + 1), inf)
-    values[rows[first], order[first]] = source.values[first]
-    reach[rows[first], order[first] + 1] = places[first] + 1  # copies among which a row has so many candidates
-    reach[:, 0] = 0
-    goals = 2 * Stream(seed, "goals", f"law/{p}").uniform(parameters) - 1
+    values, reach, goals = draw_candidates(p, parameters, seed)
     if products:
         values *= Stream(seed, "univariate", f"law/{p}").uniform(values.size).reshape(values.shape)
         goals *= PRODUCT
     errors = smallest_errors(values, goals, min(epsilons))
     return [row for epsilon in epsilons for row in _requirements(p, epsilon, errors <= epsilon, reach, values, goals, deltas)]
+
+
+def draw_candidates(p: float, parameters: int, seed: int,
+                    most: int = MOST_CANDIDATES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The weights [parameters, most] of the first edges that S_ER left each, the copies [parameters, most + 1] among which it has
+    0, 1, .. of them, and the parameters, all uniform in [-1, 1]."""
+    columns = 8 + int(2 * most / p + 8 * sqrt(most) / p)
+    recipe = Recipe(er_p=p, k=1.0, weights="uniform", scale="unit", gain=1 / sqrt(3), seed=seed)
+    source = draw_layer(recipe, Layer("law", (parameters, columns)), p)
+    rows, places = np.divmod(source.edges, columns)
+    order = np.arange(len(rows)) - np.searchsorted(rows, rows)  # an edge's place among those of its row
+    first = order < most
+    values, reach = np.zeros((parameters, most)), np.full((parameters, most + 1), inf)
+    values[rows[first], order[first]] = source.values[first]
+    reach[rows[first], order[first] + 1] = places[first] + 1  # copies among which a row has so many candidates
+    reach[:, 0] = 0
+    return values, reach, 2 * Stream(seed, "goals", f"law/{p}").uniform(parameters) - 1
 
 
 def smallest_errors(values: np.ndarray, goals: np.ndarray, enough: float) -> np.ndarray:

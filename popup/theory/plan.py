@@ -20,7 +20,7 @@ from popup.errors import UsageError
 from popup.theory.budget import suprema
 from popup.theory.law import MOST_COPIES, SHARE, copies_needed, too_sparse, trials_needed
 from popup.theory.odds import ODDS, TRIED, Goals, Odds, copies_for, share_near
-from popup.theory.shares import share_out
+from popup.theory.shares import gains, share_out
 from popup.theory.target import Target
 from popup.theory.wish import Wish
 
@@ -38,6 +38,8 @@ class Plan:
     (neurons, channels), the constant included. reach: the share of the neurons of a univariate layer that have an edge to a
     unit, of `surety` at least so many. widths: n_S,l; `doubled`: copies[l] are univariate, of single neurons. `carried`:
     nothing is promised of the outputs, and what a sum of a hidden neuron leaves is carried to its next (thinning.py).
+    gains: how large the weights of the source's layers are, if not 1 in all (of tanh: layer 0's small, so that it is nearly
+    linear, and the next one's as much larger).
     """
 
     tolerances: tuple[float, ...]
@@ -49,6 +51,7 @@ class Plan:
     surety: float = SHARE
     doubled: bool = False
     carried: bool = False
+    gains: tuple[float, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -73,6 +76,11 @@ class Plan:
 
 def make_plan(target: Target, p: float, wish: Wish) -> Plan:
     """The plan that the wish asks for. Raises UsageError where it cannot be met, and names what would do."""
+    activation = target.activation
+    if activation.slope and wish.doubled:
+        raise UsageError("depth is 2L, and a leaky ReLU's outputs have two branches, which is not built: give --depth L+1")
+    if not activation.homogeneous and wish.weights != "uniform":
+        raise UsageError(f"weights is {wish.weights}, and sources with {activation.kind} have uniform ones: leave --weights out")
     tolerances, multiples, wanted = share_out(target, wish)
     units, reach = branch_units(target), univariate_reach(target, p, wish.doubled)
     least = copies_needed(wanted[0], p)
@@ -86,7 +94,8 @@ def make_plan(target: Target, p: float, wish: Wish) -> Plan:
     if copied[0] * units[0] > MOST_COPIES * reach[0]:
         raise too_sparse(copied[0] / reach[0], p)
     return Plan(tuple(tolerances), tuple(multiples), tuple(wanted), tuple(copied), tuple(units), reach,
-                max(SHARE, 1 - share / len(reach)) if wish.promised else SHARE, wish.doubled, not wish.promised)
+                max(SHARE, 1 - share / len(reach)) if wish.promised else SHARE, wish.doubled, not wish.promised,
+                gains(target, tolerances, wish.doubled))
 
 
 def _planned(target: Target, p: float, wish: Wish, tolerances: Sequence[float], multiples: Sequence[float],
@@ -137,6 +146,8 @@ def univariate_reach(target: Target, p: float, doubled: bool) -> tuple[float, ..
     (Each set of units needs enough neurons that reach one of it, by Hall's theorem; all together need most.) `doubled`: and
     that of the other univariate layers, which copy neurons."""
     inputs = target.widths[0]
+    if not target.activation.homogeneous:  # there edges of either sign copy either
+        return tuple(1 - (1 - p) ** (width + 1) for width in (target.widths[:-1] if doubled else target.widths[:1]))
     missing = (1 - p) ** inputs if len(target.branches) == 2 else (1 - p / 2) ** inputs
     neurons = [1 - (1 - p / 2) ** (width + 1) for width in target.widths[1:-1]] if doubled else []
     return (1 - missing * (1 - p / 2), *neurons)

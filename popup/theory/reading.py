@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,24 +12,31 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.theory.graph import branches, follow, traced
+from popup.theory.levels import Levels
 from popup.theory.steps import LAYERS, Sides, Step, implied
 from popup.theory.target import Target, TargetLayer
 
-STEPS = (nn.Linear, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+STEPS = (nn.Linear, nn.Conv2d, *ACTIVATIONS, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ALLOWED = {*(kind.__name__ for kind in STEPS), "Flatten", "Identity", "Dropout"}
 CHECKED = 64  # random inputs on which a network is compared with the chain that it should be
 
 
 def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -> Target:
-    """The target of a network of Linear and Conv2d layers with ReLU between them and max or average pooling, for inputs
-    [n, *image] in [low, high].
+    """The target of a network of Linear and Conv2d layers with one activation between them and max or average pooling, for
+    inputs [n, *image] in [low, high].
 
-    Modules are read in the order in which they are called. Whatever else the network does shows: it is compared with that
-    chain on random inputs, and refused (UsageError).
+    Modules are read in the order in which they are called; where values are added, or a norm is to be folded, the network's
+    graph is followed instead (levels.py). Whatever else the network does shows: it is compared with that chain on random
+    inputs, and refused (UsageError).
     """
-    others = sorted({type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED)
+    graph = traced(net)
+    if graph is not None and branches(graph):
+        return _read_graph(net, graph, tuple(image), low, high)
+    others = {type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED
     if others:
-        raise _no_chain(f"it has {', '.join(others)}")
+        raise _no_chain(f"it has {', '.join(sorted(others))}")
     called, failure = _called(net, tuple(image))
     if not any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in called):
         raise _no_chain("it has no linear layer and no convolution")
@@ -36,7 +44,20 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
     if failure:
         raise _no_chain(f"it cannot take an image {list(image)}: {failure}")
     target = Target(layers, steps, low, high)
+    _check_alike(target)
     _compare(net, tuple(image), target)
+    return target
+
+
+def _read_graph(net: nn.Module, graph: torch.fx.GraphModule, image: tuple[int, ...], low: float, high: float) -> Target:
+    """The target of a network with shortcuts or norms: the chain that it equals."""
+    levels = Levels(image, low < 0, _no_chain)
+    outputs = follow(graph, levels, lambda module, sides: _step(module, _kind(module), sides))
+    layers, steps = levels.chain(outputs)
+    if not all(np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all() for layer in layers):
+        raise UsageError("the target has parameters that are not finite, or a norm without running statistics: train it again")
+    target = Target(layers, tuple(implied(steps)), low, high)
+    _compare(net, image, target)
     return target
 
 
@@ -64,7 +85,7 @@ def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[Ta
     layers, steps = list[TargetLayer](), list[Step]()
     for module in called:
         kind = _kind(module)
-        if flat and kind not in ("linear", "relu"):
+        if flat and kind != "linear" and kind not in ACTIVATIONS.values():
             raise _no_chain(f"it has a {type(module).__name__} where there is no map")
         if kind == "linear" and not layers:  # each pixel is an input of its own
             channels, sides = channels * prod(sides), (1, 1)
@@ -78,17 +99,47 @@ def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[Ta
         if min(sides) < 1:
             raise _no_chain(f"an image {list(image)} is too small for it")
         steps.append(step)
-    return tuple(layers), tuple(implied(steps))
+    found, own = _as_tanh(layers, steps)
+    return found, tuple(implied(own))
+
+
+def _as_tanh(layers: Sequence[TargetLayer], steps: Sequence[Step]) -> tuple[tuple[TargetLayer, ...], list[Step]]:
+    """The same function without sigmoids: sigmoid(z) = 1/2 + tanh(z/2) / 2, the half and its constant in the weights around."""
+    found, place, own = list(layers), -1, list(steps)
+    for number, step in enumerate(steps):
+        place += step.kind in LAYERS
+        if step.kind != "sigmoid":
+            continue
+        if not 0 <= place < len(layers) - 1 or found[place + 1].padded:
+            raise _no_chain("its Sigmoid stands before its first layer, behind its last or before a padded one, where it is no "
+                            "tanh of other weights")
+        before, after = found[place], found[place + 1]
+        found[place] = replace(before, weight=before.weight / 2, bias=before.bias / 2)
+        found[place + 1] = replace(after, weight=after.weight / 2, bias=after.bias + after.weight.sum(1) / 2)
+        own[number] = Step("tanh")
+    return tuple(found), own
+
+
+def _check_alike(target: Target) -> None:
+    """A UsageError for activations of two kinds, as a source has one."""
+    first = next(place for place, step in enumerate(target.steps) if step.kind in LAYERS)
+    found = {step.word for step in target.steps[first:] if step.kind in ACTIVATIONS.values()}
+    if len(found) > 1:
+        raise _no_chain(f"it has {' and '.join(sorted(found))}, and a source has one activation")
 
 
 def _kind(module: nn.Module) -> str:
-    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.ReLU: "relu", nn.MaxPool2d: "max"}
+    kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.MaxPool2d: "max", **ACTIVATIONS}
     return next((name for kind, name in kinds.items() if isinstance(module, kind)), "avg")
 
 
 def _step(module: Any, kind: str, sides: Sides) -> Step:
     """The step of a module on a map of `sides`; a UsageError for the options that are not built."""
-    if kind in ("linear", "relu"):
+    if kind == "leaky":
+        if not 0 <= module.negative_slope < 1 or "e" in repr(float(module.negative_slope)):
+            raise _no_chain(f"its LeakyReLU has the slope {module.negative_slope:g}, and those of 0.0001 to 1 are built")
+        return Step(kind, slope=float(module.negative_slope))
+    if kind == "linear" or kind in ACTIVATIONS.values():
         return Step(kind)
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return _equal_parts(module, sides)
@@ -177,4 +228,5 @@ def _device(net: nn.Module) -> torch.device:
 
 
 def _no_chain(why: str) -> UsageError:
-    return UsageError(f"the target is no chain of Linear and Conv2d layers with ReLU between them: {why}; give one that is")
+    return UsageError("the target is no chain of Linear and Conv2d layers with ReLU (or leaky ReLU, tanh, sigmoid) between them: "
+                      f"{why}; give one that is")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
+from math import ceil, floor, log2, prod, sqrt
 
 from popup.errors import UsageError
-from popup.theory.budget import plan_tolerances
+from popup.theory.budget import plan_tolerances, suprema
 from popup.theory.law import candidates_needed
 from popup.theory.odds import PRODUCT
 from popup.theory.subset_sum import MOST_CANDIDATES
@@ -18,6 +18,7 @@ REACH = 2.0          # of the weights' unit: the largest value that a sum of som
 ROUNDS = 4           # in which tolerances and candidates settle where epsilon is to be proved
 EDGE = 0.3           # a candidate's part in the sum of |w_j| of the edges that are kept: half are, of 1/2 on average
 DOUBLINGS = 64       # of an epsilon that is too small, to find one that will do
+BENT = 0.1           # of epsilon: what copies that are not quite linear may take of it
 SIZES = range(1, 6)  # doublings and halvings of a target's weights, to find whether such a target will do
 
 
@@ -38,14 +39,16 @@ def _shared(target: Target, wish: Wish) -> tuple[list[float], list[float], list[
     for _ in range(ROUNDS if wish.certain and wish.promised and not wish.doubled else 0):
         norms = [layer.weight.shape[1] * count * EDGE * before / after
                  for layer, count, before, after in zip(target.layers, wanted, multiples, multiples[1:], strict=False)]
-        tolerances = _capped(target, plan_tolerances(target, wish.epsilon, norms))
+        epsilon = wish.epsilon * (1 if target.activation.homogeneous else 1 - BENT)
+        tolerances = _capped(target, plan_tolerances(target, epsilon, norms))
         multiples, wanted = _share(target, tolerances, wish)
     return tolerances, multiples, wanted
 
 
 def _tolerances(target: Target, wish: Wish) -> list[float]:
     """Of each layer's parameters; less than its largest parameter, so that not all of a layer may be left out."""
-    return _capped(target, [wish.tolerance] * len(target.layers) if wish.tolerance else plan_tolerances(target, wish.epsilon))
+    epsilon = wish.epsilon * (1 if target.activation.homogeneous else 1 - BENT)
+    return _capped(target, [wish.tolerance] * len(target.layers) if wish.tolerance else plan_tolerances(target, epsilon))
 
 
 def _capped(target: Target, wanted: Sequence[float]) -> list[float]:
@@ -65,7 +68,14 @@ def _share(target: Target, tolerances: Sequence[float], wish: Wish) -> tuple[lis
     What the largest parameters multiply to, in units of sums, is what the layers are asked for together. If it is above 1
     each is asked for as much. If it is below, the first is asked for less: layer 0's copies are exact, while a layer that
     makes little of sums of whole weights amplifies what the copies below it are off by. The others share it as far as the
-    first would need too many candidates."""
+    first would need too many candidates.
+
+    Copies of a tanh are of one size: there the weights of the source are, layer for layer."""
+    if not target.activation.homogeneous:
+        multiples = [1.0]
+        for size in weight_sizes(target, wish.doubled):
+            multiples.append(multiples[-1] / size)
+        return multiples, _candidates(target, tolerances, multiples, wish)
     even = _even(target)
     asked = max(1.0, even)
     while True:
@@ -74,6 +84,32 @@ def _share(target: Target, tolerances: Sequence[float], wish: Wish) -> tuple[lis
         if max(wanted) <= MOST_CANDIDATES or asked <= even:
             return multiples, wanted
         asked = max(even, asked / 2)
+
+
+def weight_sizes(target: Target, doubled: bool) -> list[float]:
+    """Of a target with tanh, how large the weights of the source's layers 1 .. L are (each with the univariate layer before it):
+    powers of two, with which no parameter is more than a sum's unit."""
+    units = [PRODUCT, *[PRODUCT if doubled else 1.0] * (len(target.layers) - 1)]
+    if not all(layer.largest for layer in target.layers):
+        _even(target)
+    return [2.0 ** ceil(log2(layer.largest / unit)) for layer, unit in zip(target.layers, units, strict=True)]
+
+
+def gains(target: Target, tolerances: Sequence[float], doubled: bool) -> tuple[float, ...]:
+    """Of a target with tanh, the factors of the source's weights, layer for layer; else none. What univariate copies bend,
+    |w x|**3 / 3, is to be a share BENT of what the parameters above may be off by, with MOST_CANDIDATES edges each."""
+    if target.activation.homogeneous:
+        return ()
+    found = list[float]()
+    sizes = weight_sizes(target, doubled)
+    for place, (size, tolerance, bound) in enumerate(zip(sizes, tolerances, suprema(target), strict=True)):
+        if place and not doubled:
+            found.append(size)
+            continue
+        reach = max(1.0, float(bound.max()))
+        small = 2.0 ** min(-4, floor(log2(sqrt(3 * BENT * tolerance / (MOST_CANDIDATES * size)) / reach)))
+        found += [small, size / small]
+    return tuple(found)
 
 
 def _even(target: Target) -> float:

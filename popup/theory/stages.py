@@ -17,7 +17,7 @@ class Stage:
     """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below and tap, the
     biases last; `bounds` [units] the largest |x| of those, `tolerance` of a parameter (0: sums have to be exact), `multiple`
     of the copies; its taps, the one that is never in the padding, whether it is the last, and of its inputs how many branches
-    there are."""
+    there are of which one is not 0."""
 
     goals: np.ndarray
     bounds: np.ndarray
@@ -50,13 +50,20 @@ class Stage:
 
 def stages(target: Target, plan: Plan) -> Iterator[Stage]:
     """The target's layers from the first on; an input's branches are units of their own, w x = w relu(x) - w relu(-x)."""
+    activation = target.activation
+    one_counts = activation.homogeneous and not activation.slope
     last = len(target.layers) - 1
     for place, (layer, bounds) in enumerate(zip(target.layers, suprema(target), strict=True)):
         weight = layer.weight
         if place == 0:
-            weight = np.concatenate([sign * weight for sign in target.branches], axis=1)
-            bounds = np.concatenate([np.full(target.widths[0], target.high if sign > 0 else -target.low)
-                                     for sign in target.branches])
+            weight = np.concatenate([factor * weight for _, factor in target.parts], axis=1)
+            bounds = np.concatenate([np.full(target.widths[0], _bound(target, sign)) for sign in target.branches])
         yield Stage(np.concatenate([weight, layer.bias[:, None]], axis=1), np.append(np.repeat(bounds, layer.taps), 1.0),
                     plan.tolerances[place], plan.multiples[place + 1], layer.taps, layer.inside, place == last,
-                    1 if place else len(target.branches))
+                    len(target.branches) if place == 0 and one_counts else 1)
+
+
+def _bound(target: Target, sign: int) -> float:
+    """The largest |phi(sign * x)| of an input, or |x| where that is copied as if it were linear."""
+    ends = np.array([target.low, target.high]) * sign
+    return float(np.abs(target.activation(ends) if target.activation.homogeneous else ends).max())

@@ -7,23 +7,29 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from popup.theory.activation import KINDS
+
 Sides = tuple[int, int]  # height, width
 LAYERS, POOLS = ("linear", "conv"), ("max", "avg")
 
 
 @dataclass(frozen=True)
 class Step:
-    """conv, linear, relu, max, avg or flatten; kernel, stride, padding and dilation of those that have one."""
+    """conv, linear, one of activation.KINDS, max, avg or flatten; kernel, stride, padding and dilation of those that have one,
+    and a leaky ReLU's slope."""
 
     kind: str
     kernel: Sides = (1, 1)
     stride: Sides = (1, 1)
     padding: Sides = (0, 0)
     dilation: Sides = (1, 1)
+    slope: float = 0.0
 
     @property
     def word(self) -> str:
         """The step as models name it: conv3p1, max2, avg2s1 (a pool's stride is its kernel, if it is not named), relu."""
+        if self.kind == "leaky":
+            return f"leaky{self.slope!r}"
         if self.kind not in ("conv", *POOLS):
             return self.kind
         stride = self.kernel if self.kind in POOLS else (1, 1)
@@ -60,7 +66,9 @@ class Step:
             return F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation)
         if self.kind == "avg":
             return F.avg_pool2d(x, self.kernel, self.stride)
-        return F.relu(x) if self.kind == "relu" else x.flatten(1)
+        if self.kind in KINDS:
+            return F.relu(x) if self.kind == "relu" else torch.tanh(x) if self.kind == "tanh" else F.leaky_relu(x, self.slope)
+        return x.flatten(1)
 
 
 def _sides(sides: Sides) -> str:
@@ -79,5 +87,5 @@ def implied(steps: list[Step]) -> list[Step]:
         if step.kind == "linear" and all(before.kind != "linear" for before in chain):
             chain.append(Step("flatten"))
         chain.append(step)
-        last = len(chain) if step.kind in LAYERS else None if step.kind == "relu" else last
+        last = len(chain) if step.kind in LAYERS else None if step.kind in KINDS else last
     return chain if any(step.kind == "linear" for step in chain) else [*chain, Step("flatten")]

@@ -1,4 +1,4 @@
-"""The target f_T: a chain of layers with ReLU between them, and what of it the proof's error budget needs.
+"""The target f_T: a chain of layers with one activation between them, and what of it the proof's error budget needs.
 
 A convolution is a layer whose neurons are channels and whose inputs are the taps of each channel; a linear layer behind
 maps of several pixels is a convolution whose kernel is the whole map; any other linear layer has one tap an input.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from popup.theory.activation import KINDS, Activation
 from popup.theory.steps import LAYERS, Step
 
 
@@ -56,22 +57,41 @@ class Target:
         return sum(layer.weight.size + layer.bias.size for layer in self.layers)
 
     @property
+    def activation(self) -> Activation:
+        """What stands behind its first layer, and so between all: ReLU of a single layer."""
+        kinds = [step.kind for step in self.steps]
+        first = next(place for place, kind in enumerate(kinds) if kind in LAYERS)
+        found = next((step for step in self.steps[first:] if step.kind in KINDS), Step("relu"))
+        return Activation(found.kind, found.slope)
+
+    @property
+    def parts(self) -> list[tuple[int, float]]:
+        """(sign, factor) of the units that an input is a sum of, as of activation.py."""
+        return self.activation.parts(self.low, self.high)
+
+    @property
     def branches(self) -> list[int]:
-        """The signs that an input takes: x = relu(x) - relu(-x), of which one is enough for inputs of one sign."""
-        return [sign for sign, there in ((1, self.high > 0), (-1, self.low < 0)) if there]
+        """The signs of those: x = relu(x) - relu(-x), of which one is enough for inputs of one sign."""
+        return [sign for sign, _ in self.parts]
 
     def source(self, doubled: bool = False) -> str:
         """The words, joined by `-`, of the source's chain: a constant 1 as a last channel and layer 0, of one tap, stand
-        before the first layer; `doubled`: and such a layer behind the ReLU of each but the last."""
+        before the first layer; `doubled`: and such a layer behind the activation of each but the last."""
         words, kinds = [], [step.kind for step in self.steps if step.kind in LAYERS]
-        made = 0
+        between = Step(self.activation.kind, slope=self.activation.slope).word
+        made, later = 0, not self.activation.homogeneous  # of tanh copies have either sign, and are made behind a pool
+        copied = True
         for step in self.steps:
+            if later and not copied and (step.kind in LAYERS or step.kind == "flatten"):
+                words += [Step(kinds[made - 1]).word, between]
+                copied = True
             if step.kind in LAYERS:
-                words += [] if made else ["one", Step(step.kind).word, "relu"]
+                words += [] if made else ["one", Step(step.kind).word, between]
                 made += 1
             words.append(step.word)
-            if doubled and step.kind == "relu" and 0 < made < len(kinds):
-                words += [Step(kinds[made - 1]).word, "relu"]
+            if doubled and step.kind in KINDS and 0 < made < len(kinds):
+                copied = False
+                words += [] if later else [Step(kinds[made - 1]).word, between]
         return "-".join(words)
 
     def scaled(self, size: float) -> Target:

@@ -54,7 +54,7 @@ OWN = {"reshaped": reshaped, "double": double, "failing": failing, "complaining"
 REFUSED = [
     (MODELS, {"model": "mpl"}, r"unknown model 'mpl': did you mean 'mlp'.*torchvision:NAME.*MODULE:FUNCTION"),
     (MODELS, {"model": "torchvision:resnet19"}, r"'torchvision:resnet19': torchvision has no .*near are resnet18"),
-    (MODELS, {"model": "chain:conv3-tanh"}, r"'chain:conv3-tanh': 'tanh' is no layer"),
+    (MODELS, {"model": "chain:conv3-gelu"}, r"'chain:conv3-gelu': 'gelu' is no layer"),
     (MODELS, {"model": "nowhere:build"}, r"'nowhere:build'.*MODULE:FUNCTION"),
     (MODELS, {"model": "torchvision:squeezenet1_1", "width": 0.5}, "takes no --width"),
     (MODELS, {"model": "imagenet_resnet18", "widths": (3,)}, "takes no --widths"),

@@ -125,6 +125,32 @@ def test_a_convolutional_target_becomes_an_ordinary_ticket(tmp_path, capsys):
     assert all(0 < gap["largest"] <= 0.5 for gap in source["tickets"][0]["gaps"].values())
 
 
+def test_a_residual_block_becomes_an_ordinary_ticket_of_a_source_without_shortcuts(tmp_path, capsys):
+    words = "flatten-linear-relu-skip-linear-relu-linear-add-relu-linear"
+    options = ("--model", f"chain:{words}", "--widths", 2, 1, 2, "--epochs", 2, "--epsilon", 9, "--depth", "2L")
+    code, text, _ = call(capsys, "prove", *options, "--er-p", 0.5, "--threads", 1, "--compare", 0, "--out", tmp_path)
+    assert code == 0 and "64-2-3-2-10 on digits" in text and "proved within epsilon 9" in text
+    path = tmp_path / "ticket-p0.5-seed0.safetensors"
+    assert call(capsys, "verify", path)[0] == 0
+    code, text, _ = call(capsys, "eval", path, "--threads", 1)
+    assert code == 0 and "repeated exactly" in text and "skip" not in text
+    exact = ("--bits", 4, "--normalise", "none", "--epochs", 1)
+    code, _, error = call(capsys, "prove", *options, *exact, "--out", tmp_path / "other")
+    assert code == 2 and "the target has shortcuts" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["tanh", "sigmoid", "leaky0.1"])
+def test_a_target_of_another_activation_becomes_an_ordinary_ticket_of_its_own(word, tmp_path, capsys):
+    options = ("--model", f"chain:flatten-linear-{word}-linear", "--widths", 3, "--epochs", 2, "--epsilon", 1, "--er-p", 0.5)
+    code, text, _ = call(capsys, "prove", *options, "--threads", 1, "--compare", 0, "--out", tmp_path)
+    assert code == 0 and HOLDS.search(text) and "64-3-10 on digits" in text
+    assert ("copied so small that tanh is nearly linear" in text) == (word != "leaky0.1")
+    path, name = tmp_path / "ticket-p0.5-seed0.safetensors", "leaky0.1" if word == "leaky0.1" else "tanh"
+    assert call(capsys, "verify", path)[0] == 0
+    code, text, _ = call(capsys, "eval", path, "--threads", 1)
+    assert code == 0 and "repeated exactly" in text and f"chain:flatten-one-linear-{name}-linear-{name}-linear on" in text
+
+
 def test_ones_own_convolutional_network_from_a_file(tmp_path, capsys):
     """Pooling that is no module is refused; with nn.AvgPool2d the same weights are built. Its builder takes no widths."""
     torch.manual_seed(0)
@@ -240,8 +266,8 @@ def test_an_epsilon_of_any_size_is_met(epsilon, tmp_path, capsys):
     assert call(capsys, "verify", tmp_path / "ticket-p0.9-seed0.safetensors")[0] == 0
 
 
-def tanh(image, classes, widths=(4,)):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, classes))
+def gelu(image, classes, widths=(4,)):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.GELU(), nn.Linear(4, classes))
 
 
 REFUSED = {
@@ -257,7 +283,7 @@ REFUSED = {
     "few edges": (("--er-p", "1e-9"), "er_p is 1e-09: a neuron would need some"),
     "no edges": (("--er-p", "1e-300"), "raise it"),
     "depth": (("--widths", *"44444444", "--epsilon", "1000"), "no epsilon will do, but a target of smaller weights or fewer"),
-    "not ReLU": (("--model", "tanh"), "it has Tanh"),
+    "not ReLU": (("--model", "gelu"), "it has GELU"),
     "no chain": (("--model", "chain:conv3-lrelu"), "'lrelu' is no layer: write "),
     "widths": (("--model", "chain:conv3-relu-conv3-relu-flatten-linear"), "has 3 layers: give 2 widths"),
     "no p": (("--er-p", "2"), "er_p is 2.0"),
@@ -272,7 +298,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_one_line_and_no_ticket(name, tmp_path, capsys):
     options, words = REFUSED[name]
-    models = Models({"mlp": MODELS["mlp"], "mlp_constant": MODELS["mlp_constant"], "tanh": tanh})
+    models = Models({"mlp": MODELS["mlp"], "mlp_constant": MODELS["mlp_constant"], "gelu": gelu})
     code, _, error = call(capsys, "prove", *SMALL, "--epochs", "1", *options, "--out", tmp_path, models=models)
     assert code == 2 and words in error and error.count("\n") == 1
     assert not list(tmp_path.glob("*"))

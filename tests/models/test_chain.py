@@ -30,6 +30,13 @@ def test_the_mlp_with_a_constant_is_a_chain():
         resolve("chain:flatten-one-linear-relu-linear-relu-linear")((1, 4, 4), 3, (5, 6)))
 
 
+def test_a_shortcut_adds_what_there_was():
+    net = resolve("chain:conv3p1-relu-skip-conv3p1-relu-conv1-add-relu-flatten-linear")((1, 4, 4), 3, (2, 5, 2))
+    x = torch.randn(2, 2, 4, 4)
+    assert torch.equal(net[2](x), x + net[2].body(x)) and [type(module) for module in net[2].body] == [
+        nn.Conv2d, nn.ReLU, nn.Conv2d]
+
+
 @pytest.mark.parametrize(("words", "why"), [
     ("conv", "'conv' is no layer: write "), ("", "'' is no layer"), ("relu2", "'relu2' is no layer"), ("conv3q1", "'conv3q1'"),
     ("conv3-os", "'os' is no layer"), ("conv3p3", "'conv3p3' cannot be: .*padding is less than the kernel"),
@@ -44,7 +51,11 @@ def test_words_that_name_no_layer_are_refused_before_anything_is_built(words, wh
 @pytest.mark.parametrize(("words", "widths", "why"), [
     ("conv3-relu-flatten-linear", (), "has 2 layers: give 1 widths"), ("flatten-linear", (3,), "has 1 layers: give 0 widths"),
     ("flatten-conv3", (), "conv cannot follow flatten"), ("conv3-linear", (3,), "linear needs flatten"),
-    ("max5-flatten-linear", (), r"max5-.* does not fit images \[1, 4, 4\]")])
+    ("max5-flatten-linear", (), r"max5-.* does not fit images \[1, 4, 4\]"),
+    ("skip-conv3-add-flatten-linear", (1,), r"an add of \[1, 2, 2\] to \[1, 4, 4\]: open it by a skip, and keep the shape"),
+    ("conv1-add-flatten-linear", (1,), "open it by a skip"), ("skip-add-flatten-linear", (), "open it by a skip"),
+    ("skip-conv1-skip-conv1-add-flatten-linear", (1, 1), "has a skip that no add ends before the next"),
+    ("skip-conv1-flatten-linear", (1,), "has a skip that no add ends")])
 def test_chains_that_cannot_be_are_refused(words, widths, why):
     with pytest.raises(ValueError, match=why):
         resolve(f"chain:{words}")((1, 4, 4), 2, widths)

@@ -1,13 +1,18 @@
 """The law's forms: what was put in is found, with its interval; and the law for all parameters at once."""
 
+import json
 from math import inf, log10
 
 import numpy as np
 import pytest
 
+from models import MODELS
+from popup.lab.commands import law_command
 from popup.lab.commands.command import main
-from popup.theory.fits import FORMS, _widest, candidates_for_all, fit_form
-from popup.theory.measurement import Requirement, measure_requirements
+from popup.lab.runs import findability
+from popup.theory.fits import FORMS, _widest, fit_form, met_at_once, require_at_once
+from popup.theory.locked import measure_locked
+from popup.theory.measurement import Requirement, draw_candidates, measure_requirements
 
 
 def rows(form, noise=0.0):
@@ -43,8 +48,28 @@ def test_delta_is_a_share_of_the_parameters():
 
 def test_all_parameters_at_once_need_more_than_one():
     """Issue's reading: 13 candidates where 8 do pointwise at 0.1."""
-    assert 11 <= candidates_for_all(0.1, 0.05, 60, 0) <= 15
-    assert candidates_for_all(0.001, 0.05, 4, 0, most=6) == inf
+    met = met_at_once(0.1, 60, 0)
+    assert (np.diff(met) >= 0).all() and met[0] == 0 and 11 <= require_at_once(1.0, 0.1, 0.05, met).candidates <= 15
+    assert require_at_once(1.0, 0.001, 0.05, met_at_once(0.001, 4, 0, most=6)).copies == inf
+
+
+@pytest.mark.parametrize("p", [0.3, 0.8])
+def test_all_parameters_at_once_in_an_er_source(p):
+    """Binomial candidates: the share that is met, drawn one by one."""
+    met = np.array([0, 0, 0.2, 0.7, 0.9, 1.0])
+    found = require_at_once(p, 0.1, 0.1, met)
+    draws = np.random.default_rng(0).binomial(found.copies, p, 200_000)
+    assert found.candidates == 4 and met[draws.clip(max=5)].mean() >= 0.898
+    assert met[np.random.default_rng(0).binomial(found.copies - 1, p, 200_000).clip(max=5)].mean() < 0.902
+    assert require_at_once(p, 0.1, 1e-9, np.array([0, 0.5])).copies == inf
+
+
+def test_of_epsilon_and_delta_the_smaller():
+    """What was put in with the smaller of the two is found so, and the sum of both is then the worse."""
+    put_in = [Requirement(p, eps, 9, (4 + 3 * log10(1 / min(eps, delta))) / p, delta)
+              for p in (0.2, 0.7) for eps in (0.1, 0.01, 0.001) for delta in (0.1, 0.01, 0.001)]
+    fit = fit_form(put_in, "q p", smaller=True)
+    assert fit.coefficients == pytest.approx((4, 3, 0)) and fit.largest < 1e-9 < 0.02 < fit_form(put_in, "q p").deviation
 
 
 @pytest.mark.parametrize(("sums", "widest"), [([-2.0, 0.0, 2.0], 2.0), ([0.0], 2.0), ([-1.0, -0.2, 1.0], 1.2),
@@ -61,7 +86,58 @@ def test_the_command_takes_deltas(tmp_path, capsys):
     assert main(arguments, {}) == 0
     text = capsys.readouterr().out
     assert "98% of the parameters" in text and "per decade of 1/eps" in text and "all of [-1, 1] at once" in text
+    assert "(the smaller)" in text and "over 4 points" in text
+    record = json.loads((tmp_path / "law.json").read_text())["requirements"]
+    alone, at_once = record["weights"], record["all at once"]
+    assert len(at_once) == 8 and all(one["copies"] < every["copies"] for one, every in zip(sorted(
+        alone, key=lambda row: (row["p"], row["epsilon"], row["delta"])), sorted(
+        at_once, key=lambda row: (row["p"], row["epsilon"], row["delta"])), strict=True))
     assert main(["law", "--delta", "0.001", "--parameters", "100", "--out", str(tmp_path)], {}) == 2
     assert "delta is 0.001: of 100 parameters that is less than one" in capsys.readouterr().err
 
 
+def test_existence_and_findability(tmp_path, capsys, monkeypatch):
+    """The built ticket is the better one from some width on; what is found is measured on the same sources."""
+    monkeypatch.setattr(findability, "STEPS", 20)
+    monkeypatch.setattr(law_command, "HIDDEN", (16, 192))
+    arguments = ["law", "--er-p", "0.6", "--epsilon", "0.03", "0.3", "--parameters", "20", "--sources", "0", "--all-at-once", "0",
+                 "--searches", "1", "--out", str(tmp_path)]
+    assert main(arguments, MODELS) == 0
+    text = capsys.readouterr().out
+    assert "exists" in text and "> 1024" not in text.split("edge-popup finds one")[0] and "findability.png" in text
+    trials = json.loads((tmp_path / "law.json").read_text())["findability"]
+    assert [(trial["width"], trial["seed"]) for trial in trials] == [(16, 0), (192, 0)]
+    assert all(trial["built"] < 0.03 < trial["found"] for trial in trials if trial["width"] == 192)
+
+
+def test_the_least_width_is_one_from_which_on_half_are_within():
+    gaps = {8: (0.01, 0.01), 16: (0.5, 0.5), 32: (0.09, 0.5), 64: (0.01, 0.02)}
+    trials = [findability.Trial(0.5, width, seed, gap, 1.0) for width, pair in gaps.items() for seed, gap in enumerate(pair)]
+    assert findability.least_width(trials, 0.1, findability.best_known) == 32
+    assert findability.least_width(trials, 0.015, findability.best_known) == 64
+    assert findability.least_width(trials, 0.1, findability.best_found) == inf
+
+
+def test_locked_edges_cost_candidates_and_none_cost_none():
+    usual = measure_requirements(0.5, (0.1, 0.03), 2000, 0)
+    none, some, half = (measure_locked(0.5, share, (0.1, 0.03), 0.05, 100, 0) for share in (0.0, 0.1, 0.25))
+    for one, other in zip(none, usual, strict=True):
+        assert abs(one.candidates - other.candidates) <= 2 and abs(one.copies - other.copies) <= 4
+    assert all(one.copies < other.copies < 100 for one, other in zip(none + some, some + half, strict=True))
+
+
+def test_a_locked_edge_is_in_every_sum():
+    """With all edges locked nothing is chosen: a parameter is met where its edges happen to sum to it."""
+    (found,) = measure_locked(1.0, 1.0, (0.5,), 0.5, 60, 0)
+    values, _, goals = draw_candidates(1.0, 60, 0, 48)
+    by_hand = [np.mean(np.abs(values[:, :count].sum(1) - goals) > 0.5) for count in range(49)]
+    assert found.candidates == np.argmax(np.array(by_hand) <= 0.5) if min(by_hand) <= 0.5 else found.candidates == inf
+
+
+def test_the_command_takes_locked_shares(tmp_path, capsys):
+    arguments = ["law", "--er-p", "0.8", "--epsilon", "0.1", "--parameters", "60", "--sources", "0", "--all-at-once", "0"]
+    assert main([*arguments, "--locked", "0.25", "--out", str(tmp_path)], {}) == 0
+    assert "25% are locked into the ticket" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "law.json").read_text())["requirements"]
+    assert rows["locked 0.25"][0]["copies"] > rows["weights"][0]["copies"]
+    assert main([*arguments, "--locked", "0.95"], {}) == 2 and "locked is 0.95" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models import MODELS
 from popup.errors import UsageError
 from popup.theory.reading import read_target
 from popup.theory.steps import Step
@@ -17,12 +18,45 @@ FLAT, MAPS = (1, 1, 3), (2, 6, 7)
 
 
 class Skip(nn.Module):
-    def __init__(self):
+    """Adds its input, of both signs; `hidden`: in a way that no graph can be drawn of."""
+
+    def __init__(self, outputs=3, hidden=False):
         super().__init__()
-        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.one, self.two, self.hidden = nn.Linear(3, 3), nn.Linear(3, outputs), hidden
 
     def forward(self, x):
+        if self.hidden and not torch.is_tensor(x) | (float(x.sum()) > 0):
+            return x
         return x.flatten(1) + self.two(torch.relu(self.one(x.flatten(1))))
+
+
+class Beside(nn.Module):
+    """Convolutions with a shortcut that other modules pass by, or stand in."""
+
+    def __init__(self, body, shortcut=None, pair=False):
+        super().__init__()
+        self.pair = pair
+        self.first, self.body, self.shortcut = nn.Conv2d(2, 2, 3, 1, 1), body, shortcut or nn.Identity()
+        self.head = nn.Linear(84, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        found = self.head(torch.flatten(torch.relu(self.shortcut(x) + self.body(x)), 1))
+        return (found, found) if self.pair else found
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return self.conv(input=x)
+
+
+class Gelu(nn.Module):
+    def forward(self, x):
+        return F.gelu(x)
 
 
 class Functional(nn.Module):
@@ -95,6 +129,52 @@ def test_a_chain_is_read_as_it_is_called(name):
         np.testing.assert_allclose(target(x.double().numpy()), net(x.clone()).numpy(), atol=1e-5)
 
 
+def trained_norms(net):
+    """The network with norms that have seen something."""
+    for module in net.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3), nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, -2, 2), nn.init.uniform_(module.bias, -0.3, 0.3)
+    return net
+
+
+def block(words, *widths):
+    return lambda: MODELS[f"chain:{words}"]((2, 6, 7), 2, widths)
+
+
+SHORTCUTS = {  # network, the image, widths of the chain that it equals, and the words of its source
+    "of the input": (Skip, FLAT, [3, 9, 3], "flatten-one-linear-relu-linear-relu-linear"),
+    "behind a ReLU": (block("flatten-linear-relu-skip-linear-relu-linear-add-relu-linear", 3, 5, 3), MAPS, [84, 3, 8, 3, 2],
+                      "flatten-one-linear-relu-linear-relu-linear-relu-linear-relu-linear"),
+    "of a map": (block("conv3p1-relu-max2-skip-conv3p1-relu-conv3p1-add-relu-flatten-linear", 3, 4, 3), MAPS, [2, 3, 7, 3, 2],
+                 "one-conv1-relu-conv3p1-relu-max2-conv3p1-relu-conv3p1-relu-flatten-linear"),
+    "past two ReLUs": (block("conv3p1-relu-skip-conv1-relu-conv3p1-relu-conv1-add-relu-max2-flatten-linear", 3, 2, 4, 3), MAPS,
+                       [2, 3, 5, 7, 3, 2], "one-conv1-relu-conv3p1-relu-conv1-relu-conv3p1-relu-conv1-relu-max2-flatten-linear"),
+    "a norm alone": (chained(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4, affine=False), nn.ReLU(), outputs=80), MAPS,
+                     [2, 4, 2], "one-conv1-relu-conv3-relu-flatten-linear"),
+    "a ResNet": (lambda: MODELS["resnet18"]((2, 6, 7), 2, (3, 4)), MAPS, [2, 3, 6, 3, 6, 3, 12, 4, 8, 4, 2],
+                 "-".join(["one-conv1", *["relu-conv3p1"] * 5, "relu-conv3s2p1", *["relu-conv3p1"] * 3,
+                           "relu-avg3x4-flatten-linear"])),
+}
+
+
+@pytest.mark.parametrize("name", SHORTCUTS)
+def test_a_network_with_shortcuts_or_norms_is_the_chain_that_carries_them_along(name):
+    make, image, widths, words = SHORTCUTS[name]
+    torch.manual_seed(0)
+    net = trained_norms(make()).eval()
+    target = read_target(net, image, LOW, HIGH)
+    assert target.widths == widths and target.source() == words
+    x = torch.rand(50, *image) * (HIGH - LOW) + LOW
+    with torch.no_grad():
+        np.testing.assert_allclose(target(x.double().numpy()), net(x.clone()).numpy(), atol=1e-5)
+
+
+def test_a_shortcut_of_inputs_of_one_sign_takes_one_neuron_each():
+    assert read_target(Skip(), FLAT, 0.0, HIGH).widths == [3, 6, 3]
+
+
 def test_layers_are_matrices_over_channels_and_taps():
     net = READ["options"][0]()
     target = read_target(net, MAPS, LOW, HIGH)
@@ -126,14 +206,18 @@ def test_the_tap_of_the_biases_is_never_in_the_padding():
 
 FLAT_REFUSED = {
     "no linear layer": (lambda: nn.Flatten(), "no chain .*: it has no linear layer"),
-    "tanh": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "no chain .*: it has Tanh"),
-    "skip": (Skip, "no chain of Linear and Conv2d layers with ReLU between them: its outputs differ by "),
+    "GELU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), "no chain .*: it has GELU"),
+    "skip that no graph shows": (lambda: Skip(hidden=True), "no chain of .* between them: its outputs differ by "),
+    "norm of the batch": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)),
+                          "a norm without running statistics"),
+    "sum without ReLU": (lambda: nn.Sequential(Skip(), nn.Linear(3, 2)), "a Linear follows a layer, or a sum, with no ReLU"),
+    "sum of two shapes": (lambda: Skip(2), "it adds what is not of one shape"),
     "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
     "shifted in place": (lambda: InPlace(lambda x: x.sub_(0.5)), "its outputs differ by "),
     "clamped in place": (lambda: InPlace(lambda x: x.clamp_(0, 1)), "its outputs differ by "),
     "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
     "another image": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), r"has 4 inputs, and an image \[1, 1, 3\] has 3"),
-    "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2)), "it has BatchNorm1d"),
+    "norm": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.LayerNorm(2)), "it has LayerNorm"),
     "convolution of numbers": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Conv2d(4, 2, 1)),
                                "it has a Conv2d where there is no map"),
 }
@@ -149,7 +233,15 @@ MAPS_REFUSED = {
     "indices": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d(2, return_indices=True), nn.ReLU(), outputs=18),
                 r"it cannot take an image \[2, 6, 7\]: "),
     "unequal parts": (chained(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), outputs=32), "are no equal parts"),
-    "norm": (chained(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), outputs=84), "it has BatchNorm2d"),
+    "norm": (chained(nn.Conv2d(2, 2, 1), nn.GroupNorm(1, 2), nn.ReLU(), outputs=84), "it has GroupNorm"),
+    "norm before a layer": (chained(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.ReLU(), outputs=84), "it has a BatchNorm2d there"),
+    "pool beside": (lambda: Beside(nn.MaxPool2d(3, 1, 1)), "a shortcut passes by a pool"),
+    "taken by name": (lambda: Beside(Named()), "conv takes what is no value of a layer, or takes it by name"),
+    "two outputs": (lambda: Beside(nn.Identity(), pair=True), "output takes what is no value"),
+    "another function": (lambda: Beside(nn.Sequential(nn.Conv2d(2, 2, 1), Gelu())), "beside a shortcut or a norm it calls gelu"),
+    "pixels beside": (lambda: Beside(nn.Conv2d(2, 2, 5, 1, 2), nn.Conv2d(2, 2, 3, 1, 1)),
+                      "beside its conv5p2 a shortcut would have to pass as conv3p1, which is of other pixels"),
+    "activation beside": (lambda: Beside(nn.Tanh()), "it has a Tanh there"),
     "no ReLU": (chained(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), outputs=18), "its outputs differ by "),
     "unflattened": (chained(nn.Conv2d(2, 2, 1)), "its outputs differ by inf"),
     "another image": (chained(nn.Conv2d(2, 2, 3), nn.ReLU(), outputs=5), "40 outputs is followed by one of 5 inputs"),

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import ceil, inf
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from popup.errors import UsageError, check_count, check_number
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.law_options import LawOptions
 from popup.lab.networks import Models
-from popup.lab.report.existence_figures import draw_law, draw_representation
+from popup.lab.report.existence_figures import draw_findability, draw_law, draw_representation
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
+from popup.lab.runs.findability import HIDDEN, K, Trial, best_found, best_known, least_width, run_trial
 from popup.lab.text import printable
-from popup.theory.fits import FORMS, candidates_for_all, fit_form
+from popup.theory.attention import DIMENSIONS, FEATURES, head_error
+from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
 from popup.theory.law import LEAST, OFFSET, SLOPE
+from popup.theory.locked import MOST, measure_locked
 from popup.theory.measurement import (
     Representation,
     Requirement,
@@ -36,44 +41,6 @@ DELTA = 0.05
 NODES = 64             # of the lower bound: nodes that each need an edge to the hidden layer
 
 
-@dataclass(frozen=True)
-class LawOptions:
-    """Measure how many copies of a neuron theory's construction needs in a real ER source, and plot it with its curves."""
-
-    er_p: tuple[float, ...] = field(default=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), metadata={
-        "help": "densities p"})
-    epsilon: tuple[float, ...] = field(default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4), metadata={
-        "help": "errors allowed to a parameter in [-1, 1]"})
-    delta: tuple[float, ...] = field(default=(0.05,), metadata={
-        "help": "shares of the parameters that may miss; the forms of the law are fitted over all of them, the picture and "
-                "the one constant are of the first"})
-    all_at_once: int = field(default=100, metadata={
-        "help": "draws of candidates in which all parameters in [-1, 1] at once have to be met; 0: none"})
-    parameters: int = field(default=4000, metadata={"help": "parameters at each p"})
-    sources: int = field(default=200, metadata={"help": "sources in each measurement of exact representation; 0: none"})
-    seed: int = field(default=0, metadata={"help": "seed of the sources"})
-    out: str = field(default="law", metadata={"help": "directory of law.json, law.png and representation.png"})
-
-    def __post_init__(self) -> None:
-        if not self.er_p or not self.epsilon:
-            raise UsageError("--er-p and --epsilon need one value or more")
-        for p in self.er_p:
-            check_number("er_p", p, 0.01, 1.0)
-        for epsilon in self.epsilon:
-            check_number("epsilon", epsilon, 1e-7, 0.5)
-        if not self.delta:
-            raise UsageError("--delta has no value: give one or more")
-        for delta in self.delta:
-            check_number("delta", delta, 1e-6, 0.5)
-            if delta * self.parameters < 1:
-                raise UsageError(f"delta is {delta:g}: of {self.parameters} parameters that is less than one; give more "
-                                 "--parameters")
-        check_count("all_at_once", self.all_at_once, 0)
-        check_count("parameters", self.parameters, 20)
-        check_count("sources", self.sources, 0)
-        check_count("seed", self.seed, 0)
-
-
 def law(arguments: Sequence[str], models: Models) -> int:
     """Measure, print, plot."""
     options = parse_as(LawOptions, arguments, "law")
@@ -88,7 +55,9 @@ def law(arguments: Sequence[str], models: Models) -> int:
     first = _of(measured["weights"], options.delta[0])
     write_atomically(out / "law.png", draw_law(first, fit_constant(first)))
     if options.all_at_once:
-        print(_all_at_once(first, options), flush=True)
+        measured["all at once"] = _all_at_once(measured["weights"], options)
+    for share in options.locked:
+        measured[f"locked {share:g}"] = _with_locked(share, options)
     record: dict[str, Any] = {"options": asdict(options),
                               "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
     sparse = any(p < 1 for p in options.er_p)
@@ -96,8 +65,15 @@ def law(arguments: Sequence[str], models: Models) -> int:
         shown = _representations(options)
         write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
         record["representation"] = [asdict(row) for row in shown]
+    if options.attention:
+        record["attention"] = _heads(options)
+    trials = _trials(options, models) if options.searches else []
+    if trials:
+        write_atomically(out / "findability.png", draw_findability(trials))
+        record["findability"] = [asdict(trial) for trial in trials]
     write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {printable(out)}/: law.json law.png" + (" representation.png" if options.sources and sparse else ""))
+    pictures = ["law.png"] + ["representation.png"] * bool(options.sources and sparse) + ["findability.png"] * bool(trials)
+    print(f"written to {printable(out)}/: law.json {' '.join(pictures)}")
     return 0
 
 
@@ -108,26 +84,76 @@ def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
 def _forms(found: Sequence[Requirement]) -> str:
     """Both forms of the law, with intervals and residuals."""
     rows = []
-    for name in FORMS:
-        if fit := fit_form(found, name):
+    for smaller, name in itertools.product((False, True) if len({row.delta for row in found}) > 1 else (False,), FORMS):
+        if fit := fit_form(found, name, smaller):
             terms = [f"{value:.2f} ±{half:.2f}" for value, half in zip(fit.coefficients, fit.intervals, strict=True)]
+            terms = [*terms[:2], "(the smaller)"] if smaller else terms
             rows.append([fit.form, *terms, f"{100 * fit.deviation:.1f}", f"{100 * fit.largest:.0f}", str(fit.points)])
     header = ["form", "a", "per decade of 1/eps", "of 1/delta", "residual %", "largest %", "points"]
+    if not any(row.edges for row in found):
+        return table(header, rows)
     fullest = max(row.p for row in found)
     edges = sorted({(row.epsilon, round(row.edges, 1)) for row in found if row.p == fullest}, reverse=True)
     sizes = ", ".join(f"{count:g} at {epsilon:g}" for epsilon, count in edges)
     return f"{table(header, rows)}\nedges of a parameter: {sizes}" if rows else f"edges of a parameter: {sizes}"
 
 
-def _all_at_once(found: Sequence[Requirement], options: LawOptions) -> str:
-    """Candidates for one random parameter against those for all of [-1, 1] at once, at p = 1."""
+def _all_at_once(alone: Sequence[Requirement], options: LawOptions) -> list[Requirement]:
+    """The law for all of [-1, 1] at once, beside that for one parameter, `alone`; prints both."""
+    shares = {epsilon: met_at_once(epsilon, options.all_at_once, options.seed) for epsilon in options.epsilon}
+    found = [require_at_once(p, epsilon, delta, shares[epsilon]) for p in options.er_p for epsilon in options.epsilon
+             for delta in options.delta]
+    one = {(row.p, row.epsilon, row.delta): row for row in alone}
     rows = []
-    for epsilon in options.epsilon:
-        alone = {row.candidates for row in found if row.epsilon == epsilon}
-        every = candidates_for_all(epsilon, options.delta[0], options.all_at_once, options.seed)
-        rows.append([f"{epsilon:g}", f"{max(alone):g}", f"{every:g}" if every < inf else "-"])
-    return (f"candidates with which one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = "
-            f"{options.delta[0]:g}\n{table(['eps', 'one', 'all'], rows)}\n")
+    for row in found:
+        pair = [one[row.p, row.epsilon, row.delta], row]
+        if row.delta == options.delta[0]:
+            rows.append([f"{row.p:g}", f"{row.epsilon:g}", *(f"{value:g}" if value < inf else "-" for value in (
+                *(each.candidates for each in pair), *(each.copies for each in pair)))])
+    header = ["p", "eps", "candidates: one", "all", "copies: one", "all"]
+    print(f"one parameter is met, or all of [-1, 1] at once ({options.all_at_once} draws), delta = {options.delta[0]:g}\n"
+          f"{table(header, rows)}\n\n{_forms(found)}\n", flush=True)
+    return found
+
+
+def _with_locked(share: float, options: LawOptions) -> list[Requirement]:
+    """The law with a share of the edges locked; prints it for the first delta."""
+    found = [row for p in options.er_p
+             for row in measure_locked(p, share, options.epsilon, options.delta[0], options.parameters, options.seed)]
+    print(f"the same from weights of which {100 * share:g}% are locked into the ticket, of up to {MOST} edges a parameter\n"
+          f"{_requirements(found, options, options.delta[0])}\n", flush=True)
+    return found
+
+
+def _heads(options: LawOptions) -> list[dict[str, float]]:
+    """Attention: the largest error of an entry of query times key, over sources, for each key dimension; prints it."""
+    found, rows = list[dict[str, float]](), []
+    for p, inner in itertools.product(options.er_p, DIMENSIONS):
+        errors = [head_error(p, inner, options.seed + number) for number in range(options.attention)]
+        rows.append([f"{p:g}", str(inner), f"{median(errors):.2g}", f"{max(errors):.2g}"])
+        found += [{"p": p, "inner": inner, "seed": options.seed + number, "error": error} for number, error in enumerate(errors)]
+    print(f"largest error of an entry of query times key, {FEATURES} features, {options.attention} sources of each dimension\n"
+          f"{table(['p', 'key dimension', 'middle', 'largest'], rows)}\n", flush=True)
+    return found
+
+
+def _trials(options: LawOptions, models: Models) -> list[Trial]:
+    """Existence against findability; prints the least widths, and the middle gaps of each width."""
+    trials, rows, gaps = list[Trial](), [], []
+    for p in options.er_p:
+        mine = [run_trial(p, width, options.seed + number, models["mlp_constant"]) for width in HIDDEN
+                for number in range(options.searches)]
+        for epsilon in options.epsilon:
+            least = [least_width(mine, epsilon, gap) for gap in (best_known, best_found)]
+            rows.append([f"{p:g}", f"{epsilon:g}", *(f"{width:g}" if width < inf else f"> {HIDDEN[-1]}" for width in least)])
+        for width in HIDDEN:
+            middle = [median(gap(trial) for trial in mine if trial.width == width) for gap in (best_known, best_found)]
+            gaps.append([f"{p:g}", str(width), *(f"{value:.2g}" for value in middle)])
+        trials += mine
+    print(f"least width from which on half of {options.searches} sources hold a ticket of a target of two inputs within eps, and "
+          f"edge-popup finds one (best of k = {', '.join(map(str, K))})\n{table(['p', 'eps', 'exists', 'found'], rows)}\n\n"
+          f"middle of the largest gaps\n{table(['p', 'width', 'exists', 'found'], gaps)}\n", flush=True)
+    return trials
 
 
 def _title(kind: str, delta: float) -> str:
@@ -144,7 +170,9 @@ def _requirements(found: Sequence[Requirement], options: LawOptions, delta: floa
 
 def _fits(found: Sequence[Requirement]) -> str:
     constant, line, (least, more) = fit_constant(found), fit_candidates(found), LEAST["uniform", False]
-    fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p))"] if constant else []
+    each = [fit_constant([row]) or 0 for row in found if row.p < 1 and row.copies < inf]
+    fitted = [f"q = {constant:.2f} ln(1/eps) / ln(1/(1-p)) ({min(each):.2g} to {max(each):.2g} over {len(each)} points)"
+              ] if constant else []
     fitted += [f"candidates = {line[0]:.2f} + {line[1]:.3f} log2(1/eps)"] if line else []
     lines = [f"fitted: {'; '.join(fitted)}"] if fitted else []
     lines += [] if constant else [f"no constant to fit: no p below 1 has an epsilon that {MOST_CANDIDATES} candidates reach"]

@@ -83,10 +83,11 @@ def _target(laboratory: Laboratory, options: ProveOptions) -> tuple[Config, Trai
 
 def _describe(laboratory: Laboratory, config: Config, trained: Trained) -> None:
     target, data = trained.target, laboratory.data(config)
-    branches = "both branches of each are" if len(target.branches) == 2 else "of one sign, so one branch of each is"
+    copied = "both branches of each are copied" if len(target.branches) == 2 else "of one sign, so one branch of each is copied"
+    copied = copied if target.activation.homogeneous else f"copied so small that {target.activation.kind} is nearly linear"
     print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} "
           f"parameters, {data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
-          f"inputs in [{target.low:.3g}, {target.high:.3g}] ({branches} copied)\n", flush=True)
+          f"inputs in [{target.low:.3g}, {target.high:.3g}] ({copied})\n", flush=True)
 
 
 def _prove_at(laboratory: Laboratory, config: Config, options: ProveOptions, trained: Trained, p: float,

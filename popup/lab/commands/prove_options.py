@@ -47,8 +47,9 @@ class ProveOptions:
     seed: int = field(default=0, metadata={"help": "seed of the target, and of the first source"})
     seeds: int = field(default=1, metadata={"help": "sources at each p, of seeds counted up from --seed"})
     model: str = field(default="mlp", metadata={
-        "help": "target network: linear and convolutional layers with ReLU between and pooling, by name, MODULE:FUNCTION, or "
-                "chain:WORDS such as chain:conv3p1-relu-max2-flatten-linear (with --widths 8)"})
+        "help": "target network: linear and convolutional layers with ReLU, leaky ReLU, tanh or sigmoid between, pooling, "
+                "residual sums and batch norms, by name, MODULE:FUNCTION, or chain:WORDS such as "
+                "chain:conv3p1-relu-max2-flatten-linear (with --widths 8)"})
     widths: tuple[int, ...] = field(default=(), metadata={
         "help": "hidden widths or channels of the target; none: the network's own (mlp: 16 16)"})
     dataset: str = field(default="digits", metadata={"help": "data set of the target"})

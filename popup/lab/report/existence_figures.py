@@ -10,6 +10,7 @@ import numpy as np
 
 from popup.lab.report.look import BLUE, BROWN, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION
 from popup.lab.report.pictures import png
+from popup.lab.runs.findability import Trial, best_found, best_known
 from popup.theory.law import candidates_needed, copies_needed
 from popup.theory.measurement import Representation, Requirement, copies_to_represent
 
@@ -57,6 +58,22 @@ def _law_lines(axes: Axes, place: int, points: Sequence[tuple[float, float]], la
         axes.plot([value for value, _ in theory], [copies for _, copies in theory], "--", color=colour, linewidth=1, marker=alone)
     axes.plot(x, [copies_needed(candidates_needed(epsilon), p) for p, epsilon in cases], ":", color=colour, linewidth=1,
               marker=alone)
+
+
+def draw_findability(trials: Sequence[Trial]) -> bytes:
+    """The largest gap of each source's ticket against the source's width, as PNG: what exists filled, what is found open, a line
+    through the middle ones, a colour a p."""
+    figure, axes = _panels(1)
+    for place, p in enumerate(sorted({trial.p for trial in trials})):
+        mine, colour, marker = [trial for trial in trials if trial.p == p], COLOURS[place % 8], MARKERS[place % 8]
+        widths = sorted({trial.width for trial in mine})
+        for gap, look, face, name in ((best_known, "-", colour, "exists"), (best_found, "--", "none", "edge-popup finds")):
+            axes.plot([trial.width for trial in mine], [gap(trial) for trial in mine], marker, color=colour, markersize=3.5,
+                      markerfacecolor=face, alpha=0.6)
+            middle = [np.median([gap(trial) for trial in mine if trial.width == width]) for width in widths]
+            axes.plot(widths, middle, look, color=colour, linewidth=1.2, label=f"p = {p:g}, {name}")
+    axes.set(xlabel="width of the source", ylabel="largest gap to the target", xscale="log", yscale="log")
+    return _finish(figure, (axes,))
 
 
 def draw_representation(found: Sequence[Representation], widths: Sequence[int], delta: float) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
@@ -20,6 +20,7 @@ from popup.lab.runs.in_parts import InParts
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
 from popup.lab.runs.targets import Trained, accuracy_of, inputs_of, normalisation, target_hash
+from popup.source.gains import EVERYWHERE, as_one
 from popup.source.layers import Layer, find_layers
 from popup.source.recipe import Recipe
 from popup.theory.construction import Construction, construct
@@ -79,6 +80,15 @@ def source_recipe(weights: str, p: float, seed: int) -> Recipe:
     return Recipe(er_p=p, k=1.0, weights=weights, scale=scale, gain=gain, seed=seed)
 
 
+def with_gains(recipe: Recipe, plan: Plan, layers: Sequence[Layer]) -> Recipe:
+    """The recipe with the plan's sizes of weights, layer for layer, if it has any."""
+    if not plan.gains:
+        return recipe
+    usual = float(recipe.gain)
+    return replace(recipe, gain=as_one({EVERYWHERE: usual, **{layer.name: usual * size for layer, size in
+                                                               zip(layers, plan.gains, strict=True)}}))
+
+
 def source_config(config: Config, recipe: Recipe, target: Target, plan: Plan) -> Config:
     """The config of the source network, on the target's data: its steps with a constant and layer 0, the plan's widths."""
     words = target.source(plan.doubled)
@@ -94,6 +104,8 @@ def build_ticket(laboratory: Laboratory, config: Config, trained: Trained, plan:
     began = time.process_time()
     own = source_config(config, recipe, trained.target, plan)
     layers: list[Layer] = find_layers(_outline(laboratory, own))
+    recipe = with_gains(recipe, plan, layers)
+    own = replace(own, source=recipe)
     goal, size = trained.whole or (trained.target, 1.0)
     found = construct(goal, plan, recipe, layers, recipe.densities(layers), threads)
     found = replace(found, multiple=found.multiple * size, guaranteed=found.guaranteed / size)

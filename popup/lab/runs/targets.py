@@ -149,6 +149,12 @@ def quantised(laboratory: Laboratory, config: Config, trained: Trained, bits: in
     layers = [module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     if any(getattr(layer, "groups", 1) > 1 for layer in layers):
         raise UsageError("the target has a grouped convolution, of which no exact ticket is made: leave --bits out")
+    if [layer.weight.numel() for layer in layers] != [layer.weight.size for layer in target.layers]:
+        raise UsageError("the target has shortcuts, whose chain has more weights than it has itself, so no exact ticket is made "
+                         "of it: leave --bits out")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
+        raise UsageError("the target has norms, whose factors are no whole numbers, so no exact ticket is made of it: leave "
+                         "--bits out")
     for module, layer in zip(layers, target.layers, strict=True):
         module.weight.copy_(torch.from_numpy(layer.weight).view_as(module.weight))
         if module.bias is not None:
