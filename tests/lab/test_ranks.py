@@ -119,8 +119,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(tmp_pa
 
 
 def test_a_rank_that_is_asked_to_end_in_an_evaluation_has_all_end_after_it(tmp_path):
-    script, run = tmp_path / "asked.py", ["--epochs", "4", "--widths", "32", "--batch-size", "64", "--checkpoint-seconds", "1000",
-                                          "--out"]
+    script = tmp_path / "asked.py"
     script.write_text(f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -137,25 +136,22 @@ def asked(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
     return evaluate(*arguments)
 
-outs = sys.argv[1:]
-for out in outs:
-    turns.clear()
-    if out == outs[-1] and len(outs) > 1:
-        training.evaluate = asked
-    code = main([*{run!r}, out], MODELS)
-    if code:
-        sys.exit(code)
+training.evaluate = asked
+sys.exit(main(sys.argv[1:], MODELS))
 """)
+    run = ["--epochs", "4", "--widths", "32", "--batch-size", "64", "--checkpoint-seconds", "1000", "--out"]
     one, whole = tmp_path / "one", tmp_path / "whole"
-    asked = subprocess.run([*TORCHRUN, str(script), str(whole), str(one)], cwd=ROOT, env=QUIET, capture_output=True, text=True,
+    asked = subprocess.run([*TORCHRUN, str(script), *run, str(one)], cwd=ROOT, env=QUIET, capture_output=True, text=True,
                            check=False)
     assert asked.returncode == 1 and [line for line in asked.stderr.splitlines() if line.startswith("popup:")] == [
         "popup: terminated; the same command goes on from here"]
     (place,) = one.iterdir()
     assert (place / "checkpoint.safetensors").exists() and len((place / "metrics.jsonl").read_text().splitlines()) == 2
-    done = subprocess.run([*TORCHRUN, "run.py", *run, str(one), "--log", "tensorboard"], cwd=ROOT, env=QUIET, capture_output=True,
-                          text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    for out in (one, whole):
+        done = subprocess.run([*TORCHRUN, "run.py", *run, str(out), "--log", "tensorboard"] if out == one else
+                              [*TORCHRUN, "run.py", *run, str(out)], cwd=ROOT, env=QUIET, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, done.stderr
     assert (one / place.name / "ticket.safetensors").read_bytes() == (whole / place.name / "ticket.safetensors").read_bytes()
 
 
