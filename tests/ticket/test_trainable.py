@@ -99,7 +99,7 @@ def test_zeros_stay_zero_in_every_optimiser(name):
     assert torch.equal(done(torch.randn(5, *IMAGE, generator=torch.Generator().manual_seed(2))), logits)
 
 
-@pytest.mark.parametrize("name", ["Muon", "Noisy", "Averaged"])
+@pytest.mark.parametrize("name", [name for name in ("Muon", "Noisy", "Averaged") if name in OPTIMISERS])  # torch 2.6 has no Muon
 def test_masked_gradients_alone_would_not_hold_them(name):
     ticket = ticket_of(plain)
     net = ticket.apply(plain()).requires_grad_(True)
