@@ -117,10 +117,8 @@ class SearchSettings:
         return as_before(self) | {part.name for part in fields(self) if LATER in part.metadata and part.name not in self.used()}
 
     def settled(self) -> SearchSettings:
-        """The settings with each field that does not matter as it was before there was such a field, or at its default: equal
-        searches have equal ones."""
-        found = SearchSettings(**{part.name: getattr(self, part.name) if part.name in self.used() else part.metadata.get(
-            LATER, part.default) for part in fields(self)})
+        """The settings with each field that does not matter at its default: equal searches have equal ones."""
+        found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
         usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
         return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 

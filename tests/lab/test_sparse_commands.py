@@ -61,8 +61,8 @@ def test_the_record_is_compared_with_the_dense_network(tickets, capsys, monkeypa
     """In bf16, say, which sparse layers do not compute in, predictions near a tie may be others; that breaks no record."""
     measure = eval_command.evaluate
 
-    def another_for_sparse(net, *rest):
-        found = measure(net, *rest)
+    def another_for_sparse(net, *rest, **named):
+        found = measure(net, *rest, **named)
         return {**found, "test_accuracy": found["test_accuracy"] - bool(sparse_layers(net))}
 
     monkeypatch.setattr(eval_command, "evaluate", another_for_sparse)
