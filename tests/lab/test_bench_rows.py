@@ -98,6 +98,7 @@ def test_wide_networks_are_measured_at_each_density_with_the_dense_step_first(mo
 
 def test_a_step_takes_memory_for_what_it_holds_and_not_for_what_was_before():
     """Bytes of the weights: a dense step holds them, their gradients and their momentum, popup on its edges little of that."""
+    pytest.importorskip("numba")  # torch's kernels take more
     makers, narrow = (subject_makers(mlp(width), 0.02, 8, []) for width in (1024, 512))
     dense, sparse, masks = peaks_of_steps(makers, narrow)
     weights = 4 * (784 * 1024 + 1024 * 1024 + 1024 * 10)
