@@ -29,14 +29,19 @@ def order_scores(net: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Ten
     if search.steps:
         raise UsageError(f"the search is at step {search.steps}: first scores are ordered before the first one")
     scores, net = search.scores(), unwrapped(net)
-    search.ordered = True
-    with _quiet(net):
-        gradients = _gradients(net, scores, batches)
-    with torch.no_grad():
-        for layer, score, gradient in zip(search.layers, scores, gradients, strict=True):
+    before, search.ordered = search.ordered, True  # or the passes for the gradients would be refused
+    try:
+        with _quiet(net):
+            gradients = _gradients(net, scores, batches)
+        for layer, gradient in zip(search.layers, gradients, strict=True):
             if not gradient.isfinite().all():
                 raise UsageError(f"the first gradients of {layer.spec.name} are not finite: use a smaller gain, or first_scores "
                                  "'random'")
+    except BaseException:
+        search.ordered = before
+        raise
+    with torch.no_grad():
+        for layer, score, gradient in zip(search.layers, scores, gradients, strict=True):
             score.copy_(search.method.reordered(score, gradient))
             first = search.method.first_memory(layer, score.cpu(), search.recipe.seed)
             for name, value in first.items():

@@ -27,7 +27,7 @@ def traced(net: nn.Module) -> fx.GraphModule | None:
     """The network's graph; None if it is none, as where it asks for values."""
     try:
         return fx.symbolic_trace(net)
-    except Exception:
+    except Exception:  # of somebody else's forward, whatever it may be
         return None
 
 

@@ -68,7 +68,7 @@ def left_by(out, wanted):
 
 CASES = [{}, {"model": "small_conv", "widths": (4, 4), "scope": "global", "augment": ("crop", "flip"), "momentum": 0.0},
          {"model": "noisy", "widths": (), "weight_decay": 1e-3, "warmup": 1.5}, {"role": "er_trained", "k": 1.0},
-         {"optimizer": "adam", "lr": 0.003}, {"optimizer": "sign", "lr": 0.001},
+         {"optimizer": "adam", "lr": 0.003, "first_scores": "gradient"}, {"optimizer": "sign", "lr": 0.001},
          {"compute": "sparse", "temperature": "learned"}]
 
 

@@ -64,14 +64,14 @@ def test_bits_a_byte_are_of_the_scaled_logits(tmp_path, capsys):
     assert "repeated exactly" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "warm", True])
+@pytest.mark.parametrize("value", [0, -1.0, "warm", True, None])
 def test_a_forged_one_is_refused(value, tmp_path, capsys, forge):
     place = run(tmp_path, "--temperature", "learned", "--epochs", "1")
     ticket = place / "ticket.safetensors"
     forge(ticket, lambda metadata, tensors: metadata["about"].update(temperature=value))
-    assert main(["eval", str(ticket)], MODELS) in (1, 2)
-    said = capsys.readouterr()
-    assert "temperature" in said.err + said.out or "not JSON" in said.err + said.out or "nan" in (said.err + said.out).lower()
+    capsys.readouterr()
+    assert main(["eval", str(ticket)], MODELS) == 2
+    assert "the ticket records the temperature" in capsys.readouterr().err
 
 
 def test_what_is_no_word_is_refused(capsys):

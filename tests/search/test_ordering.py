@@ -100,21 +100,25 @@ def test_a_search_that_is_not_ordered_is_refused():
     with pytest.raises(UsageError, match=r"popup.order_scores\(net, batches\)"):
         net.train()(batches()[0][0])
     net.eval()(batches()[0][0])  # the ticket of the scores as they were drawn
-    with pytest.raises(UsageError, match="no batches"):
-        order_scores(net, [])
+    before = [score.detach().clone() for score in scores(net)]
+    huge = torch.full((4, 6), 1e38), torch.zeros(4, dtype=torch.int64)
+    for given, said in (([], "no batches"), ([huge], "not finite")):
+        with pytest.raises(UsageError, match=said):
+            order_scores(net, given)
+        assert all(map(torch.equal, before, scores(net))), "nothing is changed by halves"
+        with pytest.raises(UsageError, match=r"popup.order_scores\(net, batches\)"):
+            net.train()(batches()[0][0])
     order_scores(net, batches())
     net.train()(batches()[0][0])
     search_of(net).steps = 1
     with pytest.raises(UsageError, match="step 1"):
         order_scores(net, batches())
-    with pytest.raises(UsageError, match="not finite"):
-        order_scores(network(), [(torch.full((4, 6), 1e38), torch.zeros(4, dtype=torch.int64))])
     with pytest.raises(UsageError, match="first_scores"):
         SearchSettings(first_scores="snip")
 
 
 @pytest.mark.parametrize("compute", ["dense", "sparse"])
-def test_fit_orders_and_a_run_goes_on_as_if_it_had_not_stopped(compute, tmp_path):
+def test_fit_orders_and_finds_the_same_twice(compute):
     generator = torch.Generator().manual_seed(1)
     data = torch.randint(256, (200, 1, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(3, (200,), generator=generator)
