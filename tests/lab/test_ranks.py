@@ -45,7 +45,7 @@ def seen(out, number, ranks):
 
 
 ALIKE = [
-    {"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"]},
+    {"model": "normed", "epochs": 2, "batch_size": 64, "augment": ["crop"], "first_scores": "gradient"},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "scope": "global", "accumulate": 2, "temperature": "learned"},
     {"model": "normed", "epochs": 2, "batch_size": 64, "compute": "sparse"},
     {"model": "mlp", "widths": [64], "epochs": 2, "batch_size": 64, "method": "iterand", "redraw_every": 10, "anneal": "cubic"}]
