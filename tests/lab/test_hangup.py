@@ -7,10 +7,14 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from warnings import catch_warnings
 
 import pytest
 
-from popup.lab.training.stop import Stop, Stopped
+from popup.lab.machine import Machine
+from popup.lab.runs import sweep
+from popup.lab.training.stop import SIGNALS, Stop, Stopped
 
 ROOT = Path(__file__).parents[2]
 LONG = ["--epochs", "100000", "--widths", "8", "--threads", "1", "--checkpoint-seconds", "3600"]
@@ -70,3 +74,42 @@ def test_a_stop_hears_it_unless_it_is_ignored():
         assert stop.number is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class Half:
+    """As libraries have them: what `__del__` needs is there only once it is built whole."""
+
+    def __init__(self, while_built=lambda: None):
+        while_built()
+        self.whole = True
+
+    def __del__(self):
+        assert self.whole
+
+
+def test_of_what_a_stop_leaves_half_built_nothing_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: said.append(raised.exc_type))
+    with Stop().listening(), suppress(ValueError):
+        Half(lambda: int("of its own"))
+    assert said == [AttributeError]
+    with Stop().listening(), suppress(Stopped):
+        Half(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert said == [AttributeError]
+    with suppress(ValueError):
+        Half(lambda: int("after it"))
+    assert said == 2 * [AttributeError]
+
+
+def test_nor_by_a_worker(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: said.append(raised.exc_type))
+    monkeypatch.setattr(sweep, "work", lambda *_: Half(lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.raises(SystemExit), catch_warnings():
+            sweep._worker({}, Machine(), tmp_path, [], SimpleNamespace(send=said.append))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert said == []

@@ -135,6 +135,7 @@ def _worker(models: Models, machine: Machine, out: Path, configs: list[Config], 
     """A worker process; it ends when its parent does or asks it to, and leaves a checkpoint of what it was doing."""
     warnings.filterwarnings("ignore", message=".* of the weights stay dense")  # as the sweep has said once
     stop, parent = Stop(), multiprocessing.parent_process()
+    stop.hush()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the terminal signals the whole group; the parent decides
     signal.signal(signal.SIGTERM, stop.ask)

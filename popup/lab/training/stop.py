@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # SIGHUP: the terminal was closed
@@ -71,6 +72,18 @@ class Stop:
         finally:
             self._deferred = before
 
+    def hush(self) -> Callable[[Any], Any]:
+        """From now on, once the run is asked to end, say nothing of what a `__del__` raises: a signal comes anywhere, also
+        in the middle of another library's `__init__`. Returns the `sys.unraisablehook` of before."""
+        before = sys.unraisablehook
+
+        def hook(raised: Any) -> None:
+            if self.number is None:
+                before(raised)
+
+        sys.unraisablehook = hook
+        return before
+
     @contextlib.contextmanager
     def listening(self, handlers: Mapping[int, Any] | None = None) -> Iterator[Stop]:
         """Take SIGNALS as the wish to end, or let signals have other `handlers`, for the block; then put back those of before.
@@ -79,8 +92,10 @@ class Stop:
         handlers = {number: handler for number, handler in handlers.items()
                     if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        hook = self.hush()
         try:
             yield self
         finally:
+            sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler)
