@@ -39,7 +39,7 @@ class Activation:
         near to linear. A branch that is never taken (ReLU), or of which x is a multiple, is left out."""
         if not self.homogeneous:
             return [(1, 1.0)]
-        signs = [sign for sign, there in ((1, high > 0), (-1, low < 0)) if there]
+        signs = [sign for sign, there in ((1, high > 0), (-1, low < 0)) if there] or [1]
         return [(sign, sign / (1 + self.slope * (len(signs) - 1))) for sign in signs]
 
     def bent(self, reach: np.ndarray) -> np.ndarray:

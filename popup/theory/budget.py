@@ -34,7 +34,7 @@ BEYOND, FACTOR, SHARES = 16, 0.84, 96  # shares that are looked at: from so many
 
 def suprema(target: Target) -> list[np.ndarray]:
     """For l = 0 .. L - 1 an upper bound of |x_l| over the domain, for each channel, by interval arithmetic."""
-    low, high = np.full(target.widths[0], target.low), np.full(target.widths[0], target.high)
+    low, high = (np.full(target.widths[0], end) for end in target.entering)
     bounds = [np.maximum(np.abs(low), np.abs(high))]
     for layer in target.layers[:-1]:
         if layer.padded:

@@ -119,7 +119,7 @@ class _Layers:
 
 def _univariate(todo: _Layers, target: Target, below: Copies | None, bound: float, exact: bool) -> Copies:
     """A layer whose neurons copy an input each, or a neuron of `below`, which are there in the order of their units; either
-    is at most `bound`."""
+    is at most `bound`, and neurons of the source are besides what they are off by."""
     layer = todo.begin()
     source, activation = todo.draw(), target.activation
     branches = target.branches if below is None else [1]
@@ -130,7 +130,10 @@ def _univariate(todo: _Layers, target: Target, below: Copies | None, bound: floa
         at = np.where(used, copies.unit, 0)
         error = np.where(used, np.abs(copies.multiple) * below.error[at], 0)
         copies = Copies(np.where(below.unit[at] == NONE, NONE, copies.unit), copies.multiple * below.multiple[at], error)
-    return copies if activation.homogeneous else copies.bent(activation, bound, layer.spec.shape[1] - 1)
+    if activation.homogeneous:
+        return copies
+    reach = bound if below is None else bound + float(below.error.max())  # those are their target's, times 1
+    return copies.bent(activation, reach, layer.spec.shape[1] - 1)
 
 
 def _matrix(source: LayerSource, rows: range) -> np.ndarray:

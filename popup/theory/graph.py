@@ -57,7 +57,17 @@ def follow(graph: fx.GraphModule, levels: Levels, step_of: Callable[[Any, tuple[
             values[node] = _module(levels, graph.get_submodule(node.target), taken(node)[0], step_of)
         elif node.op != "get_attr" and node.target not in ABOUT:
             values[node] = _function(levels, node, taken(node))
+        if _relu_in_place(graph, node):
+            before = taken(node)[0]
+            values |= {other: values[node] for other, value in values.items() if value is before}
     raise levels.refuse("it has no output")
+
+
+def _relu_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a ReLU that writes to what it takes, so that whoever reads that later reads the same."""
+    if node.op == "call_module":
+        return bool(getattr(graph.get_submodule(str(node.target)), "inplace", False))  # a dropout's is itself in evaluation
+    return node.target == "relu_" or (node.target in RELUS and (node.kwargs.get("inplace", False) or True in node.args[1:]))
 
 
 def _function(levels: Levels, node: fx.Node, values: list[Value]) -> Value:

@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.theory.calls import Calls, calls_of
 from popup.theory.graph import branches, follow, traced
 from popup.theory.levels import Levels
-from popup.theory.steps import LAYERS, Sides, Step, implied
+from popup.theory.steps import LAYERS, Sides, Step, flattened
 from popup.theory.target import Target, TargetLayer
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 STEPS = (nn.Linear, nn.Conv2d, *ACTIVATIONS, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ALLOWED = {*(kind.__name__ for kind in STEPS), "Flatten", "Identity", "Dropout"}
-CHECKED = 64  # random inputs on which a network is compared with the chain that it should be
+CHECKED = 64  # random inputs, and as many corners, on which a network is compared with the chain that it should be
 
 
 def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -> Target:
@@ -28,8 +29,8 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
     inputs [n, *image] in [low, high].
 
     Modules are read in the order in which they are called; where values are added, or a norm is to be folded, the network's
-    graph is followed instead (levels.py). Whatever else the network does shows: it is compared with that chain on random
-    inputs, and refused (UsageError).
+    graph is followed instead (levels.py). A network that differs from that chain on random inputs or corners, or calls what
+    might at others, is refused (UsageError).
     """
     graph = traced(net)
     if graph is not None and branches(graph):
@@ -37,15 +38,16 @@ def read_target(net: nn.Module, image: Sequence[int], low: float, high: float) -
     others = {type(module).__name__ for module in net.modules() if not list(module.children())} - ALLOWED
     if others:
         raise _no_chain(f"it has {', '.join(sorted(others))}")
-    called, failure = _called(net, tuple(image))
-    if not any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in called):
+    calls, failure = calls_of(net, torch.zeros(1, *image, device=_device(net)))
+    if not any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in calls.steps):
         raise _no_chain("it has no linear layer and no convolution")
-    layers, steps = _read(called, tuple(image))
+    layers, steps = _read(calls.steps, tuple(image))
     if failure:
         raise _no_chain(f"it cannot take an image {list(image)}: {failure}")
     target = Target(layers, steps, low, high)
-    _check_alike(target)
+    _check_activations(target)
     _compare(net, tuple(image), target)
+    _check_functions(calls)
     return target
 
 
@@ -56,26 +58,9 @@ def _read_graph(net: nn.Module, graph: torch.fx.GraphModule, image: tuple[int, .
     layers, steps = levels.chain(outputs)
     if not all(np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all() for layer in layers):
         raise UsageError("the target has parameters that are not finite, or a norm without running statistics: train it again")
-    target = Target(layers, tuple(implied(steps)), low, high)
+    target = Target(layers, tuple(flattened(steps)), low, high)
     _compare(net, image, target)
     return target
-
-
-@torch.no_grad()
-def _called(net: nn.Module, image: tuple[int, ...]) -> tuple[list[nn.Module], str]:
-    """The modules of STEPS in the order in which the network calls them, and what made it fail, if it did."""
-    called: list[nn.Module] = []
-    hooks = [module.register_forward_pre_hook(lambda module, inputs: called.append(module))
-             for module in net.modules() if isinstance(module, STEPS)]
-    training, failure = net.training, ""
-    try:
-        net.eval()(torch.zeros(1, *image, device=_device(net)))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        failure = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    for hook in hooks:
-        hook.remove()
-    net.train(training)
-    return called, failure
 
 
 def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[TargetLayer, ...], tuple[Step, ...]]:
@@ -100,7 +85,7 @@ def _read(called: Sequence[nn.Module], image: tuple[int, ...]) -> tuple[tuple[Ta
             raise _no_chain(f"an image {list(image)} is too small for it")
         steps.append(step)
     found, own = _as_tanh(layers, steps)
-    return found, tuple(implied(own))
+    return found, tuple(flattened(own))
 
 
 def _as_tanh(layers: Sequence[TargetLayer], steps: Sequence[Step]) -> tuple[tuple[TargetLayer, ...], list[Step]]:
@@ -120,12 +105,28 @@ def _as_tanh(layers: Sequence[TargetLayer], steps: Sequence[Step]) -> tuple[tupl
     return tuple(found), own
 
 
-def _check_alike(target: Target) -> None:
-    """A UsageError for activations of two kinds, as a source has one."""
+def _check_activations(target: Target) -> None:
+    """A UsageError unless one activation stands between any two layers, of one kind."""
     first = next(place for place, step in enumerate(target.steps) if step.kind in LAYERS)
     found = {step.word for step in target.steps[first:] if step.kind in ACTIVATIONS.values()}
     if len(found) > 1:
         raise _no_chain(f"it has {' and '.join(sorted(found))}, and a source has one activation")
+    since = ""  # the activation behind the last layer
+    for place, step in enumerate(target.steps[first:]):
+        if step.kind in LAYERS:
+            if place and not since:
+                raise _no_chain(f"a {step.word} follows a layer with no activation between")
+            since = ""
+        elif step.kind in ACTIVATIONS.values():
+            if since == "tanh":
+                raise _no_chain("it has a tanh or sigmoid of another, and a source has one between layers")
+            since = step.kind
+
+
+def _check_functions(calls: Calls) -> None:
+    """A UsageError for functions that might make something else of other inputs than those on which networks are compared."""
+    if others := calls.others():
+        raise _no_chain(f"it calls {', '.join(others)}, and of functions ReLU and flatten are read")
 
 
 def _kind(module: nn.Module) -> str:
@@ -213,7 +214,9 @@ def _array(parameter: torch.Tensor) -> np.ndarray:
 def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     """A UsageError if `net` is not the chain that was read from it."""
     draw = torch.Generator().manual_seed(0)
-    inputs = torch.rand(CHECKED, *image, generator=draw) * (target.high - target.low) + target.low
+    share = torch.rand(2 * CHECKED, *image, generator=draw)
+    share[CHECKED:].round_()
+    inputs = share * (target.high - target.low) + target.low
     training = net.training
     found = net.eval()(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
     net.train(training)

@@ -65,5 +65,5 @@ def stages(target: Target, plan: Plan) -> Iterator[Stage]:
 
 def _bound(target: Target, sign: int) -> float:
     """The largest |phi(sign * x)| of an input, or |x| where that is copied as if it were linear."""
-    ends = np.array([target.low, target.high]) * sign
+    ends = np.array(target.entering) * sign
     return float(np.abs(target.activation(ends) if target.activation.homogeneous else ends).max())

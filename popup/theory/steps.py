@@ -75,17 +75,8 @@ def _sides(sides: Sides) -> str:
     return str(sides[0]) if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
 
 
-def implied(steps: list[Step]) -> list[Step]:
-    """The chain that the modules of a network, as they were called, imply: ReLU behind a layer where none is before the next
-    (functional ones are no modules), and flatten before the first linear layer, or at the end. Whoever reads a network
-    compares it with that chain."""
-    chain: list[Step] = []
-    last = None  # the place behind the last layer, while no ReLU has followed it
-    for step in steps:
-        if step.kind in LAYERS and last is not None:
-            chain.insert(last, Step("relu"))
-        if step.kind == "linear" and all(before.kind != "linear" for before in chain):
-            chain.append(Step("flatten"))
-        chain.append(step)
-        last = len(chain) if step.kind in LAYERS else None if step.kind in KINDS else last
-    return chain if any(step.kind == "linear" for step in chain) else [*chain, Step("flatten")]
+def flattened(steps: list[Step]) -> list[Step]:
+    """The chain with a flatten before its first linear layer, or at the end, as networks flatten by functions too. Whoever
+    reads a network compares it with that chain."""
+    linear = next((place for place, step in enumerate(steps) if step.kind == "linear"), len(steps))
+    return [*steps[:linear], Step("flatten"), *steps[linear:]]

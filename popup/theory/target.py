@@ -6,6 +6,7 @@ maps of several pixels is a convolution whose kernel is the whole map; any other
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,9 +66,17 @@ class Target:
         return Activation(found.kind, found.slope)
 
     @property
+    def entering(self) -> tuple[float, float]:
+        """Between what the first layer's inputs lie: the domain, behind the activations that stand before that layer."""
+        ends = np.array([self.low, self.high])
+        for step in itertools.takewhile(lambda step: step.kind not in LAYERS, self.steps):
+            ends = Activation(step.kind, step.slope)(ends) if step.kind in KINDS else ends  # a pool's are among them
+        return float(ends[0]), float(ends[1])
+
+    @property
     def parts(self) -> list[tuple[int, float]]:
-        """(sign, factor) of the units that an input is a sum of, as of activation.py."""
-        return self.activation.parts(self.low, self.high)
+        """(sign, factor) of the units that an input of the first layer is a sum of, as of activation.py."""
+        return self.activation.parts(*self.entering)
 
     @property
     def branches(self) -> list[int]:

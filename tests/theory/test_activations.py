@@ -13,7 +13,9 @@ from popup.errors import UsageError
 from popup.source.layers import find_layers
 from popup.source.recipe import Recipe, draw_layer
 from popup.theory.activation import Activation
+from popup.theory.budget import suprema
 from popup.theory.construction import construct
+from popup.theory.copies import Copies
 from popup.theory.exact import make_exact_plan
 from popup.theory.plan import make_plan
 from popup.theory.reading import read_target
@@ -35,20 +37,20 @@ def network(activation, *sizes, size=0.6):
     return net
 
 
-def built(net, image, wish, low=LOW, path=None):
+def built(net, image, wish, low=LOW, path=None, high=HIGH, seed=0):
     """(plan, construction, ticket, the largest gap on random inputs and corners)."""
-    target = read_target(net, image, low, HIGH)
+    target = read_target(net, image, low, high)
     plan = make_plan(target, 0.5, wish)
     source = MODELS[f"chain:{target.source(plan.doubled)}"](image, target.widths[-1], plan.widths)
     layers = find_layers(source)
     gains = " ".join(["0.5", *sorted(f"{layer.name}={size / sqrt(3)!r}" for layer, size in
                                      zip(layers, plan.gains, strict=True))]) if plan.gains else 1 / sqrt(3)
-    recipe = Recipe(er_p=0.5, k=1.0, weights="uniform", scale="unit", gain=gains)
+    recipe = Recipe(er_p=0.5, k=1.0, weights="uniform", scale="unit", gain=gains, seed=seed)
     found = construct(target, plan, recipe, layers, recipe.densities(layers))
     ticket = assemble(recipe, found.layers, found.spare, {})
     ticket = ticket if path is None else load(ticket.save(path))
-    x = torch.rand(400, *image) * (HIGH - low) + low
-    x = torch.cat([x, torch.where(x > (low + HIGH) / 2, HIGH, low)])
+    x = torch.rand(400, *image) * (high - low) + low
+    x = torch.cat([x, torch.where(x > (low + high) / 2, high, low)])
     with torch.no_grad():
         gap = float((ticket.apply(source)(x) / found.multiple - net(x)).abs().max())
     return plan, found, ticket, gap
@@ -78,6 +80,18 @@ def test_a_target_is_met_by_a_ticket_of_its_own_activation(name, tmp_path):
                                                       for size, gain in zip(sizes, plan.gains, strict=True))
 
 
+def test_what_copies_of_neurons_bend_is_counted_of_neurons_as_they_are_built(monkeypatch):
+    """They may be larger than the target's, by what they are off by."""
+    bent, counted = Copies.bent, []
+    monkeypatch.setattr(Copies, "bent", lambda copies, activation, bound, last: counted.append((copies, bound)) or bent(
+        copies, activation, bound, last))
+    net = network(nn.Tanh, 3, 3, 2, size=0.02)
+    built(net, (1, 1, 3), Wish(0.005, doubled=True))
+    largest = [float(bound.max()) for bound in suprema(read_target(net, (1, 1, 3), LOW, HIGH))]
+    error = (counted[1][0].error / np.abs(counted[1][0].multiple).clip(1e-9)).max()
+    assert counted[0][1] == largest[0] and counted[1][1] == pytest.approx(largest[1] + error) and error > 0.002 * largest[1]
+
+
 @pytest.mark.parametrize("size", [0.05, 3.0])
 def test_the_weights_of_a_tanh_source_are_as_large_as_the_target_asks(size):
     plan, found, _, gap = built(network(nn.Tanh, 3, 4, 2, size=size), (1, 1, 3), Wish(0.1 * size))
@@ -98,6 +112,26 @@ def test_inputs_of_one_sign_need_one_branch_of_a_leaky_relu():
     net = network(lambda: nn.LeakyReLU(0.5), 3, 3, 2)
     plan, found, _, gap = built(net, (1, 1, 3), Wish(0.05), low=0.0)
     assert plan.units[0] == 4 and gap < 0.05 and gap <= found.guaranteed + 1e-6
+
+
+def near(activation, bias, weight=1.0):
+    """w x + b, behind an activation of the input, and one more layer."""
+    net = nn.Sequential(nn.Flatten(), activation, nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).requires_grad_(False)
+    for layer, values in ((net[2], (weight, bias)), (net[4], (1.0, 0.0))):
+        nn.init.constant_(layer.weight, values[0]), nn.init.constant_(layer.bias, values[1])
+    return net
+
+
+@pytest.mark.parametrize(("activation", "low", "high", "bounds"), [
+    (nn.ReLU(), -2.0, -0.5, [0.0, 0.5]), (nn.LeakyReLU(0.5), -2.0, 1.0, [1.0, 1.5]), (nn.Tanh(), 0.5, 2.0, [0.9640276, 1.4640276])])
+def test_the_domain_of_the_first_layer_is_behind_what_stands_before_it(activation, low, high, bounds):
+    """-2 to -1/2 become 0 behind a ReLU, which is nowhere in the domain; the bound was one of other inputs."""
+    target = read_target(near(activation, 0.5), (1, 1, 1), low, high)
+    np.testing.assert_allclose(np.concatenate(suprema(target)), bounds, atol=1e-6)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        _, found, _, gap = built(near(activation, 0.5), (1, 1, 1), Wish(0.02, doubled=True), low, high=high, seed=seed)
+        assert gap <= found.guaranteed + 1e-6 <= 0.02
 
 
 @pytest.mark.parametrize("activation", [Activation(), Activation("leaky", 0.3), Activation("tanh")])

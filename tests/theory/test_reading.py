@@ -212,7 +212,7 @@ FLAT_REFUSED = {
                           "a norm without running statistics"),
     "sum without ReLU": (lambda: nn.Sequential(Skip(), nn.Linear(3, 2)), "a Linear follows a layer, or a sum, with no ReLU"),
     "sum of two shapes": (lambda: Skip(2), "it adds what is not of one shape"),
-    "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "its outputs differ by "),
+    "no ReLU": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), "a linear follows a layer with no activation"),
     "shifted in place": (lambda: InPlace(lambda x: x.sub_(0.5)), "its outputs differ by "),
     "clamped in place": (lambda: InPlace(lambda x: x.clamp_(0, 1)), "its outputs differ by "),
     "unused layers": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), "layer of 2 outputs is followed by one of 3"),
@@ -242,7 +242,7 @@ MAPS_REFUSED = {
     "pixels beside": (lambda: Beside(nn.Conv2d(2, 2, 5, 1, 2), nn.Conv2d(2, 2, 3, 1, 1)),
                       "beside its conv5p2 a shortcut would have to pass as conv3p1, which is of other pixels"),
     "activation beside": (lambda: Beside(nn.Tanh()), "it has a Tanh there"),
-    "no ReLU": (chained(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), outputs=18), "its outputs differ by "),
+    "no ReLU": (chained(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), outputs=18), "a linear follows a layer with no activation between"),
     "unflattened": (chained(nn.Conv2d(2, 2, 1)), "its outputs differ by inf"),
     "another image": (chained(nn.Conv2d(2, 2, 3), nn.ReLU(), outputs=5), "40 outputs is followed by one of 5 inputs"),
 }
@@ -257,6 +257,65 @@ def test_a_target_that_is_no_relu_chain_is_refused_in_one_line(make, words, imag
     with pytest.raises(UsageError, match=words) as error:
         read_target(make(), image, LOW, HIGH)
     assert "\n" not in str(error.value)
+
+
+class Far(nn.Module):
+    """Is another function only where all of 16 inputs are -1, as no random input is; `middle` stands between its layers."""
+
+    def __init__(self, middle, sign=1.0):
+        super().__init__()
+        self.one, self.two, self.middle = nn.Linear(16, 1), nn.Linear(1, 1), middle
+        self.relu, self.same = nn.ReLU(inplace=True), nn.Identity()
+        for layer, weight, bias in ((self.one, sign, 15.5), (self.two, 1.0, 0.0)):
+            nn.init.constant_(layer.weight, weight), nn.init.constant_(layer.bias, bias)
+
+    def forward(self, x):
+        return self.two(self.middle(self, self.one(x.flatten(1))))
+
+
+class Written(Far):
+    """A sum of a layer and its ReLU, which may write to it."""
+
+    def forward(self, x):
+        h = self.one(x.flatten(1))
+        return self.middle(self, h) + h
+
+
+FAR = {
+    "clamped": (lambda net, x: F.relu(x).clamp(max=31), -1.0, "it calls clamp, and of functions ReLU and flatten are read"),
+    "by value": (lambda net, x: F.relu(x) * (2 if bool((x > 31).any()) else 1), -1.0, "it calls __bool__, any, gt, mul, and"),
+    "functional leaky": (lambda net, x: F.leaky_relu(x), 1.0, "a linear follows a layer with no activation between"),
+    "one of them": (lambda net, x: F.leaky_relu(F.relu(x)), 1.0, "it calls leaky_relu, and of functions"),
+    "no ReLU": (lambda net, x: x, 1.0, "a linear follows a layer with no activation between"),
+}
+IN_PLACE = {"module": lambda net, x: net.relu(x), "method": lambda net, x: x.relu_(), "by place": lambda net, x: F.relu(x, True),
+            "by name": lambda net, x: F.relu(net.same(x), inplace=True), "of a copy": lambda net, x: F.relu(x)}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_what_no_random_input_shows_is_refused(name):
+    """Of such a target a bound would be proved that is none."""
+    middle, sign, words = FAR[name]
+    with pytest.raises(UsageError, match=words) as error:
+        read_target(Far(middle, sign), (1, 1, 16), -1.0, 1.0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_a_relu_has_written_to_is_read_so_from_there_on(name):
+    net, x = Written(IN_PLACE[name]), -torch.ones(1, 1, 1, 16)
+    found = read_target(net, (1, 1, 16), -1.0, 1.0)(x.double().numpy()).item()
+    assert found == net(x).item() == (-0.5 if name == "of a copy" else 0.0)
+
+
+def test_two_activations_between_layers_are_one_only_if_they_are_relu():
+    def net(activation):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, 4), activation(), activation(), nn.Linear(4, 2))
+
+    assert read_target(net(nn.ReLU), FLAT, LOW, HIGH).source() == "flatten-one-linear-relu-linear-relu-relu-linear"
+    for activation in (nn.Tanh, nn.Sigmoid):
+        with pytest.raises(UsageError, match="it has a tanh or sigmoid of another"):
+            read_target(net(activation), FLAT, LOW, HIGH)
 
 
 def test_a_target_that_is_not_finite_is_refused():
