@@ -67,7 +67,7 @@ def _relu_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is a ReLU that writes to what it takes, so that whoever reads that later reads the same."""
     if node.op == "call_module":
         return bool(getattr(graph.get_submodule(str(node.target)), "inplace", False))  # a dropout's is itself in evaluation
-    return node.target == "relu_" or (node.target in RELUS and (node.kwargs.get("inplace", False) or True in node.args[1:]))
+    return node.target == "relu_" or (node.target in RELUS and True in (*node.args[1:], node.kwargs.get("inplace")))
 
 
 def _function(levels: Levels, node: fx.Node, values: list[Value]) -> Value:

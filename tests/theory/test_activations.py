@@ -123,7 +123,8 @@ def near(activation, bias, weight=1.0):
 
 
 @pytest.mark.parametrize(("activation", "low", "high", "bounds"), [
-    (nn.ReLU(), -2.0, -0.5, [0.0, 0.5]), (nn.LeakyReLU(0.5), -2.0, 1.0, [1.0, 1.5]), (nn.Tanh(), 0.5, 2.0, [0.9640276, 1.4640276])])
+    (nn.ReLU(), -2.0, -0.5, [0.0, 0.5]), (nn.LeakyReLU(0.5), -2.0, 1.0, [1.0, 1.5]),
+    (nn.Tanh(), 0.5, 2.0, [0.9640276, 1.4640276])])
 def test_the_domain_of_the_first_layer_is_behind_what_stands_before_it(activation, low, high, bounds):
     """-2 to -1/2 become 0 behind a ReLU, which is nowhere in the domain; the bound was one of other inputs."""
     target = read_target(near(activation, 0.5), (1, 1, 1), low, high)

@@ -96,6 +96,13 @@ def test_the_command_takes_deltas(tmp_path, capsys):
     assert "delta is 0.001: of 100 parameters that is less than one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["er-p", "epsilon", "delta", "locked"])
+def test_no_measurement_counts_twice(name, tmp_path, capsys):
+    """Intervals would be those of as many points again."""
+    assert main(["law", f"--{name}", "0.1", "0.2", "0.1", "--parameters", "100", "--out", str(tmp_path)], {}) == 2
+    assert f"{name.replace('-', '_')} has 0.1 twice" in capsys.readouterr().err
+
+
 def test_existence_and_findability(tmp_path, capsys, monkeypatch):
     """The built ticket is the better one from some width on; what is found is measured on the same sources."""
     monkeypatch.setattr(findability, "STEPS", 20)

@@ -56,3 +56,7 @@ class LawOptions:
         for share in self.locked:
             check_number("locked", share, 0.0, 0.9)
         check_count("seed", self.seed, 0)
+        for name in ("er_p", "epsilon", "delta", "locked"):
+            values = getattr(self, name)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise UsageError(f"{name} has {twice[0]:g} twice, and fits would take it for two measurements: give it once")
