@@ -19,33 +19,35 @@ def order_scores(net: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Ten
     lowers the loss most, by the gradient of the mean cross-entropy over the `batches` (inputs [n, ...], labels int64 [n]; of
     tokens both int64 [n, tokens]).
 
-    A layer's scores keep their sizes, so that learning rates mean what they did. The gradient is that of the first training pass
-    (while k is annealed all edges count), with the norms' statistics of each batch; dropout is off. That a weight is worth its
-    product with the gradient is SNIP's criterion (Lee et al., ICLR 2019, arXiv 1810.02340, equation 4), which takes the size
-    alone: here an edge that raises the loss comes last. Raises UsageError once a step was made, and where a gradient is not
-    finite.
+    A layer's scores keep their sizes, so that learning rates mean what they did; edges of one gradient keep their order. The
+    gradient is that of the first training pass (while k is annealed all edges count), with the norms' statistics of each batch;
+    the network is in evaluation otherwise, so that dropout is off. That a weight is worth its product with the gradient is SNIP's
+    criterion (Lee et al., ICLR 2019, arXiv 1810.02340, equation 4), which takes the size alone: here an edge that raises the loss
+    comes last. Raises UsageError once a step was made, of a method that takes no such scores, and where a gradient is not finite.
     """
     search = search_of(net)
     if search.steps:
         raise UsageError(f"the search is at step {search.steps}: first scores are ordered before the first one")
+    if "first_scores" not in search.method.uses:
+        raise UsageError(f"method {search.settings.method} takes no first scores by the gradient: leave popup.order_scores out")
     scores, net = search.scores(), unwrapped(net)
-    before, search.ordered = search.ordered, True  # or the passes for the gradients would be refused
+    search.ordering = True
     try:
         with _quiet(net):
             gradients = _gradients(net, scores, batches)
-        for layer, gradient in zip(search.layers, gradients, strict=True):
-            if not gradient.isfinite().all():
-                raise UsageError(f"the first gradients of {layer.spec.name} are not finite: use a smaller gain, or first_scores "
-                                 "'random'")
-    except BaseException:
-        search.ordered = before
-        raise
+    finally:
+        search.ordering = False
+    for layer, gradient in zip(search.layers, gradients, strict=True):
+        if not gradient.isfinite().all():
+            raise UsageError(f"the first gradients of {layer.spec.name} are not finite: use a smaller gain, or first_scores "
+                             "'random'")
     with torch.no_grad():
         for layer, score, gradient in zip(search.layers, scores, gradients, strict=True):
             score.copy_(search.method.reordered(score, gradient))
             first = search.method.first_memory(layer, score.cpu(), search.recipe.seed)
             for name, value in first.items():
                 layer.memory(name).copy_(value)
+    search.ordered = True
 
 
 def _gradients(net: nn.Module, scores: list[nn.Parameter],
@@ -53,7 +55,12 @@ def _gradients(net: nn.Module, scores: list[nn.Parameter],
     """dL/ds of each layer [edges]; 0 where the network does not use it."""
     totals, count = [torch.zeros_like(score) for score in scores], 0
     for inputs, labels in batches:
-        loss = F.cross_entropy(net(inputs).float().flatten(0, -2), labels.flatten(), reduction="sum")
+        with torch.enable_grad():
+            logits = net(inputs)
+            if not torch.is_tensor(logits):
+                raise UsageError(f"the network gives a {type(logits).__name__}, and first scores take the loss of logits: "
+                                 "attach to a module that gives these, or give first_scores 'random'")
+            loss = F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="sum")
         for total, part in zip(totals, torch.autograd.grad(loss, scores, allow_unused=True), strict=True):
             if part is not None:
                 total += part
@@ -65,16 +72,18 @@ def _gradients(net: nn.Module, scores: list[nn.Parameter],
 
 @contextmanager
 def _quiet(net: nn.Module) -> Iterator[None]:
-    """Let the network be in training with its dropout off, and leave its modes and statistics as they were."""
+    """Let the network's norms be in training and all else in evaluation, and leave modes and statistics as they were."""
     modes = [(module, module.training) for module in net.modules()]
-    held = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    held = [(module, name, buffer, buffer.clone()) for module in net.modules() for name, buffer in module._buffers.items()
+            if buffer is not None]
     for module, _ in modes:
-        module.training = module is net or is_norm(module)
+        module.training = is_norm(module)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
         with torch.no_grad():
-            for buffer, before in held:
+            for module, name, buffer, before in held:
+                module._buffers[name] = buffer  # a forward may have put another in its place
                 buffer.copy_(before)

@@ -18,7 +18,7 @@ from popup.search.methods.method import Method
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
-from popup.search.settings import GRADIENT, SearchSettings
+from popup.search.settings import SearchSettings
 from popup.search.sharding import is_sharded
 from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states
@@ -46,7 +46,7 @@ class Search(SearchState):
         self.learning = False                    # whether the pass that is under way is one to train by
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
         self.looked = False                      # whether at what the network's products get, with inputs of its own
-        self.ordered = settings.first_scores != GRADIENT
+        self.ordered = not settings.ordered
         self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
         self.untouched: Untouched
@@ -123,7 +123,7 @@ class Search(SearchState):
         gates; evaluation, and whatever runs without gradients, the ticket."""
         self.sharded = self.sharded or is_sharded(module, self.settings.method, self.between)
         learning = torch.is_grad_enabled()
-        training = module.training and learning
+        training = (module.training or self.ordering) and learning
         if training and self._hidden and in_backward() and not self.trains_the_ticket():
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")

@@ -33,7 +33,8 @@ class SearchState:
                  floor_of: Callable[[int], int]) -> None:
         self.recipe, self._k_at, self._scope, self._floor_of = recipe, k_at_progress, scope, floor_of
         self.steps, self.before, self.progress = 0, 0.0, 0.0
-        self.ordered = True  # whether first scores lie where the settings want them
+        self.ordered = True    # whether first scores lie where the settings want them
+        self.ordering = False  # whether passes are for the gradients by which they are to be ordered
         self.layers: list[LayerState] = []
         self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
@@ -42,7 +43,7 @@ class SearchState:
 
     def refuse_unordered(self) -> None:
         """A UsageError if first scores are to be ordered by a gradient, and have not been."""
-        if not self.ordered and not self.steps:
+        if not (self.ordered or self.ordering or self.steps):
             raise UsageError("first_scores is 'gradient': call popup.order_scores(net, batches) before the first training pass "
                              "(popup.fit does)")
 

@@ -102,6 +102,11 @@ class SearchSettings:
         """What the first scores are multiples of: as asked for, or as the method has it."""
         return METHODS[self.method].score_unit if self.score_unit == "auto" else self.score_unit
 
+    @property
+    def ordered(self) -> bool:
+        """Whether first scores are to be ordered by a gradient."""
+        return self.first_scores == GRADIENT and "first_scores" in self.used()
+
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""
         names = {"method", "scope", *TICKET_METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())

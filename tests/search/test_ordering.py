@@ -12,6 +12,7 @@ from models import MODELS
 from popup import Config, SearchSettings, UsageError, attach, densities, extract, fit, merge, order_scores, scores
 from popup.lab.commands.command import main
 from popup.search.methods import METHODS
+from popup.search.methods.method import in_order_of
 from popup.search.network import search_of
 
 ORDERED = [name for name, method in METHODS.items() if "first_scores" in method.uses]
@@ -22,10 +23,10 @@ def batches(count=3, size=8):
     return [(torch.randn(size, 6, generator=generator), torch.randint(3, (size,), generator=generator)) for _ in range(count)]
 
 
-def network(method="edge_popup", k=0.5, **options):
+def network(method="edge_popup", k=0.5, first_scores="gradient", **options):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 3))
-    return attach(net, er_p=0.8, k=k, search=SearchSettings(method, first_scores="gradient", **options))
+    return attach(net, er_p=0.8, k=k, search=SearchSettings(method, first_scores=first_scores, **options))
 
 
 def slopes(net):
@@ -93,6 +94,89 @@ def test_nothing_else_changes_and_laws_hold(method):
             assert torch.equal(layer.memory(name), value), "what is remembered is of the scores as they are now"
     assert all(row.kept == layer.kept for row, layer in zip(densities(net), search_of(net).layers, strict=True))
     assert [layer.kept for layer in extract(net).layers] == [layer.kept for layer in search_of(net).layers]
+
+
+class Whole(nn.Module):
+    """Decides about its dropout itself, as the network that it is, and puts another buffer in the place of its own."""
+
+    def __init__(self, gives=lambda logits: logits):
+        super().__init__()
+        self.one, self.two, self.gives = nn.Linear(6, 40), nn.Linear(40, 3), gives
+        self.register_buffer("mean", torch.zeros(40))
+
+    def forward(self, x):
+        hidden = F.dropout(F.relu(self.one(x)), 0.5, self.training)
+        self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        return self.gives(self.two(hidden))
+
+
+def whole(**options):
+    return attach(Whole(**options), er_p=0.8, k=0.5, search=SearchSettings(first_scores="gradient"))
+
+
+def test_what_the_network_itself_does_in_training_is_off():
+    found = []
+    for seed in (0, 1):
+        net = whole().train()
+        torch.manual_seed(seed)
+        before, buffer = torch.get_rng_state(), net.mean
+        order_scores(net, batches())
+        assert torch.equal(torch.get_rng_state(), before) and net.training
+        assert net.mean is buffer and not buffer.any(), "a forward has put another buffer in its place"
+        found.append(torch.cat([score.detach() for score in scores(net)]))
+    assert torch.equal(*found)
+
+
+def test_gradients_are_switched_on_where_the_caller_has_them_off():
+    one, other = whole(), whole()
+    order_scores(one, batches())
+    with torch.no_grad():
+        order_scores(other, batches())
+    assert all(map(torch.equal, scores(one), scores(other))) and all(score.grad is None for score in scores(other))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - set(ORDERED)))
+def test_methods_that_take_no_such_scores_are_what_they_are_without(method):
+    """Their settings are settled to the usual ones, so that a run has the same name."""
+    settings = SearchSettings(method, first_scores="gradient")
+    assert settings.settled() == SearchSettings(method).settled()
+    net, usual = network(method), network(method, first_scores="random")
+    assert all(map(torch.equal, scores(net), scores(usual)))
+    with pytest.raises(UsageError, match=f"method {method} takes no first scores by the gradient"):
+        order_scores(net, batches())
+    net.train()(batches()[0][0])
+
+
+def test_edges_of_equal_gradient_keep_the_order_they_had():
+    """Of dead units it is 0: by their index the first of them would get all that is high."""
+    sizes, wanted = torch.tensor([3.0, 5.0, 1.0, 4.0, 2.0, 4.0]), torch.tensor([0.0, -1.0, 0.0, 0.0, 7.0, 0.0])
+    assert in_order_of(wanted, sizes).tolist() == [3.0, 1.0, 2.0, 4.0, 5.0, 4.0]
+    assert torch.equal(in_order_of(torch.zeros(6), sizes), sizes)
+    assert in_order_of(torch.arange(6.0), sizes).tolist() == [1.0, 2.0, 3.0, 4.0, 4.0, 5.0]
+
+
+def test_batches_that_fail_leave_all_as_it_was():
+    net = network().train()
+    before = [value.clone() for value in net.state_dict().values()]
+
+    def failing():
+        yield batches()[0]
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        order_scores(net, failing())
+    assert net.training and net[3].training and all(map(torch.equal, before, net.state_dict().values()))
+    with pytest.raises(UsageError, match=r"popup.order_scores\(net, batches\)"):
+        net(batches()[0][0])
+    with pytest.raises(UsageError, match="the network gives a dict, and first scores take the loss of logits"):
+        order_scores(whole(gives=lambda logits: {"logits": logits}), batches())
+
+
+def test_no_batch_of_one_image_is_left_to_a_norm():
+    data = torch.randint(256, (129, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(129) % 3
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    assert fit(net, (data, labels), (data, labels), Config().replace(epochs=1, first_scores="gradient")).proof.holds
 
 
 def test_a_search_that_is_not_ordered_is_refused():

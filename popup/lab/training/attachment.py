@@ -12,6 +12,7 @@ from popup.lab.data.datasets import Split
 from popup.lab.data.streamed import Streamed, in_parts
 from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
+from popup.lab.training.randomness import seeded
 from popup.search.attach import attach_recipe
 from popup.search.compute import computes_sparsely
 from popup.search.network import search_of
@@ -36,15 +37,18 @@ def attach_config(net: nn.Module, config: Config, train: Split) -> nn.Module:
 
 def order_if_asked(net: nn.Module, batches: Batches) -> None:
     """Order the first scores of an attached network by the gradient of some batches, where its settings say so and nobody has
-    yet. They are drawn from a stream of their own; their images are normalised and not augmented."""
+    yet. They are drawn from a stream of their own, as is what the network may draw; their images are normalised and not
+    augmented."""
     search = search_of(net)
     if search.ordered or search.steps:
         return
     chosen = Stream(batches.seed, "first scores").permutation(len(batches.images))[:BATCH * ORDERED_BY]
     place = "cpu" if isinstance(batches.images, Streamed) else batches.images.device
     parts = torch.from_numpy(chosen).to(place).split(BATCH)
-    order_scores(net, ((batches.normalise(images), batches.labels[part.to(images.device)])
-                       for part, images in zip(parts, in_parts(batches.images, parts), strict=True)))
+    parts = parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts  # of one image norms have no statistics
+    with seeded(batches.seed, "first scores", search.scores()[0].device):
+        order_scores(net, ((batches.normalise(images), batches.labels[part.to(images.device)])
+                           for part, images in zip(parts, in_parts(batches.images, parts), strict=True)))
 
 
 def may_be_sparse(config: Config, device: torch.device) -> bool:

@@ -24,9 +24,9 @@ FAN_IN, KEPT = "fan_in", "kept"  # what the size of first scores follows: all in
 
 
 def in_order_of(wanted: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """The `sizes` [edges], the n-th highest where `wanted` [edges] is the n-th highest; ties go to the lower index."""
-    found = torch.empty_like(sizes)
-    found[wanted.argsort(descending=True, stable=True)] = sizes.sort(descending=True).values
+    """The `sizes` [edges], the n-th highest where `wanted` [edges] is the n-th highest; among equal ones as they were."""
+    found, drawn = torch.empty_like(sizes), sizes.argsort(descending=True, stable=True)
+    found[drawn[wanted[drawn].argsort(descending=True, stable=True)]] = sizes[drawn]
     return found
 
 
