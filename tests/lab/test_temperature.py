@@ -1,6 +1,7 @@
 """A learned temperature: the loss's own gradient, one float in the record, no other prediction."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -33,6 +34,21 @@ def test_gradients_are_autograds_own_and_parts_add_up():
         assert float(temperature.log) == pytest.approx(0.3 - float(log.grad) * RATE * 0.5, abs=1e-6)
 
 
+@pytest.mark.parametrize(("size", "share"), [(1e3, 0.1), (1e9, 1.0)])
+def test_huge_logits_do_not_end_it_in_one_step(size, share):
+    """Sent to 0 at once the factor stayed there, with all gradients 0, and eval took the ticket for a forged one."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = size * torch.randn(64, 4, generator=generator), torch.randint(4, (64,), generator=generator)
+    learned, factors = Temperature(torch.device("cpu"), 0.1), []
+    for _ in range(100):
+        scaled = learned.scaled(logits)
+        gradient = learned.back(cross_entropy(scaled, labels, 0.1, 1.0)[1], scaled)
+        assert bool(gradient.any())
+        learned.step(learned.slope(), share * 0.1)
+        factors.append(learned.factor)
+    assert factors[0] == pytest.approx(math.exp(-1), rel=1e-4) and 0.001 < factors[-1] * size < 3
+
+
 def run(out, *options):
     assert main([*QUICK, *options, "--out", str(out)], MODELS) == 0
     (place,) = (path.parent for path in out.glob("*/result.json"))
@@ -47,8 +63,12 @@ def test_a_run_records_it_and_eval_repeats_what_was_measured(tmp_path, capsys):
     capsys.readouterr()
     assert main(["eval", str(place / "ticket.safetensors")], MODELS) == 0
     assert "repeated exactly" in capsys.readouterr().out
+    assert main(["export", str(place / "ticket.safetensors"), str(tmp_path / "plain.safetensors")], MODELS) == 0
+    assert f"its loss was of outputs times {rows[-1]['temperature']:.6g} (a learned" in capsys.readouterr().out
     fixed = run(tmp_path / "fixed")
     assert "temperature" not in (fixed / "metrics.jsonl").read_text() and fixed.name != place.name
+    assert main(["export", str(fixed / "ticket.safetensors"), str(tmp_path / "plain.safetensors")], MODELS) == 0
+    assert "temperature" not in capsys.readouterr().out
     assert fixed.name == Config.from_record(json.loads((fixed / "config.json").read_text())).hash()
 
 

@@ -19,6 +19,7 @@ from popup.lab.commands.rebuild import (
     recorded_image,
     recorded_normalise,
     recorded_part,
+    recorded_temperature,
     recorded_value,
 )
 from popup.lab.config import Config
@@ -147,6 +148,8 @@ def export(arguments: Sequence[str], models: Models) -> int:
     kind = called(recorded_image(ticket)[0])
     print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
                  f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
+    if (factor := recorded_temperature(ticket)) != 1:
+        print(f"its loss was of outputs times {factor:.6g} (a learned temperature), which the file leaves out")
     return DONE
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 
 RATE = 0.1  # of the factor's logarithm, where the scores' is at its highest
+MOST = 1.0  # by which the logarithm moves in a step: huge logits would send the factor to 0 in one, from where nothing learns
 
 
 class Temperature:
     """The factor exp(`log`), 1 at first. `log` goes down the loss's gradient, without momentum, at RATE times what share of its
-    highest rate `lr` the optimiser is at."""
+    highest rate `lr` the optimiser is at, by MOST at most."""
 
     def __init__(self, device: torch.device, lr: float) -> None:
         self.rate = RATE / lr
@@ -41,4 +42,4 @@ class Temperature:
 
     def step(self, slope: torch.Tensor, rate: float) -> None:
         """A step down, where the optimiser's own is at `rate`."""
-        self.log.sub_(slope * (self.rate * rate))
+        self.log.sub_((slope * (self.rate * rate)).clamp(-MOST, MOST))
