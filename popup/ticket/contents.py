@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from math import prod, sqrt
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,7 +12,7 @@ from popup.search.settings import SearchSettings
 from popup.source.layers import MOST_LAYERS, Layer, weight_of
 from popup.source.maskable import Sides
 from popup.source.masks import share
-from popup.source.recipe import GIVEN, Recipe
+from popup.source.recipe import GIVEN, LATER, Recipe
 from popup.ticket.sealed import finite
 
 MOST_ENTRIES = 1 << 33     # of one layer; the largest known have 2**30
@@ -48,8 +48,10 @@ def recipe(value: Any) -> Recipe:
 
 
 def settings(value: Any) -> SearchSettings:
-    """The search settings of a file's record."""
-    return SearchSettings(**check_fields("settings", _with_later(SearchSettings, value), get_type_hints(SearchSettings)))
+    """The search settings of a file's record. What it leaves out is as it was before there was a word for it, or does not matter,
+    and is then the usual."""
+    found = SearchSettings(**check_fields("settings", _with_later(SearchSettings, value), get_type_hints(SearchSettings)))
+    return replace(found, **{part.name: part.default for part in fields(found) if part.name not in {*value, *found.used()}})
 
 
 def _names(value: Any) -> Any:
@@ -58,8 +60,8 @@ def _names(value: Any) -> Any:
 
 
 def _with_later(kind: type, value: Any) -> Any:
-    """A record of before some fields were there has their defaults, which are what was done then."""
-    later = {field.name: field.default for field in fields(kind) if field.name not in FIRST}
+    """A record of before some fields were there has what was done then: mostly their defaults."""
+    later = {field.name: field.metadata.get(LATER, field.default) for field in fields(kind) if field.name not in FIRST}
     return {**later, **value} if isinstance(value, dict) else value
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from models import MODELS
-from popup import TicketError, compare, load, verify
+from popup import SearchSettings, TicketError, attach, compare, extract, load, verify
 from popup.lab.commands.command import main
 from popup.lab.commands.rebuild import rebuild, recorded_config
 from popup.lab.config import Config
@@ -22,6 +22,8 @@ from popup.lab.machine import Machine
 from popup.lab.report.results import read_directory
 from popup.lab.runs.flow import run
 from popup.lab.runs.laboratory import Laboratory
+from popup.search.methods import METHODS
+from popup.search.select import SCOPES
 from popup.ticket.hashes import hash_array
 
 QUICK = {"epochs": 1, "widths": (8, 8), "model": "small_conv"}
@@ -99,6 +101,17 @@ def test_show_prints_what_the_ticket_is(paths, capsys):
     assert code == 0
     for words in ("er_p 0.2", "seed 0", "model resnet18", "test_accuracy: ", "bits an edge", "method edge_popup", "0.0"):
         assert words in out
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_show_prints_the_settings_that_the_search_used_and_no_other(method, scope, capsys, tmp_path):
+    net = attach(torch.nn.Linear(9, 4), er_p=1.0, k=0.5, search=SearchSettings(method, scope))
+    _, out, _ = call(capsys, "show", extract(net).save(tmp_path / "ticket.safetensors"))
+    (line,) = [line for line in out.splitlines() if line.startswith("search: ")]
+    told = [part.split()[0] for part in line.removeprefix("search: ").split(", ")]
+    assert set(told) == SearchSettings(method, scope).used() and len(told) == len(set(told))
+    assert ("hard_from" in told) == (method == "gates") and ("floor" in told) == (scope == "global")
 
 
 def test_show_does_not_let_a_file_command_the_terminal(paths, capsys, tmp_path):

@@ -187,5 +187,8 @@ def test_records_of_before_some_fields_were_there_have_their_defaults():
     assert contents.recipe(first) == Recipe(seed=4)
     old = {"method": "frozen", "scope": "layer", "score_scale": 1.0}
     assert contents.settings(old) == SearchSettings("frozen") == contents.settings(settings)
+    assert contents.settings({**old, "method": "gates"}) == SearchSettings("gates", hard_from=1.0), "as gates learned then"
+    for used in (SearchSettings("gates", hard_from=1.0), SearchSettings("gates"), SearchSettings("coats", coats=2)):
+        assert contents.settings(used.record()) == used
     with pytest.raises(ValueError, match="lacks the field 'er_p'"):
         contents.recipe({name: recipe[name] for name in recipe.keys() - {"er_p"}})

@@ -79,7 +79,8 @@ def show(arguments: Sequence[str], models: Models) -> int:
     edges = sum(len(layer.codes) for layer in ticket.layers)
     recipe = ", ".join(f"{name} {' '.join(value) if isinstance(value, tuple) else value}"
                        for name, value in ticket.recipe.record().items())
-    settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items())
+    used = ticket.settings.used()
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items() if name in used)
     print(f"{printable(options.ticket)}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
     print(f"source: {recipe}\nsearch: {settings}")
     for name, value in ticket.about.items():
