@@ -51,7 +51,8 @@ def settings(value: Any) -> SearchSettings:
     """The search settings of a file's record. What it leaves out is as it was before there was a word for it, or does not matter,
     and is then the usual."""
     found = SearchSettings(**check_fields("settings", _with_later(SearchSettings, value), get_type_hints(SearchSettings)))
-    return replace(found, **{part.name: part.default for part in fields(found) if part.name not in {*value, *found.used()}})
+    usual: dict[str, Any] = {part.name: part.default for part in fields(found) if part.name not in {*value, *found.used()}}
+    return replace(found, **usual)
 
 
 def _names(value: Any) -> Any:
