@@ -262,22 +262,6 @@ def test_a_line_of_text():
     assert printable("x" * 2000) == "x" * 1000 and printable_lines("a\nb\r\x07") == "a\nb??"
 
 
-def test_a_directory_is_named_as_text(tmp_path, capsys):
-    """An archive names the directories in it, and a shell completes their names."""
-    out = str(tmp_path / "\x1b[31m")
-    assert main([*QUICK, "--out", out], MODELS) == 0
-    assert main([*QUICK, "--k", "0.5", "0.3", "--plan-only", "--out", out], MODELS) == 0
-    assert main(["worker", out], MODELS) == 0
-    assert main([*QUICK, "--k", "0.5", "0.3", "--workers", "1", "--out", out], MODELS) == 0
-    assert main(["report", out], MODELS) == 0
-    one, other = map(str, sorted(Path(out).glob("*/ticket.safetensors")))
-    for words in (["show", one], ["verify", one], ["eval", one], ["diff", one, other], ["export", one, f"{out}/e.safetensors"],
-                  ["densities", "--model", "mlp", "--out", out]):
-        assert main(words, MODELS) == 0
-    printed = capsys.readouterr()
-    assert "?[31m" in printed.out and "\x1b" not in printed.out + printed.err
-
-
 @pytest.mark.parametrize("arguments", [["--model", "\x1b[31mx"], ["report", "\x1b[31mx"], ["show", "\x1b[31mx"]])
 def test_the_last_line_is_text(arguments, capsys):
     assert main(arguments, MODELS) == 2

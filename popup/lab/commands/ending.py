@@ -27,7 +27,7 @@ def plain_warnings() -> Iterator[None]:
 
     def plain(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
         own = Path(filename).is_relative_to(OWN)
-        return f"popup: {message}\n" if own else usual(message, category, filename, lineno, line)
+        return f"popup: {printable(message, LONGEST_LINE)}\n" if own else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain
     try:

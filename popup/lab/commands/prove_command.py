@@ -85,7 +85,8 @@ def _describe(laboratory: Laboratory, config: Config, trained: Trained) -> None:
     target, data = trained.target, laboratory.data(config)
     copied = "both branches of each are copied" if len(target.branches) == 2 else "of one sign, so one branch of each is copied"
     copied = copied if target.activation.homogeneous else f"copied so small that {target.activation.kind} is nearly linear"
-    print(f"target: {config.task.model} {'-'.join(map(str, target.widths))} on {data.title}, {target.parameters:,} "
+    model, title = map(printable, (config.task.model, data.title))
+    print(f"target: {model} {'-'.join(map(str, target.widths))} on {title}, {target.parameters:,} "
           f"parameters, {data.evaluated_on} accuracy {trained.accuracy:.2f}%\n"
           f"inputs in [{target.low:.3g}, {target.high:.3g}] ({copied})\n", flush=True)
 

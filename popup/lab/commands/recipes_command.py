@@ -10,6 +10,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.networks import Models
 from popup.lab.recipes import DEFAULT, RECIPES, fitting, unasked
+from popup.lab.text import printable
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ def hint(configs: Sequence[Config]) -> None:
     have without being asked."""
     for dataset in dict.fromkeys(config.task.dataset for config in configs):
         if name := unasked(dataset):
-            print(f"{dataset} has the settings of --recipe {name} but for what is given")
+            print(f"{printable(dataset)} has the settings of --recipe {name} but for what is given")
             return
     for task in dict.fromkeys((config.task.model, config.task.dataset) for config in configs):
         names = [name for name in fitting(*task) if name != DEFAULT]
         if names:
-            print(f"{task[0]} on {task[1]} has recipes that were not asked for: --recipe {' or '.join(names)}")
+            model, dataset = map(printable, task)
+            print(f"{model} on {dataset} has recipes that were not asked for: --recipe {' or '.join(names)}")

@@ -11,6 +11,7 @@ import torch
 from popup.errors import UsageError
 from popup.files import write_atomically
 from popup.lab.commands.arguments import parse_as
+from popup.lab.commands.ending import LONGEST_LINE
 from popup.lab.commands.rebuild import (
     check_images,
     open_ticket,
@@ -82,7 +83,7 @@ def show(arguments: Sequence[str], models: Models) -> int:
     used = ticket.settings.used()
     settings = ", ".join(f"{name} {value}" for name, value in asdict(ticket.settings).items() if name in used)
     print(f"{printable(options.ticket)}: {size:,} bytes for {edges:,} edges ({8 * size / max(1, edges):.2f} bits an edge)")
-    print(f"source: {recipe}\nsearch: {settings}")
+    print(f"{printable(f'source: {recipe}', LONGEST_LINE)}\nsearch: {settings}")
     for name, value in ticket.about.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
         said = name.replace("test", recorded_part(ticket)) if name in (measure.column for measure in MEASURES) else name
