@@ -232,6 +232,6 @@ def merge(net: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
     memo |= {id(value): value.detach().clone() for value in activations}
     plain = copy.deepcopy(net, memo)
-    if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own that asks for no memo
+    if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise
         return detach(plain)
     return _made_plain(plain, search, copy.deepcopy(search.hooks, memo), weights)
