@@ -138,6 +138,29 @@ def test_the_walk_lets_right_imports_pass(module, text):
     assert wrong_imports(text, module) == []
 
 
+SLOW = {"matplotlib", "numba", "sklearn", "submitit", "timm", "torchvision", "transformers", "scipy.optimize", "scipy.sparse",
+        "scipy.stats", "torch._dynamo", "torch.utils.tensorboard"}  # every command would wait for them
+COMPILED = ("popup.products.compiled", "popup.products.vectors")  # numba's own files, which are imported where they are used
+
+
+def slow_imports(source, module):
+    """What a file imports as soon as it is imported that takes long, of the outside libraries."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name for _, name in imports(ast.Module(nodes, []), module, False)} if nodes else set()
+    return sorted(name for name in names if any(f"{name}.".startswith(f"{slow}.") for slow in SLOW))
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_takes_long_is_imported_where_it_is_used(path):
+    assert module_of(path) in COMPILED or slow_imports(path.read_text(), module_of(path)) == []
+
+
+@pytest.mark.parametrize("text", ["from scipy.stats import binom", "import scipy.stats as s", "from scipy import optimize",
+                                  "import matplotlib.pyplot", "from torch import _dynamo"])
+def test_the_walk_sees_slow_imports(text):
+    assert slow_imports(text, "popup.source.masks") and not slow_imports(f"def late():\n    {text}", "popup.source.masks")
+
+
 def graph():
     """Each module of popup with the modules of popup that it imports, type hints included."""
     names = {module_of(path): path for path in files()}

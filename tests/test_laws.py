@@ -50,10 +50,11 @@ SETTINGS = {  # p and k from the smallest to 1
 BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 DEEPER = {"resnet32", "resnet44", "resnet56", "resnet110", "wide_resnet50", "imagenet_resnet34", "imagenet_resnet50",
           "imagenet_resnet101"}  # the same code as others, that have fewer of the same blocks
-# every model with every density, and each but the deeper ones with every method, the rest in turn; and on WHOLE all three
-BY_DENSITY = zip(product(models.MODELS, DENSITIES), cycle([*SCOPES, *reversed(SCOPES)]), cycle(METHODS), cycle(
-    [*SETTINGS, *reversed(SETTINGS)]), strict=False)
-BY_METHOD = zip(product([name for name in models.MODELS if name not in DEEPER], METHODS), cycle(DENSITIES), cycle(
+# every model with every density and every method, the rest in turn, of the deeper ones one row each; and on WHOLE all three
+USUAL = [name for name in models.MODELS if name not in DEEPER]
+BY_DENSITY = zip([*product(USUAL, DENSITIES), *zip(sorted(DEEPER), cycle(DENSITIES), strict=False)],
+                 cycle([*SCOPES, *reversed(SCOPES)]), cycle(METHODS), cycle([*SETTINGS, *reversed(SETTINGS)]), strict=False)
+BY_METHOD = zip(product(USUAL, METHODS), cycle(DENSITIES), cycle(
     [*SCOPES, *reversed(SCOPES)]), cycle([*SETTINGS, *SETTINGS, *reversed(SETTINGS)]), strict=False)
 WHOLE = ["small_conv"]
 SPARSE = [name for name in SETTINGS if name != "dense"]  # where p is 1 all densities are one network

@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from popup.errors import UsageError, check_name
 from popup.search.compute import COMPUTES, computes_sparsely
@@ -175,8 +177,17 @@ def detach(net: nn.Module) -> nn.Module:
     """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns the network,
     without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
     search, net = search_of(net), unwrapped(net)
+    return _made_plain(net, search, search.hooks, _plain_weights(net, search))
+
+
+def _plain_weights(net: nn.Module, search: Search) -> list[torch.Tensor]:
+    """The weight that each layer's codes mean, as a new tensor."""
     _refuse_others(net, search)
-    weights = [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
+    return [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
+
+
+def _made_plain(net: nn.Module, search: Search, hooks: Sequence[RemovableHandle], weights: Sequence[torch.Tensor]) -> nn.Module:
+    """`net` with `weights` in the place of the layers of `search`, and without its `hooks`; in place."""
     for layer, weight in zip(search.layers, weights, strict=True):
         plain = nn.Parameter(weight, requires_grad=False)
         for (module, attribute), order in zip(users(net, layer.spec), layer.orders, strict=True):
@@ -185,7 +196,7 @@ def detach(net: nn.Module) -> nn.Module:
             for name in (*order, *(name for name in module._parameters if name not in order)):
                 if name in module._parameters:  # of a bias that is a layer too: not yet
                     module._parameters[name] = module._parameters.pop(name)
-    for hook in search.hooks:
+    for hook in hooks:
         hook.remove()
     delattr(net, ATTRIBUTE)
     take_saving_back(net)
@@ -213,6 +224,14 @@ def _restore_class(module: nn.Module) -> None:
 def merge(net: nn.Module) -> nn.Module:
     """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
     attributes are copied without their graph, with which torch copies none."""
-    net = unwrapped(net)
-    kept = (value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
-    return detach(copy.deepcopy(net, {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}))
+    search, net = search_of(net), unwrapped(net)
+    weights = _plain_weights(net, search)
+    searched = (search, *(module.parametrizations for layer in search.layers for module, _ in users(net, layer.spec)))
+    activations = (value for module in net.modules() for value in vars(module).values()
+                   if isinstance(value, torch.Tensor) and value.grad_fn is not None)
+    memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
+    memo |= {id(value): value.detach().clone() for value in activations}
+    plain = copy.deepcopy(net, memo)
+    if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise
+        return detach(plain)
+    return _made_plain(plain, search, copy.deepcopy(search.hooks, memo), weights)

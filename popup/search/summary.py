@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from popup.search.attach import merge
+from popup.search.dispatch import DispatchMode
 from popup.search.network import densities, search_of, unwrapped
 from popup.search.provenance import storage_of, tensors_in
 from popup.search.tables import html_table, text_table
@@ -102,7 +102,7 @@ def multiply_adds(net: nn.Module, names: list[str], forward: Callable[[], object
     return counter.found
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Adds up what torch's own formulas say of each operation that a weight takes part in: a multiply-add is two of theirs."""
 
     def __init__(self, owners: Mapping[int | None, str]) -> None:

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from popup.search.dispatch import DispatchMode
 from popup.search.provenance import SCALINGS, Data, Faith, Origins, Weight, derive, storage_of, tensors_in
 from popup.source.layers import locate
 from popup.source.parametrized import lists_on
@@ -69,7 +69,7 @@ def watched(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], forward:
     return found
 
 
-class Watch(TorchDispatchMode):
+class Watch(DispatchMode):
     """Follows what becomes of weights and inputs. An operation in which neither takes part is left alone."""
 
     def __init__(self, found: Watched) -> None:

@@ -17,7 +17,7 @@ from itertools import count
 from math import inf, log, log10
 
 import numpy as np
-from scipy.stats import binom, t
+from scipy.special import stdtrit
 
 from popup.source.streams import Stream
 from popup.theory.measurement import Requirement
@@ -58,7 +58,7 @@ def fit_form(found: Sequence[Requirement], form: str, smaller: bool = False) -> 
         return None
     residual = weighed @ solution - 1
     deviation = float(np.sqrt((residual**2).sum() / freedom))
-    spread = deviation * np.sqrt(np.diag(np.linalg.inv(weighed.T @ weighed))) * t.ppf(0.975, freedom)
+    spread = deviation * np.sqrt(np.diag(np.linalg.inv(weighed.T @ weighed))) * stdtrit(freedom, 0.975)
     coefficients, intervals = np.zeros(3), np.zeros(3)
     coefficients[apart], intervals[apart] = solution, spread
     return FormFit(form, tuple(coefficients.tolist()), tuple(intervals.tolist()), len(used), deviation,
@@ -82,6 +82,8 @@ def require_at_once(p: float, epsilon: float, delta: float, met: np.ndarray) -> 
     infinite where as many as were drawn are not enough."""
     if met[-1] < 1 - delta or (p < 1 and met[-1] <= 1 - delta):
         return Requirement(p, epsilon, inf, inf, delta)
+    from scipy.stats import binom  # more than a second of import, which little else needs
+
     candidates = int(np.argmax(met >= 1 - delta))
     if p == 1:
         return Requirement(p, epsilon, candidates, candidates, delta)

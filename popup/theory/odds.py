@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from scipy.stats import binom
 
 from popup.source.streams import Stream
 from popup.theory.subset_sum import MOST_CANDIDATES
@@ -101,6 +100,8 @@ class Goals:
 
 def missed_with(odds: Odds, copies: int, p: float, tolerance: np.ndarray | float, goals: np.ndarray) -> np.ndarray:
     """The share of parameters `goals` that miss `tolerance` with so many copies in an ER source of density p."""
+    from scipy.stats import binom  # more than a second of import, which only a plan needs
+
     counts = np.arange(min(copies, TRIED) + 1)
     chances = binom.pmf(counts, copies, p)
     chances[-1] = binom.sf(counts[-1] - 1, copies, p)  # more than TRIED are of no use

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
 
 FEW = 16        # columns up to which the CSR kernels win in float32; with more, sums over bags of rows take 0.6 of their time
 BLOCK = 128     # columns taken at a time, so that the input's rows, which the edges of each output read anew, stay in the cache
@@ -51,6 +50,8 @@ def _transposed(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tenso
     """The rows of the transposed matrix, which has `inputs` of them. On the CPU scipy counts, where a sort of millions of
     edges takes six times as long."""
     if values.device.type == "cpu" and values.dtype in CSR_COLUMNS:
+        from scipy.sparse import csr_matrix  # a sixth of a second of import that only a backward pass needs
+
         matrix = csr_matrix((values.numpy(), columns.numpy(), starts.numpy()), (len(starts) - 1, inputs)).tocsc()
         arrays = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices), torch.from_numpy(matrix.data)
         return arrays[0].to(starts.dtype), arrays[1].to(columns.dtype), arrays[2]

@@ -15,7 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from popup import Recipe, UsageError, attach, densities, detach, extract, merge, scores
 from popup.search import SearchSettings
-from popup.search.network import search_of
+from popup.search.network import is_attached, search_of
+from popup.search.search import Search
 from popup.source.densities import total_density
 from popup.source.layers import find_layers
 
@@ -535,3 +536,27 @@ def test_numbers_of_numpy_and_sparse_masks_are_taken():
     assert [row.p_l for row in densities(net)] == [0.5, 1.0]
     net = attach(nn.Linear(6, 8), mask="given", masks={"weight": torch.eye(8, 6, dtype=torch.bool).to_sparse()})
     assert [row.edges for row in densities(net)] == [6]
+
+
+def test_merge_makes_no_copy_of_the_search(monkeypatch):
+    net = attach(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), er_p=0.5, seed=3)
+    monkeypatch.setattr(Search, "__getstate__", lambda self: pytest.fail("copied"))
+    plain = merge(net)
+    assert not plain._forward_pre_hooks and not plain._forward_hooks and type(plain[0]) is nn.Linear and not is_attached(plain)
+    assert len(net._forward_pre_hooks) == 3 and is_attached(net)
+    plain[0].weight.data.zero_()
+    assert torch.equal(merge(net)[0].weight, net[0].weight) and bool(net[0].weight.any())
+
+
+class Anew(nn.Sequential):
+    """A network that builds itself anew where it is copied."""
+
+    def __deepcopy__(self, memo):
+        return Anew(nn.Linear(6, 3))
+
+
+def test_a_copy_that_is_another_network_is_told():
+    net = attach(Anew(nn.Linear(6, 3)), er_p=0.5)
+    with pytest.raises(UsageError, match="Anew is not attached"):
+        merge(net)
+    assert is_attached(net) and len(net._forward_pre_hooks) == 3

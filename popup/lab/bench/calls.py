@@ -10,17 +10,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from popup.lab.bench.bench import Build
 from popup.search.attach import attach
+from popup.search.dispatch import DispatchMode
 from popup.search.network import search_of
 
 META, BATCH = torch.device("meta"), 4
 P, K = 0.2, 0.5
 
 
-class Calls(TorchDispatchMode):
+class Calls(DispatchMode):
     """Counts the operations that a device would be given."""
 
     def __init__(self) -> None:
