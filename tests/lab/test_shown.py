@@ -60,7 +60,8 @@ def place(tmp_path_factory):
 
 
 BENCH = ["--rounds", "1", "--largest", "0", "--no-subset-sums", "--no-sparse-inference", "--no-small-networks",
-         "--no-wide-networks", "--no-calls", "--batch", "4", "--device", "cpu", "--side", "4", "--precision", "fp32", "--model", "chain:flatten-linear"]
+         "--no-wide-networks", "--no-calls", "--batch", "4", "--device", "cpu", "--side", "4", "--precision", "fp32",
+         "--model", "chain:flatten-linear"]
 LAW = ["--er-p", "0.9", "--epsilon", "0.1", "--parameters", "20", "--sources", "0", "--all-at-once", "0"]
 PROVE = ["--widths", "1", "--epochs", "1", "--er-p", "0.9", "--epsilon", "5", "--compare", "0", "--threads", "1"]
 
