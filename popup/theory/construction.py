@@ -212,7 +212,8 @@ def _copy_constant(weights: np.ndarray, columns: np.ndarray, below: Copies, chos
 def _check_whole(weights: np.ndarray, chosen: np.ndarray, below: Copies, stage: Stage) -> None:
     """A UsageError if sums of whole numbers could outgrow those that float32 has."""
     largest = below.multiple * np.where(below.unit == NONE, 0, stage.bounds[below.unit])
-    most = float((np.abs(np.where(chosen, weights, 0)) @ largest).max(initial=0))
+    most = float((np.abs(np.where(chosen, weights, 0)) @ largest).max(initial=0)) * stage.fraction
     if most >= WHOLE:
-        raise UsageError(f"sums of up to {most:,.0f} could arise, and float32 has every whole number up to {WHOLE:,.0f}: give "
-                         "fewer --bits, inputs of fewer values, or a narrower target")
+        parts = f" of {stage.fraction} parts of 1, as averages make" if stage.fraction > 1 else ""
+        raise UsageError(f"sums of up to {most:,.0f}{parts} could arise, and float32 has every whole number up to {WHOLE:,.0f}: "
+                         "give fewer --bits, inputs of fewer values, or a narrower target")

@@ -12,11 +12,12 @@ every other has the goal's parity, and the sums that there are lie two apart.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, log2
+from math import ceil, log2, prod
 
 import numpy as np
 
 from popup.errors import UsageError
+from popup.theory.activation import KINDS
 from popup.theory.law import trials_needed
 from popup.theory.odds import ODDS, Goals, copies_for
 from popup.theory.plan import Plan, branch_units, univariate_reach
@@ -31,7 +32,10 @@ def quantise(target: Target, bits: int) -> tuple[Target, Target, float]:
     """The target whose weights have so many bits, sign included (the largest of a layer sets its step, a power of two); the
     same as whole numbers; and how much larger the second one's outputs are."""
     quantised, whole, size = [], [], 1.0
-    for layer in target.layers:
+    for number, layer in enumerate(target.layers):
+        if not layer.weight.any():
+            raise UsageError(f"layer {number + 1} of the target has no weight but 0, so that its ticket would have no edge "
+                             "there: train it again")
         step = 2.0 ** ceil(log2(float(np.abs(layer.weight).max()) / (2 ** (bits - 1) - 1)))
         size /= step  # a bias is added to what earlier steps have made larger
         own = TargetLayer(np.rint(layer.weight / step), np.rint(layer.bias * size), layer.taps, layer.inside, layer.padded)
@@ -45,8 +49,11 @@ def make_exact_plan(whole: Target, p: float, wish: Wish) -> Plan:
     if not all(value == round(value) for value in (whole.low, whole.high)):
         raise UsageError(f"the inputs lie in [{whole.low:.3g}, {whole.high:.3g}]: exact sums need whole numbers: give "
                          "--normalise none, and images of bytes")
-    if whole.activation.kind != "relu":
-        raise UsageError(f"the target has {whole.activation.kind}, of which no exact ticket is made: leave --bits out")
+    if others := sorted({step.kind for step in whole.steps if step.kind in KINDS} - {"relu"}):
+        raise UsageError(f"the target has {others[0]}, of which no exact ticket is made: leave --bits out")
+    if odd := [step for step in whole.steps if step.kind == "avg" and prod(step.kernel).bit_count() != 1]:
+        raise UsageError(f"the target has {odd[0].word}, and averages of {prod(odd[0].kernel)} whole numbers are rounded: take "
+                         "windows of 2, 4, 8, .. values, or leave --bits out")
     units, count = branch_units(whole), len(whole.layers)
     share, needed = wish.delta / (count + 1), []
     for place, layer in enumerate(whole.layers):

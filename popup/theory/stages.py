@@ -17,7 +17,7 @@ class Stage:
     """One target layer as it is to be built: `goals` [out, units] its parameters by unit of the layer below and tap, the
     biases last; `bounds` [units] the largest |x| of those, `tolerance` of a parameter (0: sums have to be exact), `multiple`
     of the copies; its taps, the one that is never in the padding, whether it is the last, and of its inputs how many branches
-    there are of which one is not 0."""
+    there are of which one is not 0; and where sums have to be exact, of what parts of 1 they are whole numbers."""
 
     goals: np.ndarray
     bounds: np.ndarray
@@ -27,6 +27,7 @@ class Stage:
     inside: int
     outputs: bool
     branches: int = 1
+    fraction: int = 1
 
     def worst(self, off: np.ndarray) -> np.ndarray:
         """How far sums [rows] are off at most if their parameters are by `off` [rows, units]: of an input's branches one
@@ -60,7 +61,7 @@ def stages(target: Target, plan: Plan) -> Iterator[Stage]:
             bounds = np.concatenate([np.full(target.widths[0], _bound(target, sign)) for sign in target.branches])
         yield Stage(np.concatenate([weight, layer.bias[:, None]], axis=1), np.append(np.repeat(bounds, layer.taps), 1.0),
                     plan.tolerances[place], plan.multiples[place + 1], layer.taps, layer.inside, place == last,
-                    len(target.branches) if place == 0 and one_counts else 1)
+                    len(target.branches) if place == 0 and one_counts else 1, target.fractions[place])
 
 
 def _bound(target: Target, sign: int) -> float:

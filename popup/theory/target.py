@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -82,6 +83,16 @@ class Target:
     def branches(self) -> list[int]:
         """The signs of those: x = relu(x) - relu(-x), of which one is enough for inputs of one sign."""
         return [sign for sign, _ in self.parts]
+
+    @property
+    def fractions(self) -> list[int]:
+        """Of a target of whole numbers, by layer: what parts of 1 its outputs are whole numbers of behind the averages that
+        follow, those before it included."""
+        found, parts = list[int](), 1
+        for step in self.steps:
+            parts *= prod(step.kernel) if step.kind == "avg" else 1
+            found = [*found, parts] if step.kind in LAYERS else [*found[:-1], parts] if found else []
+        return found
 
     def source(self, doubled: bool = False) -> str:
         """The words, joined by `-`, of the source's chain: a constant 1 as a last channel and layer 0, of one tap, stand

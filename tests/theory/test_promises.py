@@ -13,6 +13,7 @@ from popup.errors import UsageError
 from popup.source import blocks
 from popup.source.layers import find_layers
 from popup.source.recipe import Recipe
+from popup.theory import construction
 from popup.theory.construction import construct
 from popup.theory.exact import make_exact_plan, quantise
 from popup.theory.plan import make_plan
@@ -90,6 +91,49 @@ def test_an_exact_ticket_is_its_target_bit_for_bit(doubled):
     assert found.guaranteed == 0 and torch.equal(plain(x) / (found.multiple * size), net(x)) and verify(ticket).holds
     assert all(float(values.abs().max()) <= 25 and bool((values == values.round()).all())
                for values in plain.state_dict().values())
+
+
+@torch.no_grad()
+def pooled(*first):
+    """A linear network behind steps on an image of 4 x 4, and what it is as whole numbers."""
+    net = nn.Sequential(*first, *network(4, 3, 2))
+    target, *found = quantise(read_target(net, (1, 4, 4), 0.0, 16.0), 4)
+    for module, layer in zip((net[-3], net[-1]), target.layers, strict=True):
+        module.weight.copy_(torch.from_numpy(layer.weight)), module.bias.copy_(torch.from_numpy(layer.bias))
+    return net, found
+
+
+def test_averages_of_whole_numbers_are_exact_in_parts_of_one(monkeypatch):
+    net, (whole, size) = pooled(nn.AvgPool2d(2))
+    assert whole.fractions == [4, 4] and whole.scaled(2).fractions == [4, 4]
+    assert read_target(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 2, 1), nn.AvgPool2d((1, 2)),
+                                     nn.ReLU(), nn.Flatten()), (1, 4, 4), 0.0, 16.0).fractions == [4, 8]
+    plan = make_exact_plan(whole, 0.5, Wish())
+    recipe = Recipe(er_p=0.5, k=1.0, weights="grid", scale="unit", gain=15.0)
+    source = MODELS[f"chain:{whole.source()}"]((1, 4, 4), 2, plan.widths)
+    layers = find_layers(source)
+    found = construct(whole, plan, recipe, layers, recipe.densities(layers))
+    plain = assemble(recipe, found.layers, found.spare, {}).apply(source)
+    x = torch.randint(0, 17, (500, 1, 4, 4)).float()
+    assert torch.equal(plain(x) / (found.multiple * size), net(x)) and found.guaranteed == 0
+    monkeypatch.setattr(construction, "WHOLE", 2.0**17)
+    with pytest.raises(UsageError, match=r"sums of up to .* of 4 parts of 1, as averages make could arise"):
+        construct(whole, plan, recipe, layers, recipe.densities(layers))
+
+
+@pytest.mark.parametrize(("first", "words"), [
+    ((nn.AvgPool2d(3, 1),), "the target has avg3s1, and averages of 9 whole numbers are rounded"),
+    ((nn.MaxPool2d(2), nn.Tanh()), "the target has tanh, of which no exact ticket is made")])
+def test_what_makes_no_whole_numbers_has_no_exact_ticket(first, words):
+    with pytest.raises(UsageError, match=words):
+        make_exact_plan(pooled(*first)[1][0], 0.5, Wish())
+
+
+def test_a_layer_of_zeros_cannot_be_quantised():
+    net = network(3, 2, 2)
+    nn.init.zeros_(net[1].weight)
+    with pytest.raises(UsageError, match="layer 1 of the target has no weight but 0"):
+        quantise(read_target(net, (1, 1, 3), 0.0, 16.0), 4)
 
 
 def test_exact_sums_need_whole_inputs():
