@@ -125,6 +125,31 @@ def test_a_convolutional_target_becomes_an_ordinary_ticket(tmp_path, capsys):
     assert all(0 < gap["largest"] <= 0.5 for gap in source["tickets"][0]["gaps"].values())
 
 
+class Turned(nn.Module):
+    """Names its layers in another order than it calls them."""
+
+    def __init__(self, image, classes):
+        super().__init__()
+        self.head, self.body = nn.Linear(8, classes), nn.Linear(64, 8)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x.flatten(1))))
+
+
+def test_the_layer_that_sees_images_first_normalises_where_they_are_taken_as_they_are(tmp_path, capsys):
+    """The first by name had done so: the target that was built was not the one whose accuracy was told."""
+    options = ("--normalise", "none", "--er-p", 0.9, "--epochs", 3, "--epsilon", 1, "--compare", 0, "--threads", 1, "--out",
+               tmp_path)
+    code, text, error = call(capsys, "prove", "--model", "turned", *options,
+                             models={**MODELS, "turned": lambda image, classes: Turned(image, classes)})
+    assert code == 0 and HOLDS.search(text), error
+    record = json.loads((tmp_path / "existence.json").read_text())
+    assert abs(record["target"]["test_accuracy"] - record["sources"][0]["tickets"][0]["test_accuracy"]) < 6
+    code, _, error = call(capsys, "prove", "--model", "chain:relu-flatten-linear-relu-linear", "--widths", 4, *options[:-1],
+                          tmp_path / "other")
+    assert code == 2 and "is not all that it makes of them" in error and error.count("\n") == 1
+
+
 def test_a_residual_block_becomes_an_ordinary_ticket_of_a_source_without_shortcuts(tmp_path, capsys):
     words = "flatten-linear-relu-skip-linear-relu-linear-add-relu-linear"
     options = ("--model", f"chain:{words}", "--widths", 2, 1, 2, "--epochs", 2, "--epsilon", 9, "--depth", "2L")

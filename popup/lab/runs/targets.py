@@ -15,7 +15,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config
-from popup.lab.data.streamed import in_memory
+from popup.lab.data.streamed import first_images, in_memory
 from popup.lab.machine import Machine
 from popup.lab.precision import Precision
 from popup.lab.runs.control_training import run_control
@@ -25,11 +25,14 @@ from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
 from popup.source.recipe import draw
+from popup.theory.calls import calls_of
 from popup.theory.exact import quantise
 from popup.theory.reading import read_target
 from popup.theory.target import Target
 from popup.ticket.file import read
 from popup.ticket.sparse import sparse_layers
+
+COMPARED, ALIKE = 64, 1e-3  # images on which a network is compared with itself, and by how much of its outputs it may differ
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,20 @@ def train_target(laboratory: Laboratory, config: Config, domain: Sequence[float]
     start = whole_source_of(config.source, sources)
     history, _ = run_control(net, data, config, start, lambda metrics: None)
     if raw:
-        _fold(net, laboratory.normalise(config))
+        _fold(net, laboratory.normalise(config), first_images(data.train[0], COMPARED).to(laboratory.device))
         as_they_are(laboratory, config)
     return _trained(laboratory, config, net, history[-1]["test_accuracy"], time.process_time() - began, domain)
 
 
 @torch.no_grad()
-def _fold(net: nn.Module, normalise: Normalise) -> None:
-    """Make a network for normalised images one for images as they are: its first layer does what was done to them."""
-    first = next(module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+def _fold(net: nn.Module, normalise: Normalise, images: torch.Tensor) -> None:
+    """Make a network for normalised images one for images as they are: the layer that it calls first does what was done to them.
+    A UsageError if on some `images` it is another network then."""
     if normalise.identity:
         return
+    wanted = net.eval()(normalise(images))
+    calls, _ = calls_of(net, normalise(images))
+    first = next(module for module in calls.steps if isinstance(module, (nn.Linear, nn.Conv2d)))
     padded = isinstance(first, nn.Conv2d) and (first.padding == "same" or any(map(bool, first.padding)))
     if padded or first.bias is None:
         raise UsageError("normalise is none, and the target is trained on normalised images: its first layer needs a bias and no "
@@ -94,6 +100,10 @@ def _fold(net: nn.Module, normalise: Normalise) -> None:
     mean, deviation = normalise.mean.view(1, channels, 1), normalise.deviation.view(1, channels, 1)
     weight.div_(deviation)
     first.bias.sub_((weight * mean).sum((1, 2)))
+    if float((net(images.float()) - wanted).abs().max()) > ALIKE * max(1.0, float(wanted.abs().max())):
+        raise UsageError("normalise is none, and the target is trained on normalised images: what its first layer makes of them "
+                         "is not all that it makes of them, so that this layer cannot normalise by itself; leave --normalise "
+                         "out, or give --target")
 
 
 def load_target(laboratory: Laboratory, config: Config, path: Path, domain: Sequence[float] = ()) -> Trained:
