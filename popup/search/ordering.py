@@ -11,6 +11,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.network import search_of, unwrapped
+from popup.search.sharding import is_sharded
 from popup.source.frozen import is_norm
 
 
@@ -31,6 +32,9 @@ def order_scores(net: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Ten
     if "first_scores" not in search.method.uses:
         raise UsageError(f"method {search.settings.method} takes no first scores by the gradient: leave popup.order_scores out")
     scores, net = search.scores(), unwrapped(net)
+    if is_sharded(net, search.settings.method, search.between):
+        raise UsageError("FSDP2's fully_shard has taken the network, and first scores are ordered as a whole: call "
+                         "popup.order_scores before it")
     search.ordering = True
     try:
         with _quiet(net):

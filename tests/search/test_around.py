@@ -167,6 +167,19 @@ SHARDS = pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason=
 
 
 @SHARDS
+def test_first_scores_are_ordered_before_a_network_is_sharded(group):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    net = attach(plain(), er_p=0.5, search=popup.SearchSettings(first_scores="gradient"))
+    batches = [(inputs(), torch.arange(len(inputs())) % 2)]
+    with pytest.raises(UsageError, match=r"call popup\.order_scores before it"):
+        popup.order_scores(fsdp.fully_shard(copy.deepcopy(net), mesh=mesh), batches)
+    popup.order_scores(net, batches)
+    fsdp.fully_shard(net.train(), mesh=mesh)(inputs()).square().sum().backward()
+    assert all(bool(score.grad.isfinite().all()) for score in scores(net))
+
+
+@SHARDS
 def test_a_whole_network_may_be_sharded_and_what_is_in_parts_is_refused_by_name(group):
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     mesh = torch.distributed.init_device_mesh("cpu", (1,))
