@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,11 @@ import torch.nn.functional as F
 from models import MODELS
 from popup import Config, load
 from popup.lab.commands.command import main
+from popup.lab.machine import Machine
+from popup.lab.runs.control_run import ready_control
+from popup.lab.runs.control_training import run_control
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.runs.plain import make_plain
 from popup.lab.training.loss import cross_entropy
 from popup.lab.training.temperature import RATE, Temperature
 
@@ -82,6 +88,22 @@ def test_bits_a_byte_are_of_the_scaled_logits(tmp_path, capsys):
     ticket = str(place / "ticket.safetensors")
     assert main(["eval", ticket, "--dataset", f"text:{text}"], MODELS) == 0
     assert "repeated exactly" in capsys.readouterr().out
+
+
+def test_controls_with_frozen_weights_are_measured_as_their_ticket_is(tmp_path):
+    """What differs is the subnetwork alone: their loss is of logits times the same float, which trained weights need none of."""
+    assert main([*QUICK[:4], "--threads", "1", "--workers", "1", "--temperature", "learned", "--controls", "random",
+                 "random_trained", "--out", str(tmp_path)], MODELS) == 0
+    rows = {json.loads((path / "config.json").read_text())["task"]["role"]: json.loads(
+        (path / "metrics.jsonl").read_text().splitlines()[-1]) for path in tmp_path.iterdir() if (path / "result.json").exists()}
+    assert rows["random"]["temperature"] == rows["ticket"]["temperature"] != 1 and "temperature" not in rows["random_trained"]
+    config = Config.from_record(json.loads(next(tmp_path.glob("*/config.json")).read_text())).replace(role="random")
+    laboratory = Laboratory(MODELS, Machine("cpu", 1), tmp_path)
+    ready = ready_control(laboratory, make_plain(laboratory, config))
+    losses = [run_control(make_plain(laboratory, config).net, laboratory.data(config), config, start, lambda row: None)[0][-1]
+              for start in (ready.start, replace(ready.start, temperature=1.0))]
+    assert losses[0] == rows["random"] and losses[1]["test_loss"] != losses[0]["test_loss"]
+    assert losses[1]["test_accuracy"] == losses[0]["test_accuracy"]
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "warm", True, None])

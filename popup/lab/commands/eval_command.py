@@ -16,7 +16,6 @@ from popup.lab.commands.rebuild import (
     recorded_normalise,
     recorded_part,
     recorded_precision,
-    recorded_temperature,
     recorded_value,
 )
 from popup.lab.commands.sparse_lines import compare_sparse
@@ -28,6 +27,7 @@ from popup.lab.measure import measure_of
 from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
+from popup.lab.runs.about import recorded_temperature
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.text import printable
 from popup.lab.training.training import evaluate

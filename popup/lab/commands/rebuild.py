@@ -126,14 +126,6 @@ def recorded_precision(ticket: Ticket) -> str:
     return found
 
 
-def recorded_temperature(ticket: Ticket) -> float:
-    """What the loss multiplies logits by: 1 unless it was learned."""
-    found = ticket.about.get("temperature", 1.0)
-    if not (finite(found) and found > 0):
-        raise TicketError(f"the ticket records the temperature {found!r:.40}: it is a number above 0")
-    return float(found)
-
-
 def recorded_part(ticket: Ticket) -> str:
     """Of which images the recorded accuracy is: those of the test data, or of the training data those that were held out."""
     return "validation" if ticket.about.get("evaluated_on") == "validation" else "test"

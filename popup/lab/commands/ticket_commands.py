@@ -20,7 +20,6 @@ from popup.lab.commands.rebuild import (
     recorded_image,
     recorded_normalise,
     recorded_part,
-    recorded_temperature,
     recorded_value,
 )
 from popup.lab.config import Config
@@ -30,6 +29,7 @@ from popup.lab.machine import Machine
 from popup.lab.measure import ACCURACY, MEASURES
 from popup.lab.networks import Models
 from popup.lab.report.tables import layer_table, table
+from popup.lab.runs.about import recorded_temperature
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.text import printable
 from popup.lab.training.training import EVALUATION_BATCH

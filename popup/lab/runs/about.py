@@ -11,6 +11,9 @@ from popup.lab.inputs import Tokens
 from popup.lab.measure import measure_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.state import Metrics
+from popup.ticket.file import TicketError
+from popup.ticket.sealed import finite
+from popup.ticket.ticket import Ticket
 
 
 def about_run(config: Config, data: Dataset, last: Metrics, precision: str, normalise: Normalise) -> dict[str, Any]:
@@ -20,3 +23,11 @@ def about_run(config: Config, data: Dataset, last: Metrics, precision: str, norm
     return {"task": asdict(config.task), measure.column: last[measure.column], "data": data.title,
             "data_fingerprint": data.identity(), "precision": precision, "evaluated_on": data.evaluated_on,
             "image": data.image, "classes": data.classes, "normalise": normalise.record(), **tokens, **learned}
+
+
+def recorded_temperature(ticket: Ticket) -> float:
+    """What the loss multiplies logits by: 1 unless it was learned."""
+    found = ticket.about.get("temperature", 1.0)
+    if not (finite(found) and found > 0):
+        raise TicketError(f"the ticket records the temperature {found!r:.40}: it is a number above 0")
+    return float(found)

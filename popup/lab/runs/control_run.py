@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from popup.lab.config import Config
 from popup.lab.precision import Precision
+from popup.lab.runs.about import recorded_temperature
 from popup.lab.runs.control_training import run_control
 from popup.lab.runs.controls import CONTROLS, DENSE, TICKET, control_config
 from popup.lab.runs.dense_weights import read_weights, write_weights
@@ -73,4 +74,4 @@ def _of_ticket(laboratory: Laboratory, config: Config) -> Subnetwork:
                         "which finds the ticket anew")
     ticket = load(path)
     sources = [layer.drawn(ticket.recipe, ticket.book) for layer in ticket.layers]
-    return Subnetwork(sources, [layer.codes for layer in ticket.layers], ticket.book)
+    return Subnetwork(sources, [layer.codes for layer in ticket.layers], ticket.book, temperature=recorded_temperature(ticket))

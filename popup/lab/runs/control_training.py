@@ -50,7 +50,9 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     _set_weights(net, layers)
     with seeded(config.source.seed, "statistics", test[0].device), synchronised(net, batches.ranks, config.training.sync_norm):
         refresh_statistics(net, batches, precision)
-    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision, batches.ranks)}
+    factor = start.temperature  # the ticket's: what differs is the subnetwork
+    metrics = {"epoch": 0, **evaluate(net, *test, batches.normalise, precision, batches.ranks, factor),
+               **({} if factor == 1 else {"temperature": factor})}
     on_epoch(metrics)
     return [metrics], layers
 

@@ -16,12 +16,14 @@ from popup.source.streams import Stream
 @dataclass(frozen=True)
 class Subnetwork:
     """What a control starts from: each layer's source, the ticket's codes of its edges, and the book that they are of. `dense`:
-    the state_dict of the dense network after its training, for controls that begin with it."""
+    the state_dict of the dense network after its training, for controls that begin with it. `temperature`: what the ticket's loss
+    multiplies logits by."""
 
     sources: list[Drawn]
     codes: list[np.ndarray]  # [edges] a layer
     book: Book
     dense: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def keep(self, choose: Callable[[Stream, np.ndarray], np.ndarray], purpose: str = "") -> list[LayerSource]:
         """Each layer's source cut down to the edges that have a code by `choose(the stream of that purpose, the ticket's codes)`,
