@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,23 +19,31 @@ LAYOUT = {  # functions that look at shapes, or give the same numbers another on
     "dropout", "dropout2d", "feature_dropout", "_set_grad_enabled"}
 
 
-class Calls(TorchFunctionMode):
-    """Entered around a forward pass. `steps`: the modules of OWN's kinds that were called, and an nn.ReLU for each ReLU."""
+GRAPH = {"add", "add_", "__add__", "__radd__", "__iadd__", "batch_norm"}  # what a graph is followed for
 
-    def __init__(self, net: nn.Module) -> None:
+
+class Calls(TorchFunctionMode):
+    """Entered around a forward pass of `inputs`. `steps`: the modules of OWN's kinds that were called, and an nn.ReLU for each
+    ReLU. Functions of what depends on no input, as a weight that is computed, are left out."""
+
+    def __init__(self, net: nn.Module, inputs: torch.Tensor) -> None:
         super().__init__()
         self.steps: list[nn.Module] = []
         self._functions: Counter[str] = Counter()
+        self._of_inputs = {id(inputs): inputs}  # held, or another tensor might get an id
         self._hooks = [module.register_forward_pre_hook(lambda module, inputs: self.steps.append(module))
                        for module in net.modules() if isinstance(module, tuple(OWN))]
 
     def __torch_function__(self, function: Callable[..., Any], types: Collection[type], args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
-        name = getattr(function, "__name__", str(function))
-        if name in RELUS:
-            self.steps.append(nn.ReLU())
-        self._functions[name] += 1
-        return function(*args, **(kwargs or {}))
+        found = function(*args, **(kwargs or {}))
+        if any(id(tensor) in self._of_inputs for tensor in _tensors([*args, *(kwargs or {}).values()])):
+            name = getattr(function, "__name__", str(function))
+            if name in RELUS:
+                self.steps.append(nn.ReLU())
+            self._functions[name] += 1
+            self._of_inputs.update((id(tensor), tensor) for tensor in _tensors([found]))
+        return found
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -49,12 +57,20 @@ class Calls(TorchFunctionMode):
         return sorted(name for name in left if name not in LAYOUT and name not in RELUS)
 
 
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among values, and in lists of such."""
+    found = []
+    for value in values:
+        found += _tensors(value) if isinstance(value, (list, tuple)) else [value] if isinstance(value, torch.Tensor) else []
+    return found
+
+
 @torch.no_grad()
 def calls_of(net: nn.Module, inputs: torch.Tensor) -> tuple[Calls, str]:
     """What the network calls in evaluation, and what made it fail, if it did."""
     training, failure = net.training, ""
     net.eval()
-    with Calls(net) as calls:
+    with Calls(net, inputs) as calls:
         try:
             net(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

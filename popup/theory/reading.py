@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.theory.calls import Calls, calls_of
+from popup.theory.calls import GRAPH, Calls, calls_of
 from popup.theory.graph import branches, follow, traced
 from popup.theory.levels import Levels
 from popup.theory.steps import LAYERS, Sides, Step, flattened
@@ -60,6 +60,7 @@ def _read_graph(net: nn.Module, graph: torch.fx.GraphModule, image: tuple[int, .
         raise UsageError("the target has parameters that are not finite, or a norm without running statistics: train it again")
     target = Target(layers, tuple(flattened(steps)), low, high)
     _compare(net, image, target)
+    _check_functions(calls_of(net, torch.zeros(1, *image, device=_device(net)))[0], GRAPH)
     return target
 
 
@@ -123,9 +124,9 @@ def _check_activations(target: Target) -> None:
             since = step.kind
 
 
-def _check_functions(calls: Calls) -> None:
-    """A UsageError for functions that might make something else of other inputs than those on which networks are compared."""
-    if others := calls.others():
+def _check_functions(calls: Calls, known: Collection[str] = ()) -> None:
+    """A UsageError for functions, not `known`, that might make something else of other inputs than those that are compared."""
+    if others := [name for name in calls.others() if name not in known]:
         raise _no_chain(f"it calls {', '.join(others)}, and of functions ReLU and flatten are read")
 
 

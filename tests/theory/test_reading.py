@@ -309,6 +309,24 @@ def test_what_a_relu_has_written_to_is_read_so_from_there_on(name):
     assert found == net(x).item() == (-0.5 if name == "of a copy" else 0.0)
 
 
+def test_a_weight_that_is_computed_is_read_as_it_is():
+    """Functions of what depends on no input are none of those that may be another at other inputs."""
+    masked = type("Linear", (nn.Linear,), {
+        "forward": lambda layer, x: F.linear(x, layer.weight * (layer.weight != 0), layer.bias.clamp(-9, 9))})
+    net = nn.Sequential(nn.Flatten(), masked(3, 4), nn.ReLU(), masked(4, 2))
+    assert np.array_equal(read_target(net, FLAT, LOW, HIGH).layers[0].weight, net[1].weight.detach().double().numpy())
+
+
+@pytest.mark.parametrize("name", ["a chain", "a graph"])
+def test_what_a_hook_does_is_seen(name):
+    """No graph shows it."""
+    net = Skip() if name == "a graph" else nn.Sequential(nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    layer = net.one if name == "a graph" else net[1]
+    layer.register_forward_hook(lambda module, inputs, output: output.clamp(max=1000.0))
+    with pytest.raises(UsageError, match="it calls clamp, and of functions ReLU and flatten are read"):
+        read_target(net, FLAT, LOW, HIGH)
+
+
 def test_two_activations_between_layers_are_one_only_if_they_are_relu():
     def net(activation):
         return nn.Sequential(nn.Flatten(), nn.Linear(3, 4), activation(), activation(), nn.Linear(4, 2))
