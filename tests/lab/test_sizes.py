@@ -90,7 +90,7 @@ def test_a_sweep_of_signed_and_plain_edges_is_one_comparison(tmp_path, capsys):
     """`signed` has a unit of first scores of its own, which its record names: nobody has asked for another one."""
     assert main([*QUICK, str(tmp_path), "--method", "edge_popup", "signed", "--k", "0.5", "0.05"], MODELS) == 0
     said = capsys.readouterr().out
-    assert "score_unit" not in said and "Method: the best mean" in said and "equal bytes" in said
+    assert "score_unit" not in said and "Method: the best mean" in said and "Methods at equal bytes" in said
     assert all(run.ticket_bytes > 0 for run in read_directory(tmp_path).runs)
     assert ",ticket_bytes," in (tmp_path / "results.csv").read_text() and (tmp_path / "figures" / "bytes.png").exists()
     assert main([*QUICK, str(tmp_path / "units"), "--method", "signed", "--score-unit", "auto", "fan_in"], MODELS) == 0

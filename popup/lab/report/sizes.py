@@ -115,8 +115,8 @@ def size_table(found: Sequence[Setting]) -> tuple[str, list[str], list[list[str]
                  for name, values in zip((case.first, case.second), case.accuracies, strict=True)]
         rows.append([f"{case.size:,.0f}", *[title] * elsewhere, *sides,
                      *difference_cells(case.difference, case.adjusted, case.group[0].measure)])
-    told = ("Methods at equal bytes of the ticket, compressed, between the sizes that were measured: the best mean against the "
-            "others (paired over seeds; Holm over all pairs)")
+    told = ("Methods at equal bytes: the best mean against the others (of the ticket, compressed; between the sizes that were "
+            "measured; paired over seeds; Holm over all pairs)")
     return told + unsure([case.difference for case in cases]), header, rows
 
 
