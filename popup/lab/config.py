@@ -163,6 +163,10 @@ class Config:
         """The fields of all groups by name."""
         return {part.name: getattr(group, part.name) for group in vars(self).values() for part in fields(group)}
 
+    def asked(self) -> dict[str, Any]:
+        """`flat`, in the words that ask for least, as a comparison names its settings."""
+        return self.flat() | self.search.asked()
+
     def replace(self, **changes: Any) -> Config:
         """The config with some fields, of whichever groups, changed."""
         return Config.from_flat({**self.flat(), **changes})

@@ -100,7 +100,7 @@ class SearchSettings:
     @property
     def unit(self) -> str:
         """What the first scores are multiples of: as asked for, or as the method has it."""
-        return METHODS[self.method].score_unit if self.score_unit == "auto" else self.score_unit
+        return TICKET_METHODS[self.method].score_unit if self.score_unit == "auto" else self.score_unit
 
     @property
     def ordered(self) -> bool:
@@ -126,6 +126,11 @@ class SearchSettings:
         found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
         usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
         return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
+
+    def asked(self) -> dict[str, Any]:
+        """The fields by name, in the words that ask for least, so that methods are told apart by nothing that each has anyhow."""
+        own = self.unit == TICKET_METHODS[self.method].score_unit
+        return {**vars(self), "score_unit": "auto" if own else self.score_unit}
 
 
 def first_scores(settings: SearchSettings, seed: int, layer: Layer, count: int, k: float) -> np.ndarray:

@@ -87,6 +87,12 @@ class Ticket:
         """The code book of the method that found it: what the codes of its edges mean."""
         return TICKET_METHODS[self.settings.method](self.settings).book
 
+    def least_bytes(self) -> int:
+        """The bytes of the edges' codes as a compressed file holds them (`save` with `compress`), all else left out: what the
+        ticket itself takes, whatever its names and settings do."""
+        packed = [layer.pack(False, self.recipe, self.book, compress=True)[1] for layer in self.layers]
+        return sum(tensor.nbytes for tensors in packed for tensor in tensors.values())
+
     def densities(self) -> Densities:
         """One row a layer."""
         return Densities(density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept) for layer in self.layers)

@@ -67,12 +67,18 @@ class Setting:
 
     def value(self, name: str) -> Any:
         """What it has for a field of the config."""
-        return self.factors[name] if name in self.factors else self.config.flat()[name]
+        return self.factors[name] if name in self.factors else self.config.asked()[name]
 
     @property
     def final_density(self) -> float:
         """Realised, mean over seeds."""
         return float(np.mean([run.found["final_density"] for run in self.runs]))
+
+    @property
+    def ticket_bytes(self) -> float | None:
+        """What the tickets take, compressed, mean over seeds; None where one does not say."""
+        sizes = [run.ticket_bytes for run in self.runs]
+        return None if None in sizes else float(np.mean([size or 0 for size in sizes]))
 
     @property
     def changed(self) -> str:
@@ -151,7 +157,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 def _varying(configs: Sequence[Config]) -> list[str]:
     """The fields in which the configs differ that they matter to, besides the seed."""
-    flats = [(config, config.flat()) for config in configs]
+    flats = [(config, config.asked()) for config in configs]
     names = [name for name in Config().flat() if name != "seed"
              and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1]
     return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else -1)
@@ -171,11 +177,11 @@ def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
 
 def _value(config: Config, name: str) -> Any:
     """What a config has for a field. (A complete source's layerwise density has a name all the same, for `_usual` to find.)"""
-    return config.flat()[name] if name in SPREAD or matters(config, name) else ANY
+    return config.asked()[name] if name in SPREAD or matters(config, name) else ANY
 
 
 def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any]) -> dict[str, Any]:
-    flat = config.flat()
+    flat = config.asked()
     return {name: flat[name] if matters(config, name) else usual.get(name, ANY) for name in varying}
 
 

@@ -31,6 +31,7 @@ from popup.lab.report.layer_figures import layer_densities, layers_said
 from popup.lab.report.look import BROWN, GREY, INK, SKY
 from popup.lab.report.references import dense_level, references
 from popup.lab.report.scales import aside, log_density, measure_axis, reach
+from popup.lab.report.sizes import by_bytes
 from popup.lab.runs.controls import CONTROLS
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ PICTURES: dict[str, Picture] = {
         f"{_controls_said(found)}. {intervals(found)} {BESIDE} {_stretched(found)}")),
     "compared": Picture("What is compared, against final density", compared, lambda found: (
         f"Mean {_measured(found)} at the last epoch. {intervals(found)} {BESIDE} {_stretched(found)}")),
+    "bytes": Picture("{} against the bytes of the ticket", by_bytes, lambda found: (
+        f"Mean {_measured(found)} at the last epoch. {intervals(found)} {_stretched(found)}")),
     "changes": Picture("What a change does to the usual setting", changes, lambda found: (
         f"Differences of {_measured(found)}, paired over seeds. {changes_said(found)}")),
     "sparse_against_dense": Picture("ER source against dense source at equal p k", sparse_against_dense, lambda found: (

@@ -11,11 +11,11 @@ from typing import Any
 from popup.lab.report.command import command_of
 from popup.lab.report.results import Run
 from popup.lab.runs.controls import TICKET
+from popup.lab.runs.directory import TICKET_FILE
 from popup.lab.runs.grid import counted
 from popup.lab.text import printable
 from popup.version import VERSION
 
-FILE = "ticket.safetensors"
 SHOWN = 4         # names of one kind
 LONGEST = 10_000  # letters of a fact
 
@@ -45,8 +45,8 @@ def facts_of(runs: Sequence[Run], best: Sequence[Run] = ()) -> list[tuple[str, s
 
 def ticket_of(best: Sequence[Run], beside: Path | None = None) -> str:
     """The file of the first ticket that is there, as seen from the page or below the folder `beside`; empty if none is."""
-    there = [run for run in best if (run.path / FILE).exists()]
-    return f"{(beside or Path()) / there[0].path.name / FILE} (of the best mean, seed {there[0].seed})" if there else ""
+    there = [run for run in best if (run.path / TICKET_FILE).exists()]
+    return f"{(beside or Path()) / there[0].path.name / TICKET_FILE} (of the best mean, seed {there[0].seed})" if there else ""
 
 
 def _longest(texts: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ from popup.lab.report.comparison import AXES, Setting
 from popup.lab.report.look import COLOURS, MARKERS
 from popup.lab.report.results import Run
 from popup.lab.report.scales import SMALL, plain_log
+from popup.lab.runs.directory import TICKET_FILE
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.recipe import draw_edges
 from popup.ticket.ticket import Ticket, load
@@ -87,7 +88,7 @@ def _degrees_of(run: Run) -> tuple[Degrees, ...]:
     if sum(row["entries"] for row in run.found["layers"]) > LARGEST:
         return ()
     try:
-        ticket = load(run.path / "ticket.safetensors")
+        ticket = load(run.path / TICKET_FILE)
         return _counted(ticket) if [row.get("name") for row in run.found["layers"]] == [one.name for one in ticket.specs] else ()
     except (UsageError, OSError):
         return ()

@@ -53,6 +53,11 @@ class Run:
     def seed(self) -> int:
         return self.config.source.seed
 
+    @property
+    def ticket_bytes(self) -> int | None:
+        """What its ticket takes, compressed; None of a control, and of a result of before, which does not say."""
+        return self.found.get("ticket_bytes")
+
     def metrics(self) -> list[dict[str, Any]]:
         """All epochs' metrics."""
         return read_metrics(self.path)
@@ -128,11 +133,12 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
     versions = ("python", "torch", "numpy")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["hash", "status", *factors, "epochs_done", *columns, "proof_holds", *COST, *versions, "reason"])
+    writer.writerow(["hash", "status", *factors, "epochs_done", *columns, "ticket_bytes", "proof_holds", *COST, *versions,
+                     "reason"])
     for run in runs:
         result, flat = run.result or {}, run.config.flat()
         proof = (result.get("proof") or {}).get("holds")
-        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *columns)] + [proof]
+        cells = [flat[name] for name in factors] + [result.get(name) for name in ("epochs", *columns, "ticket_bytes")] + [proof]
         cells += [result.get(name) for name in COST] + [result.get("versions", {}).get(name) for name in versions]
         status = "finished" if run.result else "failed"
         writer.writerow([run.path.name, status, *(_cell(cell) for cell in cells), _cell(run.failure or "")])

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.lab.config import Config
-from popup.lab.measure import Measure
+from popup.lab.report.cells import as_mean, difference_cells, p_cell, unsure
 from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show, weights_of
 from popup.lab.report.contrasts import (
     EQUAL,
@@ -23,7 +23,7 @@ from popup.lab.report.contrasts import (
     weak_advantages,
 )
 from popup.lab.report.results import Run
-from popup.lab.report.statistics import Difference, Mean
+from popup.lab.report.sizes import size_table
 from popup.lab.report.tables import WIDTH, fit
 from popup.lab.runs.cell import LONGEST_REASON, label
 from popup.lab.runs.controls import CONTROLS
@@ -52,7 +52,7 @@ def tables(found: Sequence[Setting]) -> list[Table]:
     made = [ticket_table(found), further_table(found), control_table(found), *advantage_tables(found), weak_table(found),
             change_table(found),
             *(contrast_table(f"{title.capitalize()}: the best mean against the others (paired over seeds; Holm over all pairs)",
-                             best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()),
+                             best_contrasts(found, factor), (factor,)) for factor, title in COMPARED.items()), size_table(found),
             contrast_table("Starting sparse: ER source against dense source at equal p k (paired over seeds)",
                            source_contrasts(found), (*AXES, *spread), realised=True)]
     return [part for part in made if part[2]]
@@ -112,7 +112,7 @@ def _above(found: Sequence[Setting], made: Sequence[Advantage], title: str) -> T
              str(setting.accuracy.count)] for setting in found] if roles else []
     counted = any("[" in text for row in rows for text in row[len(_names(found)):])
     title += f" ({found[0].measure.difference}, paired over seeds; in parentheses p, by Holm over all)"
-    title += f"{'; [n]: over n seeds that both have' if counted else ''}{_unsure([one.difference for one in cases.values()])}"
+    title += f"{'; [n]: over n seeds that both have' if counted else ''}{unsure([one.difference for one in cases.values()])}"
     return title, [*_names(found), *(SHORT[role] for role in roles), "seeds"], rows
 
 
@@ -120,7 +120,7 @@ def _advantage(one: Advantage | None) -> str:
     if one is None:
         return "-"
     seeds = "" if one.difference.count == one.setting.accuracy.count else f" [{one.difference.count}]"
-    return f"{_as_mean(one.difference).text(one.setting.measure.digits)}{seeds} ({_p(one.adjusted)})"
+    return f"{as_mean(one.difference).text(one.setting.measure.digits)}{seeds} ({p_cell(one.adjusted)})"
 
 
 def change_table(found: Sequence[Setting]) -> Table:
@@ -131,31 +131,16 @@ def change_table(found: Sequence[Setting]) -> Table:
     for changed, group in groupby(contrasts, key=lambda contrast: contrast.first.changed):
         mine = list(group)
         rows += [[*_values(contrast.first), _mean(contrast.first), _mean(contrast.second),
-                  *_difference(contrast.difference, contrast.adjusted, contrast.first.measure)] for contrast in mine]
+                  *difference_cells(contrast.difference, contrast.adjusted, contrast.first.measure)] for contrast in mine]
         if len(mine) > 1 and (over_all := pooled(mine)):
-            rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *_difference(over_all, None, found[0].measure)])
+            told = difference_cells(over_all, None, found[0].measure)
+            rows.append([changed, *["all"] * (len(_names(found)) - 1), "", "", *told])
     return ("What a change does to the usual setting (paired over seeds; all: the mean over the rows above, of the seeds that "
-            "all of them have, no part of Holm's adjustment)" + _unsure([one.difference for one in contrasts])), header, rows
-
-
-def _difference(difference: Difference, adjusted: float | None, measure: Measure) -> list[str]:
-    return [_as_mean(difference).text(measure.places), _p(difference.p_value), _p(adjusted), str(difference.count)]
-
-
-def _unsure(differences: Sequence[Difference]) -> str:
-    """What is said below a title of differences without an interval, and of p values that are "-", where there are any."""
-    alone = ["one seed"] * any(one.count == 1 for one in differences)
-    equal = ["equal in all seeds"] * any(one.count > 1 and one.half is None for one in differences)
-    untested = any(one.p_value is None for one in differences)
-    return f"; without ±: {' or '.join(alone + equal)}, so no interval{' and no test (-)' * untested}" if alone + equal else ""
+            "all of them have, no part of Holm's adjustment)" + unsure([one.difference for one in contrasts])), header, rows
 
 
 def _mean(setting: Setting) -> str:
     return setting.accuracy.text(setting.measure.digits)
-
-
-def _as_mean(difference: Difference) -> Mean:
-    return Mean(difference.value, difference.half, difference.count)
 
 
 def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[str], realised: bool = False) -> Table:
@@ -171,9 +156,9 @@ def contrast_table(title: str, contrasts: Sequence[Contrast], names: Sequence[st
                            for name in names) for side in both]
         elsewhere = shared_label(*both, names).replace("er_p", "p")
         densities = [", ".join(f"{side.final_density:.4f}" for side in both)] if realised else []
-        told = _difference(contrast.difference, contrast.adjusted, contrast.first.measure)
+        told = difference_cells(contrast.difference, contrast.adjusted, contrast.first.measure)
         rows.append([*sides, elsewhere or "-", *densities, *told])
-    return title + _unsure([contrast.difference for contrast in contrasts]), header, rows
+    return title + unsure([contrast.difference for contrast in contrasts]), header, rows
 
 
 def failure_lines(runs: Sequence[Run]) -> list[str]:
@@ -244,7 +229,3 @@ def _counted(found: Sequence[Setting], roles: Sequence[str]) -> str:
     """What the brackets of `_control` mean, where there are any."""
     cells = [_control(setting, role) for setting in found for role in roles]
     return "; [n]: of n seeds, not the row's" if any("[" in cell for cell in cells) else ""
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else ("<0.001" if value < 0.001 else f"{value:.3f}")

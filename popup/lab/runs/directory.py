@@ -21,6 +21,7 @@ from popup.lab.text import printable
 
 SMALL = 1 << 22  # bytes of config.json and failure.json; the longest of them have a hundredth
 ANEW = "remove that run's directory and run it again"
+TICKET_FILE = "ticket.safetensors"
 
 
 class RunDirectory:
@@ -38,7 +39,7 @@ class RunDirectory:
 
     @property
     def ticket(self) -> Path:
-        return self.path / "ticket.safetensors"
+        return self.path / TICKET_FILE
 
     @property
     def checkpoint(self) -> Path:

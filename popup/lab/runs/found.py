@@ -18,7 +18,7 @@ Result = dict[str, Any]
 @dataclass(frozen=True)
 class Found:
     """Metrics by epoch, each layer's densities as realised, fp32 or bf16, how layers computed; of a ticket its proof, and what
-    its masks look like; how many weights (no vectors) are in no layer and stay `dense`."""
+    its masks look like, and its least bytes; how many weights (no vectors) are in no layer and stay `dense`."""
 
     history: list[Metrics]
     densities: list[LayerDensity]
@@ -27,6 +27,7 @@ class Found:
     proof: Proof | None = None
     diagnostics: dict[str, Any] = field(default_factory=dict)
     dense: int = 0
+    ticket_bytes: int | None = None
 
 
 def describe(config: Config, found: Found) -> Result:
@@ -41,6 +42,7 @@ def describe(config: Config, found: Found) -> Result:
         "realised_precision": found.precision, "realised_compute": found.compute,
         "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
         "final_density": kept / entries, "dense": found.dense, "layers": layers, "diagnostics": found.diagnostics,
+        "ticket_bytes": found.ticket_bytes,
         "proof": proof and {**asdict(proof), "holds": proof.holds},
     }
 

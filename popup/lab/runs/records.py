@@ -99,6 +99,7 @@ class ResultRecord:
     images: list[Count] = field(default_factory=list)
     classes: Count = 0
     peak_memory: Count | None = None
+    ticket_bytes: Count | None = None
     threads: Count = 0
     ranks: Count = 0
     hardware: str = ""

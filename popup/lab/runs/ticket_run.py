@@ -37,18 +37,18 @@ class TicketRun:
         """Find the ticket, save it, and prove the laws on what the file holds, in a network that is built anew."""
         history = search(self.ready, tell, checkpoints)
         if not self.laboratory.ranks.first:
-            return self._found(proved(self.ready, history), {})
+            return self._found(proved(self.ready, history), {}, None)
         try:
             ticket, plain = self._write(history, directory), build(self.laboratory, self.ready.config)
             outcome = proved(self.ready, history, ticket, plain)
-            return self._found(outcome, diagnose(ticket, plain, self.data.image))
+            return self._found(outcome, diagnose(ticket, plain, self.data.image), ticket.least_bytes())
         except TicketError as error:
             raise RunFailed(f"the ticket that it has saved cannot be used again: {error}") from None
 
-    def _found(self, outcome: Outcome, diagnostics: dict[str, Any]) -> Found:
+    def _found(self, outcome: Outcome, diagnostics: dict[str, Any], ticket_bytes: int | None) -> Found:
         net = self.ready.net
         return Found(outcome.history, densities(net), outcome.precision, outcome.compute, outcome.proof, diagnostics,
-                     summary(net).dense)
+                     summary(net).dense, ticket_bytes)
 
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
