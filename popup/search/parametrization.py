@@ -53,12 +53,14 @@ class EdgeWeight(LayerState):
         they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors, and always
         as long, since averages (timm's ModelEma) copy the values of one time into those of another."""
         state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress}
+        state |= {"ordered": self.search.ordered} if self.search.settings.ordered else {}
         return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""
         found = self.check_state(state)
         self.search.steps, self.search.progress = found["steps"], found["progress"]
+        self.search.ordered = found.get("ordered", self.search.ordered)
 
     def __prepare_scriptable__(self) -> None:
         """What torch.jit.script asks each module for."""

@@ -172,6 +172,21 @@ def test_batches_that_fail_leave_all_as_it_was():
         order_scores(whole(gives=lambda logits: {"logits": logits}), batches())
 
 
+def test_a_state_says_whether_it_was_ordered():
+    """Ordered once more the scores would be others, as the pass that they are ordered by is."""
+    net, fresh, other = network(), network(), network(first_scores="random")
+    length = len(net[0].state_dict()["parametrizations.weight.0._extra_state"])
+    fresh.load_state_dict(net.state_dict())
+    with pytest.raises(UsageError, match=r"popup.order_scores\(net, batches\)"):
+        fresh.train()(batches()[0][0])
+    order_scores(net, batches())
+    for key, one in ((key, found[key]) for found in (net.state_dict(), other.state_dict()) for key in found if "_extra" in key):
+        assert len(one) == length, key
+    fresh.load_state_dict(net.state_dict())
+    fresh.train()(batches()[0][0])
+    assert all(map(torch.equal, scores(net), scores(fresh)))
+
+
 def test_no_batch_of_one_image_is_left_to_a_norm():
     data = torch.randint(256, (129, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(129) % 3
