@@ -4,7 +4,7 @@ methods of different code books are to be compared at equal bytes too."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ def at_equal_bytes(found: Sequence[Setting]) -> list[AtSize]:
     shown = sized(found)
     cases = [case for group in panels(shown, _within(shown)) for case in _pairs(group)]
     adjusted = iter(holm([case.difference.p_value for case in cases if case.difference.p_value is not None]))
-    cases = [case if case.difference.p_value is None else AtSize(**{**vars(case), "adjusted": next(adjusted)}) for case in cases]
+    cases = [case if case.difference.p_value is None else replace(case, adjusted=next(adjusted)) for case in cases]
     best = {(id(case.group), case.size): _best(cases, case) for case in cases}
     turned = [case if case.first == best[id(case.group), case.size] else _turned(case) for case in cases]
     return [case for case in turned if case.first == best[id(case.group), case.size]]
@@ -97,9 +97,8 @@ def _best(cases: Sequence[AtSize], like: AtSize) -> str:
 
 def _turned(case: AtSize) -> AtSize:
     """The same with the sides exchanged."""
-    difference = case.difference
-    return AtSize(case.group, case.size, case.second, case.first, case.accuracies[::-1],
-                  Difference(-difference.value, difference.half, difference.p_value, difference.count), case.adjusted)
+    return replace(case, first=case.second, second=case.first, accuracies=case.accuracies[::-1],
+                   difference=replace(case.difference, value=-case.difference.value))
 
 
 def size_table(found: Sequence[Setting]) -> tuple[str, list[str], list[list[str]]]:
