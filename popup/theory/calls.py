@@ -15,10 +15,11 @@ OWN = {nn.Linear: "linear", nn.Conv2d: "conv2d", nn.LeakyReLU: "leaky_relu", nn.
        nn.MaxPool2d: "max_pool2d", nn.AvgPool2d: "avg_pool2d", nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d"}  # what each calls
 LAYOUT = {  # functions that look at shapes, or give the same numbers another one
     "flatten", "unflatten", "view", "view_as", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand",
-    "contiguous", "clone", "detach", "to", "float", "size", "dim", "numel", "is_contiguous", "__get__", "__getitem__", "__len__",
+    "contiguous", "clone", "detach", "size", "dim", "numel", "is_contiguous", "__get__", "__getitem__", "__len__",
     "dropout", "dropout2d", "feature_dropout", "_set_grad_enabled"}
 
 
+CASTS = {"to", "float", "double"}  # of which those are looked at that may round
 GRAPH = {"add", "add_", "__add__", "__radd__", "__iadd__", "batch_norm"}  # what a graph is followed for
 
 
@@ -41,7 +42,7 @@ class Calls(TorchFunctionMode):
             name = getattr(function, "__name__", str(function))
             if name in RELUS:
                 self.steps.append(nn.ReLU())
-            self._functions[name] += 1
+            self._functions[name] += not (name in CASTS and _keeps(args[0], found))
             self._of_inputs.update((id(tensor), tensor) for tensor in _tensors([found]))
         return found
 
@@ -55,6 +56,12 @@ class Calls(TorchFunctionMode):
         own = Counter(name for module in self.steps for kind, name in OWN.items() if isinstance(module, kind))
         left = self._functions - own
         return sorted(name for name in left if name not in LAYOUT and name not in RELUS)
+
+
+def _keeps(given: Any, found: Any) -> bool:
+    """Whether a cast has all numbers that it was given."""
+    tensors = isinstance(given, torch.Tensor) and isinstance(found, torch.Tensor)
+    return tensors and found.is_floating_point() and found.dtype.itemsize >= given.dtype.itemsize
 
 
 def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:

@@ -21,6 +21,7 @@ from popup.theory.target import Target, TargetLayer
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 STEPS = (nn.Linear, nn.Conv2d, *ACTIVATIONS, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ALLOWED = {*(kind.__name__ for kind in STEPS), "Flatten", "Identity", "Dropout"}
+ALIKE = 1e-4  # of the largest output: by how much two floats of one function may differ
 CHECKED = 64  # random inputs, and as many corners, on which a network is compared with the chain that it should be
 
 
@@ -223,7 +224,7 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     net.train(training)
     wanted = target(inputs.double().numpy())
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
-    if not difference <= 1e-3 * max(1.0, float(np.abs(wanted).max())):
+    if not difference <= ALIKE * max(1.0, float(np.abs(wanted).max())):
         raise _no_chain(f"its outputs differ by {difference:.3g} from that chain's")
 
 

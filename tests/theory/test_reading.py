@@ -287,6 +287,7 @@ FAR = {
     "by value": (lambda net, x: F.relu(x) * (2 if bool((x > 31).any()) else 1), -1.0, "it calls __bool__, any, gt, mul, and"),
     "functional leaky": (lambda net, x: F.leaky_relu(x), 1.0, "a linear follows a layer with no activation between"),
     "one of them": (lambda net, x: F.leaky_relu(F.relu(x)), 1.0, "it calls leaky_relu, and of functions"),
+    "rounded": (lambda net, x: F.relu(x).to(torch.bfloat16).to(torch.float32), 1.0, "its outputs differ|it calls to, and of"),
     "no ReLU": (lambda net, x: x, 1.0, "a linear follows a layer with no activation between"),
 }
 IN_PLACE = {"module": lambda net, x: net.relu(x), "method": lambda net, x: x.relu_(), "by place": lambda net, x: F.relu(x, True),
@@ -325,6 +326,11 @@ def test_what_a_hook_does_is_seen(name):
     layer.register_forward_hook(lambda module, inputs, output: output.clamp(max=1000.0))
     with pytest.raises(UsageError, match="it calls clamp, and of functions ReLU and flatten are read"):
         read_target(net, FLAT, LOW, HIGH)
+
+
+def test_a_cast_that_keeps_all_numbers_is_none():
+    target = read_target(Far(lambda net, x: F.relu(x.to(torch.float32)).to("cpu").float()), (1, 1, 16), -1.0, 1.0)
+    assert target.source() == "flatten-one-linear-relu-linear-relu-linear"
 
 
 def test_two_activations_between_layers_are_one_only_if_they_are_relu():
