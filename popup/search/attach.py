@@ -116,6 +116,10 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if len(layers) > MOST_LAYERS:
         raise UsageError(f"{type(net).__name__} has {len(layers):,} layers, of which a ticket can hold {MOST_LAYERS:,}: leave "
                          "some out by skip, or attach parts of the network")
+    for name in (name for layer in layers for name in layer.names):
+        if not name.isprintable():
+            raise UsageError(f"a layer is called {name!r:.80}, and names of a ticket's layers have letters that can be printed: "
+                             "give its module another name, or leave it out by skip")
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)

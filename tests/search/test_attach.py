@@ -560,3 +560,10 @@ def test_a_copy_that_is_another_network_is_told():
     with pytest.raises(UsageError, match="Anew is not attached"):
         merge(net)
     assert is_attached(net) and len(net._forward_pre_hooks) == 3
+
+
+def test_a_layer_whose_name_no_ticket_can_hold_is_refused_before_the_search():
+    net = nn.ModuleDict({"fine": nn.Linear(4, 3), "an\x1b[31morder": nn.Linear(3, 2)})
+    with pytest.raises(UsageError, match=r"'an\\x1b\[31morder\.weight', and names"):
+        attach(net, er_p=0.5)
+    assert not is_attached(net) and is_attached(attach(net, er_p=0.5, skip=["an*"]))
