@@ -49,6 +49,20 @@ def test_further_candidates_are_worth_no_less_than_planned(products, tolerance, 
         assert planned[0] > 0.9 * one and planned[1] > 0.6 * all_three
 
 
+@pytest.mark.parametrize(("weights", "products"), ODDS)
+@pytest.mark.parametrize("size", [2.5, 4.2, 6.0])
+def test_goals_beyond_what_was_fitted_miss_no_more_than_planned(size, weights, products):
+    """And not twenty times less where more than 24 are tried: as planned before, no number of candidates would have done."""
+    odds, draw = ODDS[weights, products], np.random.default_rng(3)
+    goal, tolerance = np.array(size * odds.unit), 0.02
+    for count in (24, 30, 36, 48):
+        values = DRAWS[weights](draw, (20000, count)) * (np.abs(DRAWS[weights](draw, (20000, count))) if products else 1)
+        missed = missed_as_derived(values, float(goal), tolerance)[1]
+        planned = float(odds.missed(np.array(count), tolerance, goal))
+        assert planned > 0.9 * missed
+    assert planned < max(20 * missed, 0.01)
+
+
 def test_the_derived_share_is_that_of_real_sums():
     draw = np.random.default_rng(2)
     values = draw.uniform(-1, 1, (1500, MOST_CANDIDATES))
@@ -86,3 +100,10 @@ def test_more_copies_make_more_good_neurons():
     rows, bounds = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 30)), np.ones(30)
     shares = [share_near(ODDS["uniform", True], copies, 0.7, 1e-3, rows, bounds) for copies in (12, 20, 40)]
     assert shares[0] < shares[1] < shares[2] and shares[2] > 0.95
+
+
+def test_a_parameter_that_is_larger_than_the_others_is_planned_for():
+    """As an output's bias of an exact ticket, 105 where weights are whole numbers up to 25: it was refused at any number."""
+    goals = Goals.of(np.append(np.full(169, 0.3), 4.2))
+    copies = copies_for(ODDS["uniform", False], 0.5, 0.02, goals, 0.0125, 1)
+    assert copies is not None and missed_with(ODDS["uniform", False], copies, 0.5, 0.02, goals.sizes) @ goals.counts <= 0.0125
