@@ -17,8 +17,6 @@ LAYOUT = {  # functions that look at shapes, or give the same numbers another on
     "flatten", "unflatten", "view", "view_as", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand",
     "contiguous", "clone", "detach", "size", "dim", "numel", "is_contiguous", "__get__", "__getitem__", "__len__",
     "dropout", "dropout2d", "feature_dropout", "_set_grad_enabled"}
-
-
 CASTS = {"to", "float", "double"}  # of which those are looked at that may round
 GRAPH = {"add", "add_", "__add__", "__radd__", "__iadd__", "batch_norm"}  # what a graph is followed for
 

@@ -123,6 +123,12 @@ def _below(figure: Figure, labels: Sequence[str], title: str | None) -> dict[str
     return {"loc": "outside lower left", "ncols": columns, "title": title or None}
 
 
+def line_of(found: Sequence[Setting]) -> str:
+    """The field that a line over densities is of: a p, unless each p has one k, whose line would be a point."""
+    places = {(setting.value("er_p"), setting.value("k")) for setting in found}
+    return "er_p" if len(places) > len({p for p, _ in places}) else "k"
+
+
 def values_of(found: Sequence[Setting], name: str) -> list[Any]:
     """The values of a field, in the order of their lines."""
     return sorted({setting.value(name) for setting in found}, reverse=name == "er_p",

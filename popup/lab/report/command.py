@@ -35,7 +35,7 @@ def command_of(runs: Sequence[Run]) -> str | None:
 
 def _values(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """The values of each field that the command line names, in the order in which the options stand."""
-    flats = [config.flat() for config in configs]
+    flats = [config.asked() for config in configs]
     return {part.name: sorted({flat[part.name] for flat in flats}, key=lambda value: (str(type(value)), value))
             for group in vars(configs[0]).values() for part in fields(group) if part.name not in HIDDEN}
 
@@ -49,7 +49,7 @@ def _is_grid(configs: Sequence[Config], values: dict[str, list[Any]], seeds: Seq
         count *= len(values[name])
     if count != len(configs) or not axes.issuperset(several):
         return False
-    there = {(config.source.seed, *(config.flat()[name] for name in several)) for config in configs}
+    there = {(config.source.seed, *(config.asked()[name] for name in several)) for config in configs}
     return there == set(product(seeds, *(values[name] for name in several)))
 
 

@@ -19,6 +19,7 @@ from popup.lab.report.axes import (
     entitle,
     group_title,
     legend,
+    line_of,
     lines_by,
     paged,
     values_of,
@@ -70,11 +71,11 @@ def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 
 def _line_of(found: Sequence[Setting]) -> tuple[str, str, str]:
-    """What a line is of: field, symbol and the legend's title. Of a p, unless each p has one k, whose line would be a point."""
-    places = {(setting.value("er_p"), setting.value("k")) for setting in found}
-    if len(places) > len({p for p, _ in places}):
+    """What a line is of: field, symbol and the legend's title."""
+    if line_of(found) == "er_p":
         return "er_p", "p", "ticket from an ER source with"
-    return "k", "k", "ticket, of sources of several p, with" if len(places) > 1 else "ticket with"
+    several = len({setting.value("er_p") for setting in found}) > 1
+    return "k", "k", "ticket, of sources of several p, with" if several else "ticket with"
 
 
 def _draw_references(panel: Axes, group: Sequence[Setting]) -> None:

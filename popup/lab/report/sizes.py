@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from popup.lab.report.axes import WIDE, Sheet, bars, entitle, group_title, legend, lines_by, paged, values_of
+from popup.lab.report.axes import WIDE, Sheet, bars, entitle, group_title, legend, line_of, lines_by, paged, values_of
 from popup.lab.report.captions import Drawn
 from popup.lab.report.cells import difference_cells, unsure
 from popup.lab.report.comparison import AXES, Setting, panels, show
@@ -48,9 +48,8 @@ def sized(found: Sequence[Setting]) -> list[Setting]:
 
 
 def _within(found: Sequence[Setting]) -> tuple[str, ...]:
-    """The factors that vary within a panel: a line is of one source, unless each p has one k, whose line would be a point."""
-    places = {(setting.value("er_p"), setting.value("k")) for setting in found}
-    return (METHOD, "k") if len(places) > len({p for p, _ in places}) else (METHOD, *AXES)
+    """The factors that vary within a panel."""
+    return (METHOD, "k") if line_of(found) == "er_p" else (METHOD, *AXES)
 
 
 def at_equal_bytes(found: Sequence[Setting]) -> list[AtSize]:
