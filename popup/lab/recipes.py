@@ -35,13 +35,15 @@ class NamedRecipe:
         return Config().replace(**self.settings)
 
 
+CONV4 = {"model": "conv4", "dataset": "cifar10", "epochs": 8, "batch_size": 128, "lr": 0.4, "augment": ("flip",),
+         "label_smoothing": 0.0, "gain": 1.1, "anneal": "cubic", "k_start": 1.0, "anneal_until": 0.8}
 MNIST = {"dataset": "mnist", "batch_size": 128, "density": "erk", "lr": 0.1, "label_smoothing": 0.1, "weight_decay": 5e-4}
 
 RECIPES: dict[str, NamedRecipe] = {
     DEFAULT: NamedRecipe("the defaults of run.py; docs/accuracy.md, Digits"),
-    "conv4_cifar10": NamedRecipe("docs/accuracy.md, Conv-4", {
-        "model": "conv4", "dataset": "cifar10", "epochs": 8, "batch_size": 128, "lr": 0.4, "augment": ("flip",),
-        "label_smoothing": 0.0, "gain": 1.1, "anneal": "cubic", "k_start": 1.0, "anneal_until": 0.8}),
+    "conv4_cifar10": NamedRecipe("docs/accuracy.md, Conv-4", CONV4),
+    "conv4_few_edges": NamedRecipe("docs/accuracy.md, At 2.91% of the weights", CONV4 | {
+        "epochs": 20, "density": "balanced", "scope": "global", "optimizer": "adam", "lr": 0.003}),
     "lenet_300_100": NamedRecipe("docs/accuracy.md, MNIST", MNIST | {"model": "lenet_300_100", "epochs": 5}),
     "lenet5": NamedRecipe("docs/accuracy.md, MNIST", MNIST | {"model": "lenet5", "epochs": 3}),
     "edge_popup_conv4_cifar10": NamedRecipe(f"{PUBLISHED} configs/smallscale/conv4/conv4_usc_unsigned.yml", CIFAR | {
