@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from textwrap import fill
 
 from tqdm import tqdm
 
@@ -11,7 +12,8 @@ from popup.files import remove_own
 from popup.lab.config import Config
 from popup.lab.measure import measured
 from popup.lab.report.plots import plot_training
-from popup.lab.report.tables import layer_table, proof_lines
+from popup.lab.report.shares import shares_line
+from popup.lab.report.tables import WIDTH, layer_table, proof_lines
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.checks import check_finished
 from popup.lab.runs.directory import RunDirectory
@@ -81,6 +83,8 @@ def _report(directory: RunDirectory, result: Result) -> None:
     empty = [printable(row["name"]) for row in result["layers"] if not row["edges"]]
     if empty:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
+    if line := shares_line(directory.config, result):
+        print(f"{fill(line, WIDTH)}\n")
     measure = measured(result)
     print(f"{directory.config.task.evaluated_on} {measure.name} {measure.text(result[measure.column])} at the last epoch "
           f"({result['epochs']}), "

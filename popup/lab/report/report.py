@@ -22,6 +22,7 @@ from popup.lab.report.look import LOOK, themed
 from popup.lab.report.page import Page, Shown
 from popup.lab.report.pictures import png, svg
 from popup.lab.report.results import Run, write_csv
+from popup.lab.report.shares import shares_lines
 from popup.lab.report.summary import failure_lines, mixed_lines, summarise, tables
 from popup.lab.report.tables import WIDTH
 from popup.lab.report.verdicts import verdicts
@@ -43,9 +44,13 @@ def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
 
 
 def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]], whole: bool) -> list[str]:
-    answers = [sentence for found in parts for sentence in answer(found) + verdicts(found)]
+    answers = _answers(runs, parts)
     ticket = ticket_of(_best(parts), out)
     return mixed_lines(runs) + answers + [f"A ticket: {printable(ticket)}."] * bool(ticket) + _elsewhere(out, runs, whole)
+
+
+def _answers(runs: Sequence[Run], parts: Sequence[Sequence[Setting]]) -> list[str]:
+    return [sentence for found in parts for sentence in answer(found) + verdicts(found)] + shares_lines(runs)
 
 
 def _best(parts: Sequence[Sequence[Setting]]) -> Sequence[Run]:
@@ -69,7 +74,7 @@ def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whol
     pictures = [shown for place, found in enumerate(parts)
                 for shown in _draw(out / "figures", found, wanted, f"{found[0].measure.column}-" if place else "")]
     page = Page(title_of(runs), facts_of(runs, _best(parts)), mixed_lines(runs) + _elsewhere(out, runs, whole),
-                [sentence for found in parts for sentence in answer(found) + verdicts(found)],
+                _answers(runs, parts),
                 [table for found in parts for table in tables(found)], pictures, failure_lines(runs))
     write_atomically(out / "report.html", page.html().encode())
     return text
