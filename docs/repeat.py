@@ -5,6 +5,7 @@
     python docs/repeat.py "accuracy: Conv-4" --cifar ~/cifar10   # a folder with train/CLASS/ and test/CLASS/
 
 What they write goes to repeated/PAGE/HEADING/, where a second call goes on. popup has to run in the Python that runs this.
+A table that has no command under its heading is not listed, and of one heading only what its commands measure is repeated.
 """
 
 from __future__ import annotations

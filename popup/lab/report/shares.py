@@ -5,7 +5,7 @@ share over k, and a layer that is left with next to nothing cuts the network."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, log
+from math import prod, sqrt
 from typing import Any
 
 from popup.lab.config import Config
@@ -34,8 +34,8 @@ def shares_lines(runs: Sequence[Run]) -> list[str]:
 
 def heat(config: Config, result: Mapping[str, Any]) -> float:
     """By what factor logits are larger than meant where layers follow one another without norms: the product over layers of
-    sqrt(kept / (k edges))."""
-    return exp(sum(log(_share(config, row)) for row in _weights(result)) / 2)
+    sqrt(kept / (k edges)), 0 where one keeps nothing."""
+    return sqrt(prod(_share(config, row) for row in _weights(result)))
 
 
 def _starved(config: Config, result: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def _hot(config: Config, result: Mapping[str, Any]) -> str:
     better = "" if isinstance(gain, str) else f", of {gain * found ** (-1 / len(_weights(result))):.2g} for these,"
     size = "smaller" if found > 1 else "larger"
     return (f"layers keep other shares than k = {config.source.k:g}: logits are {found:.3g} times what the weights are scaled "
-            f"for, unless norms are between; a {size} --gain{better} or --temperature learned may find a better ticket")
+            f"for, unless norms are between; a {size} --gain{better} may find a better ticket")
 
 
 def _share(config: Config, row: Mapping[str, Any]) -> float:
