@@ -52,6 +52,11 @@ def test_a_layer_that_is_all_but_cut_is_named_whatever_the_scale():
     assert shares_lines(runs[3:]) == []
 
 
+def test_a_record_without_layers_says_nothing_and_a_layer_that_keeps_nothing_is_named():
+    assert shares_line(GLOBAL, result()) == "" and heat(GLOBAL, result(("0.weight", 9, 0), ("2.weight", 9, 9))) == 0
+    assert shares_line(GLOBAL, result(("0.weight", 90, 0), ("2.weight", 90, 18))).startswith("0.weight is left with 0 of 90")
+
+
 def test_biases_alone_have_shares_too():
     assert "0.bias is left with 1" in shares_line(GLOBAL, result(("0.bias", 1000, 1), ("2.bias", 100, 100)))
 

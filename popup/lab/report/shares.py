@@ -39,8 +39,10 @@ def heat(config: Config, result: Mapping[str, Any]) -> float:
 
 
 def _starved(config: Config, result: Mapping[str, Any]) -> str:
+    if config.search.scope != "global" or not result["layers"]:
+        return ""
     worst = min(_weights(result), key=lambda row: _share(config, row))
-    if config.search.scope != "global" or _share(config, worst) >= STARVED:
+    if _share(config, worst) >= STARVED:
         return ""
     return (f"{printable(worst['name'])} is left with {worst['kept']:,} of {worst['edges']:,} edges, "
             f"{_share(config, worst):.2g} of its share k = {config.source.k:g}: --floor 0.3 leaves each layer that much of it")
