@@ -8,7 +8,9 @@ from torch import nn
 import models
 import popup
 from popup.lab.training.diagnostics import diagnose, effective_edges
+from popup.lab.training.series import in_series
 from popup.search.network import search_of
+from popup.source.layers import find_layers
 
 
 def chain():
@@ -104,3 +106,34 @@ def test_mobile_nets_count_every_edge_of_a_dense_one_or_none_where_they_multiply
         net = popup.attach(build((3, 64, 64), 4), er_p=1.0, k=1.0)
         found = diagnose(popup.extract(net), build((3, 64, 64), 4), (3, 64, 64))["ticket"]["effective"]
         assert found == ([layer.count for layer in search_of(net).layers] if counted else None)
+
+
+class Around(nn.Module):
+    """Layers with something between them that is no module."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.one, self.two, self.three, self.between = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3), between
+
+    def forward(self, inputs):
+        return self.three(F.relu(self.between(F.relu(self.one(inputs)), self.two)))
+
+
+IN_SERIES = {"alone": lambda x, layer: layer(x), "leaky": lambda x, layer: F.leaky_relu(layer(x), 0.1)}
+NOT = {"shortcut": lambda x, layer: x + layer(x), "normalised": lambda x, layer: layer(F.normalize(x)),
+       "layer norm": lambda x, layer: layer(F.layer_norm(x, x.shape[1:])), "bent": lambda x, layer: torch.tanh(layer(x)),
+       "twice": lambda x, layer: layer(layer(x)), "a product": lambda x, layer: x * layer(x), "not used": lambda x, layer: x,
+       "constant": lambda x, layer: layer(x) + 1}
+
+
+@pytest.mark.parametrize("between", [*IN_SERIES, *NOT])
+def test_layers_follow_one_another_where_twice_the_weights_give_outputs_twice_as_large_for_each(between):
+    net = Around({**IN_SERIES, **NOT}[between]).double().eval()
+    assert in_series(net, [layer.name for layer in find_layers(net)], (4,)) == (between in IN_SERIES)
+
+
+@pytest.mark.parametrize(("name", "series"), [("lenet5", True), ("conv2", True), ("resnet20", False), ("vit", False)])
+def test_a_record_says_whether_layers_follow_one_another(name, series):
+    build = models.MODELS[name]
+    net = popup.attach(build((1, 28, 28), 4, width=0.25), er_p=0.5, k=0.5, bias="search")
+    assert diagnose(popup.extract(net), build((1, 28, 28), 4, width=0.25), (1, 28, 28))["series"] is series

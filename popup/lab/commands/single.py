@@ -84,7 +84,7 @@ def _report(directory: RunDirectory, result: Result) -> None:
     if empty:
         print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
     if line := shares_line(directory.config, result):
-        print(f"{fill(line, WIDTH)}\n")
+        print(f"{fill(line, WIDTH, break_on_hyphens=False, break_long_words=False)}\n")
     measure = measured(result)
     print(f"{directory.config.task.evaluated_on} {measure.name} {measure.text(result[measure.column])} at the last epoch "
           f"({result['epochs']}), "

@@ -53,10 +53,11 @@ class MaskRecord:
 
 @dataclass(frozen=True)
 class DiagnosticsRecord:
-    """Those of S_ER and of S_P; a control has none."""
+    """Those of S_ER and of S_P, and whether layers follow one another; a control has none."""
 
     er: MaskRecord = field(default_factory=absent)
     ticket: MaskRecord = field(default_factory=absent)
+    series: bool | None = None  # runs of before do not say
 
 
 @dataclass(frozen=True)

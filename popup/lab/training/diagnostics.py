@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from popup.lab.inputs import is_embedded
+from popup.lab.training.series import in_series
 from popup.source.frozen import freeze
 from popup.source.layers import locate
 from popup.ticket.ticket import Ticket
@@ -26,7 +27,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
     """For S_ER and S_P, by layer: `dead`, output neurons or channels that no edge feeds (of a bias: without one);
     `effective`, edges that lie on a path from input (or a bias) to output, None where the network mixes signs or multiplies
     (attention, layer norm, squeeze and excitation) or embeds
-    tokens. `net` is a plain network of the ticket's architecture for images
+    tokens. And `series`, whether its layers follow one another. `net` is a plain network of the ticket's architecture for images
     [c, h, w]; it is spent.
     """
     masks: dict[str, list[torch.Tensor]] = {"er": [], "ticket": []}
@@ -37,10 +38,13 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
     additive = not is_embedded(image) and not any(isinstance(module, SIGNED) for module in net.modules())
     names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
-    return {side: {"dead": [int((layer.spec.rows(mask).sum(1) == 0).sum())
-                            for layer, mask in zip(ticket.layers, mask_list, strict=True)],
-                   "effective": effective_edges(net, names, mask_list, image) if additive else None}
-            for side, mask_list in masks.items()}
+    weights = [layer.spec.name for layer in ticket.layers if layer.spec.weight is None]
+    series = additive and in_series(net, weights, image)
+    sides = {side: {"dead": [int((layer.spec.rows(mask).sum(1) == 0).sum())
+                             for layer, mask in zip(ticket.layers, mask_list, strict=True)],
+                    "effective": effective_edges(net, names, mask_list, image) if additive else None}
+             for side, mask_list in masks.items()}
+    return {**sides, "series": series}
 
 
 def _rows(mask: torch.Tensor) -> torch.Tensor:
