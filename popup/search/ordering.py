@@ -13,18 +13,22 @@ from popup.errors import UsageError
 from popup.search.network import search_of, unwrapped
 from popup.search.sharding import is_sharded
 from popup.source.frozen import is_norm
+from popup.source.labels import as_rows
+
+IGNORED = -100  # torch's own label of a place that does not count
 
 
 def order_scores(net: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Hand the first scores of an attached network out anew, in place: in each layer the highest go to the edges whose weight
     lowers the loss most, by the gradient of the mean cross-entropy over the `batches` (inputs [n, ...], labels int64 [n]; of
-    tokens both int64 [n, tokens]).
+    tokens both int64 [n, tokens]; a label of -100 does not count).
 
     A layer's scores keep their sizes, so that learning rates mean what they did; edges of one gradient keep their order. The
     gradient is that of the first training pass (while k is annealed all edges count), with the norms' statistics of each batch;
     the network is in evaluation otherwise, so that dropout is off. That a weight is worth its product with the gradient is SNIP's
     criterion (Lee et al., ICLR 2019, arXiv 1810.02340, equation 4), which takes the size alone: here an edge that raises the loss
-    comes last. Raises UsageError once a step was made, of a method that takes no such scores, and where a gradient is not finite.
+    comes last. Raises UsageError once a step was made, of a method that takes no such scores, for labels that are none of the
+    network's classes, and where a gradient is not finite.
     """
     search = search_of(net)
     if search.steps:
@@ -58,19 +62,24 @@ def _gradients(net: nn.Module, scores: list[nn.Parameter],
                batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
     """dL/ds of each layer [edges]; 0 where the network does not use it."""
     totals, count = [torch.zeros_like(score) for score in scores], 0
-    for inputs, labels in batches:
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+            raise UsageError(f"a batch is a {found}: give a list, or a loader, of pairs (inputs, labels)")
+        inputs, labels = batch
         with torch.enable_grad():
             logits = net(inputs)
             if not torch.is_tensor(logits):
                 raise UsageError(f"the network gives a {type(logits).__name__}, and first scores take the loss of logits: "
                                  "attach to a module that gives these, or give first_scores 'random'")
-            loss = F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="sum")
+            rows, wanted = as_rows(logits.float(), labels, IGNORED)
+            loss = F.cross_entropy(rows, wanted, reduction="sum")
         for total, part in zip(totals, torch.autograd.grad(loss, scores, allow_unused=True), strict=True):
             if part is not None:
                 total += part
-        count += labels.numel()
+        count += int((wanted != IGNORED).sum())
     if not count:
-        raise UsageError("there are no batches to order first scores by: give one at least")
+        raise UsageError("there are no batches with labels to order first scores by: give one at least")
     return [total / count for total in totals]
 
 

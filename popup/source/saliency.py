@@ -20,6 +20,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.source.frozen import freeze, is_norm
+from popup.source.labels import as_rows
 from popup.source.layers import Layer, locate
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, ONE_SIZE, Recipe, draw_values
@@ -43,6 +44,9 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
     norms use the statistics of parts of at most PART images; dropout is off. Raises UsageError where a saliency is not
     finite.
     """
+    if not all(torch.is_tensor(part) and part.dim() for part in (inputs, labels)):
+        raise UsageError(f"the batch is a {type(inputs).__name__} and a {type(labels).__name__}: SNIP takes tensors, inputs "
+                         "[n, ...] and labels [n]")
     if not len(inputs) == len(labels) > 0:
         raise UsageError(f"there are {len(inputs)} inputs and {len(labels)} labels: SNIP takes one label an input, and at least "
                          "one")
@@ -52,12 +56,8 @@ def snip(net: nn.Module, recipe: Recipe, inputs: torch.Tensor, labels: torch.Ten
     inputs, parts = inputs.cpu(), -(-len(inputs) // PART)
     gradients = [torch.zeros_like(weight) for weight in weights.values()]
     for images, targets in zip(inputs.chunk(parts), labels.cpu().chunk(parts), strict=True):
-        logits = net(images.double() if images.is_floating_point() else images).flatten(0, -2)
-        targets = targets.flatten()
-        if not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
-            raise UsageError(f"labels go from {int(labels.min())} to {int(labels.max())}: the network has {logits.shape[1]} "
-                             "classes, from 0 on")
-        loss = F.cross_entropy(logits, targets, reduction="sum") / len(inputs)
+        rows = as_rows(net(images.double() if images.is_floating_point() else images), targets)
+        loss = F.cross_entropy(*rows, reduction="sum") / len(inputs)
         for total, gradient in zip(gradients, _gradients(loss, weights), strict=True):
             total += gradient
     saliencies = [weight.detach() * gradient for weight, gradient in zip(weights.values(), gradients, strict=True)]

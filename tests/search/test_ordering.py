@@ -172,6 +172,37 @@ def test_batches_that_fail_leave_all_as_it_was():
         order_scores(whole(gives=lambda logits: {"logits": logits}), batches())
 
 
+def bad(change):
+    """A batch whose labels are changed, after one that is right."""
+    return [batches()[0], (batches()[1][0], change(batches()[1][1]))]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (bad(lambda labels: labels + 1), r"labels go from \d to 3 and the network has 3 classes: labels must be in 0 to 2"),
+    (bad(lambda labels: labels - 1), "labels go from -1 to"), (bad(lambda labels: labels * 1.0), "labels are of torch.float32"),
+    (bad(lambda labels: labels.int()), "labels are of torch.int32"), (bad(torch.Tensor.tolist), "labels are a list"),
+    (bad(lambda labels: labels[:5]), r"logits have shape \[8, 3\] and labels \[5\]"), (batches()[0], "a batch is a Tensor"),
+    (bad(lambda labels: F.one_hot(labels, 3)), r"labels \[8, 3\]"), ([{"inputs": 1, "labels": 2}], "a batch is a dict: give"),
+    ([(*batches()[0], 1)], "a batch is a tuple of 3: give"), (bad(lambda labels: labels * 0 - 100)[1:], "no batches with")])
+def test_labels_that_are_no_classes_are_refused_in_a_line_before_torch_meets_them(given, said):
+    """On a GPU torch's own assertion ends the process's use of it."""
+    net = network()
+    before = [score.detach().clone() for score in scores(net)]
+    with pytest.raises(UsageError, match=said) as error:
+        order_scores(net, given)
+    assert "\n" not in str(error.value) and all(map(torch.equal, before, scores(net)))
+
+
+def test_places_of_torchs_own_label_do_not_count():
+    inputs, labels = batches()[0]
+    one, other = network(), network()
+    order_scores(one, [(inputs, labels)])
+    with torch.no_grad():
+        seen = torch.cat([inputs, inputs]), torch.cat([labels, torch.full_like(labels, -100)])
+    order_scores(other, [seen])
+    assert all(map(torch.equal, scores(one), scores(other)))
+
+
 def test_a_state_says_whether_it_was_ordered():
     """Ordered once more the scores would be others, as the pass that they are ordered by is."""
     net, fresh, other = network(), network(), network(first_scores="random")

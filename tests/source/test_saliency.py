@@ -177,8 +177,11 @@ def test_synflow_refuses_weights_of_one_size():
 @pytest.mark.parametrize(("inputs", "labels", "why"), [
     (torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), "there are 0 inputs and 0 labels"),
     (torch.zeros(3, 5), torch.zeros(2, dtype=torch.int64), "there are 3 inputs and 2 labels"),
-    (torch.zeros(3, 5), torch.tensor([0, 2, 3]), "labels go from 0 to 3: the network has 3 classes"),
-    (torch.zeros(3, 5), torch.tensor([0, 2, -1]), "labels go from -1 to 2: the network has 3 classes")])
+    (torch.zeros(3, 5), torch.tensor([0, 2, 3]), "labels go from 0 to 3 and the network has 3 classes"),
+    (torch.zeros(3, 5), torch.tensor([0, 2, -1]), "labels go from -1 to 2 and the network has 3 classes"),
+    (torch.zeros(3, 5), torch.tensor([0.0, 2, 1]), "labels are of torch.float32"),
+    (torch.zeros(3, 5), [0, 2, 1], "and a list: SNIP"),
+    (torch.zeros(3, 5), torch.eye(3).long(), r"labels \[3, 3\]"), (torch.zeros(3), torch.tensor(1), "the batch is")])
 def test_snip_refuses_a_batch_that_is_none(inputs, labels, why):
     with pytest.raises(UsageError, match=why):
         snip(two_layers(), RECIPE, inputs, labels)
