@@ -80,6 +80,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--no-redistribute", ["--no-redistribute", "does not matter", "--density"]),
     ("--mask snip --no-redistribute", ["--no-redistribute", "does not matter"]),
     ("--k 0.5 --final-density 0.1", ["--k", "--final-density", "exclude each other"]),
+    ("--final-density --er-p 0.2", ["--final-density", "no value"]),
     ("--controls random none", ["controls", "random none", "none excludes random"]),
     ("--controls default random", ["controls", "default excludes random"]),
     ("--hours 9", ["--hours", "without --cluster"]),

@@ -35,6 +35,8 @@ def check_together(given: frozenset[str], values: Mapping[str, Any]) -> None:
     """A UsageError for options that exclude each other, or that are for something else than what is asked for."""
     if {"k", "final_density"} <= given:
         raise UsageError("--k and --final-density exclude each other: give one of them")
+    if "final_density" in given and not values["final_density"]:  # --k would be its default's, unasked
+        raise UsageError("--final-density has no value: give one or more")
     for name in values["method"]:
         check_name("method", name, METHODS)
     _check_not_given(values)
