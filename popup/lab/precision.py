@@ -36,7 +36,7 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN is told to us
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}  # such limits, and
 WITHOUT_TILES = WITHOUT_BF16 | {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"}
 WORTH_IT = 1_000_000  # multiply-adds of an example; below, a step is bound by the calls and casting only adds to them
-PLACES = 32           # at which a convolution uses each weight, at the least that pays: no more is known without images
+PLACES = 64           # at which a convolution uses each weight, as not more is known without images: a map of 8 x 8
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def test_auto_is_of_the_machine_and_of_large_networks_only(machine):
 
 
 @pytest.mark.parametrize(("model", "image", "large"), [
-    ("resnet20", (3, 32, 32), True), ("lenet5", (1, 28, 28), True),
-    ("small_conv", (1, 8, 8), False), ("lenet_300_100", (1, 28, 28), False), ("mlp", (1, 8, 8), False)])
+    ("resnet20", (3, 32, 32), True), ("lenet5", (1, 28, 28), True), ("small_conv", (1, 8, 8), True),
+    ("lenet_300_100", (1, 28, 28), False), ("mlp", (1, 8, 8), False)])
 def test_a_convolutions_weights_count_for_each_place_that_uses_them(model, image, large, machine):
     """ResNet-20 has 270,000 weights and 41 million multiply-adds: by weights alone its step took 2.4 times as long."""
     machine(INTEL)
