@@ -87,7 +87,7 @@ class TrainingSettings:
         "help": "weight decay of the scores, and of the weights in controls that train them"})
     warmup: float = field(default=0.0, metadata={"help": "epochs of linear warm-up from 0; may be fractional"})
     precision: str = field(default="auto", metadata={
-        "help": "auto: bf16 for networks of a million weights and more where it is known to be faster (GPUs from compute "
+        "help": "auto: bf16 for networks of a million multiply-adds and more where it is known to be faster (GPUs from compute "
                 "capability 8.0, processors with AMX, AMD with AVX512-BF16), else fp32; `bench` measures both",
         "choices": PRECISIONS})
     compute: str = field(default="auto", metadata={

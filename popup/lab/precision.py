@@ -2,7 +2,8 @@
 
 Scores, their gradients and the optimiser stay float32 in any case.
 
-That a processor has bf16 instructions does not say that it is faster by them. `auto` takes bf16, for large networks, on
+That a processor has bf16 instructions does not say that it is faster by them. `auto` takes bf16, for networks whose products
+take longer than their calls, on
 - GPUs from compute capability 8.0;
 - x86 with AMX tiles (flag amx_bf16): measured, a step takes 0.28 to 0.41 of fp32's time;
 - AMD with AVX512-BF16: measured, 0.52 to 0.54.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -33,7 +35,8 @@ CPUINFO = "/proc/cpuinfo"
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN is told to use at most; the first that is set counts
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}  # such limits, and
 WITHOUT_TILES = WITHOUT_BF16 | {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"}
-WORTH_IT = 1_000_000  # weights; below, a step is bound by the calls and casting only adds to them
+WORTH_IT = 1_000_000  # multiply-adds of an example; below, a step is bound by the calls and casting only adds to them
+PLACES = 64           # at which a convolution uses each weight, as not more is known without images: a map of 8 x 8
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class Precision:
     def of(cls, net: nn.Module, wanted: str, device: torch.device | None = None) -> Precision:
         """The precision `wanted` (one of PRECISIONS) for a network on its device, or on another `device`."""
         device = device or next(net.parameters()).device
-        convolutions = any(isinstance(module, nn.Conv2d) for module in net.modules())
+        filters = [_weights(module) for module in net.modules() if isinstance(module, nn.Conv2d)]
         attached = sum(layer.spec.entries for layer in search_of(net).layers) if is_attached(net) else 0
-        large = attached + maskable_entries(net) >= WORTH_IT
+        large = attached + maskable_entries(net) + (PLACES - 1) * sum(filters) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
-        return cls(device, bf16, convolutions and large)
+        return cls(device, bf16, bool(filters) and large)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,6 +73,11 @@ class Precision:
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """Images [n, c, h, w] in the memory format that the network is fast in; other inputs as they are."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last and images.dim() == 4 else images
+
+
+def _weights(module: nn.Conv2d) -> int:
+    """Of its filters, which an attached module does not hold."""
+    return module.out_channels * module.in_channels // module.groups * prod(module.kernel_size)
 
 
 def fast_bf16(device: torch.device) -> bool:

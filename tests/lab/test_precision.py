@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+import popup
+from models import MODELS
 from popup.lab import precision
 from popup.lab.precision import WORTH_IT, Precision, processor_is_fast
 
@@ -83,6 +85,27 @@ def test_auto_is_of_the_machine_and_of_large_networks_only(machine):
     assert (taken(LARGE), taken(LARGE, "bf16")) == ("fp32", "bf16")
     machine(AMD)
     assert (taken(LARGE), taken(LARGE, "fp32")) == ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(("model", "image", "large"), [
+    ("resnet20", (3, 32, 32), True), ("lenet5", (1, 28, 28), True), ("small_conv", (1, 8, 8), True),
+    ("lenet_300_100", (1, 28, 28), False), ("mlp", (1, 8, 8), False)])
+def test_a_convolutions_weights_count_for_each_place_that_uses_them(model, image, large, machine):
+    """ResNet-20 has 270,000 weights and 41 million multiply-adds: by weights alone its step took 2.4 times as long."""
+    machine(INTEL)
+    net = MODELS[model](image, 10)
+    plain = Precision.of(net, "auto")
+    assert (plain.bf16, plain.channels_last) == (large, large)
+    popup.attach(net, er_p=0.5, k=0.5, seed=0)
+    assert Precision.of(net, "auto") == plain and not Precision.of(net, "fp32").bf16
+
+
+def test_one_convolution_does_not_make_a_small_network_of_linear_layers_large(machine):
+    machine(INTEL)
+    patches = nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.Flatten(2), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+    assert Precision.of(patches, "auto").name == "fp32"
+    depthwise = nn.Conv2d(512, 512, 3, groups=512)
+    assert Precision.of(depthwise, "auto").name == "fp32" and Precision.of(nn.Conv2d(512, 512, 3), "auto").name == "bf16"
 
 
 def test_either_name_of_the_limit_is_heard_and_the_newer_first(machine, monkeypatch):

@@ -81,13 +81,14 @@ def test_a_layer_that_is_all_but_cut_is_named_whatever_the_scale():
 def test_of_many_the_worst_is_named_with_its_settings_and_too_large_is_not_too_small():
     """In a folder of several k the first one's k, share and gain are no other's."""
     cut, worse = (result(("0.weight", 100, 60), ("2.weight", 1000, kept)) for kept in (9, 1))
-    found = [(cut, GLOBAL), (worse, GLOBAL.replace(k=0.05)), (HOT, GLOBAL), (COLD, GLOBAL.replace(seed=3))]
+    signed = GLOBAL.replace(k=0.05, method="signed", score_unit="kept")  # as a run of it is recorded
+    found = [(cut, GLOBAL), (worse, signed), (HOT, GLOBAL), (COLD, GLOBAL.replace(seed=3))]
     lines = shares_lines([Run(Path("run"), config, each, None) for each, config in found])
     assert [line.partition(".")[0] for line in lines] == [
         "2 of 4 tickets selected over the whole network have a layer that is all but cut, most of all ticket p=0",
         "1 of 4 tickets selected over the whole network has logits that are too large: ticket p=0",
         "1 of 4 tickets selected over the whole network has logits that are too small: ticket p=0"]
-    assert "k=0.05 seed 0 bias search scope global. There 2.weight is left with 1 of 1,000 edges, 0.02" in lines[0]
+    assert "k=0.05 seed 0 bias search method signed scope global. There 2.weight is left with 1 of 1,000 edges, 0.02" in lines[0]
     assert "a smaller" in lines[1] and "seed 3" in lines[2] and "a larger" in lines[2]
 
 

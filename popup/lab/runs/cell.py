@@ -32,8 +32,8 @@ LOCAL_ONLY = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # m
 
 
 def label(config: Config) -> str:
-    """A run in a few words: its role, p, k, seed, and what else is an axis and not at its default."""
-    source, plain, flat = config.source, Config().flat(), config.flat()
+    """A run in a few words: its role, p, k, seed, and what else is an axis and was asked for otherwise than by default."""
+    source, plain, flat = config.source, Config().asked(), config.asked()
     axes = [part.name for group in vars(config).values() for part in fields(group) if part.metadata.get("axis")]
     others = [f" {name} {printable(flat[name])}" for name in axes if name not in ("er_p", "k") and flat[name] != plain[name]]
     return f"{config.task.role} p={source.er_p:g} k={source.k:.3g} seed {source.seed}{''.join(others)}"
