@@ -16,7 +16,9 @@ WRAPPED = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module")  # 
 
 def unwrapped(net: nn.Module) -> nn.Module:
     """The attached network inside of what wraps it (DistributedDataParallel, AveragedModel, torch.compile, Fabric); or `net`
-    itself, if none is."""
+    itself, if none is. A UsageError for what is no network."""
+    if not isinstance(net, nn.Module):
+        raise UsageError(f"net is a {type(net).__name__}: pass the network itself, a torch.nn.Module")
     inner = net
     while ATTRIBUTE not in vars(inner):
         found = next((part for name in WRAPPED if (part := inner._modules.get(name)) is not None), None)

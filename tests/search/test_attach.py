@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
+import popup
 from popup import Recipe, UsageError, attach, densities, detach, extract, merge, scores
 from popup.search import SearchSettings
 from popup.search.network import is_attached, search_of
@@ -262,6 +263,15 @@ def test_a_network_that_is_not_attached_is_told_so(ask):
 def test_a_part_of_an_attached_network_is_not_itself_attached():
     with pytest.raises(UsageError, match="Conv2d is not attached"):
         scores(small()[0])
+
+
+@pytest.mark.parametrize("call", [popup.merge, popup.detach, popup.extract, popup.scores, popup.densities, popup.summary,
+                                  popup.penalty, lambda net: popup.attach(net, er_p=0.5), lambda net: popup.advance(net, 0.5),
+                                  lambda net: popup.order_scores(net, [])])
+@pytest.mark.parametrize("net", [None, "resnet18", {}])
+def test_what_is_no_network_is_refused_in_a_line(call, net):
+    with pytest.raises(UsageError, match=f"net is a {type(net).__name__}: pass the network itself"):
+        call(net)
 
 
 @pytest.mark.parametrize("field", ["method", "scope", "score_scale"])
