@@ -28,7 +28,7 @@ from pathlib import Path
 PAGES = ("accuracy", "existence", "methods", "speed")
 HERE, RUN = Path(__file__).parent, Path(__file__).parents[1] / "run.py"
 CIFAR = "folder:CIFAR"  # in a command: the user's own folder
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 BASH = """set -euo pipefail
 trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP  # once the command that runs has ended
 missed=0
