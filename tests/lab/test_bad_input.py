@@ -76,6 +76,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--k-start 0.8", ["--k-start", "does not matter", "--anneal linear"]),
     ("--anneal cubic --k-start 0.2", ["k_start", "0.2", "[0.5, 1]", "--k"]),
     ("--anneal cubic --k-start 0.5 --k 0.25 0.6", ["k_start is 0.5 and k is 0.6"]),
+    ("--final-density 0.15 --er-p 0.2 --anneal cubic --k-start 0.5", ["k is 0.75", "a smaller --final-density"]),
     ("--method random sampled --anneal cubic", ["--anneal", "does not matter", "--method edge_popup or averaged"]),
     ("--no-redistribute", ["--no-redistribute", "does not matter", "--density"]),
     ("--mask snip --no-redistribute", ["--no-redistribute", "does not matter"]),

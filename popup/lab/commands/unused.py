@@ -88,7 +88,7 @@ def check_matters(configs: Sequence[Config], given: frozenset[str], changed: set
         start, k = config.search.k_start, config.source.k
         if "k_start" in config.search.used() and start < k:
             raise UsageError(f"k_start is {start:g} and k is {k:g}: annealing comes down from k_start to k: give a --k-start in "
-                             f"[{k:g}, 1], or a smaller --k")
+                             f"[{k:g}, 1], or a smaller --{'final-density' if 'final_density' in given else 'k'}")
 
 
 def unused_note(given: frozenset[str], roles: Sequence[str]) -> str:
