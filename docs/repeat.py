@@ -152,9 +152,9 @@ def main() -> int:
 def _images(options: argparse.ArgumentParser, name: str) -> Path:
     """The folder of images, as commands have it: within quotes and without."""
     folder = Path(name).expanduser().resolve()
-    if lost := [part for part in ("train", "test") if not (folder / part).is_dir()]:
+    if lost := [sides[0] for sides in (("train",), ("test", "val")) if not any((folder / side).is_dir() for side in sides)]:
         options.error(f"--cifar is {name!r}, and there is no folder {str(folder / lost[0])!r}: name one with train/CLASS/ and "
-                      "test/CLASS/")
+                      "test/CLASS/ (or val/CLASS/)")
     if shlex.quote(str(folder)) != str(folder):
         options.error(f"--cifar is {str(folder)!r}, which a shell would take apart: give the folder a name of letters, digits "
                       "and _-./ alone")
