@@ -36,7 +36,8 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN is told to us
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}  # such limits, and
 WITHOUT_TILES = WITHOUT_BF16 | {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"}
 WORTH_IT = 1_000_000  # multiply-adds of an example; below, a step is bound by the calls and casting only adds to them
-PLACES = 64           # at which a convolution uses each weight, as not more is known without images: a map of 8 x 8
+PLACES = 64           # at which a convolution uses each weight, as not more is known without images: a map of 8 x 8. On the CPU
+                      # alone: a GPU does so small products in the time that a call takes, and none was measured
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Precision:
         device = device or next(net.parameters()).device
         filters = [_weights(module) for module in net.modules() if isinstance(module, nn.Conv2d)]
         attached = sum(layer.spec.entries for layer in search_of(net).layers) if is_attached(net) else 0
-        large = attached + maskable_entries(net) + (PLACES - 1) * sum(filters) >= WORTH_IT
+        places = PLACES if device.type == "cpu" else 1
+        large = attached + maskable_entries(net) + (places - 1) * sum(filters) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
         return cls(device, bf16, bool(filters) and large)
 

@@ -108,6 +108,12 @@ def test_one_convolution_does_not_make_a_small_network_of_linear_layers_large(ma
     assert Precision.of(depthwise, "auto").name == "fp32" and Precision.of(nn.Conv2d(512, 512, 3), "auto").name == "bf16"
 
 
+def test_on_a_gpu_calls_are_what_a_small_network_takes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    found = [Precision.of(MODELS[name]((3, 32, 32), 10), "auto", torch.device("cuda")) for name in ("resnet20", "conv4")]
+    assert [(one.bf16, one.channels_last) for one in found] == [(False, False), (True, True)]
+
+
 def test_either_name_of_the_limit_is_heard_and_the_newer_first(machine, monkeypatch):
     machine(INTEL)
     monkeypatch.setenv(OLD_LIMIT, "AVX512_CORE_BF16")
