@@ -73,8 +73,9 @@ class Precision:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [n, c, h, w] in the memory format that the network is fast in; other inputs as they are."""
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last and images.dim() == 4 else images
+        """Images [n, c, h, w] in the memory format that the network is fast in; other inputs as they are. (`contiguous` would
+        leave the strides of images with one channel, by which a convolution tells the format.)"""
+        return images.to(memory_format=torch.channels_last) if self.channels_last and images.dim() == 4 else images
 
 
 def _weights(module: nn.Conv2d) -> int:

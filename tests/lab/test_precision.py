@@ -108,6 +108,14 @@ def test_one_convolution_does_not_make_a_small_network_of_linear_layers_large(ma
     assert Precision.of(depthwise, "auto").name == "fp32" and Precision.of(nn.Conv2d(512, 512, 3), "auto").name == "bf16"
 
 
+def test_images_of_one_channel_go_in_channels_last_too():
+    """torch's `contiguous` leaves their strides, as either format has them so: then all that follows is in the other one."""
+    last = Precision(torch.device("cpu"), bf16=False, channels_last=True)
+    images = last.inputs(torch.rand(2, 1, 8, 8))
+    assert images.stride() == (64, 1, 8, 1)
+    assert nn.Conv2d(1, 4, 3)(images).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_on_a_gpu_calls_are_what_a_small_network_takes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     found = [Precision.of(MODELS[name]((3, 32, 32), 10), "auto", torch.device("cuda")) for name in ("resnet20", "conv4")]
