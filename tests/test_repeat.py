@@ -170,8 +170,13 @@ def test_what_asks_it_to_end_reaches_the_run_and_is_told_in_a_line(number, code,
     driver = (f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import repeat; from pathlib import Path; "
               f"repeat.HERE, repeat.PAGES, repeat.RUN = Path('.'), ('made-up',), Path('run.py').resolve(); "
               "sys.argv = ['repeat.py', 'long']; sys.exit(repeat.main())")
+
+    def as_in_a_terminal():
+        """What a shell starts with & ignores interrupts, and so does all that it starts: these tests too, it may be."""
+        signal.signal(number, signal.SIG_DFL)
+
     with subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
+                          stderr=subprocess.PIPE, preexec_fn=as_in_a_terminal) as process:
         pid = int(next(line for line in process.stdout if line.startswith("it is")).split()[-1])
         process.send_signal(number)
         out, told = process.communicate(timeout=60)
