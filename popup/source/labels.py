@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from popup.errors import UsageError
@@ -17,10 +19,15 @@ def as_rows(logits: torch.Tensor, labels: torch.Tensor, ignored: int | None = No
     if logits.dim() < 2 or labels.numel() != logits.shape[:-1].numel():
         raise UsageError(f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}: pass one label for each row "
                          "of logits [n, classes], or of texts [n, tokens, classes]")
-    wanted, classes = labels.flatten(), logits.shape[-1]
-    counted = wanted if ignored is None else wanted[wanted != ignored]
-    low, high = (int(counted.min()), int(counted.max())) if len(counted) else (0, 0)
-    if low < 0 or high >= classes:
-        raise UsageError(f"labels go from {low} to {high} and the network has {classes} classes: labels must be in 0 to "
-                         f"{classes - 1}, or its last layer wider")
+    wanted = labels.flatten().long()  # of uint8 labels 156 would be -100
+    check_classes([wanted if ignored is None else wanted[wanted != ignored]], logits.shape[-1])
     return logits.flatten(0, -2), wanted
+
+
+def check_classes(labels: Sequence[torch.Tensor], classes: int, name: str = "the network") -> None:
+    """A UsageError unless all `labels` are class numbers of what `name` has `classes` of."""
+    counted = [part for part in labels if part.numel()]
+    low, high = min((int(part.min()) for part in counted), default=0), max((int(part.max()) for part in counted), default=0)
+    if low < 0 or high >= classes:
+        raise UsageError(f"labels go from {low} to {high} and {name} has {classes} classes: labels must be in 0 to "
+                         f"{classes - 1}, or its last layer wider")

@@ -180,6 +180,7 @@ def bad(change):
 @pytest.mark.parametrize(("given", "said"), [
     (bad(lambda labels: labels + 1), r"labels go from \d to 3 and the network has 3 classes: labels must be in 0 to 2"),
     (bad(lambda labels: labels - 1), "labels go from -1 to"), (bad(lambda labels: labels * 1.0), "labels are of torch.float32"),
+    (bad(lambda labels: labels.to(torch.uint8) * 0 + 156), "labels go from 156 to 156"),  # which as a byte is -100
     (bad(lambda labels: labels.int()), "labels are of torch.int32"), (bad(torch.Tensor.tolist), "labels are a list"),
     (bad(lambda labels: labels[:5]), r"logits have shape \[8, 3\] and labels \[5\]"), (batches()[0], "a batch is a Tensor"),
     (bad(lambda labels: F.one_hot(labels, 3)), r"labels \[8, 3\]"), ([{"inputs": 1, "labels": 2}], "a batch is a dict: give"),

@@ -14,6 +14,7 @@ from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
 from popup.search.attach import merge
 from popup.search.reach import check_reached
+from popup.source.labels import check_classes
 from popup.source.layers import Layer
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
@@ -87,7 +88,4 @@ def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[
         found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         wanted = ", ".join(["n", *map(str, places), "classes"])
         raise UsageError(f"{name} makes {found} of {count} inputs: it must make logits [{wanted}]")
-    low, high = (min(int(part.min()) for part in labels), max(int(part.max()) for part in labels))
-    if low < 0 or high >= logits.shape[-1]:
-        raise UsageError(f"labels go from {low} to {high} and {name} has {logits.shape[-1]} classes: labels must be in 0 to "
-                         f"{logits.shape[-1] - 1}, or its last layer wider")
+    check_classes(labels, logits.shape[-1], name)
