@@ -6,10 +6,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from popup.products.choice import TOGETHER, bits_at_once, choose, nonzero
 from popup.products.structure import BYTES
-from popup.products.vectors import TOGETHER, add_product, add_to, choose, chooses, dot, load, nonzero, store, zeros
+from popup.products.vectors import add_product, add_to, dot, load, store, zeros
 
-WRITTEN_IN = "a38fa7b8feffadb1"  # vectors.py's digest: numba compiles anew only where the kernels' own file has changed
+WRITTEN_IN = "9595208e9ed00e73"  # digest of choice.py and vectors.py: numba compiles anew where the kernels' own file has changed
 AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
 
 
@@ -61,7 +62,7 @@ def _keep_as_compiled(values, which, inputs, kept_values, kept_inputs, place, ed
     def not_at_all(values, which, inputs, kept_values, kept_inputs, place, edge, end, stop):
         return edge, place
 
-    return by_vectors if chooses() else not_at_all
+    return by_vectors if bits_at_once() else not_at_all
 
 
 @_kernel

@@ -10,6 +10,10 @@ Linear, numba's kernels, p = 0.2: at batch 128 0.8 of the dense time for 512 x 5
 2048 on, where a dense weight that is masked anew each step takes 1.5. At p = 0.3 batches of 512 lose, and so do
 layers with a side below 256. Torch's kernels take as long as the dense ones at p = 0.2, and 0.9 at p = 0.1.
 
+What follows a sparse layer gets activations that lie as sparse products want them, and 10 outputs are too few for a dense
+product to be fast: from 2048 to 10, batch 128, the sparse ones take 0.1, 0.14 and 0.2 of the dense time at p = 0.2, 0.5 and 1
+(MKL on an AMD EPYC without AVX-512), from 512 to 10 a half; from 2048 to 100 a half at p = 0.2, and at p = 1 they lose.
+
 Convolutions: images must be laid out by channels and back, which costs the same at any density. At p = 0.05, 3 x 3 taps and
 batch 32 (128) 0.7 (0.9) of the dense time for 64 channels, 0.5 for 128, 0.37 for 256, 0.26 for 512; one tap wins from 512 to
 2048 channels only (0.35, 0.67). At p = 0.2 none wins by much. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its
@@ -35,21 +39,27 @@ LINEAR = {  # by kernels, and by the number type of the dense product that is th
     ("numba", torch.float32): Bounds(0.22, 1 << 18), ("torch", torch.float32): Bounds(0.11, 1 << 20),
     ("numba", torch.bfloat16): Bounds(0.11, 1 << 20), ("torch", torch.bfloat16): Bounds(0.055, 1 << 20)}
 NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
+FEW_OUTPUTS = 32  # a layer of so few that a sparse one hands its output to is sparse at any density, see above
 CONVOLUTION = 0.06  # the density below which convolutions are sparse
 REUSE = 256  # products for each number of the input and the output that a convolution must make
 
 
-def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: torch.device, kernels: str, groups: int = 1) -> bool:
+def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: torch.device, kernels: str, groups: int = 1,
+         handed: bool = False) -> bool:
     """Whether a layer with a weight of that shape and so many edges is faster with sparse products, in float32, than densely.
 
     `against` is the number type that it would compute densely in (under autocast that of autocast); `kernels` is the name of the
-    kernels at hand.
+    kernels at hand; `handed`: whether the input of a linear layer lies unit by unit already, as a sparse layer gives it.
     """
     if device.type != "cpu" or groups != 1 or 0 in shape:
         return False
     entries = torch.Size(shape).numel()
     if len(shape) == 2:
         bounds = LINEAR.get((kernels, against))
-        return bounds is not None and edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
+        if bounds is None:
+            return False
+        if handed and kernels == "numba" and against == torch.float32:
+            return edges <= bounds.density * entries or shape[0] <= FEW_OUTPUTS
+        return edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
     few = len(shape) == 4 and edges <= CONVOLUTION * entries and against == torch.float32
     return few and kernels == "numba" and entries >= REUSE * (shape[0] + shape[1])

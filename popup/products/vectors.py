@@ -11,12 +11,9 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 from popup.products.structure import BYTES
-
-TOGETHER = 32  # numbers that are chosen from at once: a segment's edges are mostly fewer, so that one step is all it takes
 
 
 class Vectors(types.Type):
@@ -144,68 +141,3 @@ def dot(typing, block, array, start):
                                                     fnty=ir.FunctionType(scalar, [scalar, block.vector]))
         return builder.call(function, [ir.Constant(scalar, -0.0), total], fastmath=("reassoc",))
     return block.item(block, array, types.int64), build
-
-
-def chooses() -> bool:
-    """Whether chosen lanes of a register can be put side by side: by AVX-512, which `choose` is made of."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2]  # the host's, unless numba is told to compile for another
-    return {"+avx512f", "+avx512bw"} <= set(features.split(","))
-
-
-def _together(context, builder, kind, array, start):
-    """array[start:start + TOGETHER], read."""
-    address = cgutils.gep_inbounds(builder, context.make_array(kind)(context, builder, array).data, start)
-    vector = ir.VectorType(context.get_data_type(kind.dtype), TOGETHER)
-    return builder.load(builder.bitcast(address, vector.as_pointer()), align=kind.dtype.bitwidth // 8)
-
-
-def _part(builder, vector, first, lanes):
-    """`lanes` of the lanes, from the first of them."""
-    numbers = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes)))
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), numbers)
-
-
-def _compressed(builder, vector, chosen):
-    """The chosen lanes side by side, then zeros."""
-    item, lanes = vector.type.element, vector.type.count
-    letter, width = ("i", item.width) if isinstance(item, ir.IntType) else ("f", BYTES * 8 // lanes)
-    function = builder.module.declare_intrinsic(f"llvm.x86.avx512.mask.compress.v{lanes}{letter}{width}",
-                                                fnty=ir.FunctionType(vector.type, [vector.type, vector.type, chosen.type]))
-    return builder.call(function, [vector, ir.Constant(vector.type, None), chosen])
-
-
-@intrinsic
-def nonzero(typing, array, start):
-    """The number whose bit i says whether array[start + i] is other than 0, for i < TOGETHER."""
-    def build(context, builder, signature, given):
-        numbers = _together(context, builder, array, *given)
-        compare = builder.fcmp_unordered if isinstance(array.dtype, types.Float) else builder.icmp_unsigned  # NaN is not 0
-        chosen = builder.bitcast(compare("!=", numbers, ir.Constant(numbers.type, None)), ir.IntType(TOGETHER))
-        return builder.zext(chosen, ir.IntType(64))
-    return types.int64(array, types.int64), build
-
-
-@intrinsic
-def choose(typing, source, start, bits, target, place):
-    """Put those of source[start:start + TOGETHER] whose bit is set side by side from target[place]; give the place after them.
-
-    All of target[place:place + TOGETHER] is written to: LLVM's own compressing store writes no more than is chosen, but takes
-    AMD's processors a hundred cycles, while to compress a register is quick everywhere.
-    """
-    def build(context, builder, signature, given):
-        numbers, place = _together(context, builder, source, given[0], given[1]), given[4]
-        chosen = builder.bitcast(builder.trunc(given[2], ir.IntType(TOGETHER)), ir.VectorType(ir.IntType(1), TOGETHER))
-        item, width = numbers.type.element, max(32, source.dtype.bitwidth)
-        if width > source.dtype.bitwidth:  # what is narrower not every processor compresses, and it would not be faster
-            numbers = builder.zext(numbers, ir.VectorType(ir.IntType(width), TOGETHER))
-        lanes, data = BYTES * 8 // width, context.make_array(target)(context, builder, given[3]).data
-        for first in range(0, TOGETHER, lanes):
-            its = _part(builder, chosen, first, lanes)
-            vector = _compressed(builder, _part(builder, numbers, first, lanes), its)
-            vector = builder.trunc(vector, ir.VectorType(item, lanes)) if width > source.dtype.bitwidth else vector
-            address = builder.bitcast(cgutils.gep_inbounds(builder, data, place), vector.type.as_pointer())
-            builder.store(vector, address, align=source.dtype.bitwidth // 8)
-            count = builder.ctpop(builder.bitcast(its, ir.IntType(lanes)))
-            place = builder.add(place, builder.zext(count, place.type))
-        return place
-    return types.int64(source, types.int64, types.int64, target, types.int64), build

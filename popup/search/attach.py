@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from popup.errors import UsageError, check_name
-from popup.search.compute import COMPUTES, computes_sparsely
+from popup.search.compute import COMPUTES, sparse_layers
 from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
@@ -127,7 +127,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     _try_method(settings)
     search = Search(recipe, settings)
     values = freeze(net)
-    sparse = {layer.spec.name for layer in source if computes_sparsely(net, layer.spec, layer.p_l, compute, against)}
+    sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)
     attach_layers(net, search, source, sparse)
     tracing = net.register_forward_pre_hook(refuse_tracing)
     search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), tracing,

@@ -22,7 +22,7 @@ def attach_layers(net: nn.Module, search: Search, source: list[LayerSource], spa
     """Let each layer's weight be computed from scores, in place; those named in `sparse` are to compute on their edges alone."""
     orders = [tuple(tuple(module._parameters) for module, _ in users(net, layer.spec)) for layer in source]
     for layer, order in zip(source, orders, strict=True):
-        products = call_of(net, layer.spec, layer.edges) if layer.spec.name in sparse else None
+        products = call_of(net, layer.spec, layer.edges, sparse) if layer.spec.name in sparse else None
         _attach_layer(net, search, layer, order, products)
     search.group(search.method.asked_together)
 

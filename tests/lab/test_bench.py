@@ -33,6 +33,20 @@ def test_the_time_of_the_data_is_a_whole_epochs_by_its_batches(monkeypatch):
     assert [figure.seconds for figure in measure([found], 4)] == [1.0]
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(1e-3, 30), (0.02, 5), (0.3, 1)])
+def test_a_turn_is_as_many_steps_as_last_a_tenth_of_a_second_after_one_that_is_not_timed(seconds, times, monkeypatch):
+    now = [0.0]
+
+    def step():
+        now[0] += seconds
+
+    found = bench.a_turn_long(bench.Subject("made up", step), lambda: now[0])
+    before = now[0]
+    (figure,) = measure([found], 1, clock=lambda: now[0])
+    assert found.times == times and round((now[0] - before) / seconds) == 2 * (1 + times)  # in one round that does not count, too
+    assert figure.seconds == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ("--model lenet5 --side 8", ["lenet5", "[3, 8, 8]"]), ("--model mlp vgg11 --side 16", ["vgg11", "[3, 16, 16]"]),
     ("--model chain:linear", ["chain:linear", "[3, 32, 32]"]),

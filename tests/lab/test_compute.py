@@ -54,7 +54,7 @@ def test_on_a_gpu_nothing_pays(tmp_path):
 def test_a_run_says_how_it_computed_and_its_proof_holds(compute, tmp_path, capsys):
     directory, result = run(tmp_path, "--er-p", "0.1", "--compute", compute)
     sparse = compute == "sparse" or (compute == "auto" and best_kernels().name == "numba")
-    number = {"auto": 1, "sparse": 3}.get(compute)  # 64 to 600 is too narrow, 600 to 10 as well
+    number = {"auto": 2, "sparse": 3}.get(compute)  # 64 to 600 is too narrow; 600 to 10 follows a sparse one
     assert result["realised_compute"] == (f"sparse ({best_kernels().name}), {number} of 3 layers" if sparse else "dense")
     assert result["proof"]["holds"] and not result["proof"]["differing"]
     assert main(["eval", str(directory / "ticket.safetensors")], MODELS) == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 compiled = pytest.importorskip("popup.products.compiled", exc_type=ImportError)
-vectors = pytest.importorskip("popup.products.vectors", exc_type=ImportError)
+choice = pytest.importorskip("popup.products.choice", exc_type=ImportError)
 
 UNTOUCHED = 77
 
@@ -64,7 +64,7 @@ def test_a_piece_writes_within_its_own_place(dtype, first, last):
 
 DIGEST = """
 import hashlib, numpy as np, sys
-from popup.products import compiled, vectors
+from popup.products import choice, compiled
 draw, digest = np.random.default_rng(0), hashlib.sha256()
 for dtype in (np.float32, np.float64):
     begins = np.append(0, np.cumsum(draw.integers(0, 60, 200)))
@@ -76,16 +76,19 @@ for dtype in (np.float32, np.float64):
         for start, end in zip(*room[2:]):
             digest.update(room[0][start:end].tobytes() + room[1][start:end].tobytes())
         digest.update(room[2].tobytes() + room[3].tobytes())
-print(vectors.chooses(), digest.hexdigest())
+print(choice.bits_at_once(), digest.hexdigest())
 """
 
 
-def test_a_processor_without_such_vectors_keeps_the_same():
-    """The name is numba's own way to compile for another processor; this is the path of one that is not of today's."""
+@pytest.mark.parametrize("name, features, bits", [
+    ("generic", "", choice.NONE), ("haswell", "+avx2,+ssse3,+fma,+popcnt", choice.NARROW)])
+def test_each_processor_keeps_the_same(name, features, bits):
+    """Numba's own way to compile for another processor: for one without such vectors, and for one with AVX2 alone."""
     def printed(**changes):
         environment = os.environ | changes
         return subprocess.check_output([sys.executable, "-c", DIGEST], env=environment, text=True).split()
 
-    plain, ours = printed(NUMBA_CPU_NAME="generic"), printed()
-    assert plain[0] == "False" and plain[1] == ours[1]
-    assert ours[0] == str(vectors.chooses())
+    if bits > choice.bits_at_once():
+        pytest.skip("this processor has not got these vectors")
+    other, ours = printed(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features), printed()
+    assert other == [str(bits), ours[1]] and ours[0] == str(choice.bits_at_once())

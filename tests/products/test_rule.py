@@ -8,8 +8,8 @@ from popup.products.rule import pays
 CPU = torch.device("cpu")
 
 
-def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", groups=1):
-    return pays(shape, round(density * torch.Size(shape).numel()), against, device, kernels, groups)
+def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", groups=1, handed=False):
+    return pays(shape, round(density * torch.Size(shape).numel()), against, device, kernels, groups, handed)
 
 
 @pytest.mark.parametrize(("shape", "density"), [
@@ -50,3 +50,15 @@ def test_convolutions_in_groups_are_dense():
 def test_torch_s_kernels_are_used_later():
     assert not sparse((2048, 2048), 0.2, kernels="torch") and sparse((2048, 2048), 0.05, kernels="torch")
     assert not sparse((512, 512), 0.05, kernels="torch") and not sparse((512, 512, 3, 3), 0.05, kernels="torch")
+
+
+@pytest.mark.parametrize(("shape", "density"), [
+    ((10, 2048), 1.0), ((10, 300), 0.2), ((32, 64), 1.0), ((100, 2048), 0.2), ((300, 784), 0.1)])
+def test_what_a_sparse_layer_hands_to_is_sparse_too(shape, density):
+    assert sparse(shape, density, handed=True) and not sparse(shape, density)
+
+
+def test_what_a_sparse_layer_hands_to_is_dense_where_many_edges_lose():
+    assert not sparse((100, 2048), 0.5, handed=True)
+    for other in ({"kernels": "torch"}, {"against": torch.bfloat16}):
+        assert not sparse((10, 2048), 1.0, handed=True, **other)

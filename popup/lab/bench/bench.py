@@ -33,6 +33,7 @@ from popup.source.recipe import Recipe
 Build = Callable[[], nn.Module]
 DENSITIES = (1.0, 0.5, 0.2, 0.05)
 K = 0.5
+TURN, MOST_IN_A_ROW = 0.1, 30  # seconds, steps
 DENSE, LIMIT = "dense weight-training step", "forward + backward alone"
 
 
@@ -143,6 +144,24 @@ def _pipeline(inputs: torch.Tensor, labels: torch.Tensor) -> Subject:
             pass
 
     return Subject("data pipeline alone (crop, flip)", epoch, times=batches.steps)
+
+
+def in_a_row(subject: Subject, times: int) -> Subject:
+    """The same, so many steps a turn, as they follow one another in training: a single one would find its network fallen out of
+    the cache, and threads asleep."""
+    return replace(subject, step=partial(_several, subject.step, times), times=times)
+
+
+def a_turn_long(subject: Subject, clock: Callable[[], float] | None = None) -> Subject:
+    """The same, as many steps in a row as last TURN, after one that is not timed."""
+    subject.step()
+    times = round(TURN / _time(subject.step, clock))
+    return replace(in_a_row(subject, max(1, min(times, MOST_IN_A_ROW))), before=partial(_several, subject.step, 1))
+
+
+def _several(step: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        step()
 
 
 def measure(found: Sequence[Subject], rounds: int, tick: Callable[[], object] = lambda: None,

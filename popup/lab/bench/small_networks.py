@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 
-from popup.lab.bench.bench import Build, Figure, Subject, dense_step, least_disturbed, measure, popup_step, published_step
+from popup.lab.bench.bench import Build, Figure, dense_step, in_a_row, least_disturbed, measure, popup_step, published_step
 
 P, CLASSES = 0.2, 10
 
@@ -48,7 +47,7 @@ def time_small(builder: Callable[[str, Sequence[int]], Build], device: torch.dev
         given = builder(network.model, network.image), inputs, torch.arange(network.batch, device=device) % CLASSES, "fp32"
         with threads(network.threads):
             clock = least_disturbed(device)
-            found = [_repeated(subject, network.times)
+            found = [in_a_row(subject, network.times)
                      for subject in (dense_step(*given), popup_step(*given, P), published_step(*given))]
             figures = measure(found, rounds, tick, clock)
         yield SmallCost(network, "CPU" if clock else "wall", tuple(figures))
@@ -63,13 +62,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _repeated(subject: Subject, times: int) -> Subject:
-    """The same, so many steps a turn: a single one would find its network fallen out of the cache."""
-    return replace(subject, step=partial(_several, subject.step, times), times=times)
-
-
-def _several(step: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        step()

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from popup.lab.bench.bench import Build, Figure, Subject, dense_step, least_disturbed, measure, popup_step
+from popup.lab.bench.bench import Build, Figure, Subject, a_turn_long, dense_step, least_disturbed, measure, popup_step
 from popup.lab.bench.peers import PEERS, Peer, peer_step
 from popup.lab.bench.step_memory import Make, peaks_of_steps
 
@@ -36,13 +36,14 @@ class WideCost:
 
 def time_wide(builder: Builder, widths: Sequence[int], densities: Sequence[float], rounds: int,
               tick: Callable[[], object] = lambda: None, batch: int = BATCH) -> Iterator[WideCost]:
-    """Each cost as it comes, all subjects of one density interleaved; memory is measured after time, one by one."""
+    """Each cost as it comes, all subjects of one density interleaved, each some steps in a row; memory is measured after time, one
+    by one."""
     peers, clock = measured_peers(), least_disturbed(torch.device("cpu"))
     for width in widths:
         of_dense: list[int | None] = []
         for p in densities:
             makers, narrow = (subject_makers(builder(size), p, batch, peers) for size in (width, min(width, NARROW)))
-            figures = measure([make() for make in makers], rounds, tick, clock)
+            figures = measure([a_turn_long(make(), clock) for make in makers], rounds, tick, clock)
             done = len(of_dense)  # the dense network is the same at every density
             peaks = of_dense + peaks_of_steps(makers[done:], narrow[done:], tick)
             of_dense = peaks[:1]
