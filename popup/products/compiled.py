@@ -10,7 +10,7 @@ from popup.products.choice import TOGETHER, bits_at_once, choose, nonzero
 from popup.products.structure import BYTES
 from popup.products.vectors import add_product, add_to, dot, load, store, zeros
 
-WRITTEN_IN = "9595208e9ed00e73"  # digest of choice.py and vectors.py: numba compiles anew where the kernels' own file has changed
+WRITTEN_IN = "25a0640c4e3d6066"  # digest of choice.py and vectors.py: numba compiles anew where the kernels' own file has changed
 AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
 
 
@@ -137,19 +137,12 @@ def _scatter(nothing, start, skip, arguments):
 
 
 @_kernel
-def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, across, first, last):
-    """The input's row += the sum of value * rows[output] over its edges, for the pieces from `first` to `last`.
-
-    A piece is one of the blocks of inputs, and of their rows one of `across` parts, each some whole vectors. What is less
-    than a vector belongs to the last part: a vector that reaches back must not do so into what another thread writes.
-    """
+def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last):
+    """The input's row += the sum of value * rows[output] over its edges, for the blocks of inputs from `first` to `last`."""
     lanes = BYTES // result.itemsize
-    vectors = length // lanes
-    for piece in range(first, last):
-        block, part = piece // across, piece % across
-        start, stop = vectors * part // across * lanes, vectors * (part + 1) // across * lanes
-        stop = length if part == across - 1 else stop
+    for block in range(first, last):
         arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, block)
+        start, stop = 0, length
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
             if count == 8:

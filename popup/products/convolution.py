@@ -154,7 +154,7 @@ class ConvProducts:
         if kept is None:
             return None, of_edges
         result = x.new_zeros(self.shape[1], len(self.filter.phases()), rows.stride())
-        scatter(self.structure, kept, outputs, starts, result, 1)
+        scatter(self.structure, kept, outputs, starts, result)
         return rows.to_inputs(result, x), of_edges
 
     def _rows(self, x: torch.Tensor) -> Rows:

@@ -65,9 +65,7 @@ class NumbaKernels:
         source = _whole(rows)
         result = rows.new_empty(structure.shape[1], source.shape[1])
         result.numpy().fill(0)  # by this thread: torch would share even this little out, and wait for the slowest
-        threads, vectors = worth(_work(structure, source)), source.shape[1] * source.itemsize // BYTES
-        across = max(1, min(2 * threads // structure.blocks, vectors // 2)) if threads > 1 else 1
-        scatter(structure, kept, source, source.shape[1], result, across)
+        scatter(structure, kept, source, source.shape[1], result)
         return result[:, :rows.shape[1]].contiguous()
 
     def edge_gradient(self, structure: Structure, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -85,13 +83,14 @@ def gather(structure: Structure, kept: Kept, source: torch.Tensor, starts: Start
     share(partial(_compiled().gather, *arguments), structure.shape[0], worth(_work(structure, result)))
 
 
-def scatter(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor, across: int) -> None:
+def scatter(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor) -> None:
     """Add the outputs' rows source[o], each times the value of its edge, to the inputs' rows in `result`.
 
-    Threads take blocks of inputs and, of the rows, one of `across` parts: 1 where inputs of one block share numbers.
+    Threads take blocks of inputs. Two that write to parts of the same rows would take 5 times as long as one (AMD EPYC, 2 parts
+    of 256 bytes): each core fetches the lines beside its own, which the other is writing to.
     """
-    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, source.shape[1], across)
-    share(partial(_compiled().scatter, *arguments), structure.blocks * across, worth(_work(structure, source)))
+    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, source.shape[1])
+    share(partial(_compiled().scatter, *arguments), structure.blocks, worth(_work(structure, source)))
 
 
 def dots(structure: Structure, outputs: torch.Tensor, source: torch.Tensor, starts: Starts) -> torch.Tensor:

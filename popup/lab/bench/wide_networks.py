@@ -36,7 +36,7 @@ class WideCost:
 
 def time_wide(builder: Builder, widths: Sequence[int], densities: Sequence[float], rounds: int,
               tick: Callable[[], object] = lambda: None, batch: int = BATCH) -> Iterator[WideCost]:
-    """Each cost as it comes, all subjects of one density interleaved, each some steps in a row; memory is measured after time, one
+    """Each cost as it comes, all subjects of one density interleaved, each some steps in a row; memory is measured after, one
     by one."""
     peers, clock = measured_peers(), least_disturbed(torch.device("cpu"))
     for width in widths:
