@@ -142,7 +142,7 @@ class TrainingState:
                              "version and on the machine that began it")
         if record.get("compute", "dense") != self.compute:  # the kernels' name is in it: numba's round otherwise than torch's
             raise ValueError(f"its layers computed {record.get('compute')!r:.60}, and here they would compute {self.compute!r}, "
-                             "to another result: finish it with the packages that it was begun with")
+                             "to another result: finish it with the popup and the packages that it was begun with")
         if record.get("frozen") != self.frozen:
             raise ValueError("the seed gives another source than the one it was written in")
 
