@@ -140,7 +140,7 @@ def test_the_walk_lets_right_imports_pass(module, text):
 
 SLOW = {"matplotlib", "numba", "sklearn", "submitit", "timm", "torchvision", "transformers", "scipy.optimize", "scipy.sparse",
         "scipy.stats", "torch._dynamo", "torch.utils.tensorboard"}  # every command would wait for them
-COMPILED = ("popup.products.compiled", "popup.products.vectors")  # numba's own files, which are imported where they are used
+COMPILED = ("popup.products.choice", "popup.products.compiled", "popup.products.vectors")  # numba's own
 
 
 def slow_imports(source, module):

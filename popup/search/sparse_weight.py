@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -20,6 +21,9 @@ class SparseWeight(torch.Tensor):
     use: Use
     products: LayerProducts
     scores: torch.Tensor
+    form: tuple[int, ...]
+    number: torch.dtype
+    place: torch.device
 
     @staticmethod
     def __new__(cls, use: Use, products: LayerProducts, scores: torch.Tensor) -> SparseWeight:
@@ -29,6 +33,8 @@ class SparseWeight(torch.Tensor):
 
     def __init__(self, use: Use, products: LayerProducts, scores: torch.Tensor) -> None:
         self.use, self.products, self.scores = use, products, scores
+        layer = use.of.layers[0]  # what follows is what the tensor itself says, and asked for in a tenth of the time
+        self.form, self.number, self.place = layer.spec.shape, layer.dtype, layer.values.device
         self._kept: object = None
         self._dense: torch.Tensor | None = None
 
@@ -94,23 +100,27 @@ AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast makes
 
 def _alike(x: object, weight: SparseWeight) -> bool:
     """Whether the product can be done as it is: else the dense one says what is wrong."""
-    if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.device:
+    if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.place:
         return False
-    inputs = weight.shape[1]
-    fits = x.dim() > 0 and x.shape[-1 if weight.dim() == 2 else 1] == inputs
-    cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32 and x.dtype in AUTOCAST
-    return fits and (x.dtype is weight.dtype or cast)
+    fits = x.dim() > 0 and x.shape[-1 if len(weight.form) == 2 else 1] == weight.form[1]
+    cast = torch.is_autocast_enabled(x.device.type) and weight.number is torch.float32 and x.dtype in AUTOCAST
+    return fits and (x.dtype is weight.number or cast)
 
 
 def _product(x: Any, weight: SparseWeight, bias: torch.Tensor | None) -> torch.Tensor:
     """The layer's output. It is computed in the weight's own type; under autocast it is of that which autocast wants."""
-    cast = torch.is_autocast_enabled(x.device.type) and weight.dtype is torch.float32
-    with torch.autocast(x.device.type, enabled=False):
-        y = SparseProduct.apply(x.to(weight.dtype), weight.scores, weight)
+    cast = torch.is_autocast_enabled(x.device.type) and weight.number is torch.float32
+    with _as_it_is(x.device.type):
+        y = SparseProduct.apply(x.to(weight.number), weight.scores, weight)
         if bias is not None and (bias.requires_grad or bool(bias.any())):  # frozen ones are 0 unless asked for
             bias = bias.to(y.dtype)
-            y = y + (bias if weight.dim() == 2 else bias[:, None, None])
+            y = y + (bias if len(weight.form) == 2 else bias[:, None, None])
     return y.to(torch.get_autocast_dtype(x.device.type)) if cast else y
+
+
+def _as_it_is(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Without autocast; where there is none, without the 15 us that it takes to switch it off."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
 
 
 class SparseProduct(torch.autograd.Function):
@@ -128,7 +138,7 @@ class SparseProduct(torch.autograd.Function):
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
         use.refuse_part()
-        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+        with torch.no_grad(), _as_it_is(gradient.device.type):
             of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
             found = use.method.score_gradient(use.of.unit, scores, use.gate, of_edges.to(
                 torch.float32)) if ctx.needs_input_grad[1] else None

@@ -577,3 +577,27 @@ def test_a_pass_holds_one_weight_that_is_gone_after_it(kernels):
     (first, again), ready = held[-1], search_of(net).ready
     assert type(first) is SparseWeight and first is again and ready == {}
     assert type(net[2].weight) is torch.Tensor
+
+
+def test_what_follows_a_sparse_layer_is_sparse_where_it_is_narrow_and_else_gets_contiguous_inputs():
+    """A dense product takes activations that lie unit by unit badly."""
+    pytest.importorskip("numba")
+    net = nn.Sequential(nn.Linear(784, 600), nn.ReLU(), nn.Linear(600, 600), nn.Tanh(), nn.Linear(600, 10), nn.ReLU(),
+                        nn.Linear(10, 10))
+    found, lay = {}, []
+
+    class Seen(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is F.linear:
+                lay.append(args[0].is_contiguous())
+            return func(*args, **kwargs or {})
+
+    for second in (0.1, 0.9):
+        density = {"0.weight": 0.1, "2.weight": second, "4.weight": 1.0, "6.weight": 0.5}
+        attached = attach(copy.deepcopy(net), k=0.5, density=density)
+        found[second] = [layer.sparse for layer in search_of(attached).layers]
+        attached(torch.randn(64, 784)).sum().backward()  # the first is looked at, in a plain copy
+        with Seen():
+            attached(torch.randn(64, 784)).sum().backward()
+    assert found == {0.1: [True, True, True, True], 0.9: [True, False, False, False]}
+    assert lay == [True, False, False, False, True, True, True, True]
