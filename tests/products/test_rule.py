@@ -13,7 +13,7 @@ def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", g
 
 
 @pytest.mark.parametrize(("shape", "density"), [
-    ((2048, 784), 0.2), ((2048, 2048), 0.2), ((2048, 2048), 0.01), ((4096, 4096), 0.05), ((512, 512), 0.2),
+    ((2048, 784), 0.2), ((2048, 2048), 0.2), ((2048, 2048), 0.01), ((4096, 4096), 0.05), ((512, 512), 0.2), ((300, 784), 0.2),
     ((128, 128, 3, 3), 0.05), ((512, 512, 3, 3), 0.05), ((2048, 512, 1, 1), 0.01)])
 def test_large_layers_of_few_edges_are_sparse(shape, density):
     assert sparse(shape, density)
@@ -21,7 +21,7 @@ def test_large_layers_of_few_edges_are_sparse(shape, density):
 
 
 @pytest.mark.parametrize("shape", [
-    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 784), (2048, 10), (8, 100_000), (64, 3, 3, 3), (16, 16, 3, 3),
+    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 600), (2048, 10), (8, 100_000), (64, 3, 3, 3), (16, 16, 3, 3),
     (256, 64, 1, 1), (64, 64, 3), (64, 64, 3, 3, 3), (64,), (0, 512)])
 def test_small_and_narrow_layers_and_other_forms_are_dense(shape):
     assert not sparse(shape, 0.01)
@@ -34,8 +34,8 @@ def test_other_numbers_and_devices_are_dense(other):
 
 
 def test_a_draw_at_a_bound_is_sparse_whatever_its_luck():
-    """Four standard deviations above p = 0.2 in the smallest layer that is sparse."""
-    assert sparse((512, 512), 0.2 + 4 * (0.2 * 0.8 / 512**2) ** 0.5)
+    """Four standard deviations above p = 0.2 in about the smallest layer that is sparse."""
+    assert sparse((300, 700), 0.2 + 4 * (0.2 * 0.8 / 210_000) ** 0.5)
 
 
 def test_against_bf16_fewer_edges_pay():
@@ -53,7 +53,7 @@ def test_torch_s_kernels_are_used_later():
 
 
 @pytest.mark.parametrize(("shape", "density"), [
-    ((10, 2048), 1.0), ((10, 300), 0.2), ((32, 64), 1.0), ((100, 2048), 0.2), ((300, 784), 0.1)])
+    ((10, 2048), 1.0), ((10, 300), 0.2), ((32, 64), 1.0), ((100, 2048), 0.2), ((300, 600), 0.1)])
 def test_what_a_sparse_layer_hands_to_is_sparse_too(shape, density):
     assert sparse(shape, density, handed=True) and not sparse(shape, density)
 
