@@ -7,14 +7,17 @@ activations laid out as torch does. tests/products/crossover.py measures them an
 
 Linear, numba's kernels, p = 0.2: at batch 128 0.8 of the dense time for 512 x 512, 0.57 for 1024 x 1024, 0.6 for 784 to 2048,
 0.54 for 2048 x 2048, 0.48 for 4096 x 4096; at batch 512 0.8. At batch 32 1.6 for 512 x 512, 1.1 for 1024 x 1024, 1.0 from
-2048 on, where a dense weight that is masked anew each step takes 1.5. On an AMD EPYC that shows AVX2 and no AVX-512, whose dense
-products are slower, 300 x 784 takes 0.47 and 0.58 of the dense time at batch 128 and 64, 256 x 512 takes 0.51, and a whole step
-of LeNet-300-100 0.91 of the dense network's (batch 128; 1.6 at batch 60, where a masked weight has 1.5). At p = 0.3 batches of 512 lose, and so do
-layers with a side below 256. Torch's kernels take as long as the dense ones at p = 0.2, and 0.9 at p = 0.1.
+2048 on, where a dense weight that is masked anew each step takes 1.5. At p = 0.3 batches of 512 lose, and so do layers with a
+side below 256. Torch's kernels take as long as the dense ones at p = 0.2, and 0.9 at p = 0.1.
+
+On an AMD EPYC that shows AVX2 and no AVX-512, whose dense products are slower, 300 x 784 takes 0.47 and 0.58 of the dense time at
+batch 128 and 64, 256 x 512 takes 0.51, and a whole step of LeNet-300-100 0.9 of the dense network's (batch 128; 1.6 at batch 60,
+where a masked weight has 1.5).
 
 What follows a sparse layer gets activations that lie as sparse products want them, and 10 outputs are too few for a dense
 product to be fast: from 2048 to 10, batch 128, the sparse ones take 0.1, 0.14 and 0.2 of the dense time at p = 0.2, 0.5 and 1
-(MKL on an AMD EPYC without AVX-512), from 512 to 10 a half; from 2048 to 100 a half at p = 0.2, and at p = 1 they lose.
+(MKL on an AMD EPYC without AVX-512), from 512 to 10 a half; from 2048 to 100 a half at p = 0.2, and at p = 1
+they lose, as do those from 1024 to 32.
 
 Convolutions: images must be laid out by channels and back, which costs the same at any density. At p = 0.05, 3 x 3 taps and
 batch 32 (128) 0.7 (0.9) of the dense time for 64 channels, 0.5 for 128, 0.37 for 256, 0.26 for 512; one tap wins from 512 to
@@ -41,7 +44,7 @@ LINEAR = {  # by kernels, and by the number type of the dense product that is th
     ("numba", torch.float32): Bounds(0.22, 200_000), ("torch", torch.float32): Bounds(0.11, 1 << 20),
     ("numba", torch.bfloat16): Bounds(0.11, 1 << 20), ("torch", torch.bfloat16): Bounds(0.055, 1 << 20)}
 NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
-FEW_OUTPUTS = 32  # a layer of so few that a sparse one hands its output to is sparse at any density, see above
+FEW_OUTPUTS = 16  # a layer of so few that a sparse one hands its output to is sparse at any density, see above
 CONVOLUTION = 0.06  # the density below which convolutions are sparse
 REUSE = 256  # products for each number of the input and the output that a convolution must make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules import module as of_all
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from popup.products.convolution import ConvProducts, Filter, Rows
@@ -19,7 +21,7 @@ from popup.source.layers import Layer, locate
 
 COMPUTES = ("auto", "dense", "sparse")
 EACH_NUMBER = {nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
-               nn.Hardtanh, nn.Hardswish, nn.Dropout}
+               nn.Hardtanh, nn.Hardswish}  # not Dropout: what it draws goes by how its input lies
 KINDS = {2: nn.Linear, 4: nn.Conv2d}  # by the dimensions of the weight: whose forward pass is one product of it
 
 
@@ -49,12 +51,29 @@ class LayerProducts(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Onward:
+    """Some modules of a chain, from `place` on: a layer, and what its output goes through next up to another linear layer."""
+
+    chain: nn.Sequential
+    place: int
+    parts: tuple[nn.Module, ...]
+
+    def unseen(self) -> bool:
+        """Whether nobody looks at how that output lies: the chain itself runs them, as they were found, and without hooks."""
+        now = tuple(self.chain._modules.values())[self.place:self.place + len(self.parts)]
+        if len(now) < len(self.parts) or any(one is not other for one, other in zip(now, self.parts, strict=True)):
+            return False
+        return not (of_all._global_forward_hooks or of_all._global_forward_pre_hooks or any(
+            part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in now)) and _runs(self.chain)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearCall:
-    """F.linear(x, weight, bias) of x [..., in]. `handed_on`: the modules that an output [n, out] goes through next, if they do
-    not mind that it lies unit by unit, and its own."""
+    """F.linear(x, weight, bias) of x [..., in]. `onward`: where an output [n, out] goes next, if that does not mind that it lies
+    unit by unit."""
 
     products: Products[Any, Any]
-    handed_on: tuple[nn.Module, ...] = ()
+    onward: Onward | None = None
 
     def takes(self, func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return func is F.linear and set(kwargs) <= {"bias"}
@@ -67,8 +86,7 @@ class LinearCall:
 
     def forward(self, held: torch.Tensor, kept: Any, shape: torch.Size) -> torch.Tensor:
         y = self.products.forward(held, kept)
-        lies = len(shape) == 2 and self.handed_on and not any(
-            module._forward_hooks or module._forward_pre_hooks for module in self.handed_on)  # which may look at it
+        lies = len(shape) == 2 and self.onward is not None and self.onward.unseen()
         return (y if lies else y.contiguous().view(*shape[:-1], y.shape[-1])).data  # no view, which nobody could write to
 
     def backward(self, gradient: torch.Tensor, held: torch.Tensor, kept: Any, shape: torch.Size,
@@ -113,7 +131,8 @@ def sparse_layers(net: nn.Module, densities: Sequence[tuple[Layer, float]], comp
         module, _ = locate(net, spec.name)
         if computes_sparsely(net, spec, p_l, compute, against, handed=module in handed):
             found.add(spec.name)
-            handed.update(_handed_on(net, module)[-1:])
+            onward = _handed_on(net, module)
+            handed.update(onward.parts[-1:] if onward else ())
     return found
 
 
@@ -155,16 +174,24 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
-def _handed_on(net: nn.Module, module: nn.Module) -> tuple[nn.Module, ...]:
+def _runs(chain: nn.Sequential) -> bool:
+    """Whether it is the forward pass of `chain` that calls, and not one that goes through its modules or a slice of it."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not nn.Sequential.forward.__code__:
+        frame = frame.f_back  # type: ignore[assignment]  # None where there is no further one
+    return frame is not None and frame.f_locals["self"] is chain
+
+
+def _handed_on(net: nn.Module, module: nn.Module) -> Onward | None:
     """`module` and what comes next, if a chain of layers hands what it gives, through functions of single numbers at most, to
-    another linear layer: then nobody looks at how it lies, as long as none of them has a hook. Else nothing."""
+    another linear layer. Else None."""
     for chain in (part for part in net.modules() if type(part) is nn.Sequential):
         parts = list(chain)
         for place, part in enumerate(parts):
             end = next((end for end in range(place + 1, len(parts)) if type(parts[end]) not in EACH_NUMBER), None)
             if part is module and end is not None and isinstance(parts[end], nn.Linear) and _is_plain(parts[end], nn.Linear):
-                return tuple(parts[place:end + 1])
-    return ()
+                return Onward(chain, place, tuple(parts[place:end + 1]))
+    return None
 
 
 def call_of(net: nn.Module, spec: Layer, edges: np.ndarray, sparse: Collection[str]) -> LayerProducts:
@@ -174,9 +201,9 @@ def call_of(net: nn.Module, spec: Layer, edges: np.ndarray, sparse: Collection[s
     module, _ = locate(net, spec.name)
     outputs, inputs = spec.shape[:2]
     if not isinstance(module, nn.Conv2d):
-        chain = _handed_on(net, module)
-        onward = chain if any(locate(net, name)[0] is part for name in sparse for part in chain[-1:]) else ()
-        return LinearCall(Products.of(edges, (outputs, inputs), best_kernels()), onward)
+        onward = _handed_on(net, module)
+        sparsely = onward is not None and any(locate(net, name)[0] is onward.parts[-1] for name in sparse)
+        return LinearCall(Products.of(edges, (outputs, inputs), best_kernels()), onward if sparsely else None)
     margins = () if isinstance(module.padding, str) else module.padding  # in words it computes densely
     kernel, stride, padding, dilation = map(_pair, (spec.kernel, module.stride, margins, module.dilation))
     return ConvCall(ConvProducts.of(edges, (outputs, inputs, *kernel), Filter(kernel, stride, padding, dilation)))

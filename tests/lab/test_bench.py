@@ -47,6 +47,10 @@ def test_a_turn_is_as_many_steps_as_last_a_tenth_of_a_second_after_one_that_is_n
     assert figure.seconds == pytest.approx(seconds)
 
 
+def test_a_turn_of_steps_that_a_coarse_clock_does_not_see_is_as_long_as_turns_are():
+    assert bench.a_turn_long(bench.Subject("made up", lambda: None), lambda: 0.0).times == bench.MOST_IN_A_ROW
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ("--model lenet5 --side 8", ["lenet5", "[3, 8, 8]"]), ("--model mlp vgg11 --side 16", ["vgg11", "[3, 16, 16]"]),
     ("--model chain:linear", ["chain:linear", "[3, 32, 32]"]),

@@ -434,6 +434,61 @@ def test_hooks_see_what_they_would_see_of_a_dense_layer(kernels):
     by_both(lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 5)), use)
 
 
+class Walked(nn.Sequential):
+    """A chain in another network, which calls its modules one by one, or a slice of it."""
+
+    def __init__(self, sliced):
+        super().__init__(chain())
+        self.sliced = sliced
+
+    def forward(self, x):
+        if self.sliced:
+            x = self[0][:3](x).view(-1).view(len(x), 40)
+            return self[0][3:](x)
+        for module in self[0]:
+            x = module(x).view(-1).view(len(x), -1)
+        return x
+
+
+class Flat(nn.Module):
+    def forward(self, x):
+        return x.view(-1).tanh().view(x.shape)
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+def test_who_goes_through_a_chain_sees_outputs_as_torch_lays_them(sliced, kernels):
+    by_both(lambda: Walked(sliced), lambda net: trained(net, noise(7, 12)))
+
+
+@pytest.mark.parametrize("how", ["replaced", "another forward", "hook of all", "hook before all"])
+def test_what_is_put_into_a_chain_later_sees_outputs_as_torch_lays_them(how, kernels):
+    def use(net):
+        trained(net, noise(7, 12))  # which is looked at first, in a plain copy
+        if how == "replaced":
+            net[3] = Flat()
+        elif how == "another forward":
+            net[3].forward = Flat().forward
+        else:
+            register = (nn.modules.module.register_module_forward_hook if how == "hook of all"
+                        else nn.modules.module.register_module_forward_pre_hook)
+            handle = register(lambda module, inputs, *output: inputs[0].view(-1) is None or None)
+            try:
+                return trained(net, noise(7, 12))
+            finally:
+                handle.remove()
+        return trained(net, noise(7, 12))
+    by_both(chain, use)
+
+
+def test_what_dropout_drops_is_what_it_drops_in_a_dense_network_and_beside_a_hook(kernels):
+    def use(net):
+        found = trained(net, noise(7, 12))
+        net[0].register_forward_hook(lambda module, inputs, output: None)
+        torch.manual_seed(1)
+        return [*found, *trained(net, noise(7, 12))]
+    by_both(lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 5)), use)
+
+
 def test_gradients_of_several_passes_and_of_a_graph_that_is_kept(kernels):
     def several(net):
         outputs = [net(noise(7, 12, seed=seed)).square().sum() for seed in range(3)]

@@ -155,7 +155,7 @@ def in_a_row(subject: Subject, times: int) -> Subject:
 def a_turn_long(subject: Subject, clock: Callable[[], float] | None = None) -> Subject:
     """The same, as many steps in a row as last TURN, after one that is not timed."""
     subject.step()
-    times = round(TURN / _time(subject.step, clock))
+    times = round(TURN / max(_time(subject.step, clock), TURN / MOST_IN_A_ROW))  # a coarse clock may not have moved
     return replace(in_a_row(subject, max(1, min(times, MOST_IN_A_ROW))), before=partial(_several, subject.step, 1))
 
 
