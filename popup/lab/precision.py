@@ -36,6 +36,7 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN is told to us
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}  # such limits, and
 WITHOUT_TILES = WITHOUT_BF16 | {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX10_2_512"}
 WORTH_IT = 1_000_000  # multiply-adds of an example; below, a step is bound by the calls and casting only adds to them
+VECTOR = 16           # numbers
 PLACES = 64           # at which a convolution uses each weight, as not more is known without images: a map of 8 x 8. On the CPU
                       # alone: a GPU does so small products in the time that a call takes, and none was measured
 
@@ -57,7 +58,8 @@ class Precision:
         places = PLACES if device.type == "cpu" else 1
         large = attached + maskable_entries(net) + (places - 1) * sum(filters) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
-        return cls(device, bf16, bool(filters) and large)
+        fragile = device.type == "cpu" and any(isinstance(module, nn.Conv2d) and _fragile(module) for module in net.modules())
+        return cls(device, bf16, bool(filters) and large and not fragile)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,6 +83,12 @@ class Precision:
 def _weights(module: nn.Conv2d) -> int:
     """Of its filters, which an attached module does not hold."""
     return module.out_channels * module.in_channels // module.groups * prod(module.kernel_size)
+
+
+def _fragile(module: nn.Conv2d) -> bool:
+    """Whether its gradient in channels last was seen to end the process (torch 2.14.1, an AMD EPYC that shows AVX2 alone); with
+    fewer channels than a vector of any processor holds it is not tried."""
+    return max(module.kernel_size) == 1 and max(module.stride) > 1 and module.in_channels // module.groups < VECTOR
 
 
 def fast_bf16(device: torch.device) -> bool:

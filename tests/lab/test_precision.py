@@ -100,6 +100,14 @@ def test_a_convolutions_weights_count_for_each_place_that_uses_them(model, image
     assert Precision.of(net, "auto") == plain and not Precision.of(net, "fp32").bf16
 
 
+def test_images_stay_contiguous_where_channels_last_was_seen_to_end_the_process(machine):
+    machine(INTEL)
+    usual, narrow = MODELS["resnet18"]((3, 32, 32), 10, width=1 / 4), MODELS["resnet18"]((3, 32, 32), 10, width=1 / 16)
+    assert Precision.of(usual, "auto").channels_last and not Precision.of(narrow, "auto").channels_last
+    popup.attach(narrow, er_p=0.5, k=0.5, seed=0)
+    assert not Precision.of(narrow, "auto").channels_last and Precision.of(narrow, "auto").bf16
+
+
 def test_one_convolution_does_not_make_a_small_network_of_linear_layers_large(machine):
     machine(INTEL)
     patches = nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.Flatten(2), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
