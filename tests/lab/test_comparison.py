@@ -51,6 +51,17 @@ def test_methods_are_compared_where_all_else_is_equal():
         ["averaged", "random", "p 1"]]
 
 
+def test_how_layers_compute_is_compared_where_it_was_asked_for_and_not_where_auto_comes_to_dense():
+    def factors(*runs):
+        return [*settings([run for each in runs for run in each])[0].factors]
+
+    one = {"edge_popup": ACCURACIES["edge_popup"]}
+    dense, auto = made_up(one, er_p=1.0, compute="dense"), made_up(one, er_p=0.1, compute="auto")
+    assert factors(dense, auto) == factors(dense, made_up(one, er_p=0.1, compute="dense")) == ["er_p"]
+    assert factors(auto, made_up(one, er_p=0.1, compute="dense")) == ["compute"]
+    assert set(factors(dense, made_up(one, er_p=0.1, compute="sparse"))) == {"compute", "er_p"}
+
+
 def test_results_without_a_fingerprint_are_not_taken_for_other_images():
     """Embedded data have an empty one, and results of an early popup none."""
     runs = [replace(run, result={**run.result, **fingerprint}) for run, fingerprint in zip(

@@ -159,8 +159,15 @@ def _varying(configs: Sequence[Config]) -> list[str]:
     """The fields in which the configs differ that they matter to, besides the seed."""
     flats = [(config, config.asked()) for config in configs]
     names = [name for name in Config().flat() if name != "seed"
-             and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1]
+             and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1
+             and not (name == "compute" and _follows(configs))]
     return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else -1)
+
+
+def _follows(configs: Sequence[Config]) -> bool:
+    """Whether how layers compute follows from the rest, as where "auto" was asked for, which comes to "dense" in some configs."""
+    return ({config.training.compute for config in configs} <= {"auto", "dense"}
+            and len({config.replace(compute="auto").hash() for config in configs}) == len(configs))
 
 
 def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
