@@ -1,9 +1,9 @@
 """Which layers compute sparsely: by shape, density, number type, device and kernels, never by a clock.
 
 So a run computes the same on every machine with the same kernels, and its bytes stay a function of its config. The bounds were
-measured on an Intel Xeon (AVX-512 and AMX; both threads share one core; other programs beside), in float32 and on one thread:
-forward, the input's and the edges' gradient with k = 0.5, against the same three products of a dense weight, alternately, the
-activations laid out as torch does. tests/products/crossover.py measures them anew.
+measured on an Intel Xeon (AVX-512 and AMX; both threads share one core; other programs beside) unless another is named, in
+float32 and on one thread: forward, the input's and the edges' gradient with k = 0.5, against the same three products of a dense
+weight, alternately, the activations laid out as torch does. tests/products/crossover.py measures them anew.
 
 Linear, numba's kernels, p = 0.2: at batch 128 0.8 of the dense time for 512 x 512, 0.57 for 1024 x 1024, 0.6 for 784 to 2048,
 0.54 for 2048 x 2048, 0.48 for 4096 x 4096; at batch 512 0.8. At batch 32 1.6 for 512 x 512, 1.1 for 1024 x 1024, 1.0 from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -176,9 +177,9 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 
 def _runs(chain: nn.Sequential) -> bool:
     """Whether it is the forward pass of `chain` that calls, and not one that goes through its modules or a slice of it."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not nn.Sequential.forward.__code__:
-        frame = frame.f_back  # type: ignore[assignment]  # None where there is no further one
+        frame = frame.f_back
     return frame is not None and frame.f_locals["self"] is chain
 
 
