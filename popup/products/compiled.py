@@ -8,9 +8,9 @@ from numba.extending import overload
 
 from popup.products.choice import TOGETHER, bits_at_once, choose, nonzero
 from popup.products.structure import BYTES
-from popup.products.vectors import add_product, add_to, dot, load, store, zeros
+from popup.products.vectors import SQUARE, add_product, add_to, dot, load, store, turn, zeros
 
-WRITTEN_IN = "25a0640c4e3d6066"  # digest of choice.py and vectors.py: numba compiles anew where the kernels' own file has changed
+WRITTEN_IN = "ea628bc22e3279ac"  # digest of choice.py and vectors.py: numba compiles anew where the kernels' own file has changed
 AT_ONCE = 256  # outputs for which all blocks are gone through before the next: their lists and sums stay in the cache
 
 
@@ -196,11 +196,23 @@ def dots(result, others, rows, starts, inputs, begins, blocks, size, length, fir
 
 @_kernel
 def lay(result, images, first, last):
-    """Copy images [n, channels, height, width] of any strides, 16 channels at a time: they lie side by side in one of both."""
+    """Copy images [n, channels, height, width] from `first` to `last`, whose channels lie side by side, to where columns do.
+
+    A row of an image is turned by squares; the last ones cover once more a part of what is written already.
+    """
     _, channels, height, width = images.shape
+    size, squares = images.itemsize, min(channels, width) >= SQUARE
+    into, of = [step // size for step in result.strides], [step // size for step in images.strides]
     for image in range(first, last):
         for row in range(height):
-            for near in range(0, channels, 16):
-                for channel in range(near, min(near + 16, channels)):
+            place, start = image * into[0] + row * into[2], image * of[0] + row * of[2]
+            if squares:
+                for near in range(0, channels, SQUARE):
+                    channel = min(near, channels - SQUARE)
+                    for left in range(0, width, SQUARE):
+                        column = min(left, width - SQUARE)
+                        turn(result, place + channel * into[1] + column, into[1], images, start + column * of[3] + channel, of[3])
+            else:
+                for channel in range(channels):
                     for column in range(width):
                         result[image, channel, row, column] = images[image, channel, row, column]

@@ -102,9 +102,15 @@ def dots(structure: Structure, outputs: torch.Tensor, source: torch.Tensor, star
 
 
 def lay(result: torch.Tensor, images: torch.Tensor) -> None:
-    """Make `result` the images [n, channels, height, width]: to channels apart from side by side, five times as fast as torch."""
+    """Make `result`, whose columns lie side by side, the images [n, channels, height, width].
+
+    Where channels do in these, each row is a matrix to be transposed: in a fifth of the time that torch takes for it.
+    """
+    if images.stride(1) != 1:
+        result.copy_(images)
+        return
     work = partial(_compiled().lay, result.numpy(), images.numpy())
-    share(work, len(images), worth(images.numel()))  # a number a time takes about as long as a vector that is at hand
+    share(work, len(images), worth(images.numel()))  # a number takes about as long as a vector that is at hand
 
 
 def _work(structure: Structure, rows: torch.Tensor) -> int:

@@ -19,10 +19,13 @@ product to be fast: from 2048 to 10, batch 128, the sparse ones take 0.1, 0.14 a
 (MKL on an AMD EPYC without AVX-512), from 512 to 10 a half; from 2048 to 100 a half at p = 0.2, and at p = 1
 they lose, as do those from 1024 to 32.
 
-Convolutions: images must be laid out by channels and back, which costs the same at any density. At p = 0.05, 3 x 3 taps and
-batch 32 (128) 0.7 (0.9) of the dense time for 64 channels, 0.5 for 128, 0.37 for 256, 0.26 for 512; one tap wins from 512 to
-2048 channels only (0.35, 0.67). At p = 0.2 none wins by much. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its
-time in float32, so sparse ones do not win there before p = 0.01.
+Convolutions, on that EPYC, images in channels last: they must be laid out by channels and back, which costs the same at any
+density. With 3 x 3 taps, batch 128, p = 0.2 and 0.05: 0.88 and 0.50 of the dense time for 16 channels of 32 x 32, 0.71 and 0.40
+for 32 of 16 x 16, 0.52 and 0.28 for 64 of 32 x 32, 0.54 and 0.25 for 128, 0.52 and 0.20 for 256, 0.60 and 0.23 for 512 of 7 x 7;
+at p = 0.3 0.7 to 1.3. With a stride of 2 1.2 and 1.0 from 16 to 32 channels, 0.88 and 0.60 from 32 to 64, 0.72 and 0.46 from 64
+to 128. One tap: 1.8 and 1.4 for 64 channels, 1.0 and 0.8 from 64 to 256, 0.80 and 0.50 for 256, 0.57 and 0.27 from 512 to 2048.
+Batches of 32 are much the same. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones do
+not win there before p = 0.01.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ LINEAR = {  # by kernels, and by the number type of the dense product that is th
     ("numba", torch.bfloat16): Bounds(0.11, 1 << 20), ("torch", torch.bfloat16): Bounds(0.055, 1 << 20)}
 NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
 FEW_OUTPUTS = 16  # a layer of so few that a sparse one hands its output to is sparse at any density, see above
-CONVOLUTION = 0.06  # the density below which convolutions are sparse
-REUSE = 256  # products for each number of the input and the output that a convolution must make
+CONVOLUTION = 0.22  # the density below which convolutions are sparse
+REUSE = 128  # products for each number of the input and the output that a convolution must make
 
 
 def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: torch.device, kernels: str, groups: int = 1,

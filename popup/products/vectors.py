@@ -15,6 +15,8 @@ from numba.extending import intrinsic, models, register_model
 
 from popup.products.structure import BYTES
 
+SQUARE = 8  # rows and columns of what is turned at once: 8 registers of AVX2 in float32
+
 
 class Vectors(types.Type):
     """`count` vectors of a float type, in registers."""
@@ -141,3 +143,43 @@ def dot(typing, block, array, start):
                                                     fnty=ir.FunctionType(scalar, [scalar, block.vector]))
         return builder.call(function, [ir.Constant(scalar, -0.0), total], fastmath=("reassoc",))
     return block.item(block, array, types.int64), build
+
+
+@intrinsic
+def turn(typing, target, place, apart, source, start, step):
+    """target[place + j * apart + i] = source[start + i * step + j] for i and j below SQUARE: a square, its rows made columns."""
+    def build(context, builder, signature, given):
+        vector = ir.VectorType(context.get_data_type(target.dtype), SQUARE)
+        rows = []
+        for number in range(SQUARE):
+            address = _numbered(context, builder, source, given[3], given[4], given[5], number)
+            rows.append(builder.load(builder.bitcast(address, vector.as_pointer()), align=target.dtype.bitwidth // 8))
+        half = SQUARE // 2
+        while half:  # what stands apart by half of a square, by a quarter ..., changes its row for its column
+            rows = _exchanged(builder, rows, half)
+            half //= 2
+        for number in range(SQUARE):
+            address = _numbered(context, builder, target, given[0], given[1], given[2], number)
+            builder.store(rows[number], builder.bitcast(address, vector.as_pointer()), align=target.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+    return types.void(target, types.int64, types.int64, source, types.int64, types.int64), build
+
+
+def _numbered(context, builder, kind, array, start, step, number):
+    """The address of array[start + number * step], `array` taken as what lies from its first number on."""
+    place = builder.add(start, builder.mul(step, ir.Constant(step.type, number)))
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+
+
+def _exchanged(builder, rows, half):
+    """The rows, of which row i's upper halves of 2 * half lanes are exchanged with the lower halves of row i + half."""
+    lanes, result = range(SQUARE), list(rows)
+    for row in lanes:
+        if row & half:
+            continue
+        below = [SQUARE + lane - half if lane & half else lane for lane in lanes]
+        above = [SQUARE + lane if lane & half else lane + half for lane in lanes]
+        for number, order in ((row, below), (row + half, above)):
+            numbers = ir.Constant(ir.VectorType(ir.IntType(32), SQUARE), order)
+            result[number] = builder.shuffle_vector(rows[row], rows[row + half], numbers)
+    return result

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from popup.lab.machine import keep_freed_memory
 from popup.products import Products, TorchKernels, best_kernels
 from popup.products.convolution import ConvProducts, Filter
 
@@ -45,8 +46,8 @@ def linear(shape: tuple[int, int], batch: int, density: float) -> dict[str, Work
             **{name: lambda products=products: sparse(products) for name, products in made.items()}}
 
 
-def convolution(shape: tuple[int, int, int, int], size: int, batch: int, density: float) -> dict[str, Work]:
-    """The same of a convolution that keeps the images' size: densely in both precisions, and sparsely."""
+def convolution(shape: tuple[int, int, int, int], size: int, batch: int, density: float, bfloat16: bool) -> dict[str, Work]:
+    """The same of a convolution that keeps the images' size: densely, by `bfloat16` in both precisions, and sparsely."""
     x, weight = (torch.randn(form).to(memory_format=torch.channels_last) for form in ((batch, shape[1], size, size), shape))
     padding = [shape[2] // 2, shape[3] // 2]
     gradient = torch.randn_like(functional.conv2d(x, weight, padding=padding))
@@ -61,8 +62,11 @@ def convolution(shape: tuple[int, int, int, int], size: int, batch: int, density
         kept = products.keep(values)
         return products.forward(x, kept), products.gradients(gradient, x, kept)
 
-    halves = [tensor.bfloat16() for tensor in (x, weight, gradient)]
-    return {"dense": lambda: dense(x, weight, gradient), "dense bfloat16": lambda: dense(*halves), "numba": sparse}
+    works = {"dense": lambda: dense(x, weight, gradient), "numba": sparse}
+    if bfloat16:
+        halves = [tensor.bfloat16() for tensor in (x, weight, gradient)]
+        works["dense bfloat16"] = lambda: dense(*halves)
+    return works
 
 
 def ratios(works: dict[str, Work], repeats: int) -> dict[str, float]:
@@ -83,14 +87,17 @@ def main() -> None:
     parser.add_argument("--density", type=float, nargs="+", default=[0.2, 0.05, 0.01])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--bfloat16", action="store_true", help="time dense convolutions in bfloat16 too")
     chosen = parser.parse_args()
+    keep_freed_memory()  # as a run does
     torch.set_num_threads(chosen.threads)
     for layer in chosen.layers:
         form, _, size = layer.partition("/")
         shape = tuple(map(int, form.split("x")))
         for batch in chosen.batch:
             for density in chosen.density:
-                works = convolution(shape, int(size), batch, density) if size else linear(shape, batch, density)
+                works = (convolution(shape, int(size), batch, density, chosen.bfloat16) if size
+                         else linear(shape, batch, density))
                 found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios(works, chosen.repeats).items())
                 print(f"{layer} batch {batch} density {density}: {found}", flush=True)
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 pytest.importorskip("numba")
 from popup.products.convolution import ConvProducts, Filter
+from popup.products.numba_kernels import lay
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -37,3 +38,18 @@ def test_products_are_those_of_the_dense_convolution(
     assert torch.equal(products.gradients(gradient, x, None)[1], found[2])
     torch.testing.assert_close(found, (*right[:2], right[2].reshape(-1)[edges]), rtol=1e-11, atol=1e-11)
     assert not any(tensor.requires_grad for tensor in found) and found[0].is_contiguous(memory_format=wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 7, 8, 9, 16, 35])
+@pytest.mark.parametrize("width", [1, 7, 8, 12, 24, 33])
+@pytest.mark.parametrize("step", [1, 2])
+def test_images_are_laid_out_by_channels_and_nothing_beside_them(dtype, channels, width, step):
+    """Of either memory format, with every or every other column, by squares and where there are fewer than a square has."""
+    for form in (torch.channels_last, torch.contiguous_format):
+        images = torch.randn(3, channels, 2, width * step, dtype=dtype).to(memory_format=form)[..., ::step]
+        room = torch.full((channels + 2, 3, 4, width + 2), -1.0, dtype=dtype)
+        right = room.clone()
+        right[1:-1, :, 1:3, 1:-1] = images.transpose(0, 1)
+        lay(room[1:-1, :, 1:3, 1:-1].transpose(0, 1), images)
+        assert torch.equal(room, right)

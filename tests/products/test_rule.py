@@ -14,14 +14,15 @@ def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", g
 
 @pytest.mark.parametrize(("shape", "density"), [
     ((2048, 784), 0.2), ((2048, 2048), 0.2), ((2048, 2048), 0.01), ((4096, 4096), 0.05), ((512, 512), 0.2), ((300, 784), 0.2),
-    ((128, 128, 3, 3), 0.05), ((512, 512, 3, 3), 0.05), ((2048, 512, 1, 1), 0.01)])
+    ((128, 128, 3, 3), 0.2), ((512, 512, 3, 3), 0.05), ((32, 32, 3, 3), 0.2), ((64, 32, 3, 3), 0.1), ((256, 256, 1, 1), 0.2),
+    ((2048, 512, 1, 1), 0.01)])
 def test_large_layers_of_few_edges_are_sparse(shape, density):
     assert sparse(shape, density)
     assert not sparse(shape, 0.5) and not sparse(shape, 1.0)
 
 
 @pytest.mark.parametrize("shape", [
-    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 600), (2048, 10), (8, 100_000), (64, 3, 3, 3), (16, 16, 3, 3),
+    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 600), (2048, 10), (8, 100_000), (64, 3, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3),
     (256, 64, 1, 1), (64, 64, 3), (64, 64, 3, 3, 3), (64,), (0, 512)])
 def test_small_and_narrow_layers_and_other_forms_are_dense(shape):
     assert not sparse(shape, 0.01)
