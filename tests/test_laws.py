@@ -81,7 +81,8 @@ def shrunk(name):
 
 @pytest.mark.parametrize(("model", "density", "scope", "method", "setting"), MATRIX, ids=map("-".join, MATRIX))
 def test_the_laws_hold_before_and_after_training(model, density, scope, method, setting):
-    net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, compute="dense", **(SETTINGS | BIASES)[setting])
+    options = (SETTINGS | BIASES)[setting]
+    net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, compute="dense", **options)
     assert_laws(net, 2 if model in WHOLE else 1)
 
 

@@ -24,8 +24,8 @@ density. With 3 x 3 taps, batch 128, p = 0.2 and 0.05: 0.88 and 0.50 of the dens
 for 32 of 16 x 16, 0.52 and 0.28 for 64 of 32 x 32, 0.54 and 0.25 for 128, 0.52 and 0.20 for 256, 0.60 and 0.23 for 512 of 7 x 7;
 at p = 0.3 0.7 to 1.3. With a stride of 2 1.2 and 1.0 from 16 to 32 channels, 0.88 and 0.60 from 32 to 64, 0.72 and 0.46 from 64
 to 128. One tap: 1.8 and 1.4 for 64 channels, 1.0 and 0.8 from 64 to 256, 0.80 and 0.50 for 256, 0.57 and 0.27 from 512 to 2048.
-Batches of 32 are much the same. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones do
-not win there before p = 0.01.
+Batches of 32 are much the same. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones
+do not win there before p = 0.01.
 """
 
 from __future__ import annotations
