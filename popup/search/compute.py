@@ -138,16 +138,17 @@ def sparse_layers(net: nn.Module, densities: Sequence[tuple[Layer, float]], comp
 
 
 def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, against: torch.dtype,
-                      device: torch.device | None = None, handed: bool = False) -> bool:
+                      device: torch.device | None = None, handed: bool = False, kernels: str = "") -> bool:
     """Whether a layer of `net` computes on its edges alone: asked for, or by the rule of popup/products/rule.py, which knows
     densities and not their draws. `against`: the number type of the dense product that is the other choice; `device`: where the
-    network will be, if it is not there yet; `handed`: whether its input comes from a sparse layer, and lies unit by unit."""
+    network will be, if it is not there yet; `handed`: whether its input comes from a sparse layer, and lies unit by unit;
+    `kernels`: the name of other ones than those at hand."""
     module, attribute = locate(net, spec.name)
     kind = KINDS.get(len(spec.shape))
     if compute == "dense" or kind is None or spec.also or attribute != "weight" or not _is_plain(module, kind):
         return False
-    numba = best_kernels().name == "numba"
-    if isinstance(module, nn.Conv2d) and not numba:
+    kernels = kernels or best_kernels().name
+    if isinstance(module, nn.Conv2d) and kernels != "numba":
         return False
     tensor: torch.Tensor = getattr(module, attribute)
     device = device or tensor.device
@@ -155,8 +156,7 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
         return False
     if compute == "sparse":
         return True
-    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, device, best_kernels().name,
-                                                    handed=handed)
+    return tensor.dtype is torch.float32 and pays(spec.shape, p_l * spec.entries, against, device, kernels, handed=handed)
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -11,10 +11,12 @@ from popup.errors import UsageError
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.lab.machine import Machine
+from popup.lab.runs import checks
 from popup.lab.runs.checks import settled
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.fit import fit
-from popup.products import best_kernels
+from popup.products import TorchKernels, best_kernels
+from popup.search import compute as search_compute
 from popup.search.network import computing, search_of
 
 WIDE = ("--widths", "600", "600", "--epochs", "2", "--precision", "fp32")
@@ -48,6 +50,37 @@ def test_on_a_gpu_nothing_pays(tmp_path):
     found = laboratory(tmp_path)
     found.device = torch.device("cuda")
     assert settled(found, config).training.compute == "dense"
+
+
+@pytest.fixture
+def no_numba(monkeypatch):
+    for module in (checks, search_compute):
+        monkeypatch.setattr(module, "best_kernels", TorchKernels)
+
+
+@pytest.mark.parametrize(("options", "layers"), [
+    ({}, 0), ({"widths": (600, 600), "er_p": 0.1}, 1), ({"widths": (600, 600), "er_p": 0.4}, 0),
+    ({"widths": (600, 2048), "er_p": 0.1}, 0),  # so large that torch's kernels pay too
+    ({"model": "conv4", "er_p": 0.2}, 3), ({"model": "conv4", "er_p": 0.2, "compute": "dense"}, 0),
+    ({"model": "conv4", "er_p": 0.2, "compile": True}, 0), ({"model": "conv4", "er_p": 0.2, "mask": "snip"}, 0)])
+def test_what_numba_would_do_is_told_where_it_is_not_installed(options, layers, no_numba, tmp_path):
+    """Of a grid at its smallest p; and nothing where it would change nothing."""
+    configs = [Config.from_flat({"precision": "fp32", **options, "er_p": p}) for p in (1.0, options.get("er_p", 0.2))]
+    note = checks.without_numba(laboratory(tmp_path), configs)
+    right = f"faster with numba: at p = {configs[1].source.er_p:g} {layers} layer{'s' * (layers > 1)} would compute"
+    assert note.startswith(right) and "pip install numba" in note if layers else note == ""
+
+
+def test_nothing_is_told_of_numba_where_it_is(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    config = Config.from_flat({"precision": "fp32", "model": "conv4", "er_p": 0.2})
+    assert checks.without_numba(laboratory(tmp_path), [config]) == ""
+
+
+@pytest.mark.usefixtures("no_numba")
+def test_a_run_tells_of_numba_once(tmp_path, capsys):
+    assert main([*WIDE, "--er-p", "0.1", "0.2", "--controls", "none", "--out", str(tmp_path)], MODELS) == 0
+    assert capsys.readouterr().out.count("faster with numba: at p = 0.1 1 layer would") == 1
 
 
 @pytest.mark.parametrize("compute", ["auto", "sparse", "dense"])

@@ -25,7 +25,7 @@ from popup.lab.commands.worker_command import worker
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
 from popup.lab.networks import Models
-from popup.lab.runs.checks import settled
+from popup.lab.runs.checks import settled, without_numba
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
@@ -81,6 +81,8 @@ def _do(request: Request, laboratory: Laboratory) -> int:
     if note := unused_note(request.given, roles):
         print(note)
     configs = list(_settled(request.configs, laboratory))
+    if note := without_numba(laboratory, request.configs):
+        print(note)
     if request.output.plan_only or request.cluster.cluster != "none":
         laboratory.ranks.check_alone("--plan-only" if request.output.plan_only else "--cluster")
     if request.output.plan_only:

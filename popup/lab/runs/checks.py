@@ -8,14 +8,18 @@ from dataclasses import replace
 from torch import nn
 
 from popup.errors import UsageError
-from popup.lab.config import Config
+from popup.lab.config import Config, TaskSettings
 from popup.lab.networks import find_builder, fingerprint, is_own, outline
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.found import Result
+from popup.lab.runs.grid import counted
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import check_packages
 from popup.lab.runs.plain import build
-from popup.lab.training.attachment import may_be_sparse, settled_compute
+from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_compute
+from popup.products.products import best_kernels
+
+NUMBA = "numba"
 
 
 def check(laboratory: Laboratory, config: Config) -> None:
@@ -36,6 +40,24 @@ def settled(laboratory: Laboratory, config: Config) -> Config:
     if not may_be_sparse(config, laboratory.device):
         return config.replace(compute="dense")
     return settled_compute(_outline_of(laboratory, config), config, laboratory.device)
+
+
+def without_numba(laboratory: Laboratory, configs: Sequence[Config]) -> str:
+    """A line on what numba would do for runs that leave to a rule how they compute; empty where it is here, or does nothing."""
+    sparsest: dict[TaskSettings, Config] = {}
+    for config in configs:
+        if config.task not in sparsest or config.source.er_p < sparsest[config.task].source.er_p:
+            sparsest[config.task] = config
+    here = best_kernels().name
+    for config in sparsest.values():
+        if here == NUMBA or config.training.compute != "auto" or not may_be_sparse(config, laboratory.device):
+            continue
+        net = _outline_of(laboratory, config)
+        now, then = (sum(paying_layers(net, config, laboratory.device, kernels)) for kernels in (here, NUMBA))
+        if then > now:
+            return (f"faster with numba: at p = {config.source.er_p:g} {counted(then, 'layer')} would compute on the edges alone "
+                    f"({now} now): pip install numba; tickets are others then")
+    return ""
 
 
 def _outline_of(laboratory: Laboratory, config: Config) -> nn.Module:

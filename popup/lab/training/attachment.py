@@ -60,11 +60,15 @@ def may_be_sparse(config: Config, device: torch.device) -> bool:
 def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Config:
     """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
     then, and has its name. `net` may be without data, of what will be on `device`."""
+    return config if any(paying_layers(net, config, device)) else config.replace(compute="dense")
+
+
+def paying_layers(net: nn.Module, config: Config, device: torch.device, kernels: str = "") -> list[bool]:
+    """Which layers of such a network pay to compute sparsely. `kernels`: the name of other ones than those at hand."""
     against = Precision.of(net, config.training.precision, device).dtype
     layers = config.source.layers(net)
-    found = any(computes_sparsely(net, layer, p_l, "auto", against, device)
-                for layer, p_l in zip(layers, config.source.densities(layers), strict=True))
-    return config if found else config.replace(compute="dense")
+    return [computes_sparsely(net, layer, p_l, "auto", against, device, kernels=kernels)
+            for layer, p_l in zip(layers, config.source.densities(layers), strict=True)]
 
 
 def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np.ndarray] | None:
