@@ -9,6 +9,7 @@ in a gradient. With a stride a channel has as many rows as the taps see phases o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,7 @@ from popup.products.numba_kernels import Kept, NumbaKernels, dots, gather, lay, 
 from popup.products.structure import Structure
 
 Pair = tuple[int, int]
+Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -35,27 +37,29 @@ class Filter:
         return [((row % self.stride[0], column % self.stride[1]), (row // self.stride[0], column // self.stride[1]))
                 for row, column in places]
 
-    def phases(self) -> list[Pair]:
-        """The phases that taps see."""
-        return sorted({phase for phase, _ in self.places()})
-
 
 @dataclass(frozen=True)
 class Rows:
-    """How images [n, channels, height, width] lie as rows, for a filter."""
+    """How images [n, channels, height, width] lie as rows, for a filter. What is computed of it once is the same at each step."""
 
     filter: Filter
     images: int
+    channels: int
     size: Pair
 
-    @property
+    @cached_property
+    def phases(self) -> list[Pair]:
+        """The phases that taps see."""
+        return sorted({phase for phase, _ in self.filter.places()})
+
+    @cached_property
     def grid(self) -> Pair:
         """Height and width of a phase of a padded image."""
         height, width = (-(-(length + 2 * margin) // step) for length, margin, step in zip(
             self.size, self.filter.padding, self.filter.stride, strict=True))
         return height, width
 
-    @property
+    @cached_property
     def outputs(self) -> Pair:
         """Height and width of the output."""
         height, width = (
@@ -63,38 +67,47 @@ class Rows:
                 self.size, self.filter.padding, self.filter.dilation, self.filter.taps, self.filter.stride, strict=True))
         return height, width
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Of an output's row: an odd number of vectors, since rows a power of two apart want the same lines of the cache."""
         vectors = -(-self.images * self.grid[0] * self.grid[1] // 16)
         return 16 * (vectors | 1)
 
-    def starts(self, channels: int) -> np.ndarray:
+    @cached_property
+    def starts(self) -> np.ndarray:
         """Where the row begins that an edge multiplies, by its channel and tap."""
-        phases, width = self.filter.phases(), self.grid[1]
-        within = [phases.index(phase) * self.stride() + row * width + column
+        within = [self.phases.index(phase) * self.stride + row * self.grid[1] + column
                   for phase, (row, column) in self.filter.places()]
-        return (np.arange(channels)[:, None] * len(phases) * self.stride() + np.array(within)).reshape(-1)
+        return (np.arange(self.channels)[:, None] * len(self.phases) * self.stride + np.array(within)).reshape(-1)
 
+    @cached_property
     def stride(self) -> int:
         """From an input's row to the next: the last tap reads that much beyond."""
         return self.length + 16 * -(-max(row * self.grid[1] + column for _, (row, column) in self.filter.places()) // 16)
 
+    @cached_property
+    def parts(self) -> list[tuple[Slices, Slices]]:
+        """Of each phase the slices of its grid that hold images, and those of the images that they hold."""
+        found = []
+        for phase in self.phases:
+            here, there = [], []
+            for at, step, margin, length in zip(phase, self.filter.stride, self.filter.padding, self.size, strict=True):
+                first = (at - margin) % step
+                count = len(range(first, length, step))
+                here.append(slice((first + margin) // step, (first + margin) // step + count))
+                there.append(slice(first, None, step))
+            found.append((tuple(here), tuple(there)))
+        return found
+
     def phase(self, rows: torch.Tensor, number: int, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One phase, as part of the inputs' rows [channels, phases, stride] and of the images: two views of one form."""
-        here, there = [], []
-        for at, step, margin, length in zip(
-                self.filter.phases()[number], self.filter.stride, self.filter.padding, self.size, strict=True):
-            first = (at - margin) % step
-            count = len(range(first, length, step))
-            here.append(slice((first + margin) // step, (first + margin) // step + count))
-            there.append(slice(first, None, step))
+        here, there = self.parts[number]
         whole = rows[:, number, :self.images * self.grid[0] * self.grid[1]].view(len(rows), self.images, *self.grid)
-        return whole[:, :, here[0], here[1]].transpose(0, 1), images[:, :, there[0], there[1]]
+        return whole[:, :, *here].transpose(0, 1), images[:, :, *there]
 
     def of_inputs(self, images: torch.Tensor) -> torch.Tensor:
         """The rows of the inputs, zeros at the margins."""
-        rows = images.new_zeros(images.shape[1], len(self.filter.phases()), self.stride())
+        rows = images.new_zeros(self.channels, len(self.phases), self.stride)
         for number in range(rows.shape[1]):
             place, phase = self.phase(rows, number, images)
             lay(place, phase)
@@ -139,32 +152,38 @@ class ConvProducts:
 
     def forward(self, x: torch.Tensor, kept: Kept) -> torch.Tensor:
         """The output [n, out, height, width] of an input [n, in, height, width], in its memory format."""
-        rows = self._rows(x)
+        rows = rows_of(self.filter, x)
         result = x.new_empty(self.shape[0], rows.length)
-        gather(self.structure, kept, rows.of_inputs(x.detach()), rows.starts(self.shape[1]), result)
+        gather(self.structure, kept, rows.of_inputs(x.detach()), rows.starts, result)
         y = _empty((rows.images, self.shape[0], *rows.outputs), x)
         y.copy_(rows.of_outputs(result))
         return y
 
     def gradients(self, gradient: torch.Tensor, x: torch.Tensor, kept: Kept | None) -> tuple[torch.Tensor | None, torch.Tensor]:
         """The gradients of the input and of the edges, of that of the output and the input; None for `kept`: only the edges'."""
-        rows = self._rows(x)
-        starts, outputs = rows.starts(self.shape[1]), self._gradient(gradient, rows)
+        rows = rows_of(self.filter, x)
+        starts, outputs = rows.starts, self._gradient(gradient, rows)
         of_edges = dots(self.structure, outputs, rows.of_inputs(x.detach()), starts)
         if kept is None:
             return None, of_edges
-        result = x.new_zeros(self.shape[1], len(self.filter.phases()), rows.stride())
+        result = x.new_zeros(self.shape[1], len(rows.phases), rows.stride)
         scatter(self.structure, kept, outputs, starts, result)
         return rows.to_inputs(result, x), of_edges
-
-    def _rows(self, x: torch.Tensor) -> Rows:
-        return Rows(self.filter, len(x), (x.shape[2], x.shape[3]))
 
     def _gradient(self, gradient: torch.Tensor, rows: Rows) -> torch.Tensor:
         """The rows of the outputs' gradient, zeros at the margins."""
         result = gradient.new_zeros(self.shape[0], rows.length)
         lay(rows.of_outputs(result), gradient.detach())
         return result
+
+
+def rows_of(filter: Filter, images: torch.Tensor) -> Rows:
+    """How images [n, channels, height, width] lie as rows."""
+    count, channels, height, width = images.shape
+    return _remembered(filter, count, channels, (height, width))
+
+
+_remembered = lru_cache(maxsize=64)(Rows)  # a step of a small network would spend a third of its time on what they tell
 
 
 def _empty(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

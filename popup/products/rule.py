@@ -24,7 +24,8 @@ density. With 3 x 3 taps, batch 128, p = 0.2 and 0.05: 0.88 and 0.50 of the dens
 for 32 of 16 x 16, 0.52 and 0.28 for 64 of 32 x 32, 0.54 and 0.25 for 128, 0.52 and 0.20 for 256, 0.60 and 0.23 for 512 of 7 x 7;
 at p = 0.3 0.7 to 1.3. With a stride of 2 1.2 and 1.0 from 16 to 32 channels, 0.88 and 0.60 from 32 to 64, 0.72 and 0.46 from 64
 to 128. One tap: 1.8 and 1.4 for 64 channels, 1.0 and 0.8 from 64 to 256, 0.80 and 0.50 for 256, 0.57 and 0.27 from 512 to 2048.
-Batches of 32 are much the same. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones
+Batches of 32 are much the same where maps are not small: 0.79 and 0.41 for 64 channels of 8 x 8, 1.3 and 0.87 of 4 x 4, 1.2 and
+0.80 for 32 of 8 x 8. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones
 do not win there before p = 0.01.
 """
 
@@ -48,8 +49,8 @@ LINEAR = {  # by kernels, and by the number type of the dense product that is th
     ("numba", torch.bfloat16): Bounds(0.11, 1 << 20), ("torch", torch.bfloat16): Bounds(0.055, 1 << 20)}
 NARROWEST = 256  # with fewer inputs or outputs, laying out the other side's activations costs more than the product
 FEW_OUTPUTS = 16  # a layer of so few that a sparse one hands its output to is sparse at any density, see above
-CONVOLUTION = 0.22  # the density below which convolutions are sparse
-REUSE = 128  # products for each number of the input and the output that a convolution must make
+CONVOLUTION = ((0.22, 128), (0.11, 70))  # densities below which convolutions of at least so many entries a channel are sparse:
+# that many products they make for each number of their input and output, which has to be laid out
 
 
 def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: torch.device, kernels: str, groups: int = 1,
@@ -69,5 +70,5 @@ def pays(shape: tuple[int, ...], edges: float, against: torch.dtype, device: tor
         if handed and kernels == "numba" and against == torch.float32:
             return edges <= bounds.density * entries or shape[0] <= FEW_OUTPUTS
         return edges <= bounds.density * entries and entries >= bounds.entries and min(shape) >= NARROWEST
-    few = len(shape) == 4 and edges <= CONVOLUTION * entries and against == torch.float32
-    return few and kernels == "numba" and entries >= REUSE * (shape[0] + shape[1])
+    return len(shape) == 4 and kernels == "numba" and against == torch.float32 and any(
+        edges <= density * entries and entries >= reuse * (shape[0] + shape[1]) for density, reuse in CONVOLUTION)

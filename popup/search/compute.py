@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules import module as of_all
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from popup.products.convolution import ConvProducts, Filter, Rows
+from popup.products.convolution import ConvProducts, Filter, rows_of
 from popup.products.products import Products, best_kernels, by_units
 from popup.products.rule import pays
 from popup.source.layers import Layer, locate
@@ -107,8 +107,7 @@ class ConvCall:
         how = self.products.filter
         if func is not F.conv2d or kwargs or args[0].dim() != 4 or args[3:] != (how.stride, how.padding, how.dilation, 1):
             return False
-        size = args[0].shape[2], args[0].shape[3]
-        return min(*size, *Rows(how, len(args[0]), size).outputs) > 0  # else torch says what is wrong
+        return min(*args[0].shape[2:], *rows_of(how, args[0]).outputs) > 0  # else torch says what is wrong
 
     def keep(self, values: torch.Tensor, selected: torch.Tensor | None) -> Any:
         return self.products.keep(values, selected)

@@ -14,16 +14,16 @@ def sparse(shape, density, against=torch.float32, device=CPU, kernels="numba", g
 
 @pytest.mark.parametrize(("shape", "density"), [
     ((2048, 784), 0.2), ((2048, 2048), 0.2), ((2048, 2048), 0.01), ((4096, 4096), 0.05), ((512, 512), 0.2), ((300, 784), 0.2),
-    ((128, 128, 3, 3), 0.2), ((512, 512, 3, 3), 0.05), ((32, 32, 3, 3), 0.2), ((64, 32, 3, 3), 0.1), ((256, 256, 1, 1), 0.2),
-    ((2048, 512, 1, 1), 0.01)])
+    ((128, 128, 3, 3), 0.2), ((512, 512, 3, 3), 0.05), ((32, 32, 3, 3), 0.2), ((64, 32, 3, 3), 0.2), ((16, 16, 3, 3), 0.1),
+    ((256, 256, 1, 1), 0.2), ((2048, 512, 1, 1), 0.01)])
 def test_large_layers_of_few_edges_are_sparse(shape, density):
     assert sparse(shape, density)
     assert not sparse(shape, 0.5) and not sparse(shape, 1.0)
 
 
 @pytest.mark.parametrize("shape", [
-    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 600), (2048, 10), (8, 100_000), (64, 3, 3, 3), (16, 16, 3, 3),
-    (32, 16, 3, 3), (256, 64, 1, 1), (64, 64, 3), (64, 64, 3, 3, 3), (64,), (0, 512)])
+    (256, 256), (100, 300), (10, 2048), (128, 4096), (300, 600), (2048, 10), (8, 100_000), (64, 3, 3, 3), (8, 8, 3, 3),
+    (256, 64, 1, 1), (128, 128, 1, 1), (64, 64, 3), (64, 64, 3, 3, 3), (64,), (0, 512)])
 def test_small_and_narrow_layers_and_other_forms_are_dense(shape):
     assert not sparse(shape, 0.01)
 
@@ -42,6 +42,10 @@ def test_a_draw_at_a_bound_is_sparse_whatever_its_luck():
 def test_against_bf16_fewer_edges_pay():
     assert sparse((2048, 2048), 0.1, against=torch.bfloat16) and not sparse((2048, 2048), 0.2, against=torch.bfloat16)
     assert not sparse((512, 512, 3, 3), 0.05, against=torch.bfloat16)
+
+
+def test_convolutions_of_few_channels_are_sparse_later():
+    assert not sparse((16, 16, 3, 3), 0.2) and sparse((16, 16, 3, 3), 0.1)
 
 
 def test_convolutions_in_groups_are_dense():
