@@ -24,8 +24,8 @@ density. With 3 x 3 taps, batch 128, p = 0.2 and 0.05: 0.89 and 0.57 of the dens
 for 32 of 16 x 16, 0.52 and 0.29 for 64 of 32 x 32, 0.55 and 0.25 for 128, 0.53 and 0.21 for 256, 0.60 and 0.22 for 512 of 7 x 7;
 at p = 0.3 0.7 to 1.3. With a stride of 2 1.03 and 0.85 from 16 to 32 channels, 0.83 and 0.49 from 32 to 64, 0.70 and 0.45 from 64
 to 128. One tap: 1.9 and 1.6 for 64 channels, 0.78 and 0.49 for 256, 0.57 and 0.27 from 512 to 2048. Batches of 32 take 0.7 to 1.0
-of that. A small network on images of 8 x 8 takes 1.16 of the dense step at p = 0.2 and batch 32, 0.98 at 128; at p = 0.05 0.80 and
-0.57. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones do not win there before
+of that. A small network on images of 8 x 8 takes 1.16 of the dense step at p = 0.2 and batch 32, 0.98 at 128; at p = 0.05 0.80
+and 0.57. In bfloat16 by AMX a dense convolution takes 0.15 to 0.5 of its time in float32, so sparse ones do not win there before
 p = 0.01.
 """
 
