@@ -105,11 +105,11 @@ def _gather(nothing, start, skip, arguments):
 
 
 @_kernel
-def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last):
-    """result[o] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`."""
-    lanes, stop = BYTES // result.itemsize, length
+def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last, left, stop):
+    """result[o, left:stop] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`."""
+    lanes = BYTES // result.itemsize
     for near in range(first, last, AT_ONCE):
-        start, far = 0, min(near + AT_ONCE, last)
+        start, far = left, min(near + AT_ONCE, last)
         arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, near, far)
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
@@ -126,39 +126,39 @@ def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, len
 
 @_inner
 def _scatter(nothing, start, skip, arguments):
-    result, rows, starts, values, inputs, begins, ends, blocks, size, length, block = arguments
-    base = block * size
-    for row in range(len(begins) // blocks):
-        begin, end = begins[row * blocks + block], ends[row * blocks + block]
-        if begin != end:
-            factor = load(nothing, rows, row * length + start, skip)
-            for place in range(begin, end):
-                add_to(factor, values[place], result, start + _begin(starts, base + inputs[place]))
+    result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last = arguments
+    for block in range(first, last):
+        base = block * size
+        for row in range(len(begins) // blocks):
+            begin, end = begins[row * blocks + block], ends[row * blocks + block]
+            if begin != end:
+                factor = load(nothing, rows, row * length + start, skip)
+                for place in range(begin, end):
+                    add_to(factor, values[place], result, start + _begin(starts, base + inputs[place]))
 
 
 @_kernel
-def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last):
-    """The input's row += the sum of value * rows[output] over its edges, for the blocks of inputs from `first` to `last`."""
-    lanes = BYTES // result.itemsize
-    for block in range(first, last):
-        arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, block)
-        start, stop = 0, length
-        while start < stop:
-            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
-            if count == 8:
-                _scatter(zeros(8, result), back, start - back, arguments)
-            elif count == 4:
-                _scatter(zeros(4, result), back, start - back, arguments)
-            elif count == 2:
-                _scatter(zeros(2, result), back, start - back, arguments)
-            else:
-                _scatter(zeros(1, result), back, start - back, arguments)
-            start += count * lanes
+def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last, left, stop):
+    """The input's row += the sum of value * rows[output, left:stop] over its edges, for the blocks of inputs from `first` to
+    `last`."""
+    lanes, start = BYTES // result.itemsize, left
+    arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last)
+    while start < stop:
+        count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+        if count == 8:
+            _scatter(zeros(8, result), back, start - back, arguments)
+        elif count == 4:
+            _scatter(zeros(4, result), back, start - back, arguments)
+        elif count == 2:
+            _scatter(zeros(2, result), back, start - back, arguments)
+        else:
+            _scatter(zeros(1, result), back, start - back, arguments)
+        start += count * lanes
 
 
 @_inner
 def _dots(nothing, start, skip, arguments):
-    result, others, rows, starts, inputs, begins, blocks, size, length, first, last = arguments
+    result, others, rows, starts, inputs, begins, blocks, size, length, first, last, left = arguments
     for block in range(blocks):
         base = block * size
         for row in range(first, last):
@@ -166,7 +166,7 @@ def _dots(nothing, start, skip, arguments):
             if begin == end:
                 continue
             other = load(nothing, others, row * length + start, skip)
-            if start + skip == 0:
+            if start + skip == left:
                 for edge in range(begin, end):
                     result[edge] = dot(other, rows, start + _begin(starts, base + inputs[edge]))
             else:
@@ -175,12 +175,13 @@ def _dots(nothing, start, skip, arguments):
 
 
 @_kernel
-def dots(result, others, rows, starts, inputs, begins, blocks, size, length, first, last):
-    """result[e] = the product of the rows of the edge's output and of its input, for the outputs from `first` to `last`."""
-    lanes, stop = BYTES // result.itemsize, length
+def dots(result, others, rows, starts, inputs, begins, blocks, size, length, first, last, left, stop):
+    """result[e] = the product of others[output, left:stop] of the edge and its input's row there, for the outputs from `first` to
+    `last`."""
+    lanes = BYTES // result.itemsize
     for near in range(first, last, AT_ONCE):
-        start, far = 0, min(near + AT_ONCE, last)
-        arguments = (result, others, rows, starts, inputs, begins, blocks, size, length, near, far)
+        start, far = left, min(near + AT_ONCE, last)
+        arguments = (result, others, rows, starts, inputs, begins, blocks, size, length, near, far, left)
         while start < stop:
             count, back = _widest((stop - start) // lanes), min(start, length - lanes)
             if count == 8:

@@ -74,31 +74,65 @@ class NumbaKernels:
         return dots(structure, others, source, source.shape[1])
 
 
+LONG, PART = 1 << 14, 1 << 10  # numbers in a row that several threads share, as parts of so many and more
 Starts = int | np.ndarray  # how long the rows of the inputs are, or int64 [in]: where each of them begins
 
 
 def gather(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor) -> None:
     """Make result[o] the sum of the inputs' rows in `source`, each times the value of its edge."""
-    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, result.shape[1])
-    share(partial(_compiled().gather, *arguments), structure.shape[0], worth(_work(structure, result)))
+    length, threads = result.shape[1], worth(_work(structure, result))
+    arguments = _flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, length
+    work, outs = partial(_compiled().gather, *arguments), structure.shape[0]
+    if length < LONG:
+        share(lambda first, last: work(first, last, 0, length), outs, threads)
+    else:
+        share(lambda first, last: work(0, outs, first * PART, min(last * PART, length)), -(-length // PART), threads)
 
 
 def scatter(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor) -> None:
     """Add the outputs' rows source[o], each times the value of its edge, to the inputs' rows in `result`.
 
     Threads take blocks of inputs. Two that write to parts of the same rows would take 5 times as long as one (AMD EPYC, 2 parts
-    of 256 bytes): each core fetches the lines beside its own, which the other is writing to.
+    of 256 bytes): each core fetches the lines beside its own, which the other is writing to. Of long rows they take parts, of
+    which taps reach into the next one: so first every other part, and then those between.
     """
-    arguments = (_flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, source.shape[1])
-    share(partial(_compiled().scatter, *arguments), structure.blocks, worth(_work(structure, source)))
+    length, threads = source.shape[1], worth(_work(structure, source))
+    arguments = _flat(result), _flat(source), starts, *kept.lists(), structure.blocks, structure.size, length
+    work = partial(_compiled().scatter, *arguments)
+    if length < LONG or isinstance(starts, int):
+        share(lambda first, last: work(first, last, 0, length), structure.blocks, threads)
+        return
+    part = max(PART, result.shape[-1] - length)  # no tap reaches further than that
+
+    def every_other(odd: int) -> None:
+        def of_parts(first: int, last: int) -> None:
+            for left in range((2 * first + odd) * part, min(2 * last * part, length), 2 * part):
+                work(0, structure.blocks, left, min(left + part, length))
+
+        share(of_parts, -(-(length - odd * part) // (2 * part)), threads)
+
+    every_other(0)
+    every_other(1)
 
 
 def dots(structure: Structure, outputs: torch.Tensor, source: torch.Tensor, starts: Starts) -> torch.Tensor:
-    """The product of each edge's row outputs[o] and its input's row in `source`."""
-    result, blocks, size = outputs.new_empty(structure.edges), structure.blocks, structure.size
-    arguments = (result.numpy(), _flat(outputs), _flat(source), starts, structure.inputs, structure.begins, blocks, size)
-    share(partial(_compiled().dots, *arguments, outputs.shape[1]), structure.shape[0], worth(_work(structure, outputs)))
-    return result
+    """The product of each edge's row outputs[o] and its input's row in `source`. Of long rows those of some parts are added up,
+    the same ones whatever the number of threads."""
+    length, threads = outputs.shape[1], worth(_work(structure, outputs))
+    parts = -(-length // LONG)
+    result = outputs.new_empty(parts, structure.edges).numpy()
+    given = _flat(outputs), _flat(source), starts, structure.inputs, structure.begins, structure.blocks, structure.size, length
+    work = _compiled().dots
+    if parts == 1:
+        share(lambda first, last: work(result[0], *given, first, last, 0, length), structure.shape[0], threads)
+        return torch.from_numpy(result[0])
+
+    def of_parts(first: int, last: int) -> None:
+        for part in range(first, last):
+            work(result[part], *given, 0, structure.shape[0], part * LONG, min((part + 1) * LONG, length))
+
+    share(of_parts, parts, threads)
+    return torch.from_numpy(np.add.reduce(result))
 
 
 def lay(result: torch.Tensor, images: torch.Tensor) -> None:

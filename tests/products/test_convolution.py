@@ -1,5 +1,7 @@
 """The products of a sparse convolution against torch's own, densely and in float64."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 pytest.importorskip("numba")
+from popup.products import numba_kernels
 from popup.products.convolution import ConvProducts, Filter
 from popup.products.numba_kernels import lay
 
@@ -16,9 +19,10 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 @given(channels=st.tuples(st.integers(1, 40), st.integers(1, 40)), taps=pairs, stride=pairs, dilation=pairs,
        padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), extra=st.tuples(st.integers(0, 9), st.integers(0, 9)),
        images=st.integers(1, 9), density=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
-       form=st.sampled_from([torch.contiguous_format, torch.channels_last]), seed=st.integers(0, 99))
+       form=st.sampled_from([torch.contiguous_format, torch.channels_last]), long=st.booleans(), seed=st.integers(0, 99))
 def test_products_are_those_of_the_dense_convolution(
-        channels, taps, stride, dilation, padding, extra, images, density, form, seed):
+        channels, taps, stride, dilation, padding, extra, images, density, form, long, seed):
+    """`long`: in parts, as rows of many numbers are."""
     torch.manual_seed(seed)
     size = [apart * (count - 1) + 1 + more for apart, count, more in zip(dilation, taps, extra, strict=True)]
     x = torch.randn(images, channels[1], *size, dtype=torch.float64).to(memory_format=form).requires_grad_()
@@ -33,9 +37,10 @@ def test_products_are_those_of_the_dense_convolution(
 
     products = ConvProducts.of(edges.numpy(), tuple(weight.shape), Filter(taps, stride, padding, dilation))
     kept = products.keep(torch.where(values != 0, values, torch.nan), values != 0) if seed % 2 else products.keep(values)
-    found = products.forward(x, kept), *products.gradients(gradient, x, kept)
+    with mock.patch.multiple(numba_kernels, LONG=32 if long else 1 << 14, PART=16 if long else 1 << 10):
+        found = products.forward(x, kept), *products.gradients(gradient, x, kept)
+        assert torch.equal(products.gradients(gradient, x, None)[1], found[2])
     wanted = torch.contiguous_format if x.is_contiguous() else form  # with one channel, say, images are of both formats
-    assert torch.equal(products.gradients(gradient, x, None)[1], found[2])
     torch.testing.assert_close(found, (*right[:2], right[2].reshape(-1)[edges]), rtol=1e-11, atol=1e-11)
     assert not any(tensor.requires_grad for tensor in found) and found[0].is_contiguous(memory_format=wanted)
 
@@ -53,3 +58,24 @@ def test_images_are_laid_out_by_channels_and_nothing_beside_them(dtype, channels
         right[1:-1, :, 1:3, 1:-1] = images.transpose(0, 1)
         lay(room[1:-1, :, 1:3, 1:-1].transpose(0, 1), images)
         assert torch.equal(room, right)
+
+
+@pytest.mark.parametrize("how", [Filter((3, 3), padding=(1, 1)), Filter((3, 3), (2, 2), (1, 1)), Filter((1, 1)),
+                                 Filter((3, 2), dilation=(5, 9))])
+@pytest.mark.parametrize("size", [40, 12])
+def test_nothing_depends_on_the_number_of_threads(how, size):
+    """Neither where rows are so long that threads take parts of them, nor where they take outputs and blocks of inputs."""
+    torch.manual_seed(0)
+    shape = (24, 70, *how.taps)
+    edges = (torch.rand(torch.Size(shape).numel()) < 0.3).nonzero()[:, 0]
+    products, before = ConvProducts.of(edges.numpy(), shape, how), torch.get_num_threads()
+    x = torch.randn(64, 70, size, size + 15).to(memory_format=torch.channels_last)
+    kept, found = products.keep(torch.randn(len(edges))), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y = products.forward(x, kept)
+            found.append((y, *products.gradients(torch.ones_like(y) + y, x, kept)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for others in found[1:] for one, other in zip(found[0], others, strict=True))
