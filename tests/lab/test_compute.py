@@ -61,6 +61,7 @@ def no_numba(monkeypatch):
 @pytest.mark.parametrize(("options", "layers"), [
     ({}, 0), ({"widths": (600, 600), "er_p": 0.1}, 1), ({"widths": (600, 600), "er_p": 0.4}, 0),
     ({"widths": (600, 2048), "er_p": 0.1}, 0),  # so large that torch's kernels pay too
+    ({"model": "small_conv", "er_p": 0.2}, 0),  # would compute sparsely and gain nothing
     ({"model": "conv4", "er_p": 0.2}, 3), ({"model": "conv4", "er_p": 0.2, "compute": "dense"}, 0),
     ({"model": "conv4", "er_p": 0.2, "compile": True}, 0), ({"model": "conv4", "er_p": 0.2, "mask": "snip"}, 0)])
 def test_what_numba_would_do_is_told_where_it_is_not_installed(options, layers, no_numba, tmp_path):

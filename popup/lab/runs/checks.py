@@ -20,6 +20,7 @@ from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_
 from popup.products.products import best_kernels
 
 NUMBA = "numba"
+WORTH_TELLING = 100_000  # entries of layers: smaller ones gain little, with few images a step nothing
 
 
 def check(laboratory: Laboratory, config: Config) -> None:
@@ -53,10 +54,11 @@ def without_numba(laboratory: Laboratory, configs: Sequence[Config]) -> str:
         if here == NUMBA or config.training.compute != "auto" or not may_be_sparse(config, laboratory.device):
             continue
         net = _outline_of(laboratory, config)
-        now, then = (sum(paying_layers(net, config, laboratory.device, kernels)) for kernels in (here, NUMBA))
-        if then > now:
-            return (f"faster with numba: at p = {config.source.er_p:g} {counted(then, 'layer')} would compute on the edges alone "
-                    f"({now} now): pip install numba; tickets are others then")
+        now, pay = (paying_layers(net, config, laboratory.device, kernels) for kernels in (here, NUMBA))
+        entries = sum(layer.entries for layer, pays in zip(config.source.layers(net), pay, strict=True) if pays)
+        if sum(pay) > sum(now) and entries >= WORTH_TELLING:
+            return (f"faster with numba: at p = {config.source.er_p:g} {counted(sum(pay), 'layer')} would compute on the edges "
+                    f"alone ({sum(now)} now): pip install numba; tickets are others then")
     return ""
 
 
