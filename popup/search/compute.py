@@ -123,13 +123,15 @@ class ConvCall:
         return self.products.gradients(gradient, held, kept if wanted else None)
 
 
-def sparse_layers(net: nn.Module, densities: Sequence[tuple[Layer, float]], compute: str, against: torch.dtype) -> set[str]:
-    """The names of the layers of `net`, given in its order with their p_l, that compute on their edges alone."""
+def sparse_layers(net: nn.Module, densities: Sequence[tuple[Layer, float]], compute: str, against: torch.dtype,
+                  device: torch.device | None = None, kernels: str = "") -> set[str]:
+    """The names of the layers of `net`, given in its order with their p_l, that compute on their edges alone; the rest is as
+    `computes_sparsely` takes it."""
     found: set[str] = set()
     handed: set[nn.Module] = set()  # to which a sparse layer hands what it gives as it lies
     for spec, p_l in densities:
         module, _ = locate(net, spec.name)
-        if computes_sparsely(net, spec, p_l, compute, against, handed=module in handed):
+        if computes_sparsely(net, spec, p_l, compute, against, device, module in handed, kernels):
             found.add(spec.name)
             onward = _handed_on(net, module)
             handed.update(onward.parts[-1:] if onward else ())

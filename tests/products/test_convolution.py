@@ -10,7 +10,7 @@ from torch.nn import functional
 
 pytest.importorskip("numba")
 from popup.products import numba_kernels
-from popup.products.convolution import ConvProducts, Filter
+from popup.products.convolution import ConvProducts, Filter, rows_of
 from popup.products.numba_kernels import lay
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -62,14 +62,15 @@ def test_images_are_laid_out_by_channels_and_nothing_beside_them(dtype, channels
 
 @pytest.mark.parametrize("how", [Filter((3, 3), padding=(1, 1)), Filter((3, 3), (2, 2), (1, 1)), Filter((1, 1)),
                                  Filter((3, 2), dilation=(5, 9))])
-@pytest.mark.parametrize("size", [40, 12])
-def test_nothing_depends_on_the_number_of_threads(how, size):
+@pytest.mark.parametrize(("images", "size"), [(64, 40), (8, 12)])
+def test_nothing_depends_on_the_number_of_threads(how, images, size):
     """Neither where rows are so long that threads take parts of them, nor where they take outputs and blocks of inputs."""
     torch.manual_seed(0)
     shape = (24, 70, *how.taps)
     edges = (torch.rand(torch.Size(shape).numel()) < 0.3).nonzero()[:, 0]
     products, before = ConvProducts.of(edges.numpy(), shape, how), torch.get_num_threads()
-    x = torch.randn(64, 70, size, size + 15).to(memory_format=torch.channels_last)
+    x = torch.randn(images, 70, size, size + 15).to(memory_format=torch.channels_last)
+    assert (rows_of(how, x).length >= numba_kernels.LONG) == (images == 64)
     kept, found = products.keep(torch.randn(len(edges))), []
     try:
         for threads in (1, 2, 3):

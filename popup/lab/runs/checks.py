@@ -17,9 +17,8 @@ from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import check_packages
 from popup.lab.runs.plain import build
 from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_compute
-from popup.products.products import best_kernels
+from popup.products.numba_kernels import NumbaKernels
 
-NUMBA = "numba"
 WORTH_TELLING = 100_000  # entries of layers: smaller ones gain little, with few images a step nothing
 
 
@@ -49,16 +48,14 @@ def without_numba(laboratory: Laboratory, configs: Sequence[Config]) -> str:
     for config in configs:
         if config.task not in sparsest or config.source.er_p < sparsest[config.task].source.er_p:
             sparsest[config.task] = config
-    here = best_kernels().name
     for config in sparsest.values():
-        if here == NUMBA or config.training.compute != "auto" or not may_be_sparse(config, laboratory.device):
+        if config.training.compute != "auto" or not may_be_sparse(config, laboratory.device):
             continue
         net = _outline_of(laboratory, config)
-        now, pay = (paying_layers(net, config, laboratory.device, kernels) for kernels in (here, NUMBA))
-        entries = sum(layer.entries for layer, pays in zip(config.source.layers(net), pay, strict=True) if pays)
-        if sum(pay) > sum(now) and entries >= WORTH_TELLING:
-            return (f"faster with numba: at p = {config.source.er_p:g} {counted(sum(pay), 'layer')} would compute on the edges "
-                    f"alone ({sum(now)} now): pip install numba; tickets are others then")
+        now, then = (paying_layers(net, config, laboratory.device, kernels) for kernels in ("", NumbaKernels.name))
+        if len(then) > len(now) and sum(layer.entries for layer in then) >= WORTH_TELLING:
+            return (f"faster with numba: at p = {config.source.er_p:g} {counted(len(then), 'layer')} would compute on the edges "
+                    f"alone ({len(now)} now): pip install numba; tickets are others then")
     return ""
 
 

@@ -14,9 +14,10 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.randomness import seeded
 from popup.search.attach import attach_recipe
-from popup.search.compute import computes_sparsely
+from popup.search.compute import sparse_layers
 from popup.search.network import search_of
 from popup.search.ordering import order_scores
+from popup.source.layers import Layer
 from popup.source.masks import COMPUTED, given_edges
 from popup.source.saliency import snip, synflow
 from popup.source.streams import Stream
@@ -60,15 +61,16 @@ def may_be_sparse(config: Config, device: torch.device) -> bool:
 def settled_compute(net: nn.Module, config: Config, device: torch.device) -> Config:
     """The config with "auto" made "dense" where no layer of the plain network `net` pays to compute sparsely: it is the same run
     then, and has its name. `net` may be without data, of what will be on `device`."""
-    return config if any(paying_layers(net, config, device)) else config.replace(compute="dense")
+    return config if paying_layers(net, config, device) else config.replace(compute="dense")
 
 
-def paying_layers(net: nn.Module, config: Config, device: torch.device, kernels: str = "") -> list[bool]:
-    """Which layers of such a network pay to compute sparsely. `kernels`: the name of other ones than those at hand."""
+def paying_layers(net: nn.Module, config: Config, device: torch.device, kernels: str = "") -> list[Layer]:
+    """The layers of such a network that pay to compute sparsely. `kernels`: the name of other ones than those at hand."""
     against = Precision.of(net, config.training.precision, device).dtype
     layers = config.source.layers(net)
-    return [computes_sparsely(net, layer, p_l, "auto", against, device, kernels=kernels)
-            for layer, p_l in zip(layers, config.source.densities(layers), strict=True)]
+    densities = list(zip(layers, config.source.densities(layers), strict=True))
+    names = sparse_layers(net, densities, "auto", against, device, kernels)
+    return [layer for layer in layers if layer.name in names]
 
 
 def computed_edges(net: nn.Module, config: Config, train: Split) -> dict[str, np.ndarray] | None:
