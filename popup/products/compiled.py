@@ -106,13 +106,16 @@ def _gather(nothing, start, skip, arguments):
 
 @_kernel
 def gather(result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last, left, stop):
-    """result[o, left:stop] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`."""
+    """result[o, left:stop] = the sum of value * (the input's row) over its edges, for the outputs from `first` to `last`.
+
+    Of less than a vector, which is all that can be written at once, the numbers before `left` would be written too.
+    """
     lanes = BYTES // result.itemsize
     for near in range(first, last, AT_ONCE):
         start, far = left, min(near + AT_ONCE, last)
         arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, near, far)
         while start < stop:
-            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+            count, back = _widest((stop - start) // lanes), min(start, stop - lanes)
             if count == 8:
                 _gather(zeros(8, result), back, start - back, arguments)
             elif count == 4:
@@ -144,7 +147,7 @@ def scatter(result, rows, starts, values, inputs, begins, ends, blocks, size, le
     lanes, start = BYTES // result.itemsize, left
     arguments = (result, rows, starts, values, inputs, begins, ends, blocks, size, length, first, last)
     while start < stop:
-        count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+        count, back = _widest((stop - start) // lanes), min(start, stop - lanes)
         if count == 8:
             _scatter(zeros(8, result), back, start - back, arguments)
         elif count == 4:
@@ -183,7 +186,7 @@ def dots(result, others, rows, starts, inputs, begins, blocks, size, length, fir
         start, far = left, min(near + AT_ONCE, last)
         arguments = (result, others, rows, starts, inputs, begins, blocks, size, length, near, far, left)
         while start < stop:
-            count, back = _widest((stop - start) // lanes), min(start, length - lanes)
+            count, back = _widest((stop - start) // lanes), min(start, stop - lanes)
             if count == 8:
                 _dots(zeros(8, result), back, start - back, arguments)
             elif count == 4:

@@ -8,9 +8,10 @@ in a gradient. With a stride a channel has as many rows as the taps see phases o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
+from itertools import groupby, product
 
 import numpy as np
 import torch
@@ -86,41 +87,47 @@ class Rows:
         return self.length + 16 * -(-max(row * self.grid[1] + column for _, (row, column) in self.filter.places()) // 16)
 
     @cached_property
-    def parts(self) -> list[tuple[Slices, Slices]]:
-        """Of each phase the slices of its grid that hold images, and those of the images that they hold."""
-        found = []
-        for phase in self.phases:
-            here, there = [], []
-            for at, step, margin, length in zip(phase, self.filter.stride, self.filter.padding, self.size, strict=True):
-                first = (at - margin) % step
-                count = len(range(first, length, step))
-                here.append(slice((first + margin) // step, (first + margin) // step + count))
-                there.append(slice(first, None, step))
-            found.append((tuple(here), tuple(there)))
-        return found
+    def parts(self) -> list[tuple[int, Slices, Slices]]:
+        """Slices of a phase's grid, and those of the images that they hold: all that some tap sees. The rest stays 0, and were
+        it infinite in the images, it would be no tap's either."""
+        return [(number, (rows[0], columns[0]), (rows[1], columns[1])) for number, phase in enumerate(self.phases)
+                for rows, columns in product(*(self._seen(axis, at) for axis, at in enumerate(phase)))]
 
-    def phase(self, rows: torch.Tensor, number: int, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One phase, as part of the inputs' rows [channels, phases, stride] and of the images: two views of one form."""
-        here, there = self.parts[number]
-        whole = rows[:, number, :self.images * self.grid[0] * self.grid[1]].view(len(rows), self.images, *self.grid)
-        return whole[:, :, *here].transpose(0, 1), images[:, :, *there]
+    def _seen(self, axis: int, phase: int) -> list[tuple[slice, slice]]:
+        """Along an axis, the places of a phase that hold images and that a tap sees, as slices, and those of the images."""
+        step, beyond, apart = self.filter.stride[axis], phase - self.filter.padding[axis], self.filter.dilation[axis]
+        taps = [tap for tap in range(0, self.filter.taps[axis] * apart, apart) if tap % step == phase]
+        seen = sorted({tap // step + output for tap in taps for output in range(self.outputs[axis])})
+        held = [place for place in seen if 0 <= place * step + beyond < self.size[axis]]
+        runs = [[place for _, place in run] for _, run in groupby(enumerate(held), lambda pair: pair[1] - pair[0])]
+        return [(slice(run[0], run[-1] + 1), slice(run[0] * step + beyond, run[-1] * step + beyond + 1, step)) for run in runs]
+
+    @cached_property
+    def all_seen(self) -> bool:
+        """Whether each pixel of the images is some tap's."""
+        held = sum((rows.stop - rows.start) * (columns.stop - columns.start) for _, (rows, columns), _ in self.parts)
+        return held == self.size[0] * self.size[1]
+
+    def views(self, rows: torch.Tensor, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each part, of the inputs' rows [channels, phases, stride] and of the images: two views of one form."""
+        whole = rows[:, :, :self.images * self.grid[0] * self.grid[1]].view(*rows.shape[:2], self.images, *self.grid)
+        for number, here, there in self.parts:
+            yield whole[:, number, :, *here].transpose(0, 1), images[:, :, *there]
 
     def of_inputs(self, images: torch.Tensor) -> torch.Tensor:
         """The rows of the inputs, zeros at the margins."""
         rows = images.new_zeros(self.channels, len(self.phases), self.stride)
-        for number in range(rows.shape[1]):
-            place, phase = self.phase(rows, number, images)
-            lay(place, phase)
+        for place, part in self.views(rows, images):
+            lay(place, part)
         return rows
 
     def to_inputs(self, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The images whose rows these are, in the memory format of `like`; what no tap sees is 0."""
         images = _empty(like.shape, like)
-        if rows.shape[1] < self.filter.stride[0] * self.filter.stride[1]:
+        if not self.all_seen:
             images.zero_()
-        for number in range(rows.shape[1]):
-            place, phase = self.phase(rows, number, images)
-            phase.copy_(place)
+        for place, part in self.views(rows, images):
+            part.copy_(place)
         return images
 
     def of_outputs(self, rows: torch.Tensor) -> torch.Tensor:

@@ -86,7 +86,8 @@ def gather(structure: Structure, kept: Kept, source: torch.Tensor, starts: Start
     if length < LONG:
         share(lambda first, last: work(first, last, 0, length), outs, threads)
     else:
-        share(lambda first, last: work(0, outs, first * PART, min(last * PART, length)), -(-length // PART), threads)
+        parts = length // PART  # of which the last has the rest too, since one of less than a vector would write to that before
+        share(lambda first, last: work(0, outs, first * PART, length if last == parts else last * PART), parts, threads)
 
 
 def scatter(structure: Structure, kept: Kept, source: torch.Tensor, starts: Starts, result: torch.Tensor) -> None:

@@ -38,7 +38,12 @@ class Structure:
 
     @classmethod
     def of(cls, edges: np.ndarray, shape: tuple[int, int], together: int = 1) -> Structure:
-        """The structure of ascending flat indices into a weight of that shape; each `together` inputs stay in one block."""
+        """The structure of ascending flat indices into a weight of that shape; each `together` inputs stay in one block.
+
+        Raises ValueError where 16 bits do not tell these apart.
+        """
+        if together > MOST:
+            raise ValueError(f"{together:,} inputs stay in one block, and an edge's input has 16 bits: compute densely")
         outs, ins = shape
         size = block_size(ins, len(edges) / max(1, outs * ins), together)
         starts = np.arange(0, max(1, ins), size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import prod
 from types import FrameType
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from popup.products.convolution import ConvProducts, Filter, rows_of
 from popup.products.products import Products, best_kernels, by_units
 from popup.products.rule import pays
+from popup.products.structure import MOST
 from popup.source.layers import Layer, locate
 
 COMPUTES = ("auto", "dense", "sparse")
@@ -149,7 +151,7 @@ def computes_sparsely(net: nn.Module, spec: Layer, p_l: float, compute: str, aga
     if compute == "dense" or kind is None or spec.also or attribute != "weight" or not _is_plain(module, kind):
         return False
     kernels = kernels or best_kernels().name
-    if isinstance(module, nn.Conv2d) and kernels != "numba":
+    if isinstance(module, nn.Conv2d) and (kernels != "numba" or prod(spec.kernel) > MOST):
         return False
     tensor: torch.Tensor = getattr(module, attribute)
     device = device or tensor.device

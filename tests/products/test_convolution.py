@@ -60,6 +60,55 @@ def test_images_are_laid_out_by_channels_and_nothing_beside_them(dtype, channels
         assert torch.equal(room, right)
 
 
+@pytest.mark.parametrize("how", [Filter((2, 2), (2, 2)), Filter((3, 2), (4, 1)), Filter((2, 2), dilation=(6, 5)),
+                                 Filter((2, 3), (2, 3), dilation=(3, 2)), Filter((1, 2), (3, 3), (0, 1))])
+def test_what_no_tap_sees_is_no_taps(how):
+    """Pixels beyond the last window, or between taps that are far apart: infinite ones leave all as it is."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 9, 8, dtype=torch.float64), torch.randn(4, 3, *how.taps, dtype=torch.float64)
+    ones = functional.conv2d(torch.ones_like(x), torch.ones_like(weight), None, how.stride, how.padding, how.dilation)
+    unseen = torch.nn.grad.conv2d_input(x.shape, torch.ones_like(weight), torch.ones_like(ones), how.stride, how.padding,
+                                        how.dilation) == 0
+    products = ConvProducts.of(torch.arange(weight.numel()).numpy(), tuple(weight.shape), how)
+    kept, gradient, found = products.keep(weight.reshape(-1)), torch.randn_like(ones), []
+    for value in (0.0, torch.nan):
+        x[unseen] = value
+        found.append((products.forward(x, kept), *products.gradients(gradient, x, kept)))
+    assert unseen.any() and not found[1][1][unseen].any()
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("how", [Filter((3, 3), padding=(1, 1)), Filter((1, 4), dilation=(1, 9)), Filter((3, 2), (2, 1))])
+def test_no_two_threads_write_to_the_same_numbers(how, monkeypatch):
+    """Of each turn in which rows are shared out in parts, each number is written by one piece of the work alone."""
+    monkeypatch.setattr(numba_kernels, "LONG", 32)
+    monkeypatch.setattr(numba_kernels, "PART", 16)
+    torch.manual_seed(0)
+    shape = (6, 40, *how.taps)
+    products = ConvProducts.of((torch.rand(torch.Size(shape).numel()) < 0.5).nonzero()[:, 0].numpy(), shape, how)
+    kept, rows = products.keep(torch.ones(products.structure.edges)), rows_of(how, torch.empty(5, 40, 9, 14))
+    outputs, inputs = torch.ones(6, rows.length), torch.ones(40, len(rows.phases), rows.stride)
+    turns = list[torch.Tensor]()
+
+    def one_by_one(result, untouched):
+        def share(work, units, threads):
+            written = []
+            for unit in range(units):
+                result.fill_(untouched)
+                work(unit, unit + 1)
+                written.append(result.isfinite() & (result != 0))
+            turns.append(torch.stack(written).sum(0))
+        return share
+
+    result = torch.empty_like(outputs)
+    monkeypatch.setattr(numba_kernels, "share", one_by_one(result, torch.nan))
+    numba_kernels.gather(products.structure, kept, inputs, rows.starts, result)
+    result = torch.empty_like(inputs)
+    monkeypatch.setattr(numba_kernels, "share", one_by_one(result, 0.0))
+    numba_kernels.scatter(products.structure, kept, outputs, rows.starts, result)
+    assert [int(turn.max()) for turn in turns] == [1, 1, 1] and turns[0].all()
+
+
 @pytest.mark.parametrize("how", [Filter((3, 3), padding=(1, 1)), Filter((3, 3), (2, 2), (1, 1)), Filter((1, 1)),
                                  Filter((3, 2), dilation=(5, 9))])
 @pytest.mark.parametrize(("images", "size"), [(64, 40), (8, 12)])

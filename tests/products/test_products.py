@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popup.products import Products, TorchKernels, best_kernels, by_units
+from popup.products.structure import MOST, Structure
 
 ALL_KERNELS = [pytest.param(kernels, id=kernels.name) for kernels in (best_kernels(), TorchKernels())]
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -129,6 +130,13 @@ def threads():
     torch.set_num_threads(before)
 
 
+def test_inputs_that_16_bits_do_not_tell_apart_are_no_block():
+    right = torch.arange(0, 3 * MOST, 5).numpy()
+    assert Structure.of(right, (3, MOST), together=MOST).size == MOST
+    with pytest.raises(ValueError, match="65,537 inputs stay in one block"):
+        Structure.of(right, (2, MOST + 1), together=MOST + 1)
+
+
 @pytest.mark.parametrize("kernels", ALL_KERNELS)
 @pytest.mark.parametrize("dtype", BOUND)
 def test_results_do_not_depend_on_the_number_of_threads(kernels, dtype, threads):
@@ -138,6 +146,31 @@ def test_results_do_not_depend_on_the_number_of_threads(kernels, dtype, threads)
     for count in (2, 3):
         threads(count)
         assert all(map(torch.equal, alone, three(products, values, x, gradient)))
+
+
+@pytest.mark.parametrize("length", [16, 16 * 9, 16 * 9 + 1, 16 * 9 + 15, 16 * 10 + 5, 16 * 33 + 2, 40])
+@pytest.mark.parametrize("dtype", BOUND)
+def test_no_two_threads_write_to_the_same_numbers(length, dtype, monkeypatch):
+    """Long rows in parts, of which the last may be less than a vector: each number is written by one piece of the work alone."""
+    numba_kernels = pytest.importorskip("popup.products.numba_kernels")
+    pytest.importorskip("numba")
+    monkeypatch.setattr(numba_kernels, "LONG", 32)
+    monkeypatch.setattr(numba_kernels, "PART", 16)
+    edges = (torch.rand(20 * 300) < 0.4).nonzero()[:, 0].numpy()
+    structure = Structure.of(edges, (20, 300))
+    kept = numba_kernels.NumbaKernels().keep(structure, torch.ones(len(edges), dtype=dtype))
+    source, result = torch.ones(300, length, dtype=dtype), torch.empty(20, length, dtype=dtype)
+    written = list[torch.Tensor]()
+
+    def one_by_one(work, units, threads):
+        for unit in range(units):
+            result.fill_(torch.nan)
+            work(unit, unit + 1)
+            written.append(~result.isnan())
+
+    monkeypatch.setattr(numba_kernels, "share", one_by_one)
+    numba_kernels.gather(structure, kept, source, length, result)
+    assert structure.blocks > 1 and len(written) > 1 and torch.stack(written).sum(0).eq(1).all()
 
 
 @pytest.mark.parametrize("kernels", ALL_KERNELS)

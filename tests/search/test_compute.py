@@ -257,6 +257,14 @@ def test_images_that_do_not_fit_are_refused_as_torch_refuses_them(images):
     assert told[0] == told[1]
 
 
+def test_a_filter_of_more_taps_than_16_bits_tell_apart_computes_densely():
+    x = noise(1, 1, 1, 65_600)
+    for sparse, taps in ((["0.weight"], 65_536), ([], 65_537)):
+        dense, net = both(lambda taps=taps: nn.Sequential(nn.Conv2d(1, 2, (1, taps))), er_p=0.01)
+        assert sparse_of(net) == sparse
+        alike(net(x), dense(x))
+
+
 def test_an_image_by_itself_is_convolved():
     pytest.importorskip("numba")
     by_both(lambda: nn.Sequential(nn.Conv2d(3, 4, 5)), lambda net: trained(net, noise(3, 9, 9)))
