@@ -12,7 +12,7 @@ from torch import nn
 from .widths import scaled
 
 SIDES = r"(\d{1,3}(?:x\d{1,3})?)"
-PLAIN = ("one", "flatten", "relu", "tanh", "sigmoid", "linear", "skip", "add")
+PLAIN = ("one", "flatten", "relu", "tanh", "sigmoid", "norm", "linear", "skip", "add")
 LEAKY = re.compile(r"leaky(0\.\d{1,20})?")
 WORD = re.compile(rf"({'|'.join(PLAIN)}|(?:conv|max|avg)(?=\d)){SIDES}?(?:s{SIDES})?(?:p{SIDES})?(?:d{SIDES})?")
 LAYERS = ("linear", "conv")
@@ -39,11 +39,11 @@ class Residual(nn.Module):
 
 def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] = (), *, width: float = 1.0) -> nn.Sequential:
     """The network of `words`, joined by `-`: conv, max and avg with a kernel's side and stride, padding and dilation
-    (conv3x5s2p1, max2: the stride of a pool is its kernel), linear, relu, leaky0.01, tanh, sigmoid, flatten, one:
-    a constant 1 as a last channel, and skip and add: what there is at skip is added at the next add.
+    (conv3x5s2p1, max2: the stride of a pool is its kernel), linear, norm (a batch norm), relu, leaky0.01, tanh, sigmoid,
+    flatten, one: a constant 1 as a last channel, and skip and add: what there is at skip is added at the next add.
 
-    `widths`: the channels or neurons of all layers but the last, which has the classes. Layers have biases, but in a
-    network with `one`. Raises ValueError, with the word or the widths, for what cannot be.
+    `widths`: the channels or neurons of all layers but the last, which has the classes. Layers have biases, but before a
+    norm, whose shift is one, and in a network with `one`. Raises ValueError, with the word or the widths, for what cannot be.
     """
     kinds = [parse(word) for word in words.split("-")]
     count = sum(kind in LAYERS for kind, *_ in kinds)
@@ -62,7 +62,8 @@ def chain(words: str, image: Sequence[int], classes: int, widths: Sequence[int] 
             modules, outside, there = _added(words, outside, modules, there, shape), [], ()
             continue
         out = next(sizes) if kind in LAYERS else 0
-        modules.append(_module(kind, sides, shape, out, biases))
+        normed = kinds[place + 1:place + 2] and kinds[place + 1][0] == "norm"
+        modules.append(_module(kind, sides, shape, out, biases and not normed))
         shape = _shape(kind, sides, shape, out)
         if min(shape) < 1:
             raise ValueError(f"{words} does not fit images {list(image)}: a map would have sides {list(shape[1:])}")
@@ -111,6 +112,7 @@ def _module(kind: str, sides: Sequence[Pair], shape: Sequence[int], out: int, bi
         raise ValueError("linear needs flatten before it")
     make: dict[str, Callable[[], nn.Module]] = {
         "one": AppendOne, "flatten": nn.Flatten, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+        "norm": lambda: nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0]),
         "linear": lambda: nn.Linear(shape[0], out, bias=biases),
         "conv": lambda: nn.Conv2d(shape[0], out, kernel, stride, padding, dilation, bias=biases),
         "max": lambda: nn.MaxPool2d(kernel, stride, padding, dilation),
@@ -126,7 +128,7 @@ def _shape(kind: str, sides: Sequence[Pair], shape: tuple[int, ...], out: int) -
         return (prod(shape),)
     if kind == "one":
         return (shape[0] + 1, *shape[1:])
-    if kind in ("relu", "tanh", "sigmoid", "linear") or LEAKY.fullmatch(kind):
+    if kind in ("relu", "tanh", "sigmoid", "norm", "linear") or LEAKY.fullmatch(kind):
         return (out,) if out else shape
     places = [(side + 2 * pad - apart * (kernel - 1) - 1) // stride + 1
               for side, kernel, stride, pad, apart in zip(shape[1:], *sides, strict=True)]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from models import MODELS, resolve
+from models.resnet import residual
 
 
 def test_words_are_modules_in_their_order():
@@ -35,6 +36,26 @@ def test_a_shortcut_adds_what_there_was():
     x = torch.randn(2, 2, 4, 4)
     assert torch.equal(net[2](x), x + net[2].body(x)) and [type(module) for module in net[2].body] == [
         nn.Conv2d, nn.ReLU, nn.Conv2d]
+
+
+def test_a_norm_is_a_batch_norm_and_the_layer_before_it_has_no_bias():
+    net = resolve("chain:conv3p1-norm-relu-flatten-linear-norm-relu-linear")((2, 4, 4), 3, (5, 6))
+    assert [type(module) for module in net] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.Linear, nn.BatchNorm1d,
+                                                nn.ReLU, nn.Linear]
+    assert [net[1].num_features, net[5].num_features] == [5, 6]
+    assert [net[place].bias is None for place in (0, 4, 7)] == [True, True, False]
+
+
+def test_a_residual_block_with_norms_is_a_chain():
+    """That of models/resnet.py: the same parameters in the same order, the same function."""
+    torch.manual_seed(0)
+    words = resolve("chain:conv3p1-norm-relu-skip-conv3p1-norm-relu-conv3p1-norm-add-relu-avg8-flatten-linear")(
+        (1, 8, 8), 10, (3, 3, 3))
+    torch.manual_seed(0)
+    block = residual((1, 8, 8), 10, (3,), (1,))
+    x = torch.randn(5, 1, 8, 8)
+    assert all(map(torch.equal, words.parameters(), block.parameters()))
+    torch.testing.assert_close(words(x), block(x))
 
 
 @pytest.mark.parametrize(("words", "why"), [
