@@ -19,6 +19,7 @@ from popup.lab.report.existence_figures import draw_findability, draw_law, draw_
 from popup.lab.report.tables import table
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.findability import HIDDEN, K, Trial, best_found, best_known, least_width, run_trial
+from popup.lab.runs.misses import Misses, Planned, measure_misses, plan_target
 from popup.lab.text import printable
 from popup.theory.attention import DIMENSIONS, FEATURES, head_error
 from popup.theory.fits import FORMS, fit_form, met_at_once, require_at_once
@@ -45,6 +46,7 @@ def law(arguments: Sequence[str], models: Models) -> int:
     """Measure, print, plot."""
     options = parse_as(LawOptions, arguments, "law")
     out = check_writable(Path(options.out))
+    plans = _plans(options)  # what cannot be is told before anything is measured
     measured = {kind: [row for p in options.er_p for row in measure_requirements(p, options.epsilon, options.parameters,
                                                                                 options.seed, kind == "products", options.delta)]
                 for kind in ("weights", "products")}
@@ -67,6 +69,8 @@ def law(arguments: Sequence[str], models: Models) -> int:
         record["representation"] = [asdict(row) for row in shown]
     if options.attention:
         record["attention"] = _heads(options)
+    if plans:
+        record["misses"] = [asdict(row) for row in _misses(plans, options, models)]
     trials = _trials(options, models) if options.searches else []
     if trials:
         write_atomically(out / "findability.png", draw_findability(trials))
@@ -134,6 +138,27 @@ def _heads(options: LawOptions) -> list[dict[str, float]]:
         found += [{"p": p, "inner": inner, "seed": options.seed + number, "error": error} for number, error in enumerate(errors)]
     print(f"largest error of an entry of query times key, {FEATURES} features, {options.attention} sources of each dimension\n"
           f"{table(['p', 'key dimension', 'middle', 'largest'], rows)}\n", flush=True)
+    return found
+
+
+def _plans(options: LawOptions) -> list[Planned]:
+    return [plan_target(widths, p, epsilon, options.delta[0], options.seed)
+            for widths in options.target_widths for epsilon in options.epsilon for p in options.er_p]
+
+
+def _misses(plans: Sequence[Planned], options: LawOptions, models: Models) -> list[Misses]:
+    """Of each random target, epsilon and p the sources that miss it; prints them."""
+    found, rows = list[Misses](), []
+    for planned in plans:
+        row = measure_misses(planned, options.sources, options.seed, models["mlp_constant"])
+        low, high = row.interval
+        rows.append(["-".join(map(str, row.widths)), f"{row.epsilon:g}", f"{row.p:g}", ", ".join(map(str, row.copies)),
+                     f"{row.missed} of {row.sources}", f"{100 * low:.2g}% to {100 * high:.2g}%", f"{row.largest:.2g}",
+                     f"{row.seconds:.0f}"])
+        found.append(row)
+    header = ["target", "eps", "p", "copies", "missed", "95% interval", "largest gap", "CPU s"]
+    print(f"sources whose ticket of a random target was found to be off by more than eps, planned for at most "
+          f"{100 * options.delta[0]:g}%\n{table(header, rows)}\n", flush=True)
     return found
 
 

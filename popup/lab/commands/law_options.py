@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from popup.errors import UsageError, check_count, check_number
@@ -30,6 +31,9 @@ class LawOptions:
     searches: int = field(default=0, metadata={
         "help": "sources of each width and p in which edge-popup searches for what is built there (of 16 to 1,024 neurons; ten "
                 "take some ten minutes): from which width on a ticket is found, beside that from which on it exists; 0: none"})
+    targets: tuple[str, ...] = field(default=(), metadata={
+        "help": "random targets by their widths, such as 4-16-30: in how many of --sources sources the ticket that is built "
+                "misses each epsilon, for the first delta; none: not measured"})
     seed: int = field(default=0, metadata={"help": "seed of the sources"})
     out: str = field(default="law", metadata={
         "help": "directory of law.json, law.png, representation.png and findability.png"})
@@ -56,7 +60,17 @@ class LawOptions:
         for share in self.locked:
             check_number("locked", share, 0.0, 0.9)
         check_count("seed", self.seed, 0)
-        for name in ("er_p", "epsilon", "delta", "locked"):
+        for name in ("er_p", "epsilon", "delta", "locked", "targets"):
             values = getattr(self, name)
             if twice := [value for value in values if values.count(value) > 1]:
-                raise UsageError(f"{name} has {twice[0]:g} twice, and fits would take it for two measurements: give it once")
+                shown = twice[0] if isinstance(twice[0], str) else f"{twice[0]:g}"
+                raise UsageError(f"{name} has {shown} twice, and fits would take it for two measurements: give it once")
+        for target in self.targets:
+            if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", target):
+                raise UsageError(f"targets has {target!r}: give widths from the inputs to the outputs, such as 4-16-30")
+        if self.targets and not self.sources:
+            raise UsageError("targets are built in --sources sources, and that is 0: give one or more, or leave --targets out")
+
+    @property
+    def target_widths(self) -> list[tuple[int, ...]]:
+        return [tuple(map(int, target.split("-"))) for target in self.targets]
