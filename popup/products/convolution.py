@@ -112,7 +112,7 @@ class Rows:
         """Each part, of the inputs' rows [channels, phases, stride] and of the images: two views of one form."""
         whole = rows[:, :, :self.images * self.grid[0] * self.grid[1]].view(*rows.shape[:2], self.images, *self.grid)
         for number, here, there in self.parts:
-            yield whole[:, number, :, *here].transpose(0, 1), images[:, :, *there]
+            yield whole[:, number][:, :, *here].transpose(0, 1), images[:, :, *there]
 
     def of_inputs(self, images: torch.Tensor) -> torch.Tensor:
         """The rows of the inputs, zeros at the margins."""

@@ -62,7 +62,7 @@ def _gradients(net: nn.Module, scores: list[nn.Parameter],
                batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
     """dL/ds of each layer [edges]; 0 where the network does not use it."""
     totals, count = [torch.zeros_like(score) for score in scores], 0
-    for batch in batches:
+    for batch in _each(batches):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
             raise UsageError(f"a batch is a {found}: give a list, or a loader, of pairs (inputs, labels)")
@@ -81,6 +81,14 @@ def _gradients(net: nn.Module, scores: list[nn.Parameter],
     if not count:
         raise UsageError("there are no batches with labels to order first scores by: give one at least")
     return [total / count for total in totals]
+
+
+def _each(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    try:
+        return iter(batches)
+    except TypeError:
+        raise UsageError(f"batches is of type {type(batches).__name__}: give a list, or a loader, of pairs (inputs, labels)"
+                         ) from None
 
 
 @contextmanager

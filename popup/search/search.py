@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.search.callers import Callers
 from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
@@ -39,6 +40,7 @@ class Search(SearchState):
         self.method = METHODS[settings.method](settings)
         self.between = type(self.method).after_step is not Method.after_step  # whether it looks at scores between steps
         self.meaning = self.method.book.meaning()  # of codes, as the search began
+        self._callers = Callers()
         self._pass: Sequence[Gate] | None = None     # of each unit, while a pass is under way
         self._trained: Sequence[Gate] | None = None  # those of the last pass with gradients
         self.ready: dict[int, torch.Tensor] = {}  # the effective weights of a training pass that is under way, by layer
@@ -128,6 +130,7 @@ class Search(SearchState):
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
         self._hidden = module.training and not learning
+        self._callers.enter(alone=training or self.learning)
         for layer in self.layers:
             layer.begin()
         if training:
@@ -180,11 +183,14 @@ class Search(SearchState):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no pass."""
-        return {**vars(self), "_pass": None, "_trained": None, "ready": {}, "learning": False}
+        return {**vars(self), "_callers": Callers(), "_pass": None, "_trained": None, "ready": {}, "learning": False}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-        """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
+        """Forward hook of the network, called after an exception too: the gates are good for one pass only, or for those of
+        several threads that use the ticket at once."""
+        if not self._callers.leave():
+            return
         learned, ready = self.learning, self.ready
         self._pass, self.learning, self.ready = None, False, {}
         if learned and output is not None:

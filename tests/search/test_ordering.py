@@ -184,6 +184,7 @@ def bad(change):
     (bad(lambda labels: labels.int()), "labels are of torch.int32"), (bad(torch.Tensor.tolist), "labels are a list"),
     (bad(lambda labels: labels[:5]), r"logits have shape \[8, 3\] and labels \[5\]"), (batches()[0], "a batch is a Tensor"),
     (bad(lambda labels: F.one_hot(labels, 3)), r"labels \[8, 3\]"), ([{"inputs": 1, "labels": 2}], "a batch is a dict: give"),
+    (None, "batches is of type NoneType: give a list"),
     ([(*batches()[0], 1)], "a batch is a tuple of 3: give"), (bad(lambda labels: labels * 0 - 100)[1:], "no batches with")])
 def test_labels_that_are_no_classes_are_refused_in_a_line_before_torch_meets_them(given, said):
     """On a GPU torch's own assertion ends the process's use of it."""
