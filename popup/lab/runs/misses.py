@@ -31,6 +31,7 @@ from popup.theory.wish import Wish
 from popup.ticket.assembled import assemble
 
 LOW, HIGH = -1.0, 1.0
+INPUTS = 512       # random ones and corners at which a ticket is looked at
 HIDDEN_SIZE = 0.5  # of the largest weights and biases of hidden layers; of the last layer 1
 
 
@@ -112,7 +113,7 @@ def _gap(planned: Planned, seed: int, builder: Builder) -> float:
     def off(images: torch.Tensor) -> torch.Tensor:
         return (ticket(images) / found.multiple - _outputs(target, images)).abs()
 
-    gaps = measure_gaps(off, {"middle": torch.zeros(1, *image)}, target.low, target.high, seed, torch.device("cpu"))
+    gaps = measure_gaps(off, {"middle": torch.zeros(1, *image)}, target.low, target.high, seed, torch.device("cpu"), most=INPUTS)
     return max(gap.largest for gap in gaps.values())
 
 
