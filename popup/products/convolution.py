@@ -96,9 +96,11 @@ class Rows:
     def _seen(self, axis: int, phase: int) -> list[tuple[slice, slice]]:
         """Along an axis, the places of a phase that hold images and that a tap sees, as slices, and those of the images."""
         step, beyond, apart = self.filter.stride[axis], phase - self.filter.padding[axis], self.filter.dilation[axis]
-        taps = [tap for tap in range(0, self.filter.taps[axis] * apart, apart) if tap % step == phase]
-        seen = sorted({tap // step + output for tap in taps for output in range(self.outputs[axis])})
-        held = [place for place in seen if 0 <= place * step + beyond < self.size[axis]]
+        seen = np.zeros(self.grid[axis], dtype=bool)
+        for tap in range(0, self.filter.taps[axis] * apart, apart):
+            if tap % step == phase:
+                seen[tap // step:tap // step + self.outputs[axis]] = True
+        held = [place for place in np.flatnonzero(seen).tolist() if 0 <= place * step + beyond < self.size[axis]]
         runs = [[place for _, place in run] for _, run in groupby(enumerate(held), lambda pair: pair[1] - pair[0])]
         return [(slice(run[0], run[-1] + 1), slice(run[0] * step + beyond, run[-1] * step + beyond + 1, step)) for run in runs]
 
