@@ -15,6 +15,7 @@ from popup.lab.report.curves import least_loss
 from popup.lab.report.figures import PICTURES
 from popup.lab.report.plots import plot_training
 from popup.lab.report.report import write_report
+from popup.lab.report.scales import round_ticks
 from popup.lab.runs.controls import control_config
 from tests.lab.made_up import finished, ticket, tickets, with_metrics
 
@@ -169,6 +170,13 @@ def test_controls_have_intervals_and_stand_at_their_own_density():
     (lines,) = trained[2]
     assert all(top - low == pytest.approx(2 * 2.484, abs=1e-3) for (_, low), (_, top) in lines.get_segments())
     assert "controls at the density that they have" in PICTURES["accuracy"].caption(settings(runs))
+
+
+def test_a_narrow_axis_has_as_few_ticks_as_it_has_room_for():
+    assert round_ticks(0.009, 1.15) == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    assert round_ticks(0.009, 1.15, most=5) == [0.01, 0.03, 0.1, 0.3, 1]
+    assert round_ticks(0.0007, 1.15, most=5) == [0.001, 0.01, 0.1, 1]
+    assert round_ticks(0.05, 1.15, most=5) == round_ticks(0.05, 1.15) == [0.05, 0.1, 0.2, 0.5, 1]
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.07, 0.9, 0.00031, 3e-7])

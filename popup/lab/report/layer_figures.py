@@ -146,7 +146,7 @@ def _densities(panel: Axes, line: Line, colour: str, marker: str, y: np.ndarray)
     shown = [value for values in drawn for value in values if value > 0]  # a layer may have no edge
     if shown:
         panel.set(xscale="log", xlim=(max(min(shown) / 1.3, max(shown) / 1e4), min(1.15, max(shown) * 1.5)))
-        plain_log(panel.xaxis)
+        plain_log(panel.xaxis, most=5)  # a quarter of a picture's width has room for no more
 
 
 def _into(panel: Axes, line: Line, colour: str, marker: str, y: np.ndarray) -> None:

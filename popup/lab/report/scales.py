@@ -63,17 +63,20 @@ def log_density(panel: Axes, found: Sequence[Setting], further: Sequence[float] 
     panel.minorticks_off()
 
 
-def round_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two, for a logarithmic axis: two or more, if there are so many."""
+def round_ticks(low: float, high: float, most: int = 99) -> list[float]:
+    """Round numbers between two, for a logarithmic axis: two or more, if there are so many, and at most `most` of those that
+    lie as close as that."""
     sets = [[float(f"{digit}e{power}") for power in range(-9, 10) for digit in digits]
             for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10), (*range(1, 10), 1.2, 1.5, 2.5, 3.5))]
     clear = [[tick for tick in ticks if low <= tick <= high] for ticks in sets]
-    return next((ticks for ticks in clear[2 if high < 300 * low else 0:] if len(ticks) > 1), clear[-1])
+    found = next((ticks for ticks in clear[2 if high < 300 * low else 0:] if len(ticks) > 1), clear[-1])
+    return max((ticks for ticks in [found, *clear[:2]] if len(ticks) <= most), key=len, default=found)
 
 
-def plain_log(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers at its ticks."""
-    ticks = round_ticks(*sorted(axis.get_view_interval()))
+def plain_log(axis: Axis, most: int = 99) -> None:
+    """A logarithmic axis with plain numbers at its ticks, at most so many."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = round_ticks(low, high, most)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(_no_ticks())
 
