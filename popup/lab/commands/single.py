@@ -11,6 +11,7 @@ from popup.errors import UsageError
 from popup.files import remove_own
 from popup.lab.config import Config
 from popup.lab.measure import measured
+from popup.lab.report.cuts import cut_line
 from popup.lab.report.plots import plot_training
 from popup.lab.report.shares import shares_line
 from popup.lab.report.tables import WIDTH, layer_table, proof_lines
@@ -80,10 +81,7 @@ def _title(config: Config) -> str:
 
 def _report(directory: RunDirectory, result: Result) -> None:
     print(f"\n{layer_table(result)}\n")
-    empty = [printable(row["name"]) for row in result["layers"] if not row["edges"]]
-    if empty:
-        print(f"no edge was drawn in {', '.join(empty)}: the network is cut there; raise --er-p or choose another --density\n")
-    if line := shares_line(directory.config, result):
+    for line in filter(None, (cut_line(directory.config, result), shares_line(directory.config, result))):
         print(f"{fill(line, WIDTH, break_on_hyphens=False, break_long_words=False)}\n")
     measure = measured(result)
     print(f"{directory.config.task.evaluated_on} {measure.name} {measure.text(result[measure.column])} at the last epoch "

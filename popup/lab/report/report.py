@@ -15,6 +15,7 @@ from popup.lab.report.answer import answer, best_of
 from popup.lab.report.axes import NARROW, WIDE
 from popup.lab.report.captions import Picture, described
 from popup.lab.report.comparison import Setting, settings
+from popup.lab.report.cuts import cut_lines
 from popup.lab.report.diagnostic_figures import DIAGNOSTICS
 from popup.lab.report.figures import MAIN, PICTURES
 from popup.lab.report.heading import facts_of, ticket_of, title_of
@@ -50,7 +51,7 @@ def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]
 
 
 def _answers(runs: Sequence[Run], parts: Sequence[Sequence[Setting]]) -> list[str]:
-    return [sentence for found in parts for sentence in answer(found) + verdicts(found)] + shares_lines(runs)
+    return [sentence for found in parts for sentence in answer(found) + verdicts(found)] + cut_lines(runs) + shares_lines(runs)
 
 
 def _best(parts: Sequence[Sequence[Setting]]) -> Sequence[Run]:
