@@ -189,10 +189,9 @@ class Search(SearchState):
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only, or for those of
         several threads that use the ticket at once."""
-        if not self._callers.leave():
-            return
         learned, ready = self.learning, self.ready
-        self._pass, self.learning, self.ready = None, False, {}
+        if not self._callers.leave(self._clear):
+            return
         if learned and output is not None:
             if not self._seen:
                 self.check_weights()
@@ -200,6 +199,9 @@ class Search(SearchState):
                     if isinstance(weight, SparseWeight):
                         weight.check()
             self._seen = self._unseen = True
+
+    def _clear(self) -> None:
+        self._pass, self.learning, self.ready = None, False, {}
 
     def check_weights(self) -> None:
         """A UsageError if somebody has written to what training passes computed with. Looked at after the first of them, and
