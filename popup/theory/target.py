@@ -121,8 +121,13 @@ class Target:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """f_T in float64: [n, *image] -> [n, out]."""
-        x, layers = torch.from_numpy(inputs), iter(self.layers)
+        return self.outputs(torch.from_numpy(inputs)).numpy()
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """f_T in the number type of its inputs, with their gradient: [n, *image] -> [n, out]."""
+        layers = iter(self.layers)
         for step in self.steps:
             layer = next(layers) if step.kind in LAYERS else None
-            x = step(x, torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)) if layer else step(x)
-        return x.numpy()
+            own = [torch.from_numpy(part).to(x.dtype) for part in (layer.weight, layer.bias)] if layer else []
+            x = step(x, *own)
+        return x

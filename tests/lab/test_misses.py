@@ -67,11 +67,12 @@ def test_what_cannot_be_is_told_before_anything_is_measured(options, told, tmp_p
     assert told in found.err and not found.out
 
 
-def test_a_target_is_what_its_network_computes():
-    """popup's own reading of an MLP with these weights agrees."""
-    from popup.lab.runs.misses import _outputs
-
-    target, x = random_target((3, 5, 2), 0), torch.rand(9, 1, 1, 3) * 2 - 1
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_target_computes_in_the_inputs_own_type_and_has_their_gradient(dtype):
+    target, x = random_target((3, 5, 2), 0), torch.rand(9, 3, dtype=dtype) * 2 - 1
     hidden, last = target.layers
-    expected = np.maximum(x.flatten(1).numpy() @ hidden.weight.T + hidden.bias, 0) @ last.weight.T + last.bias
-    assert _outputs(target, x).numpy() == pytest.approx(expected, abs=1e-6)
+    before = x.double().numpy() @ hidden.weight.T + hidden.bias
+    y = target.outputs(x.requires_grad_())
+    assert y.dtype is dtype and y.detach().numpy() == pytest.approx(np.maximum(before, 0) @ last.weight.T + last.bias, abs=1e-6)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.numpy() == pytest.approx((before > 0) * last.weight.sum(0) @ hidden.weight, abs=1e-6)

@@ -60,14 +60,15 @@ class LawOptions:
         for share in self.locked:
             check_number("locked", share, 0.0, 0.9)
         check_count("seed", self.seed, 0)
-        for name in ("er_p", "epsilon", "delta", "locked", "targets"):
+        for name in ("er_p", "epsilon", "delta", "locked"):
             values = getattr(self, name)
             if twice := [value for value in values if values.count(value) > 1]:
-                shown = twice[0] if isinstance(twice[0], str) else f"{twice[0]:g}"
-                raise UsageError(f"{name} has {shown} twice, and fits would take it for two measurements: give it once")
+                raise UsageError(f"{name} has {twice[0]:g} twice, and fits would take it for two measurements: give it once")
         for target in self.targets:
             if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", target):
                 raise UsageError(f"targets has {target!r}: give widths from the inputs to the outputs, such as 4-16-30")
+            if self.targets.count(target) > 1:
+                raise UsageError(f"targets has {target} twice: give it once")
         if self.targets and not self.sources:
             raise UsageError("targets are built in --sources sources, and that is 0: give one or more, or leave --targets out")
 

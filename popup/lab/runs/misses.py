@@ -15,7 +15,6 @@ from math import sqrt
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import trange
 
 from popup.lab.runs.findability import Builder
@@ -111,16 +110,7 @@ def _gap(planned: Planned, seed: int, builder: Builder) -> float:
     ticket = assemble(recipe, found.layers, found.spare, {}).apply(source).eval().requires_grad_(False)
 
     def off(images: torch.Tensor) -> torch.Tensor:
-        return (ticket(images) / found.multiple - _outputs(target, images)).abs()
+        return (ticket(images) / found.multiple - target.outputs(images.flatten(1))).abs()
 
     gaps = measure_gaps(off, {"middle": torch.zeros(1, *image)}, target.low, target.high, seed, torch.device("cpu"), most=INPUTS)
     return max(gap.largest for gap in gaps.values())
-
-
-def _outputs(target: Target, images: torch.Tensor) -> torch.Tensor:
-    """f_T of images [n, 1, 1, in], float32 [n, out]."""
-    x = images.flatten(1)
-    for layer in target.layers:
-        x = F.linear(x if layer is target.layers[0] else x.relu(), torch.from_numpy(layer.weight).float(),
-                     torch.from_numpy(layer.bias).float())
-    return x
