@@ -82,7 +82,7 @@ class EdgeWeight(LayerState):
             return search.sparse_weight(self, self.place)
         if not torch.is_grad_enabled():
             return None
-        weight = search.ready.get(self.place)
+        weight = search.ready(self.place)
         fits = weight is not None and weight.dtype is self.dtype_now() and search.layers[self.place] is self
         return weight if fits else None
 

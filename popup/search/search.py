@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.callers import Callers
 from popup.search.edge_group import each_layer
 from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.methods import METHODS
 from popup.search.methods.method import Method
+from popup.search.passes import Pass, Passes
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
@@ -40,12 +40,9 @@ class Search(SearchState):
         self.method = METHODS[settings.method](settings)
         self.between = type(self.method).after_step is not Method.after_step  # whether it looks at scores between steps
         self.meaning = self.method.book.meaning()  # of codes, as the search began
-        self._callers = Callers()
-        self._pass: Sequence[Gate] | None = None     # of each unit, while a pass is under way
+        self.passes = Passes()
         self._trained: Sequence[Gate] | None = None  # those of the last pass with gradients
-        self.ready: dict[int, torch.Tensor] = {}  # the effective weights of a training pass that is under way, by layer
         self._hidden = False                     # whether the last pass was one of training mode without gradients
-        self.learning = False                    # whether the pass that is under way is one to train by
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
         self.looked = False                      # whether at what the network's products get, with inputs of its own
         self.ordered = not settings.ordered
@@ -109,8 +106,8 @@ class Search(SearchState):
         """What is used of one layer: this pass's gate, or outside a pass the ticket's fresh codes. A part that is computed
         anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of several that wait for
         theirs, what the last had)."""
-        if self._pass is not None:
-            gates = self._pass
+        if (now := self.passes.now()) is not None:
+            gates = now.gates
         else:
             gates = self._trained if self._trained is not None and in_backward() else self.ticket_gates()
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
@@ -130,28 +127,31 @@ class Search(SearchState):
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
         self._hidden = module.training and not learning
-        self._callers.enter(alone=training or self.learning)
         for layer in self.layers:
             layer.begin()
         if training:
             self.refuse_unordered()
-            self._pass = self.method.gates(self)
-            self._weigh(self._pass)
         else:
             self.check_weights()
-            self._pass = self.ticket_gates()
-        self.learning = training
-        self._trained = self._pass if learning else self._trained
+        begun = self.passes.begin(self.method.gates(self) if training else self.ticket_gates(), training)
+        if training:
+            self._weigh(begun)
+        self._trained = begun.gates if learning else self._trained
 
-    def _weigh(self, gates: Sequence[Gate]) -> None:
+    def _weigh(self, begun: Pass) -> None:
         """Have the effective weights of a training pass ready, which the layers are asked for in it. All of them now takes less
         time than each for itself between two convolutions, which leave neither code nor data in the processor's cache."""
         scores = self.scores()
-        for group, gate in zip(self.groups, gates, strict=True):
+        for group, gate in zip(self.groups, begun.gates, strict=True):
             if group.sparse:
                 continue  # no weight is made
             use = Use(group, gate, self.method, True, self.trains_the_ticket)
-            self.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
+            begun.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
+
+    def ready(self, place: int) -> torch.Tensor | None:
+        """The effective weight that the pass under way has of a layer, if it is one to train by."""
+        now = self.passes.now()
+        return None if now is None else now.ready.get(place)
 
     def use_of(self, layer: LayerState) -> Use:
         """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
@@ -163,19 +163,19 @@ class Search(SearchState):
         learns by it in that pass; what is computed anew in a backward pass is of an earlier one."""
         if not self.passing or layer.products is None:
             return None
-        learns = torch.is_grad_enabled() and self._pass is not None
-        ready = self.ready.get(place) if learns else None
+        now = self.passes.now() if torch.is_grad_enabled() else None
+        ready = None if now is None else now.ready.get(place)
         if isinstance(ready, SparseWeight):
             return ready
         found = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
-        if learns:
-            self.ready[place] = found
+        if now is not None:
+            now.ready[place] = found
         return found
 
     @property
     def passing(self) -> bool:
         """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
-        return self._pass is not None or in_backward()
+        return self.passes.now() is not None or in_backward()
 
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
@@ -183,25 +183,20 @@ class Search(SearchState):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no pass."""
-        return {**vars(self), "_callers": Callers(), "_pass": None, "_trained": None, "ready": {}, "learning": False}
+        return {**vars(self), "passes": Passes(), "_trained": None}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-        """Forward hook of the network, called after an exception too: the gates are good for one pass only, or for those of
-        several threads that use the ticket at once."""
-        learned, ready = self.learning, self.ready
-        if not self._callers.leave(self._clear):
+        """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
+        ended = self.passes.end()
+        if ended is None or not ended.learning or output is None:
             return
-        if learned and output is not None:
-            if not self._seen:
-                self.check_weights()
-                for weight in ready.values():
-                    if isinstance(weight, SparseWeight):
-                        weight.check()
-            self._seen = self._unseen = True
-
-    def _clear(self) -> None:
-        self._pass, self.learning, self.ready = None, False, {}
+        if not self._seen:
+            self.check_weights()
+            for weight in ended.ready.values():
+                if isinstance(weight, SparseWeight):
+                    weight.check()
+        self._seen = self._unseen = True
 
     def check_weights(self) -> None:
         """A UsageError if somebody has written to what training passes computed with. Looked at after the first of them, and
