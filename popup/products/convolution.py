@@ -196,6 +196,20 @@ _remembered = lru_cache(maxsize=64)(Rows)  # a step of a small network would spe
 
 
 def _empty(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Room for images, in the memory format that `like` has."""
-    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
+    """Room for images, in the memory format that torch's own convolution has for those of `like`."""
+    form = torch.channels_last if _by_pixels(like) else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, memory_format=form)
+
+
+def _by_pixels(images: torch.Tensor) -> bool:
+    """Whether torch takes images to lie in channels last. It goes by the steps alone (c10/core/MemoryFormat.h): of one channel,
+    and of slices, too."""
+    least = 0
+    for side in (1, 3, 2, 0):
+        step, size = images.stride(side), images.shape[side]
+        if step < max(least, side == 1) or not size:
+            return False
+        if side == 0 and least == images.stride(1):
+            return False  # single numbers lie both ways
+        least = step * max(size, 1)
+    return True

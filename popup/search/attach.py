@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from popup.errors import UsageError, check_name
-from popup.search.compute import COMPUTES, sparse_layers
+from popup.search.compute import COMPUTES, call_of, sparse_layers
 from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
@@ -126,9 +126,10 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     tell_left_out(net, layers, recipe)
     _try_method(settings)
     search = Search(recipe, settings)
-    values = freeze(net)
     sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)
-    attach_layers(net, search, source, sparse)
+    products = {layer.spec.name: call_of(net, layer.spec, layer.edges, sparse) for layer in source if layer.spec.name in sparse}
+    values = freeze(net)  # from here on the network changes
+    attach_layers(net, search, source, products)
     tracing = net.register_forward_pre_hook(refuse_tracing)
     search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), tracing,
                     net.register_forward_pre_hook(search.begin),

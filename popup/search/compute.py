@@ -25,6 +25,7 @@ from popup.source.layers import Layer, locate
 COMPUTES = ("auto", "dense", "sparse")
 EACH_NUMBER = {nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
                nn.Hardtanh, nn.Hardswish}  # not Dropout: what it draws goes by how its input lies
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # of modules, and with _global of all
 KINDS = {2: nn.Linear, 4: nn.Conv2d}  # by the dimensions of the weight: whose forward pass is one product of it
 
 
@@ -62,12 +63,13 @@ class Onward:
     parts: tuple[nn.Module, ...]
 
     def unseen(self) -> bool:
-        """Whether nobody looks at how that output lies: the chain itself runs them, as they were found, and without hooks."""
+        """Whether nobody looks at how that output lies, nor its gradient: the chain itself runs them, as they were found, and
+        without hooks."""
         now = tuple(self.chain._modules.values())[self.place:self.place + len(self.parts)]
         if len(now) < len(self.parts) or any(one is not other for one, other in zip(now, self.parts, strict=True)):
             return False
-        return not (of_all._global_forward_hooks or of_all._global_forward_pre_hooks or any(
-            part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in now)) and _runs(self.chain)
+        hooked = any(getattr(of_all, f"_global{kind}") or any(getattr(part, kind) for part in now) for kind in HOOKS)
+        return not hooked and not any("forward" in vars(part) for part in now) and _runs(self.chain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +171,14 @@ def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         return False
     if kind is nn.Conv2d:
         return (own and isinstance(module, nn.Conv2d) and type(module)._conv_forward is nn.Conv2d._conv_forward
-                and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str))
+                and module.groups == 1 and module.padding_mode == "zeros"
+                and _two(module.stride, 1) and _two(module.padding, 0) and _two(module.dilation, 1))
     return own and isinstance(module, kind)
+
+
+def _two(sides: object, least: int) -> bool:
+    """Whether it is what torch makes of one number: else torch says what it means by it, or what is wrong."""
+    return isinstance(sides, tuple) and len(sides) == 2 and all(type(side) is int and side >= least for side in sides)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -208,11 +216,10 @@ def call_of(net: nn.Module, spec: Layer, edges: np.ndarray, sparse: Collection[s
         onward = _handed_on(net, module)
         sparsely = onward is not None and any(locate(net, name)[0] is onward.parts[-1] for name in sparse)
         return LinearCall(Products.of(edges, (outputs, inputs), best_kernels()), onward if sparsely else None)
-    margins = () if isinstance(module.padding, str) else module.padding  # in words it computes densely
-    kernel, stride, padding, dilation = map(_pair, (spec.kernel, module.stride, margins, module.dilation))
+    kernel, stride, padding, dilation = map(_pair, (spec.kernel, module.stride, module.padding, module.dilation))
     return ConvCall(ConvProducts.of(edges, (outputs, inputs, *kernel), Filter(kernel, stride, padding, dilation)))
 
 
-def _pair(sides: Sequence[int]) -> tuple[int, int]:
-    height, width = sides
+def _pair(sides: str | tuple[int, ...]) -> tuple[int, int]:
+    height, width = map(int, sides)  # two numbers, as it is plain
     return height, width

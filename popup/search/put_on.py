@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from popup.search.compute import LayerProducts, call_of
+from popup.search.compute import LayerProducts
 from popup.search.parametrization import EdgeWeight, ask_for_what_is_ready
 from popup.search.search import Search
 from popup.search.settings import first_scores
@@ -18,12 +18,13 @@ from popup.source.recipe import LayerSource
 Orders = tuple[tuple[str, ...], ...]  # of each user of a tensor the names of its parameters
 
 
-def attach_layers(net: nn.Module, search: Search, source: list[LayerSource], sparse: Collection[str] = ()) -> None:
-    """Let each layer's weight be computed from scores, in place; those named in `sparse` are to compute on their edges alone."""
+def attach_layers(net: nn.Module, search: Search, source: list[LayerSource],
+                  products: Mapping[str, LayerProducts] | None = None) -> None:
+    """Let each layer's weight be computed from scores, in place; those named in `products` compute on their edges alone, by
+    these."""
     orders = [tuple(tuple(module._parameters) for module, _ in users(net, layer.spec)) for layer in source]
     for layer, order in zip(source, orders, strict=True):
-        products = call_of(net, layer.spec, layer.edges, sparse) if layer.spec.name in sparse else None
-        _attach_layer(net, search, layer, order, products)
+        _attach_layer(net, search, layer, order, (products or {}).get(layer.spec.name))
     search.group(search.method.asked_together)
 
 

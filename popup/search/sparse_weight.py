@@ -130,7 +130,7 @@ class SparseProduct(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, scores: torch.Tensor, weight: SparseWeight) -> torch.Tensor:
         products, kept, held = weight.products, weight.kept(), weight.products.hold(x)
         ctx.save_for_backward(scores, held, *weight.use.gate.tensors())
-        ctx.use, ctx.products, ctx.kept, ctx.shape = weight.use, products, kept, x.shape
+        ctx.use, ctx.products, ctx.kept, ctx.shape, ctx.whole = weight.use, products, kept, x.shape, x.is_contiguous()
         return products.forward(held, kept, x.shape)
 
     @staticmethod
@@ -140,6 +140,8 @@ class SparseProduct(torch.autograd.Function):
         use.refuse_part()
         with torch.no_grad(), _as_it_is(gradient.device.type):
             of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
+            if of_inputs is not None and ctx.whole:
+                of_inputs = of_inputs.contiguous()  # as torch's own, which hooks may take for granted
             found = use.method.score_gradient(use.of.unit, scores, use.gate, of_edges.to(
                 torch.float32)) if ctx.needs_input_grad[1] else None
         if torch.is_grad_enabled():  # somebody means to differentiate once more

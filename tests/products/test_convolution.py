@@ -40,7 +40,7 @@ def test_products_are_those_of_the_dense_convolution(
     with mock.patch.multiple(numba_kernels, LONG=32 if long else 1 << 14, PART=16 if long else 1 << 10):
         found = products.forward(x, kept), *products.gradients(gradient, x, kept)
         assert torch.equal(products.gradients(gradient, x, None)[1], found[2])
-    wanted = torch.contiguous_format if x.is_contiguous() else form  # with one channel, say, images are of both formats
+    wanted = torch.contiguous_format if y.is_contiguous() else torch.channels_last  # of one channel images are of both formats
     torch.testing.assert_close(found, (*right[:2], right[2].reshape(-1)[edges]), rtol=1e-11, atol=1e-11)
     assert not any(tensor.requires_grad for tensor in found) and found[0].is_contiguous(memory_format=wanted)
 

@@ -13,105 +13,28 @@ from torch.utils.checkpoint import checkpoint
 
 import models
 from popup import SearchSettings, UsageError, advance, attach, detach, extract, merge, scores
-from popup.products.numba_kernels import NumbaKernels
-from popup.products.torch_kernels import TorchKernels
-from popup.search import compute
 from popup.search.contract import gate_faults
 from popup.search.methods import METHODS
 from popup.search.network import search_of
 from popup.search.sparse_weight import SparseWeight
 from popup.source import edges
 from tests.laws import CLASSES, IMAGE, assert_laws, gates_used, law_count
-
-KERNELS = {"torch": TorchKernels, "numba": NumbaKernels}
-
-
-@pytest.fixture(params=KERNELS)
-def kernels(request, monkeypatch):
-    """The name of the kernels that layers compute by."""
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    monkeypatch.setattr(compute, "best_kernels", KERNELS[request.param])
-    return request.param
-
-
-def alike(first, second):
-    """Equal but for float noise, of which a sum of large parts has more."""
-    size = max(1e-30, float(second.detach().abs().max())) if second.numel() else 1.0
-    return first.dtype is second.dtype and torch.allclose(first, second, rtol=1e-5, atol=1e-5 * size)
-
-
-def exactly(first, second):
-    return torch.allclose(first, second, rtol=1e-12, atol=1e-12 * max(1.0, float(second.detach().abs().max())))
-
-
-class Pair(nn.Module):
-    """Two linear layers that no chain holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(12, 16), nn.Linear(16, 5)
-
-    def forward(self, x):
-        return self.second(F.relu_(self.first(x)))
-
-
-def chain():
-    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 5))
-
-
-def convolutions():
-    """Convolutions that can compute sparsely, and some that cannot."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 6, (3, 2), stride=(2, 1), dilation=2,
-                         padding=(2, 1), bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2, padding=1),
-                         nn.Conv2d(6, 6, 3, padding=1, padding_mode="circular"), nn.Conv2d(6, 4, 3, padding="same"),
-                         nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(180, 5))
-
+from tests.search.computed import (
+    PLAIN,
+    Pair,
+    alike,
+    assert_alike,
+    both,
+    by_both,
+    chain,
+    convolutions,
+    exactly,
+    noise,
+    sparse_of,
+    trained,
+)
 
 BUILT = {"pair": (Pair, (7, 12)), "chain": (chain, (7, 12)), "convolutions": (convolutions, (4, 3, 9, 9))}
-PLAIN = {"er_p": 0.5, "k": 0.5, "weights": "kaiming_normal", "seed": 2}
-
-
-def both(build, **options):
-    """The same network attached twice: dense and sparse."""
-    found = []
-    for name in ("dense", "sparse"):
-        torch.manual_seed(0)
-        found.append(attach(build(), **{**PLAIN, **options}, compute=name))
-    return found
-
-
-def noise(*shape, seed=3):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def trained(net, inputs):
-    """A pass, and the gradients of the input and of the scores."""
-    for score in scores(net):
-        score.grad = None
-    inputs = inputs.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    output = net(inputs)
-    output.float().square().sum().backward()
-    return [output.detach(), inputs.grad, *(score.grad.clone() for score in scores(net))]
-
-
-def assert_alike(first, second, same=alike):
-    assert len(first) == len(second)
-    for place, (one, other) in enumerate(zip(first, second, strict=True)):
-        assert one.shape == other.shape and same(one, other), (place, float((one - other).abs().max()))
-
-
-def by_both(build, use, **options):
-    """What `use` gives of a dense and of a sparse network is alike; torch draws the same for both."""
-    found = []
-    for net in both(build, **options):
-        torch.manual_seed(1)
-        found.append(use(net))
-    assert_alike(found[1], found[0])
-
-
-def sparse_of(net):
-    return [layer.spec.name for layer in search_of(net).layers if layer.sparse]
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
@@ -229,32 +152,6 @@ def test_law_2_and_3_of_the_product_itself(scope, kernels):
 @pytest.mark.parametrize("build", [Pair, chain])
 def test_inputs_of_any_number_of_dimensions(build, shape, kernels):
     by_both(build, lambda net: trained(net, noise(*shape)))
-
-
-IMAGES = {"usual": lambda: noise(4, 3, 9, 9), "none": lambda: noise(0, 3, 9, 9), "one": lambda: noise(1, 3, 9, 9),
-          "channels last": lambda: noise(4, 3, 9, 9).to(memory_format=torch.channels_last),
-          "every other": lambda: noise(4, 6, 18, 9)[:, ::2, ::2], "turned": lambda: noise(4, 3, 9, 9).transpose(2, 3)}
-
-
-@pytest.mark.parametrize("lie", IMAGES)
-def test_images_that_lie_in_any_way(lie, kernels):
-    def use(net):
-        images = IMAGES[lie]()
-        with torch.no_grad():
-            output = net.eval()(images)
-        return [output, *trained(net.eval(), images)]
-    by_both(convolutions, use)
-
-
-@pytest.mark.parametrize("images", [(4, 3, 3, 3), (4, 3, 9, 0), (3, 2, 9, 9), (1, 4, 3, 9, 9)])
-def test_images_that_do_not_fit_are_refused_as_torch_refuses_them(images):
-    pytest.importorskip("numba")
-    told = []
-    for net in both(lambda: nn.Sequential(nn.Conv2d(3, 4, 5, padding=0))):
-        with pytest.raises(RuntimeError) as refused:
-            net(noise(*images))
-        told.append(str(refused.value))
-    assert told[0] == told[1]
 
 
 def test_a_filter_of_more_taps_than_16_bits_tell_apart_computes_densely():
@@ -429,74 +326,6 @@ def test_a_state_goes_from_one_to_the_other_and_back(method, kernels):
         assert_alike(trained(other, noise(7, 12)), trained(one, noise(7, 12)))
 
 
-def test_hooks_see_what_they_would_see_of_a_dense_layer(kernels):
-    """Outputs that lie as torch lays them, also where a chain hands them on; hooks that change them, and backward ones."""
-    def use(net):
-        seen = []
-        for module in net:
-            module.register_forward_hook(lambda module, inputs, output: seen.append(output.view(-1).detach().clone()))
-            module.register_full_backward_hook(lambda module, given, of: seen.append(of[0].detach().clone()))
-        net[2].register_forward_pre_hook(lambda module, inputs: (inputs[0] * 3,))
-        net[0].register_forward_hook(lambda module, inputs, output: seen.append(module.weight.detach().clone()) or output * 2)
-        return [*trained(net, noise(7, 12)), *seen]
-    by_both(lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 5)), use)
-
-
-class Walked(nn.Sequential):
-    """A chain in another network, which calls its modules one by one, or a slice of it."""
-
-    def __init__(self, sliced):
-        super().__init__(chain())
-        self.sliced = sliced
-
-    def forward(self, x):
-        if self.sliced:
-            x = self[0][:3](x).view(-1).view(len(x), 40)
-            return self[0][3:](x)
-        for module in self[0]:
-            x = module(x).view(-1).view(len(x), -1)
-        return x
-
-
-class Flat(nn.Module):
-    def forward(self, x):
-        return x.view(-1).tanh().view(x.shape)
-
-
-@pytest.mark.parametrize("sliced", [False, True])
-def test_who_goes_through_a_chain_sees_outputs_as_torch_lays_them(sliced, kernels):
-    by_both(lambda: Walked(sliced), lambda net: trained(net, noise(7, 12)))
-
-
-@pytest.mark.parametrize("how", ["replaced", "another forward", "hook of all", "hook before all"])
-def test_what_is_put_into_a_chain_later_sees_outputs_as_torch_lays_them(how, kernels):
-    def use(net):
-        trained(net, noise(7, 12))  # which is looked at first, in a plain copy
-        if how == "replaced":
-            net[3] = Flat()
-        elif how == "another forward":
-            net[3].forward = Flat().forward
-        else:
-            register = (nn.modules.module.register_module_forward_hook if how == "hook of all"
-                        else nn.modules.module.register_module_forward_pre_hook)
-            handle = register(lambda module, inputs, *output: inputs[0].view(-1) is None or None)
-            try:
-                return trained(net, noise(7, 12))
-            finally:
-                handle.remove()
-        return trained(net, noise(7, 12))
-    by_both(chain, use)
-
-
-def test_what_dropout_drops_is_what_it_drops_in_a_dense_network_and_beside_a_hook(kernels):
-    def use(net):
-        found = trained(net, noise(7, 12))
-        net[0].register_forward_hook(lambda module, inputs, output: None)
-        torch.manual_seed(1)
-        return [*found, *trained(net, noise(7, 12))]
-    by_both(lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 5)), use)
-
-
 def test_gradients_of_several_passes_and_of_a_graph_that_is_kept(kernels):
     def several(net):
         outputs = [net(noise(7, 12, seed=seed)).square().sum() for seed in range(3)]
@@ -640,27 +469,3 @@ def test_a_pass_holds_one_weight_that_is_gone_after_it(kernels):
     first, again = held[-1]
     assert type(first) is SparseWeight and first is again and search_of(net).passes.now() is None
     assert type(net[2].weight) is torch.Tensor
-
-
-def test_what_follows_a_sparse_layer_is_sparse_where_it_is_narrow_and_else_gets_contiguous_inputs():
-    """A dense product takes activations that lie unit by unit badly."""
-    pytest.importorskip("numba")
-    net = nn.Sequential(nn.Linear(784, 600), nn.ReLU(), nn.Linear(600, 600), nn.Tanh(), nn.Linear(600, 10), nn.ReLU(),
-                        nn.Linear(10, 10))
-    found, lay = {}, []
-
-    class Seen(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            if func is F.linear:
-                lay.append(args[0].is_contiguous())
-            return func(*args, **kwargs or {})
-
-    for second in (0.1, 0.9):
-        density = {"0.weight": 0.1, "2.weight": second, "4.weight": 1.0, "6.weight": 0.5}
-        attached = attach(copy.deepcopy(net), k=0.5, density=density)
-        found[second] = [layer.sparse for layer in search_of(attached).layers]
-        attached(torch.randn(64, 784)).sum().backward()  # the first is looked at, in a plain copy
-        with Seen():
-            attached(torch.randn(64, 784)).sum().backward()
-    assert found == {0.1: [True, True, True, True], 0.9: [True, False, False, False]}
-    assert lay == [True, False, False, False, True, True, True, True]
