@@ -17,6 +17,7 @@ from popup.theory.steps import Step
 
 Value = Units | Sum
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+OTHERS = (nn.LeakyReLU, nn.Tanh, nn.Sigmoid)  # activations that chains of layers may have
 ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELUS = (torch.relu, F.relu, "relu", "relu_")
 FLATTENS = (torch.flatten, "flatten", "view", "reshape")
@@ -86,8 +87,12 @@ def _module(levels: Levels, module: nn.Module, value: Value, step_of: Callable[[
         return value
     if isinstance(module, nn.ReLU):
         return levels.relu(value)
-    if isinstance(module, NORMS) and isinstance(value, Sum):
-        return value.scaled(*_folded(module))
+    if isinstance(module, NORMS):
+        if isinstance(value, Sum):
+            return value.scaled(*_folded(module))
+        raise levels.refuse(f"its {type(module).__name__} stands behind no layer, nor the sum of a shortcut")
+    if isinstance(module, OTHERS):
+        raise levels.refuse(f"beside a shortcut or a norm an activation has to be a ReLU, and it has {type(module).__name__}")
     if isinstance(module, nn.Flatten) and isinstance(value, Units):
         return levels.flatten(value)
     if not isinstance(value, Units):

@@ -12,8 +12,9 @@ from popup.lab.report.results import Run
 PLAIN = Config().replace(er_p=0.02, density="pyramidal")
 
 
-def result(**edges):
-    return {"layers": [{"name": name.replace("_", "."), "entries": 100, "edges": count} for name, count in edges.items()]}
+def result(series=True, **edges):
+    return {"layers": [{"name": name.replace("_", "."), "entries": 100, "edges": count} for name, count in edges.items()],
+            "diagnostics": {"series": series}}
 
 
 def test_layers_without_an_edge_are_named_and_biases_are_none():
@@ -22,6 +23,8 @@ def test_layers_without_an_edge_are_named_and_biases_are_none():
         "no edge was drawn in a.weight: the network is cut there; raise --er-p or choose another --density")
     assert cut_line(PLAIN.replace(bias="search"), result(a_weight=1, a_bias=0)) == ""
     assert cut_line(PLAIN.replace(mask="snip", density="uniform"), result(a_weight=0)).endswith("cut there; raise --er-p")
+    for unknown in (result(False, a_weight=0), {**result(a_weight=0), "diagnostics": None}):
+        assert "the network is cut there, unless a shortcut leads by; raise" in cut_line(PLAIN, unknown)
     assert "in a, b, c and 2 more:" in cut_line(PLAIN, result(a=0, b=0, c=0, d=0, e=0, f=1))
 
 
@@ -32,6 +35,10 @@ def test_of_many_tickets_it_is_said_how_many_and_controls_are_not_counted():
               dataclasses.replace(runs[1], result=None, failure="ended")]
     (line,) = cut_lines([*runs, *others])
     assert line.startswith("2 of 3 tickets are of sources with a layer without an edge") and "p=0.02 k=0.5 seed 1" in line
+    assert line.endswith("choose another --density.") and "at which the network is cut, such" in line
+    beside = Run(Path("run"), PLAIN.replace(mask="snip", density="uniform"), result(False, a_weight=0), None)
+    (line,) = cut_lines([*runs, beside])
+    assert "is cut, unless a shortcut leads by, such" in line and line.endswith(": raise --er-p.")
     assert cut_lines(runs[:2])[0].startswith("1 of 2 tickets is of a source with") and cut_lines(runs[:1]) == []
 
 

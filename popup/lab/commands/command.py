@@ -29,7 +29,7 @@ from popup.lab.runs.checks import settled, without_numba
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.training.ranks import joined
-from popup.lab.training.stop import Stop
+from popup.lab.training.stop import RunFailed, Stop, out_of_memory
 
 DONE = 0
 
@@ -61,6 +61,11 @@ def main(arguments: Sequence[str], models: Models) -> int:
         except ENDINGS as error:
             stop.ignore()  # a lost rank has torchrun terminate the others while they say so
             return say(error, goes_on=name not in COMMANDS)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            stop.ignore()
+            return say(RunFailed(f"out of memory: {error}"))
 
 
 def _search(arguments: Sequence[str], models: Models, stop: Stop) -> int:

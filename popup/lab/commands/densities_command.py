@@ -19,6 +19,7 @@ from popup.lab.data.text import CONTEXT, TOKENS
 from popup.lab.inputs import Window
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.report.axes import WIDE
+from popup.lab.report.cuts import UNLESS
 from popup.lab.report.layer_figures import READ, Line, draw_layers, short_names
 from popup.lab.report.look import LOOK, themed
 from popup.lab.report.pictures import png, svg
@@ -45,7 +46,8 @@ def _of_recipe(name: str) -> Any:
 @dataclass(frozen=True)
 class DensitiesOptions:
     """Compare the layerwise densities on a network: p_l of each layer, the edges into and out of its units as expected and as
-    drawn, dead units, and layers without any edge, at which a network is cut."""
+    drawn, dead units, and layers without any edge, at which a network is cut, unless
+    a shortcut leads by."""
 
     model: str = field(default="resnet18", metadata={
         "help": "network, by a name as in a run, torchvision:NAME, timm:NAME, chain:WORDS, or MODULE:FUNCTION"})
@@ -107,7 +109,7 @@ def densities(arguments: Sequence[str], models: Models) -> int:
     print(f"{_layer_table(rules, layers)}\n\n{_rule_table(rules)}")
     for rule in rules:
         if cut := [one.layer.name for one in rule.degrees if one.cut]:
-            print(f"{rule.name}: no edge was drawn in {', '.join(cut)}: the network is cut there")
+            print(f"{rule.name}: no edge was drawn in {', '.join(cut)}: the network is cut there{UNLESS}")
     _write(rules, out)
     print(f"\n{fill(READ, WIDTH)}\nwritten to {printable(out)}/: densities.png densities.svg densities.json")
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from math import ceil, inf
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ from popup.theory.subset_sum import MOST_CANDIDATES
 
 WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
 DELTA = 0.05
+SECONDS = 3e-7         # of a core, for each weight of a source in which a ticket is built and looked at (an AMD EPYC)
 NODES = 64             # of the lower bound: nodes that each need an edge to the hidden layer
 
 
@@ -62,23 +64,30 @@ def law(arguments: Sequence[str], models: Models) -> int:
         measured[f"locked {share:g}"] = _with_locked(share, options)
     record: dict[str, Any] = {"options": asdict(options),
                               "requirements": {kind: list(map(asdict, rows)) for kind, rows in measured.items()}}
+    keep = partial(_keep, out / "law.json", record)
+    keep()
     sparse = any(p < 1 for p in options.er_p)
     if options.sources and sparse:  # at p = 1 every pair is joined
         shown = _representations(options)
         write_atomically(out / "representation.png", draw_representation(shown, WIDTHS, DELTA))
-        record["representation"] = [asdict(row) for row in shown]
+        keep(representation=[asdict(row) for row in shown])
     if options.attention:
-        record["attention"] = _heads(options)
+        keep(attention=_heads(options))
     if plans:
-        record["misses"] = [asdict(row) for row in _misses(plans, options, models)]
+        _misses(plans, options, models, lambda found: keep(misses=list(map(asdict, found))))
     trials = _trials(options, models) if options.searches else []
     if trials:
         write_atomically(out / "findability.png", draw_findability(trials))
-        record["findability"] = [asdict(trial) for trial in trials]
-    write_atomically(out / "law.json", (json.dumps(record, indent=1) + "\n").encode())
+        keep(findability=[asdict(trial) for trial in trials])
     pictures = ["law.png"] + ["representation.png"] * bool(options.sources and sparse) + ["findability.png"] * bool(trials)
     print(f"written to {printable(out)}/: law.json {' '.join(pictures)}")
     return 0
+
+
+def _keep(path: Path, record: dict[str, Any], **parts: list[Any]) -> None:
+    """Write down what has been measured, as it is: what follows may take long."""
+    record |= parts
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _of(found: Sequence[Requirement], delta: float) -> list[Requirement]:
@@ -142,13 +151,17 @@ def _heads(options: LawOptions) -> list[dict[str, float]]:
 
 
 def _plans(options: LawOptions) -> list[Planned]:
-    return [plan_target(widths, p, epsilon, options.delta[0], options.seed)
+    return [plan_target(widths, p, epsilon, options.delta[0], options.seed, options.most_weights)
             for widths in options.target_widths for epsilon in options.epsilon for p in options.er_p]
 
 
-def _misses(plans: Sequence[Planned], options: LawOptions, models: Models) -> list[Misses]:
-    """Of each random target, epsilon and p the sources that miss it; prints them."""
+def _misses(plans: Sequence[Planned], options: LawOptions, models: Models, keep: Callable[[list[Misses]], None]) -> None:
+    """Of each random target, epsilon and p the sources that miss it; keeps each as it is found, and prints all."""
     found, rows = list[Misses](), []
+    entries = [planned.entries for planned in plans]
+    minutes = max(1, round(SECONDS / 60 * options.sources * sum(entries)))
+    print(f"{len(plans)} settings of --targets, {options.sources} sources each, of up to {max(entries):,} weights: "
+          f"some {minutes:,} CPU minutes", flush=True)
     for planned in plans:
         row = measure_misses(planned, options.sources, options.seed, models["mlp_constant"])
         low, high = row.interval
@@ -156,10 +169,10 @@ def _misses(plans: Sequence[Planned], options: LawOptions, models: Models) -> li
                      f"{row.missed} of {row.sources}", f"{100 * low:.2g}% to {100 * high:.2g}%", f"{row.largest:.2g}",
                      f"{row.seconds:.0f}"])
         found.append(row)
+        keep(found)
     header = ["target", "eps", "p", "copies", "missed", "95% interval", "largest gap", "CPU s"]
     print(f"sources whose ticket of a random target was found to be off by more than eps, planned for at most "
           f"{100 * options.delta[0]:g}%\n{table(header, rows)}\n", flush=True)
-    return found
 
 
 def _trials(options: LawOptions, models: Models) -> list[Trial]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 from popup.errors import UsageError, check_count, check_number
+from popup.lab.commands.prove_options import ProveOptions
+
+MOST_WEIGHTS: Any = ProveOptions.__dataclass_fields__["most_weights"]
+MOST_OF_TARGET = 10_000_000  # weights of a random target, whose sources have many times as many
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class LawOptions:
     targets: tuple[str, ...] = field(default=(), metadata={
         "help": "random targets by their widths, such as 4-16-30: in how many of --sources sources the ticket that is built "
                 "misses each epsilon, for the first delta; none: not measured"})
+    most_weights: int = field(default=MOST_WEIGHTS.default, metadata=dict(MOST_WEIGHTS.metadata))
     seed: int = field(default=0, metadata={"help": "seed of the sources"})
     out: str = field(default="law", metadata={
         "help": "directory of law.json, law.png, representation.png and findability.png"})
@@ -59,18 +66,23 @@ class LawOptions:
         check_count("attention", self.attention, 0)
         for share in self.locked:
             check_number("locked", share, 0.0, 0.9)
+        check_count("most_weights", self.most_weights, 1)
         check_count("seed", self.seed, 0)
         for name in ("er_p", "epsilon", "delta", "locked"):
             values = getattr(self, name)
             if twice := [value for value in values if values.count(value) > 1]:
                 raise UsageError(f"{name} has {twice[0]:g} twice, and fits would take it for two measurements: give it once")
         for target in self.targets:
-            if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", target):
-                raise UsageError(f"targets has {target!r}: give widths from the inputs to the outputs, such as 4-16-30")
+            if not re.fullmatch(r"[1-9]\d{0,8}(-[1-9]\d{0,8})+", target, re.ASCII):
+                raise UsageError(f"targets has {target!r:.100}: give widths from the inputs to the outputs, such as 4-16-30")
             if self.targets.count(target) > 1:
                 raise UsageError(f"targets has {target} twice: give it once")
         if self.targets and not self.sources:
             raise UsageError("targets are built in --sources sources, and that is 0: give one or more, or leave --targets out")
+
+        for widths in self.target_widths:
+            if (weights := sum(before * after for before, after in pairwise(widths))) > MOST_OF_TARGET:
+                raise UsageError(f"targets has one of {weights:,} weights: give such of {MOST_OF_TARGET:,} or fewer")
 
     @property
     def target_widths(self) -> list[tuple[int, ...]]:

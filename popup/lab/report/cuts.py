@@ -12,12 +12,15 @@ from popup.lab.runs.controls import TICKET
 from popup.lab.text import printable
 
 NAMED = 3  # layers that are told of by their names
+UNLESS = ", unless a shortcut leads by"
 
 
 def cut_line(config: Config, result: Mapping[str, Any]) -> str:
     """Which layers of one run have no edge, and what may help; nothing where each has one."""
     names = _cut(config, result)
-    return f"no edge was drawn in {_some(names)}: the network is cut there; {_remedy(config)}" if names else ""
+    if not names:
+        return ""
+    return f"no edge was drawn in {_some(names)}: the network is cut there{_unless([result])}; {_remedy([config])}"
 
 
 def cut_lines(runs: Sequence[Run]) -> list[str]:
@@ -26,8 +29,9 @@ def cut_lines(runs: Sequence[Run]) -> list[str]:
     if not (found := [run for run in tickets if _cut(run.config, run.found)]):
         return []
     first, have = found[0], "is of a source" if len(found) == 1 else "are of sources"
-    return [f"{len(found)} of {len(tickets)} tickets {have} with a layer without an edge, at which the network is cut, such as "
-            f"{label(first.config)}, with none in {_some(_cut(first.config, first.found))}: {_remedy(first.config)}."]
+    unless, remedy = _unless([run.found for run in found]), _remedy([run.config for run in found])
+    return [f"{len(found)} of {len(tickets)} tickets {have} with a layer without an edge, at which the network is cut{unless}, "
+            f"such as {label(first.config)}, with none in {_some(_cut(first.config, first.found))}: {remedy}."]
 
 
 def _cut(config: Config, result: Mapping[str, Any]) -> list[str]:
@@ -36,8 +40,15 @@ def _cut(config: Config, result: Mapping[str, Any]) -> list[str]:
     return [row["name"] for row in result["layers"] if not row["edges"] and not (biases and row["name"].endswith("bias"))]
 
 
-def _remedy(config: Config) -> str:
-    return "raise --er-p or choose another --density" if config.source.draws_edges else "raise --er-p"
+def _unless(results: Sequence[Mapping[str, Any]]) -> str:
+    """What is to be added where it is not known that layers follow one another, with nothing beside them."""
+    known = all((result.get("diagnostics") or {}).get("series") for result in results)
+    return "" if known else UNLESS
+
+
+def _remedy(configs: Sequence[Config]) -> str:
+    drawn = all(config.source.draws_edges for config in configs)
+    return "raise --er-p or choose another --density" if drawn else "raise --er-p"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from popup.errors import UsageError
 from popup.lab.report.axes import WIDE, Sheet, legend, note, short_label
 from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import AXES, Setting
+from popup.lab.report.cuts import UNLESS
 from popup.lab.report.look import COLOURS, MARKERS
 from popup.lab.report.results import Run
 from popup.lab.report.scales import SMALL, plain_log
@@ -68,7 +69,7 @@ def layers_said(found: Sequence[Setting]) -> str:
     """The caption, and which layers of which settings have no edge."""
     cut = {row.get("name", ""): setting for setting in found for run in setting.runs for row in run.found["layers"]
            if not row["edges"]}
-    said = "".join(f" No edge was drawn in {name} ({short_label(setting)}): the network is cut there."
+    said = "".join(f" No edge was drawn in {name} ({short_label(setting)}): the network is cut there{UNLESS}."
                    for name, setting in list(cut.items())[:CUT])
     several = len({(setting.value("er_p"), setting.value("k")) for setting in found}) > 1
     where = " Of one seed, at the median of the p below 1 and of the k at that p." if several else " Of one seed."

@@ -158,12 +158,16 @@ def _off(trained: Trained, net: nn.Module, multiple: float) -> Callable[[torch.T
 def plan_for(trained: Trained, p: float, wish: Wish, most: int) -> Plan:
     """The plan, or a UsageError if it cannot be done or its source has more than `most` weights."""
     plan = make_exact_plan(trained.whole[0], p, wish) if trained.whole else make_plan(trained.target, p, wish)
-    entries = plan.entries(trained.target)
-    if entries > most:
+    check_size(plan, trained.target, p, most)
+    return plan
+
+
+def check_size(plan: Plan, target: Target, p: float, most: int) -> None:
+    """A UsageError if the plan's source has more than `most` weights."""
+    if (entries := plan.entries(target)) > most:
         raise UsageError(f"the target is too large: at p = {p:g} its source has widths {', '.join(map(str, plan.widths))} "
                          f"and {entries:,} weights, more than --most-weights {most:,}; raise it (some {BYTES * p:.2g} bytes a "
                          "weight), p or epsilon, or take a smaller target")
-    return plan
 
 
 BYTES = 12.0  # of memory an edge at the peak, the whole process: 784-500-10 at p = 0.9 took 2.5 GB for 223 million edges

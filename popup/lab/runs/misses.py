@@ -1,8 +1,8 @@
 """Whether the construction keeps its promise: in how many sources a ticket of a random target is off by more than epsilon.
 
 The target is one MLP, drawn by a seed; each source is drawn by its own. Each ticket is put together as any ticket, and its
-network is compared with the target at random inputs, at corners of the domain and where sign gradients lead
-(popup/lab/runs/gaps.py). Of a linear target the certain bound is taken, which is the largest gap there is.
+network is compared with the target, both in float64, so that no rounding is in a gap: at random inputs, at corners of the domain
+and where sign gradients lead (popup/lab/runs/gaps.py). Of a linear target it is the largest gap there is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from tqdm import trange
 
+from popup.lab.runs.existence import check_size
 from popup.lab.runs.findability import Builder
-from popup.lab.runs.gaps import measure_gaps
+from popup.lab.runs.gaps import Off, measure_gaps
 from popup.source.layers import find_layers
 from popup.source.recipe import Recipe
 from popup.source.streams import Stream
@@ -43,6 +44,11 @@ class Planned:
     p: float
     epsilon: float
     delta: float
+
+    @property
+    def entries(self) -> int:
+        """The weights of each source."""
+        return self.plan.entries(self.target)
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,20 @@ def random_target(widths: Sequence[int], seed: int) -> Target:
     return Target(tuple(layers), tuple(steps), LOW, HIGH)
 
 
-def plan_target(widths: Sequence[int], p: float, epsilon: float, delta: float, seed: int) -> Planned:
-    """The random target of those widths and the plan of its sources. Raises UsageError where there is none."""
+def plan_target(widths: Sequence[int], p: float, epsilon: float, delta: float, seed: int, most: int) -> Planned:
+    """The random target of those widths and the plan of its sources. Raises UsageError where there is none, and for sources of
+    more than `most` weights."""
     target = random_target(widths, seed)
-    return Planned(target, make_plan(target, p, Wish(epsilon=epsilon, delta=delta)), p, epsilon, delta)
+    plan = make_plan(target, p, Wish(epsilon=epsilon, delta=delta))
+    check_size(plan, target, p, most)
+    return Planned(target, plan, p, epsilon, delta)
 
 
 def measure_misses(planned: Planned, sources: int, seed: int, builder: Builder) -> Misses:
     """Build a ticket of the target in so many sources, of seeds counted up from `seed`."""
     began = time.process_time()
-    gaps = [_gap(planned, seed + number, builder) for number in trange(sources, desc="sources", disable=None, leave=False)]
+    what = f"{'-'.join(map(str, planned.target.widths))}, p {planned.p:g}, eps {planned.epsilon:g}"
+    gaps = [_gap(planned, seed + number, builder) for number in trange(sources, desc=what, disable=None, leave=False)]
     missed = sum(gap > planned.epsilon for gap in gaps)
     return Misses(tuple(planned.target.widths), planned.p, planned.epsilon, planned.delta, planned.plan.copies, sources, missed,
                   max(gaps), time.process_time() - began)
@@ -105,12 +115,25 @@ def _gap(planned: Planned, seed: int, builder: Builder) -> float:
     source = builder(image, target.widths[-1], plan.widths)
     layers = find_layers(source)
     found = construct(target, plan, recipe, layers, recipe.densities(layers))
+    ticket = assemble(recipe, found.layers, found.spare, {}).apply(source).eval().requires_grad_(False).double()
+
+    def error(images: torch.Tensor) -> torch.Tensor:
+        images = images.double()
+        return ticket(images) / found.multiple - target.outputs(images.flatten(1))
+
     if len(target.layers) == 1:
-        return found.guaranteed
-    ticket = assemble(recipe, found.layers, found.spare, {}).apply(source).eval().requires_grad_(False)
-
-    def off(images: torch.Tensor) -> torch.Tensor:
-        return (ticket(images) / found.multiple - target.outputs(images.flatten(1))).abs()
-
-    gaps = measure_gaps(off, {"middle": torch.zeros(1, *image)}, target.low, target.high, seed, torch.device("cpu"), most=INPUTS)
+        return _largest(error, image)
+    gaps = measure_gaps(lambda images: error(images).abs(), {"middle": torch.zeros(1, *image)}, target.low, target.high, seed,
+                        torch.device("cpu"), most=INPUTS)
     return max(gap.largest for gap in gaps.values())
+
+
+def _largest(error: Off, image: tuple[int, int, int]) -> float:
+    """The largest |error| in [-1, 1]^n of a linear target's ticket, whose neurons take one input each: the error is a sum over
+    the inputs of what is linear on both sides of 0, so that 0 and the ends of each axis tell all."""
+    axes = torch.eye(image[-1]).view(-1, *image)
+    errors = error(torch.cat([torch.zeros(1, *image), axes, -axes]))  # [1 + 2n, outputs]
+    middle, sides = errors[0], (errors[1:] - errors[0]).unflatten(0, (2, -1))  # [outputs], [2, n, outputs]
+    above = middle + sides.clamp(min=0).amax(0).sum(0)
+    below = middle + sides.clamp(max=0).amin(0).sum(0)
+    return float(torch.maximum(above, -below).max())

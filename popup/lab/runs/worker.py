@@ -8,8 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.runs.cell import Cell
@@ -17,7 +15,7 @@ from popup.lab.runs.checks import check
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.flow import run
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.training.stop import RunFailed
+from popup.lab.training.stop import RunFailed, out_of_memory
 
 MOST_DEATHS = 3  # processes that may be killed on one cell, without a checkpoint between them, before it is called failed
 PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that others are doing, doubled from look to look
@@ -104,15 +102,15 @@ def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -
                 raise RunFailed(f"its {kind} failed: {other.failure()}")
         laboratory.ranks.share(cell.config)
         run(laboratory, cell.config, lambda metrics: _stop_unless(keep_on))
-    except (RunFailed, UsageError, MemoryError, torch.OutOfMemoryError) as error:
-        cell.fail(str(error) or type(error).__name__)
-        if laboratory.ranks.count > 1 and isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            raise RunFailed("out of memory on one rank, so all end") from None
+    except (RunFailed, UsageError) as error:
+        cell.fail(str(error))
     except OSError:  # a full disk, a parent that is gone: any cell would meet it
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and "alloc" in str(error):  # torch words a failed allocation on the CPU so
+        if out_of_memory(error):
             cell.fail(f"out of memory: {error}")
+            if laboratory.ranks.count > 1:
+                raise RunFailed("out of memory on one rank, so all end") from None
         elif laboratory.ranks.count > 1 or "CUDA error" in str(error):  # a rank is lost, or the process can do no more
             raise
         else:

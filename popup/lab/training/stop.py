@@ -9,12 +9,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 # SIGHUP: the terminal was closed
 SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
 class RunFailed(Exception):
     """A run that cannot go on: the message is one line with the reason."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, of the machine or of a device: in Python's, numpy's and torch's words."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "alloc" in str(error)  # torch words a failed allocation on the CPU so
 
 
 class Stopped(KeyboardInterrupt):
