@@ -71,7 +71,7 @@ class Passes:
         if not torch.is_grad_enabled():
             return None
         at = sys._current_frames()
-        found = [begun[-1] for thread, begun in list(self._of.items()) if begun and _runs(begun[-1], at.get(thread))]
+        found = [one for thread, begun in list(self._of.items()) for one in begun[-1:] if _runs(one, at.get(thread))]
         return found[0] if len(found) == 1 and found[0].learning else None
 
 
