@@ -40,7 +40,7 @@ from popup.theory.subset_sum import MOST_CANDIDATES
 
 WIDTHS = (8, 6, 6, 4)  # of the target that is to be represented exactly
 DELTA = 0.05
-SECONDS = 3e-7         # of a core, for each weight of a source in which a ticket is built and looked at (an AMD EPYC)
+SECONDS = 5e-7         # of a core, for each weight of a source in which a ticket is built and looked at (an AMD EPYC)
 NODES = 64             # of the lower bound: nodes that each need an edge to the hidden layer
 
 
