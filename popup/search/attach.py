@@ -26,7 +26,7 @@ from popup.search.methods import BUILT, METHODS
 from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
 from popup.search.put_on import attach_layers
 from popup.search.reach import refuse_seen
-from popup.search.refusals import refuse_saving, refuse_tracing, refuse_wrapped, take_saving_back
+from popup.search.refusals import refuse_inference, refuse_saving, refuse_tracing, refuse_wrapped, take_saving_back
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
@@ -105,7 +105,11 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     is none that the seed draws, `against`: the number type that layers would compute densely in."""
     if is_attached(unwrapped(net)):
         raise UsageError(f"{type(net).__name__} is attached already: popup.detach(net) first")
+    if inner := next((path for path, part in net.named_modules() if is_attached(part)), None):
+        raise UsageError(f"{inner} is attached already, and its scores are no frozen weights: popup.detach(...) it first, or "
+                         "attach the whole network alone")
     refuse_wrapped(net)
+    refuse_inference(net)
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
@@ -149,15 +153,17 @@ def look_once(net: nn.Module, *inputs: object) -> None:
     search = getattr(net, ATTRIBUTE)
     if not search.looked and not (net.training and torch.is_grad_enabled()):
         return
-    looked, search.looked = search.looked, True
-    search.hooks[0].remove()  # this one
-    if looked:
-        return
+    if not search.looked and (plain := _copied(net)) is not None:
+        refuse_seen(plain, [layer.spec.name for layer in search.layers], inputs)
+    search.looked = True
+    search.hooks[0].remove()  # this one; not before it has found nothing
+
+
+def _copied(net: nn.Module) -> nn.Module | None:
     try:
-        plain = merge(net)
+        return merge(net)
     except Exception:  # of somebody else's __deepcopy__, whatever it may be
-        return
-    refuse_seen(plain, [layer.spec.name for layer in search.layers], inputs)
+        return None
 
 
 def _try_method(settings: SearchSettings) -> None:
@@ -182,6 +188,7 @@ def detach(net: nn.Module) -> nn.Module:
     """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns the network,
     without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
     search, net = search_of(net), unwrapped(net)
+    refuse_inference(net)
     return _made_plain(net, search, search.hooks, _plain_weights(net, search))
 
 

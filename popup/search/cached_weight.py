@@ -53,7 +53,7 @@ class CachedWeight:
     def fits(self, dtype: torch.dtype, values: torch.Tensor) -> bool:
         """Whether they are there, in `dtype` and of `values`, and nobody has written to these or to what they show. A Written if
         somebody else has written to one of them, as far as torch counts."""
-        if self.memory is None or self.values is None:
+        if self.memory is None or self.values is None or self.shown is None:
             return False
         now = versions(*self.weights, self.values, *self.tracked)
         if now != self.versions:
@@ -65,7 +65,7 @@ class CachedWeight:
 
     def renew(self, memory: torch.Tensor) -> None:
         """They are what `memory` [entries], new, holds from now on: passes that use the old ones have those for themselves."""
-        self.users, self.pinned = [], False
+        self.users, self.pinned, self.shown = [], False, None
         self.memory, self.weights = memory, []
         for place, shape in enumerate(self.shapes):
             part = memory[self.bounds[place]:self.bounds[place + 1]]

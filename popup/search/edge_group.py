@@ -3,6 +3,7 @@ for all of them."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NoReturn, TypeVar
@@ -36,6 +37,8 @@ class EdgeGroup:
         self.cached_weight = CachedWeight([layer.spec.shape for layer in layers])
         self._values, self._gaps = layers[0].values, layers[0].gaps
         self._parts: list[torch.Tensor] = []
+        self._written: int | None = None  # the place of a layer whose weight somebody has written to
+        self.lock = threading.RLock()     # of what is kept, which several threads may look at
         self._held: tuple[torch.Tensor | None, list[torch.Tensor | None]] | None = None
 
     @property
@@ -112,6 +115,7 @@ class EdgeGroup:
         """The effective weights [each layer's shape] of a training pass. Those of codes are kept from step to step: only changed
         edges are written. They are made anew where that could be seen: while a pass that used them waits for its backward one."""
         cached = self.cached_weight
+        self.refuse_again()
         if not (self._fits(dtype) and self._shows(gate, positions)):
             cached.renew(self._anew(gate, positions, dtype))
             cached.show(gate, self.own)
@@ -119,7 +123,8 @@ class EdgeGroup:
 
     def follow(self, place: int, gradient: torch.Tensor) -> None:
         """Let what is kept lie as the gradient of the weight of the layer at `place` does."""
-        self.cached_weight.follow(place, gradient)
+        with self.lock:
+            self.cached_weight.follow(place, gradient)
 
     def _fits(self, dtype: torch.dtype) -> bool:
         """Whether the weights that are kept are there, in `dtype` and of what there is now. A UsageError if the network or a hook
@@ -132,22 +137,30 @@ class EdgeGroup:
     def check_kept(self) -> None:
         """A UsageError if somebody has written to a weight that is kept, also if through `.data` or numpy, which torch does not
         count."""
-        cached = self.cached_weight
-        if cached.memory is None or cached.shown is None or self.layers[0].values.is_meta or not self._fits(cached.memory.dtype):
-            return
-        gates = cached.shown.parts(self.sizes)
-        for place, (layer, gate, weight) in enumerate(zip(self.layers, gates, cached.weights, strict=True)):
-            right = layer.anew(gate, weight.dtype)
-            if not bool(((weight == right) | right.isnan()).all()):
-                self._refuse_written(place)
+        with self.lock:
+            self.refuse_again()
+            cached, meta = self.cached_weight, self.layers[0].values.is_meta
+            if cached.memory is None or cached.shown is None or meta or not self._fits(cached.memory.dtype):
+                return
+            gates = cached.shown.parts(self.sizes)
+            for place, (layer, gate, weight) in enumerate(zip(self.layers, gates, cached.weights, strict=True)):
+                right = layer.anew(gate, weight.dtype)
+                if not bool(((weight == right) | right.isnan()).all()):
+                    self._refuse_written(place)
 
     def forget(self) -> None:
         """Let what is kept from pass to pass be made anew."""
-        self.cached_weight.memory = self._held = None
+        self.cached_weight.memory = self._held = self._written = None
 
     def _refuse_written(self, place: int) -> NoReturn:
-        self.cached_weight.memory = None  # the next pass makes others
+        """Now, and each time that it is asked from now on: who wrote to a weight may do so again."""
+        self.cached_weight.memory, self._written = None, place
         self.layers[place].refuse_written()
+
+    def refuse_again(self) -> None:
+        """A UsageError if it was found before that somebody has written to a weight."""
+        if self._written is not None:
+            self.layers[self._written].refuse_written()
 
     def _shows(self, gate: Gate, positions: torch.Tensor | None) -> bool:
         """Whether the weights that are kept show `gate`, or may be written to, differ by little, and so have been made to."""
@@ -158,6 +171,7 @@ class EdgeGroup:
             return False
         if cached.in_use() or not self.book.one_by_one:
             return False
+        cached.shown = None  # whoever is interrupted from here on leaves what is made anew
         if gate.codes.device.type == "cpu":
             cached.change(last.codes, gate.codes, positions, self.book, self.unit)
         else:
@@ -167,7 +181,11 @@ class EdgeGroup:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy joins its own layers."""
-        return {**vars(self), "_values": None, "_gaps": None, "_parts": [], "_held": None}
+        return {**vars(self), "_values": None, "_gaps": None, "_parts": [], "_held": None, "lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.lock = threading.RLock()
 
 
 def _is(first: object, second: object) -> bool:

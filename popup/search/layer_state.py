@@ -203,7 +203,8 @@ class LayerState(nn.Module):
     def refuse_written(self) -> NoReturn:
         """The UsageError of a layer whose weight somebody has written to."""
         raise UsageError(f"{self.spec.name} was written to, in a training pass or by what has kept it from one (a forward that "
-                         "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change")
+                         "normalises its weight? a hook?), so that what is trained is no ticket: no weight may change; change "
+                         "that, and load a state_dict of before it, or attach anew")
 
     def fingerprint(self) -> str:
         """SHA-256 of the layer as it was drawn first: its edges' gaps and their weights."""

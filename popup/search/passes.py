@@ -35,6 +35,8 @@ class Passes:
     def begin(self, gates: Sequence[Gate], learning: bool) -> Pass:
         """This thread begins a pass."""
         self.now()  # forgets what was interrupted
+        for thread in self._of.keys() - sys._current_frames().keys():
+            del self._of[thread]  # it has ended
         call = _call()
         begun = [] if call is None else self._of.get(get_ident(), [])  # a call that cannot be told apart is in no other
         self._of[get_ident()] = begun
@@ -79,7 +81,8 @@ def _call() -> FrameType | None:
     """Torch's call of the innermost module that is being called, whose hooks ask. None where torch.compile has taken it into a
     program."""
     frame: FrameType | None = sys._getframe(2)  # of who asks begin or end
-    while frame is not None and frame.f_code is not nn.Module._wrapped_call_impl.__code__:
+    calls = nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__
+    while frame is not None and frame.f_code not in calls:
         frame = frame.f_back
     return frame
 

@@ -33,6 +33,16 @@ def refuse_wrapped(net: nn.Module) -> None:
                          "then shard it")
 
 
+def refuse_inference(net: nn.Module) -> None:
+    """A UsageError where what is made now, or a parameter, is an inference tensor, by which nothing learns."""
+    if torch.is_inference_mode_enabled():
+        raise UsageError("torch.inference_mode() is on, and tensors that are made in it learn nothing: attach and detach outside "
+                         "of it")
+    for name, parameter in net.named_parameters():
+        if not nn.parameter.is_lazy(parameter) and parameter.is_inference():
+            raise UsageError(f"{name} was made in torch.inference_mode(), and nothing learns by it: make the network outside")
+
+
 @torch._disable_dynamo
 def refuse_tracing(net: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Forward pre-hook of an attached network: a UsageError if somebody records the pass as a program, or differentiates it as a

@@ -201,10 +201,9 @@ class Search(SearchState):
     def check_weights(self) -> None:
         """A UsageError if somebody has written to what training passes computed with. Looked at after the first of them, and
         where the ticket is used after some."""
-        if self._unseen or not self._seen:
-            self._unseen = False
-            for group in self.groups:
-                group.check_kept()
+        look, self._unseen = self._unseen or not self._seen, False
+        for group in self.groups:
+            group.check_kept() if look else group.refuse_again()
 
     def check_asked(self) -> None:
         """A UsageError for a layer that no training pass has asked for its weight, if there were some."""
@@ -222,9 +221,14 @@ class Search(SearchState):
 
     def advance(self, progress: float) -> None:
         """A step of the optimiser is done; `progress` of the whole search is behind us."""
+        was = self.steps, self.before, self.progress
         self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
         drawn = [] if self.method.book.keeps_weights else [layer.drawn for layer in self.layers]
-        self.method.after_step(self)
+        try:
+            self.method.after_step(self)
+        except BaseException:
+            self.steps, self.before, self.progress = was  # a step that is told of again is one step
+            raise
         if drawn:
             for layer in self.layers:
                 layer.keep_up()  # a method that has written down other redraws has drawn anew, too
@@ -249,4 +253,6 @@ class Search(SearchState):
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""
         if self._loads:
             self.untouched.renew(module, self.scores())
+        for group in self.groups:
+            group.forget()
         self.resume(self.steps, self.progress)

@@ -93,8 +93,9 @@ def in_backward() -> bool:
 def weigh(group: EdgeGroup, use: Use, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The effective weights of a group's layers in a training pass [each layer's shape], of the `scores` of each. They are kept
     from pass to pass, and only changed edges are written."""
-    positions, places = group.positions()
-    weights = group.weights(use.gate, positions, group.layers[0].dtype_now())
-    found = SelectEdges.apply(use, places, weights, *scores)
-    group.cached_weight.use(found[0].grad_fn)
+    with group.lock:  # until it is known what uses them, another thread's pass might write to them
+        positions, places = group.positions()
+        weights = group.weights(use.gate, positions, group.layers[0].dtype_now())
+        found = SelectEdges.apply(use, places, weights, *scores)
+        group.cached_weight.use(found[0].grad_fn)
     return found
