@@ -31,6 +31,7 @@ from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
 from popup.search.trial import refuse_unfaithful
+from popup.search.undo import all_or_nothing
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.frozen import freeze
@@ -132,18 +133,24 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     search = Search(recipe, settings)
     sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)
     products = {layer.spec.name: call_of(net, layer.spec, layer.edges, sparse) for layer in source if layer.spec.name in sparse}
-    values = freeze(net)  # from here on the network changes
-    attach_layers(net, search, source, products)
+    with all_or_nothing(net):
+        values = freeze(net)
+        attach_layers(net, search, source, products)
+        _hang_on(net, search)
+        search.untouched = Untouched(net, search.scores(), values)
+        refuse_saving(net)
+    return net
+
+
+def _hang_on(net: nn.Module, search: Search) -> None:
+    """The search on its network, and its hooks."""
     tracing = net.register_forward_pre_hook(refuse_tracing)
     search.hooks = [net.register_forward_pre_hook(look_once, with_kwargs=True), tracing,
                     net.register_forward_pre_hook(search.begin),
                     net.register_forward_hook(search.end, always_call=True),
                     net.register_load_state_dict_pre_hook(search.loading),
                     net.register_load_state_dict_post_hook(search.loaded)]
-    search.untouched = Untouched(net, search.scores(), values)
     setattr(net, ATTRIBUTE, search)
-    refuse_saving(net)
-    return net
 
 
 @torch._disable_dynamo
@@ -244,6 +251,11 @@ def merge(net: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
     memo |= {id(value): value.detach().clone() for value in activations}
     plain = copy.deepcopy(net, memo)
+    for layer in search.layers:
+        for (module, _), (copied, _) in zip(users(net, layer.spec), users(plain, layer.spec), strict=True):
+            if copied is module:
+                raise UsageError(f"a deep copy of the network has the same {type(module).__name__} that holds {layer.spec.name}, "
+                                 "by a __deepcopy__ of its own, and cannot be made plain: popup.detach(net) does that in place")
     if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise
         return detach(plain)
     return _made_plain(plain, search, copy.deepcopy(search.hooks, memo), weights)

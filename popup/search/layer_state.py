@@ -218,13 +218,25 @@ class LayerState(nn.Module):
             self._fingerprint = parts.hexdigest()
         return self._fingerprint
 
-    def check_state(self, state: torch.Tensor) -> dict[str, Any]:
-        """What a state_dict holds beside scores and memory, read; a UsageError if it is of another source."""
-        found = json.loads(bytes(state.tolist()))
-        if found["source"] != self.fingerprint():
+    def check_state(self, state: torch.Tensor, method: str) -> dict[str, Any]:
+        """What a state_dict holds beside scores and memory, read; a UsageError if it is of another source, or of a search by
+        another method, or none that a search has written."""
+        try:
+            found = json.loads(bytes(state.tolist()))
+            source, steps, progress = found["source"], found["steps"], found["progress"]
+            whole = type(steps) is int and steps >= 0 and type(progress) in (int, float) and 0 <= progress <= 1
+        except (ValueError, TypeError, KeyError):
+            whole = False
+        if not whole:
+            raise UsageError(f"the state of {self.spec.name} in the state_dict is none that a search has written: its bytes have "
+                             "changed since")
+        if source != self.fingerprint():
             raise UsageError(f"the scores of {self.spec.name} are of another source: attach with the seed, densities and "
                              "weights that they were learned with")
-        return found
+        if found.get("method", method) != method:  # states of before have none
+            raise UsageError(f"the scores of {self.spec.name} are of a search by method {found['method']!r:.40}, and this one is "
+                             f"by {method}: attach with the method that they were learned with")
+        return dict(found)
 
     def dtype_now(self) -> torch.dtype:
         """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once. (Float64 never

@@ -15,7 +15,7 @@ from popup.search.search import Search
 from popup.search.weighing import SelectEdges
 from popup.source.recipe import LayerSource
 
-STATE = 192  # letters of a state: more than a fingerprint, the most steps and any float take
+STATE = 256  # letters of a state: more than a fingerprint, the most steps, any float and the name of a method take
 
 
 class EdgeWeight(LayerState):
@@ -52,13 +52,14 @@ class EdgeWeight(LayerState):
         """What a state_dict holds beside scores and memory, so that `load_state_dict` goes on with the search: which source
         they belong to and how far it was. JSON as uint8, since many programs take a state_dict's values for tensors, and always
         as long, since averages (timm's ModelEma) copy the values of one time into those of another."""
-        state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress}
+        state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress,
+                 "method": self.search.settings.method}
         state |= {"ordered": self.search.ordered} if self.search.settings.ordered else {}
         return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""
-        found = self.check_state(state)
+        found = self.check_state(state, self.search.settings.method)
         self.search.steps, self.search.progress = found["steps"], found["progress"]
         self.search.ordered = found.get("ordered", self.search.ordered)
 

@@ -22,7 +22,7 @@ from popup.search.select import SCOPES
 from popup.search.settings import SearchSettings
 from popup.search.sharding import is_sharded
 from popup.search.sparse_weight import SparseWeight
-from popup.search.states import check_states
+from popup.search.states import check_states, refuse_assigned
 from popup.search.untouched import Untouched
 from popup.search.weighing import Use, in_backward, weigh
 from popup.source.layers import skip_of
@@ -244,10 +244,13 @@ class Search(SearchState):
                 raise UsageError(f"method {self.settings.method} draws weights anew of edges that are selected, in "
                                  f"{layer.spec.name}: let it use the search's own redraw, which leaves these out")
 
-    def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, *others: object) -> None:
+    def loading(self, module: nn.Module, state: Mapping[str, torch.Tensor], prefix: str, about: Mapping[str, Any],
+                *others: object) -> None:
         """Hook of the network, called before a state_dict is loaded: refuse what is not of this search, or not whole, while
         nothing is changed."""
-        self._loads = check_states(self.layers, self.scores(), module, state, prefix)
+        self._loads = check_states(self.layers, self.scores(), module, state, prefix, self.settings.method)
+        if self._loads and about.get("assign_to_params_buffers"):
+            refuse_assigned(self.layers)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""

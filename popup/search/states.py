@@ -24,7 +24,7 @@ def is_search_state(name: str) -> bool:
 
 
 def check_states(layers: Sequence[LayerState], scores: Sequence[torch.Tensor], net: nn.Module, state: Mapping[str, Any],
-                 prefix: str) -> bool:
+                 prefix: str, method: str) -> bool:
     """Whether `state`, where the names of `net` begin with `prefix`, holds the states of its attached `layers` with their
     `scores`, not none of them. A UsageError if it holds some, or those of another source, another method, other names or several
     moments, or parts of scores that are whole here."""
@@ -40,11 +40,31 @@ def check_states(layers: Sequence[LayerState], scores: Sequence[torch.Tensor], n
         return False
     for layer, own_scores in zip(layers, scores, strict=True):
         refuse_unlike(layer, own_scores, state[f"{prefix}{_keys(layer)[0]}"])
-    states = [layer.check_state(state[f"{prefix}{_keys(layer)[-1]}"]) for layer in layers]
+        _refuse_shapes(layer, own_scores, state, prefix)
+    states = [layer.check_state(state[f"{prefix}{_keys(layer)[-1]}"], method) for layer in layers]
     steps = sorted({found["steps"] for found in states})
     if len(steps) > 1:
         raise UsageError(f"the state_dict has layers after {steps[0]} and others after {steps[-1]} steps: {ALL}, of one moment")
     return True
+
+
+def _refuse_shapes(layer: LayerState, scores: torch.Tensor, state: Mapping[str, Any], prefix: str) -> None:
+    """A UsageError for scores, or a memory, of another shape than the layer's, or without data: torch would load all the rest."""
+    own = [scores, *(layer.memory(memory) for memory in layer.remembered)]
+    for key, tensor in zip(_keys(layer), own, strict=False):
+        given = state[f"{prefix}{key}"]
+        if given.shape != tensor.shape or (given.is_meta and not tensor.is_meta):
+            found = "without data" if given.is_meta else list(given.shape)
+            raise UsageError(f"the state_dict has {prefix}{key} {found}, and here it is {list(tensor.shape)}: {ALL}, of this "
+                             "source")
+
+
+def refuse_assigned(layers: Sequence[LayerState]) -> None:
+    """A UsageError for layers that share their weight: load_state_dict(assign=True) makes one tensor of each name's."""
+    for layer in layers:
+        if layer.spec.also:
+            raise UsageError(f"{layer.spec.name} and {layer.spec.also[0]} share their scores, of which assign=True makes two: "
+                             "load dict(state) without assign (torch notes it in the state itself)")
 
 
 def _keys(layer: LayerState) -> list[str]:

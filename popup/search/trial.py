@@ -77,6 +77,9 @@ def trial(module: nn.Module, attributes: list[str]) -> tuple[str, str] | None:
 def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
     """A copy to try: with data if it has none, without hooks, half of its weights zero."""
     subject = copy.deepcopy(module)
+    own = set(map(id, (*module.modules(), *module.parameters(), *module.buffers())))
+    if own & set(map(id, (*subject.modules(), *subject.parameters(), *subject.buffers()))):
+        raise TypeError(f"a copy of {type(module).__name__} is not its own")  # by a __deepcopy__, and would be written to
     if any(tensor.is_meta for tensor in subject.parameters()):
         subject = subject.to_empty(device="cpu")
         for tensor in (*subject.parameters(), *subject.buffers()):

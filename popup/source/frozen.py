@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -77,20 +76,37 @@ def freeze(net: nn.Module) -> dict[str, float]:
     """No parameter of `net` learns: biases become 0, norm affines 1 and 0 with fresh statistics, gains of blocks 1, others
     stay as they are: maskable weights, and a matrix too, whatever it is called (it projects, or is added to attention), but for
     the bias of several experts. Returns what was set, by name."""
+    for module in net.modules():
+        if (fresh := _fresh(module)) is not None:
+            fresh()
     values = {}
+    for name, parameter, value in _values(net):
+        parameter.requires_grad_(False)
+        if value is not None:
+            parameter.data.fill_(value)
+            values[name] = value
+    return values
+
+
+def written_by_freeze(net: nn.Module) -> list[torch.Tensor]:
+    """The tensors of `net` that `freeze` writes to."""
+    statistics = [buffer for module in net.modules() if _fresh(module) is not None for buffer in module.buffers(recurse=False)]
+    return statistics + [parameter for _, parameter, value in _values(net) if value is not None]
+
+
+def _fresh(module: nn.Module) -> Callable[[], object] | None:
+    """What makes a norm's statistics fresh, if it has some."""
+    return getattr(module, "reset_running_stats", None) if is_norm(module) else None
+
+
+def _values(net: nn.Module) -> Iterator[tuple[str, nn.Parameter, float | None]]:
+    """Each parameter, by each of its names, and the value that it is set to, if it is."""
     for path, module in net.named_modules():
         norm, slope, kind = is_norm(module), isinstance(module, nn.PReLU), kind_of(module)
         weights = kind.held_by(module) if kind else ()
-        fresh: Any = getattr(module, "reset_running_stats", None) if norm else None
-        if fresh is not None:
-            fresh()
         for name, parameter in module.named_parameters(recurse=False):
-            parameter.requires_grad_(False)
             full = f"{path}.{name}" if path else name
             value = None if name in weights else frozen_at(full, parameter, norm, slope)
             if weights and name in ("bias", *(f"{weight}_bias" for weight in weights)):
                 value = 0.0
-            if value is not None:
-                parameter.data.fill_(value)
-                values[full] = value
-    return values
+            yield full, parameter, value

@@ -1,5 +1,7 @@
 """A state_dict of an attached network is all of its search: what it was saved from and what it is loaded into go on alike."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -81,6 +83,16 @@ def mixed(state):
     return state | only(searched(steps=3).state_dict(), "3.parametrizations")
 
 
+SCORES, OWN = (f"0.parametrizations.weight.{name}" for name in ("original", "0._extra_state"))
+
+
+def said(state, **changes):
+    """A layer's state that says something else."""
+    found = json.loads(bytes(state.tolist())) | changes
+    return torch.tensor(list(json.dumps({name: value for name, value in found.items() if value is not None}).encode()),
+                        dtype=torch.uint8)
+
+
 WRONG = {  # what becomes of a whole state_dict: what is said of it
     "one layer": (lambda s: without(s, "3.parametrizations"), r"no 3\.par\S+\.original, of 3\.weight, and 2 of .* 4"),
     "one layer renamed": (lambda s: before(s, "net.", "3.param"), r"no 3\.parametrizations\.weight\.original"),
@@ -95,6 +107,15 @@ WRONG = {  # what becomes of a whole state_dict: what is said of it
     "plain weights beside states": (lambda s: s | {"3.weight": torch.ones(4, 8)}, r"weight 3\.weight, .* load it before"),
     "wrapped weights": (lambda s: {"module._orig_mod.3.weight": torch.ones(4, 8)}, r"_orig_mod\.3\.weight, and 3\.weight"),
     "of another method": (lambda s: searched("averaged").state_dict(), r"has 0\.\S+\.memory_\w+, which is no entry of this"),
+    "of another method, without a memory": (lambda s: searched("signed").state_dict(),
+                                            r"0\.weight are of a search by method 'signed', and this one is by edge_popup"),
+    "scores of another length": (lambda s: s | {SCORES: s[SCORES][:-1]}, r"original \[\d+\], and here it is \[\d+\]"),
+    "scores without data": (lambda s: s | {SCORES: s[SCORES].to("meta")}, r"original without data"),
+    "zeros for a state": (lambda s: s | {OWN: torch.zeros_like(s[OWN])}, r"state of 0\.weight in the state_dict is none that"),
+    "a state of floats": (lambda s: s | {OWN: s[OWN] + 0.5}, r"state of 0\.weight in the state_dict is none that"),
+    "no progress": (lambda s: s | {OWN: said(s[OWN], progress=None)}, r"state of 0\.weight in the state_dict is none that"),
+    "progress in words": (lambda s: s | {OWN: said(s[OWN], progress="x")}, r"state of 0\.weight in the state_dict is none that"),
+    "steps below 0": (lambda s: s | {OWN: said(s[OWN], steps=-1)}, r"state of 0\.weight in the state_dict is none that"),
     "of two moments": (mixed, "layers after 3 and others after 6 steps"),
 }
 
@@ -109,6 +130,29 @@ def test_a_state_dict_has_the_states_of_all_layers_or_of_none_and_is_refused_whi
         net.load_state_dict(state, strict=strict)
     assert "\n" not in str(error.value) and search_of(net).steps == 0
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in was.items())
+
+
+def test_a_state_of_before_methods_were_noted_is_loaded():
+    net, state = attached("edge_popup"), searched().state_dict()
+    for key in (key for key in state if key.endswith("_extra_state")):
+        state[key] = said(state[key], method=None)
+    net.load_state_dict(state)
+    assert search_of(net).steps == 6
+
+
+def test_tied_layers_are_not_assigned():
+    def tied():
+        net = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Linear(5, 5))
+        net[2].weight = net[0].weight
+        return attach(net, er_p=0.5, k=0.5)
+    net, state = tied(), tied().state_dict()
+    with pytest.raises(UsageError, match=r"0\.weight and 2\.weight share their scores"):
+        net.load_state_dict(state, assign=True)
+    with pytest.raises(UsageError, match=r"load dict\(state\) without assign"):
+        net.load_state_dict(state)  # torch has noted assign in the state's own metadata
+    net.load_state_dict(dict(state))
+    net(torch.randn(4, 5)).sum().backward()
+    attached("edge_popup").load_state_dict(searched().state_dict(), assign=True)
 
 
 @pytest.mark.parametrize("wrap", [False, True])
