@@ -6,16 +6,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
-from torch.utils.hooks import RemovableHandle
 
 from popup.errors import UsageError, check_name
 from popup.search.compute import COMPUTES, call_of, sparse_layers
@@ -23,10 +19,11 @@ from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
 from popup.search.methods import BUILT, METHODS
-from popup.search.network import ATTRIBUTE, is_attached, search_of, unwrapped
+from popup.search.network import ATTRIBUTE, is_attached, unwrapped
+from popup.search.plain import merge
 from popup.search.put_on import attach_layers
 from popup.search.reach import refuse_seen
-from popup.search.refusals import refuse_inference, refuse_saving, refuse_tracing, refuse_wrapped, take_saving_back
+from popup.search.refusals import refuse_inference, refuse_saving, refuse_tracing, refuse_wrapped
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
@@ -36,9 +33,8 @@ from popup.search.untouched import Untouched
 from popup.source.densities import total_density
 from popup.source.frozen import freeze
 from popup.source.gains import as_one
-from popup.source.layers import MOST_LAYERS, find_layers, users
+from popup.source.layers import MOST_LAYERS, find_layers
 from popup.source.masks import given_edges
-from popup.source.parametrized import lists_on
 from popup.source.recipe import GIVEN, Recipe, draw_source
 
 USUAL, PLAIN = Recipe(), SearchSettings()  # whose defaults are those of the keywords
@@ -189,73 +185,3 @@ def _try_method(settings: SearchSettings) -> None:
             for words in gate_faults(search, search.training_gates()).values():
                 raise UsageError(f"method {settings.method} trains a network that no ticket of it can be: of a layer of 35 edges "
                                  f"{words}")
-
-
-def detach(net: nn.Module) -> nn.Module:
-    """Take the search off `net`, in place: each weight becomes the plain, frozen tensor that its codes mean. Returns the network,
-    without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
-    search, net = search_of(net), unwrapped(net)
-    refuse_inference(net)
-    return _made_plain(net, search, search.hooks, _plain_weights(net, search))
-
-
-def _plain_weights(net: nn.Module, search: Search) -> list[torch.Tensor]:
-    """The weight that each layer's codes mean, as a new tensor."""
-    _refuse_others(net, search)
-    return [layer.dense(codes) for layer, codes in zip(search.layers, search.codes(), strict=True)]
-
-
-def _made_plain(net: nn.Module, search: Search, hooks: Sequence[RemovableHandle], weights: Sequence[torch.Tensor]) -> nn.Module:
-    """`net` with `weights` in the place of the layers of `search`, and without its `hooks`; in place."""
-    for layer, weight in zip(search.layers, weights, strict=True):
-        plain = nn.Parameter(weight, requires_grad=False)
-        for (module, attribute), order in zip(users(net, layer.spec), layer.orders, strict=True):
-            _restore_class(module)
-            setattr(module, attribute, plain)
-            for name in (*order, *(name for name in module._parameters if name not in order)):
-                if name in module._parameters:  # of a bias that is a layer too: not yet
-                    module._parameters[name] = module._parameters.pop(name)
-    for hook in hooks:
-        hook.remove()
-    delattr(net, ATTRIBUTE)
-    take_saving_back(net)
-    return net
-
-
-def _refuse_others(net: nn.Module, search: Search) -> None:
-    """A UsageError for a parametrization that is not of `search`, or is behind it, which `_restore_class` would lose."""
-    ours = {id(layer) for layer in search.layers}
-    for path, module in net.named_modules():
-        if isinstance(module, parametrize.ParametrizationList) and {id(part) for part in module} - ours:
-            holder, _, name = path.rpartition(".parametrizations.")
-            if any(id(part[0]) in ours for part in lists_on(net.get_submodule(holder)).values()):
-                raise UsageError(f"{holder}.{name} has been parametrized since attach: remove that parametrization first")
-
-
-def _restore_class(module: nn.Module) -> None:
-    """Undo torch's parametrization of a module. torch's own remove_parametrizations deletes the attribute from the
-    module's class, which a deep copy shares with its original, and so would break the original."""
-    if parametrize.is_parametrized(module):
-        module.__class__ = parametrize.type_before_parametrizations(module)
-        del module.parametrizations
-
-
-def merge(net: nn.Module) -> nn.Module:
-    """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
-    attributes are copied without their graph, with which torch copies none."""
-    search, net = search_of(net), unwrapped(net)
-    weights = _plain_weights(net, search)
-    searched = (search, *(module.parametrizations for layer in search.layers for module, _ in users(net, layer.spec)))
-    activations = (value for module in net.modules() for value in vars(module).values()
-                   if isinstance(value, torch.Tensor) and value.grad_fn is not None)
-    memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
-    memo |= {id(value): value.detach().clone() for value in activations}
-    plain = copy.deepcopy(net, memo)
-    for layer in search.layers:
-        for (module, _), (copied, _) in zip(users(net, layer.spec), users(plain, layer.spec), strict=True):
-            if copied is module:
-                raise UsageError(f"a deep copy of the network has the same {type(module).__name__} that holds {layer.spec.name}, "
-                                 "by a __deepcopy__ of its own, and cannot be made plain: popup.detach(net) does that in place")
-    if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise
-        return detach(plain)
-    return _made_plain(plain, search, copy.deepcopy(search.hooks, memo), weights)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch._ops import OpOverload
 
-from popup.search.attach import merge
 from popup.search.dispatch import DispatchMode
 from popup.search.network import densities, search_of, unwrapped
+from popup.search.plain import merge
 from popup.search.provenance import storage_of, tensors_in
 from popup.search.tables import html_table, text_table
 from popup.source.frozen import left_out

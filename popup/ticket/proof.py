@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.attach import merge
 from popup.search.contract import gate_faults
 from popup.search.layer_state import LayerState
 from popup.search.network import search_of, unwrapped
+from popup.search.plain import merge
 from popup.search.search import Search
 from popup.source.books import Drawn
 from popup.source.layers import locate

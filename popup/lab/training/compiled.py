@@ -15,8 +15,8 @@ from torch import nn
 from torch.func import functional_call
 
 from popup.errors import UsageError
-from popup.search.attach import merge
 from popup.search.network import is_attached, search_of
+from popup.search.plain import merge
 from popup.source.layers import locate
 
 

@@ -27,8 +27,8 @@ from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.lab.training.temperature import Temperature
 from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
-from popup.search.attach import merge
 from popup.search.network import computing, is_attached, scores, search_of, unwrapped
+from popup.search.plain import merge
 from popup.search.reach import check_reached
 from popup.search.tables import html_table
 from popup.ticket.hashes import frozen_hashes

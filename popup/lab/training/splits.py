@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from popup.errors import UsageError
 from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
-from popup.search.attach import merge
+from popup.search.plain import merge
 from popup.search.reach import check_reached
 from popup.source.labels import check_classes
 from popup.source.layers import Layer
