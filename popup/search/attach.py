@@ -1,4 +1,4 @@
-"""Attach a search to a network, in place, and take it off again.
+"""Attach a search to a network, in place.
 
     popup.attach(net, er_p=0.2, k=0.5, density="erk", seed=0)
     optimizer = torch.optim.SGD(popup.scores(net), lr=0.1, momentum=0.9)

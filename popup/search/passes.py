@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from threading import get_ident
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 from popup.search.gate import Gate
 
+NO_NUMBER = 1 << 62  # from here on: of nodes that no pass makes, but their first use
 
 @dataclass(eq=False)
 class Pass:
     """One call of the network. `gates`: what it uses of each unit; `learning`: whether it is one to train by; `call`: torch's
-    call of the network, without which it is over; `ready`: the effective weights of a pass with gradients, by layer."""
+    call of the network, without which it is over; `ready`: the effective weights of a pass with gradients, by layer, while it is
+    under way; `first` and `end`: the numbers that autograd gave to its nodes, those of one thread being counted up."""
 
     gates: Sequence[Gate]
     learning: bool
     call: FrameType | None
     ready: dict[int, torch.Tensor] = field(default_factory=dict)
+    first: int = field(default_factory=torch.autograd._get_sequence_nr)
+    end: float = inf
+
+    def close(self) -> None:
+        """It is over. Its graph holds it, and so it may hold nothing of that: weights, and what the call has for its result."""
+        self.ready, self.call, self.end = {}, None, torch.autograd._get_sequence_nr()
 
 
 class Passes:
@@ -31,6 +43,8 @@ class Passes:
 
     def __init__(self) -> None:
         self._of: dict[int, list[Pass]] = {}
+        self.last: Pass | None = None              # with gradients
+        self._known: list[weakref.ref[Pass]] = []  # those with gradients whose graph is there
 
     def begin(self, gates: Sequence[Gate], learning: bool) -> Pass:
         """This thread begins a pass."""
@@ -41,6 +55,9 @@ class Passes:
         begun = [] if call is None else self._of.get(get_ident(), [])  # a call that cannot be told apart is in no other
         self._of[get_ident()] = begun
         begun.append(Pass(gates, learning, call))
+        if torch.is_grad_enabled():
+            self.last = begun[-1]
+            self._known = [*(one for one in self._known if one() is not None), weakref.ref(self.last)]
         return begun[-1]
 
     def end(self) -> Pass | None:
@@ -61,11 +78,24 @@ class Passes:
         if begun is None:
             return self._of_another()
         while begun and not _runs(begun[-1], sys._getframe(1)):
-            begun.pop()
+            begun.pop().close()
         if begun:
             return begun[-1]
         del self._of[get_ident()]
         return None
+
+    def anew(self) -> Pass | None:
+        """The pass of which autograd computes something anew now (torch.utils.checkpoint): that which made the node that is at
+        work. Where there is no node, as in a hook, the last one. None: of no pass that is known. Raises LookupError if it may be
+        one of several, of threads that count alike."""
+        node: Any = torch._C._current_autograd_node()
+        if node is None or (number := node._sequence_nr()) >= NO_NUMBER:
+            return self.last
+        known = (one() for one in self._known)
+        found = [one for one in known if one is not None and one.first <= number < one.end]
+        if any(not all(map(Gate.same_as, found[0].gates, one.gates)) for one in found[1:]):
+            raise LookupError("passes of several threads")
+        return found[-1] if found else None
 
     def _of_another(self) -> Pass | None:
         """The only pass to train by that another thread is in: threads of its own may do a part of it. Without gradients there is
@@ -94,3 +124,19 @@ def _runs(one: Pass, frame: FrameType | None) -> bool:
     while frame is not None and frame is not one.call:
         frame = frame.f_back
     return frame is not None
+
+
+def in_backward() -> bool:
+    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def in_function() -> bool:
+    """Whether it is the backward of a torch.autograd.Function that is at work, and calls the network: its forward did so without
+    gradients. (A checkpoint that is not reentrant calls from within what a node asks for.)"""
+    if not in_backward() or not isinstance(torch._C._current_autograd_node(), torch.autograd.function.BackwardCFunction):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (frame.f_code.co_name == "unpack_hook" and frame.f_code.co_filename == checkpoint.__file__):
+        frame = frame.f_back
+    return frame is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.methods import METHODS
 from popup.search.methods.method import Method
-from popup.search.passes import Pass, Passes
+from popup.search.passes import Pass, Passes, in_backward, in_function
 from popup.search.schedule import k_at
 from popup.search.search_state import SearchState
 from popup.search.select import SCOPES
@@ -24,7 +25,7 @@ from popup.search.sharding import is_sharded
 from popup.search.sparse_weight import SparseWeight
 from popup.search.states import check_states, refuse_assigned
 from popup.search.untouched import Untouched
-from popup.search.weighing import Use, in_backward, weigh
+from popup.search.weighing import Use, weigh
 from popup.source.layers import skip_of
 from popup.source.parametrized import lists_on
 from popup.source.recipe import Recipe
@@ -41,8 +42,6 @@ class Search(SearchState):
         self.between = type(self.method).after_step is not Method.after_step  # whether it looks at scores between steps
         self.meaning = self.method.book.meaning()  # of codes, as the search began
         self.passes = Passes()
-        self._trained: Sequence[Gate] | None = None  # those of the last pass with gradients
-        self._hidden = False                     # whether the last pass was one of training mode without gradients
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
         self.looked = False                      # whether at what the network's products get, with inputs of its own
         self.ordered = not settings.ordered
@@ -104,12 +103,9 @@ class Search(SearchState):
 
     def gate(self, layer: LayerState) -> Gate:
         """What is used of one layer: this pass's gate, or outside a pass the ticket's fresh codes. A part that is computed
-        anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass (of several that wait for
-        theirs, what the last had)."""
-        if (now := self.passes.now()) is not None:
-            gates = now.gates
-        else:
-            gates = self._trained if self._trained is not None and in_backward() else self.ticket_gates()
+        anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass."""
+        now = self.at_work()
+        gates = self.ticket_gates() if now is None else now.gates
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:
             raise UsageError(f"{layer.spec.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
@@ -123,10 +119,9 @@ class Search(SearchState):
         self.sharded = self.sharded or is_sharded(module, self.settings.method, self.between)
         learning = torch.is_grad_enabled()
         training = (module.training or self.ordering) and learning
-        if training and self._hidden and in_backward() and not self.trains_the_ticket():
+        if training and in_function() and not self.trains_the_ticket():
             raise UsageError("a forward pass of the whole network was done without gradients, with the ticket, and is now done "
                              "again with what the search trains by: give torch.utils.checkpoint use_reentrant=False")
-        self._hidden = module.training and not learning
         for layer in self.layers:
             layer.begin()
         if training:
@@ -136,7 +131,6 @@ class Search(SearchState):
         begun = self.passes.begin(self.method.gates(self) if training else self.ticket_gates(), training)
         if training:
             self._weigh(begun)
-        self._trained = begun.gates if learning else self._trained
 
     def _weigh(self, begun: Pass) -> None:
         """Have the effective weights of a training pass ready, which the layers are asked for in it. All of them now takes less
@@ -145,37 +139,52 @@ class Search(SearchState):
         for group, gate in zip(self.groups, begun.gates, strict=True):
             if group.sparse:
                 continue  # no weight is made
-            use = Use(group, gate, self.method, True, self.trains_the_ticket)
+            use = Use(group, gate, self.method, True, self.trains_the_ticket, begun)
             begun.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
 
     def ready(self, place: int) -> torch.Tensor | None:
         """The effective weight that the pass under way has of a layer, if it is one to train by."""
-        now = self.passes.now()
+        now = self.at_work()
         return None if now is None else now.ready.get(place)
+
+    def at_work(self) -> Pass | None:
+        """The pass that a layer is asked in: that which this thread is in, or in a backward pass that which is computed anew.
+        None: in no pass of the whole network. A UsageError if it is not known in which, and passes use other gates."""
+        if not in_backward():
+            return self.passes.now()
+        try:
+            found = self.passes.anew()
+        except LookupError:
+            found = None
+        if found is None and torch.is_grad_enabled() and not self.trains_the_ticket():
+            raise UsageError("a part of the network is computed anew in a backward pass, and was called by itself, or in one of "
+                             "several passes: call the network that was attached, give torch.utils.checkpoint "
+                             "use_reentrant=False, and train in one thread")
+        return found or self.passes.last
 
     def use_of(self, layer: LayerState) -> Use:
         """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
         network, in another dtype than the pass began with."""
-        return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket)
+        return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket, self.at_work())
 
     def sparse_weight(self, layer: LayerState, place: int) -> SparseWeight | None:
         """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None. One for all that
         learns by it in that pass; what is computed anew in a backward pass is of an earlier one."""
         if not self.passing or layer.products is None:
             return None
-        now = self.passes.now() if torch.is_grad_enabled() else None
+        now = self.at_work() if torch.is_grad_enabled() else None
         ready = None if now is None else now.ready.get(place)
         if isinstance(ready, SparseWeight):
             return ready
         found = SparseWeight(self.use_of(layer), layer.products, self.scores()[place])
-        if now is not None:
+        if now is not None and now.end == inf:
             now.ready[place] = found
         return found
 
     @property
     def passing(self) -> bool:
         """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
-        return self.passes.now() is not None or in_backward()
+        return in_backward() or self.passes.now() is not None
 
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
@@ -183,17 +192,21 @@ class Search(SearchState):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no pass."""
-        return {**vars(self), "passes": Passes(), "_trained": None}
+        return {**vars(self), "passes": Passes()}
 
     @torch._disable_dynamo
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         """Forward hook of the network, called after an exception too: the gates are good for one pass only."""
         ended = self.passes.end()
-        if ended is None or not ended.learning or output is None:
+        if ended is None:
+            return
+        weights = ended.ready.values()
+        ended.close()
+        if not ended.learning or output is None:
             return
         if not self._seen:
             self.check_weights()
-            for weight in ended.ready.values():
+            for weight in weights:
                 if isinstance(weight, SparseWeight):
                     weight.check()
         self._seen = self._unseen = True

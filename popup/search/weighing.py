@@ -14,19 +14,22 @@ from popup.search.edge_group import EdgeGroup
 from popup.search.gate import Gate
 from popup.search.layer_state import LayerState
 from popup.search.methods.method import Method
+from popup.search.passes import Pass
 from popup.source import edges
 
 
 @dataclass(frozen=True, eq=False)
 class Use:
     """What a pass makes of a layer, or of a group: weights by one `gate` over the edges of all its layers. `passing`: whether it
-    is a pass of the whole network. `trains_ticket`: whether the method trains by the ticket, asked in the backward pass."""
+    is a pass of the whole network. `trains_ticket`: whether the method trains by the ticket, asked in the backward pass. `begun`:
+    the pass, which is there as long as its graph, for what is computed anew."""
 
     of: LayerState | EdgeGroup
     gate: Gate
     method: Method
     passing: bool
     trains_ticket: Callable[[], bool]
+    begun: Pass | None
 
     def refuse_part(self) -> None:
         """A UsageError if a part of the network was trained by itself, and so by the ticket, where the method trains by other
@@ -83,11 +86,6 @@ def _unwritten(ctx: Any, use: Use) -> Sequence[Any]:
 
 def _counts(held: Sequence[torch.Tensor | None]) -> tuple[int, ...]:
     return versions(*(tensor for tensor in held if tensor is not None))
-
-
-def in_backward() -> bool:
-    """Whether autograd is at work, which calls forward functions to compute anew what was not kept."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def weigh(group: EdgeGroup, use: Use, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
