@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 from popup.errors import UsageError
 
 PART = ".part"  # how the temporary files end that a killed process may leave behind
+LONGEST = 100  # bytes of a name that its temporary file's begins with; 15 come to it, and no system takes less than 143
 MOST = 1 << 26  # bytes of a text that is read as a whole; the metrics of 100,000 epochs need half of it
 Mode = Literal["rb", "ab", "r+b", "w+b"]
 QUIET = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe would have whoever opens it wait
@@ -60,7 +61,10 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
 
 
 def _write(path: Path, content: bytes, durable: bool) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST:
+        name = name[:-1]  # a whole letter, since some systems refuse half of one
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

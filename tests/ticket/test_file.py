@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 import models
 from popup import TicketError, attach, extract, load
 from popup.errors import UsageError
+from popup.files import remove_parts, write_atomically
 from popup.search.network import search_of
 from popup.source.layers import MOST_LAYERS
 from popup.ticket import file
@@ -273,3 +275,27 @@ def test_no_more_layers_are_read_than_can_be_attached(path, forge, monkeypatch):
     monkeypatch.setitem(attach.__globals__, "MOST_LAYERS", 2)
     with pytest.raises(UsageError, match="has 3 layers, of which a ticket can hold 2: leave some out by skip"):
         attach(nn.Sequential(*[nn.Linear(2, 2) for _ in range(3)]), er_p=1.0, k=0.5)
+
+
+NAMES = {"240 bytes": "x" * 240, "241 bytes": "x" * 241, "255 bytes": "x" * 255, "letters of 2": "é" * 127,
+         "and one of 1": "x" + "é" * 127, "letters of 3": "日" * 85, "letters of 4": "xx" + "𝄞" * 63,
+         "no text": "b\udcff" + "é" * 126}
+
+
+@pytest.mark.parametrize("letters", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_name_that_the_system_takes_can_be_written(letters, durable, net, content, tmp_path):
+    """The temporary file's name is no longer than that, though 15 letters come to it, and ends at a whole letter."""
+    place, seen = tmp_path / letters, []
+    place.touch()  # the system takes it
+    extract(net, {"accuracy": 12.5}).save(place)
+    assert place.read_bytes() == content and os.listdir(tmp_path) == [letters]
+    with pytest.raises(OSError, match="name too long"):
+        write_atomically(tmp_path / (letters + "x" * 256), b"")
+    with mock.patch("os.replace", lambda part, path: seen.append(part)):
+        for _ in range(2):
+            write_atomically(place, b"new", durable)
+    assert len(set(seen)) == 2 and all(os.path.dirname(part) == str(tmp_path) for part in seen)
+    assert all(os.path.basename(part).startswith(f".{letters[:20]}") and part.endswith(".part") for part in seen)
+    remove_parts(tmp_path)
+    assert os.listdir(tmp_path) == [letters] and place.read_bytes() == content
