@@ -124,8 +124,8 @@ class Ticket:
     def apply(self, net: nn.Module, sparse: bool = False, trainable: bool = False) -> nn.Module:
         """Make the plain network `net` this ticket, in place: sparse weights, all frozen. Returns `net`.
 
-        `trainable`: everything learns but the zeros, which stay zero in any optimiser (popup/ticket/trainable.py says how);
-        `popup.ticket.release(net)` makes the weights plain parameters again.
+        `trainable`: everything learns but the zeros, which stay zero in any optimiser (popup/ticket/trainable.py says how), and
+        what is tied stays tied; `popup.ticket.release(net)` makes the weights plain parameters again.
 
         `sparse`: each nn.Linear becomes a SparseLinear, which holds the kept edges alone, but for those that
         `popup.ticket.left_dense(net, ticket.specs)` names. A network that was built on "meta" gets its memory here, so that no
@@ -144,7 +144,7 @@ class Ticket:
         check_memory(net, state, frozenset(made))
         fill(net, state)
         put_in(net, made).requires_grad_(False)
-        return hold_zeros(net, {layer.spec.name: layer.mask(self.recipe) for layer in self.layers}) if trainable else net
+        return hold_zeros(net, [(layer.spec, layer.mask(self.recipe)) for layer in self.layers]) if trainable else net
 
     def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
         """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""

@@ -170,6 +170,14 @@ def test_a_copy_is_released_by_itself():
     assert not torch.equal(net[1].weight, other[1].weight) and list(release(other).state_dict()) == ["1.weight", "3.weight"]
 
 
+def test_a_weight_that_is_to_learn_keeps_its_memory():
+    ticket, net = ticket_of(plain), plain()
+    weight, place = net[1].weight, net[1].weight.data_ptr()
+    ticket.apply(net, trainable=True)
+    original = net[1].parametrizations.weight.original
+    assert original is weight and original.data_ptr() == place and torch.equal(original, ticket.state_dict()["1.weight"])
+
+
 def test_what_cannot_be_is_refused():
     ticket = ticket_of(plain)
     with pytest.raises(UsageError, match="sparse layers are for inference"):
