@@ -18,11 +18,11 @@ def check_same(kind: str, mine: Mapping[str, torch.Tensor], theirs: Mapping[str,
         if tensor.shape != theirs[name].shape:
             raise TicketError(f"{kind} {name!r} has shape {list(theirs[name].shape)} in the network and "
                               f"{list(tensor.shape)} in the ticket: the ticket is of another architecture")
-        if _kind(tensor) != _kind(theirs[name]):
+        if kind_of_number(tensor) != kind_of_number(theirs[name]):
             raise TicketError(f"{kind} {name!r} is {theirs[name].dtype} in the network and {tensor.dtype} in the ticket: the "
                               "ticket is of another architecture")
 
 
-def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+def kind_of_number(tensor: torch.Tensor) -> tuple[bool, bool]:
     """What copying between dtypes must not change: whether numbers are complex, whether they are whole."""
     return tensor.is_complex(), tensor.is_floating_point()

@@ -14,8 +14,10 @@ from popup.errors import UsageError
 from popup.search.held import tensors_held
 from popup.search.provenance import storage_of
 from popup.source.layers import Layer, locate
-from popup.ticket.filling import fill
+from popup.ticket.filling import check_network, planned, provide, write_all
+from popup.ticket.same import kind_of_number
 from popup.ticket.sparse_linear import ARRAYS, SparseLinear
+from popup.ticket.undo import undone_if_it_fails
 
 ONE_BY_ONE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Softplus, nn.Identity,
               nn.Dropout)  # they leave the order in memory as it is
@@ -43,6 +45,8 @@ def _own_reason(net: nn.Module, name: str) -> str:
     path = name.rpartition(".")[0]
     if type(module) is not nn.Linear or attribute != "weight":
         return f"of {type(module).__name__}, not of nn.Linear itself"
+    if not _is_plain(module):
+        return "its module holds more than a weight and a bias"
     if not path:
         return "the network is the layer, which cannot be replaced in it"
     if "forward" in vars(module) or any(value for key, value in vars(module).items() if key.endswith("_hooks")):
@@ -50,6 +54,11 @@ def _own_reason(net: nn.Module, name: str) -> str:
     *above, child = path.split(".")
     owners = [type(net.get_submodule(".".join(above[:depth]))) for depth in range(len(above) + 1)]
     return next((f"the forward of {owner.__name__} reads it itself" for owner in owners if _reads_weight(owner, child)), "")
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether all that an nn.Linear holds is a weight and a bias, or None in its place: what else it held would be lost."""
+    return module._parameters.keys() == {"weight", "bias"} and not module._buffers and not module._modules
 
 
 def _reads_weight(owner: type, child: str) -> bool:
@@ -109,19 +118,31 @@ def _join(modules: list[nn.Module]) -> None:
 def load_sparse(net: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
     """Make the plain network `net` the sparse one whose state_dict `state` is, in place, as `export --sparse` writes it. Returns
     `net`, frozen. Raises UsageError, before anything is changed, if the state is not one of `net`."""
+    check_network(net)
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UsageError(f"{name!r} is of type {type(tensor).__name__}, no tensor: it is another network's state")
     names = [f"{name.removesuffix('.crow')}.weight" for name in state if name.endswith(".crow")]
     layers = {name: _from_state(net, name, state) for name in names}
     arrays = {f"{name.removesuffix('weight')}{part}" for name in names for part in ARRAYS}
     rest = {name: tensor for name, tensor in state.items() if name not in arrays}
-    wanted = {name: tensor for name, tensor in net.state_dict().items() if name not in layers}
+    wanted = {name: tensor for name, tensor in net.state_dict().items()
+              if name not in layers and isinstance(tensor, torch.Tensor)}
     for name in sorted(wanted.keys() ^ rest.keys()):
         raise UsageError(f"{name!r} is in the {'network' if name in wanted else 'state'} alone: it is another network's state")
     for name, tensor in rest.items():
         if tensor.shape != wanted[name].shape:
             raise UsageError(f"{name!r} has shape {list(tensor.shape)}, and {list(wanted[name].shape)} in the network: it is "
                              "another network's state")
-    fill(net, rest)
-    return put_in(net, layers).requires_grad_(False)
+        if kind_of_number(tensor) != kind_of_number(wanted[name]):
+            raise UsageError(f"{name!r} is {tensor.dtype}, and {wanted[name].dtype} in the network: it is another network's "
+                             "state")
+    writes = planned(net, rest, frozenset(layers))
+    with undone_if_it_fails(net):
+        provide(net, writes)
+        put_in(net, layers).requires_grad_(False)
+        write_all(writes)
+    return net
 
 
 def _from_state(net: nn.Module, name: str, state: Mapping[str, torch.Tensor]) -> SparseLinear:
@@ -131,7 +152,11 @@ def _from_state(net: nn.Module, name: str, state: Mapping[str, torch.Tensor]) ->
         module, (crow, col, values) = net.get_submodule(path), (state[f"{path}.{part}"] for part in ARRAYS)
     except (AttributeError, KeyError) as error:
         raise UsageError(f"{name} cannot be made sparse: {error}") from None
-    plain = module if isinstance(module, nn.Linear) and type(module) is nn.Linear else None  # of no class of somebody's own
+    for part, tensor in zip(ARRAYS, (crow, col, values), strict=True):
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise UsageError(f"{path}.{part} is {'on meta' if tensor.is_meta else tensor.layout}, and no rows can be read of it: "
+                             "give it as a dense tensor")
+    plain = module if isinstance(module, nn.Linear) and type(module) is nn.Linear and _is_plain(module) else None
     if plain is None or not _are_rows(crow, col, values, (plain.out_features, plain.in_features)):
         shape = [] if plain is None else [plain.out_features, plain.in_features]
         raise UsageError(f"{path}.crow, .col and .values are no compressed rows of a Linear of shape {shape}: it is "

@@ -28,7 +28,7 @@ from popup.source.layers import Layer, locate, named_layers, with_further
 from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
-from popup.ticket.filling import check_memory, fill
+from popup.ticket.filling import check_network, planned, provide, write_all
 from popup.ticket.hashes import hash_array
 from popup.ticket.layer import TicketLayer, own_weights
 from popup.ticket.same import check_same
@@ -36,6 +36,7 @@ from popup.ticket.sealed import Metadata, Tensors, one_line
 from popup.ticket.sparse import left_dense, put_in
 from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.trainable import hold_zeros
+from popup.ticket.undo import undone_if_it_fails
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
@@ -129,11 +130,12 @@ class Ticket:
 
         `sparse`: each nn.Linear becomes a SparseLinear, which holds the kept edges alone, but for those that
         `popup.ticket.left_dense(net, ticket.specs)` names. A network that was built on "meta" gets its memory here, so that no
-        dense weight of such a layer is made at any time. Raises TicketError, or UsageError for what is on "meta" and not the
-        ticket's, before anything is changed, if `net` has other layers than the ticket.
+        dense weight of such a layer is made at any time. Raises TicketError if `net` has other layers than the ticket, UsageError
+        for a tensor that cannot be written to, learn, or get its memory here, and then changes nothing.
         """
         if sparse and trainable:
             raise UsageError("sparse layers are for inference: apply the ticket with trainable, and its weights stay dense")
+        check_network(net, trainable)
         self.check_layers(net)
         dense = left_dense(net, self.specs) if sparse else {layer.spec.name for layer in self.layers}
         state = self._weights(layer for layer in self.layers if layer.spec.weight is not None or layer.spec.name in dense)
@@ -141,10 +143,14 @@ class Ticket:
         made = {layer.spec.name: self._sparse_layer(net, layer) for layer in self.layers if layer.spec.name not in state}
         shapes = {name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers for name in layer.spec.names}
         check_same("parameter or buffer", shapes | state, net.state_dict())
-        check_memory(net, state, frozenset(made))
-        fill(net, state)
-        put_in(net, made).requires_grad_(False)
-        return hold_zeros(net, [(layer.spec, layer.mask(self.recipe)) for layer in self.layers]) if trainable else net
+        writes = planned(net, state, frozenset(made))
+        with undone_if_it_fails(net):
+            provide(net, writes)
+            put_in(net, made).requires_grad_(False)
+            if trainable:
+                hold_zeros(net, [(layer.spec, layer.mask(self.recipe)) for layer in self.layers])
+            write_all(writes)
+        return net
 
     def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
         """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""
@@ -159,8 +165,9 @@ class Ticket:
 
     def check_layers(self, net: nn.Module) -> None:
         """A TicketError if the plain network `net` has other layers, by name or shape, than the ticket."""
-        mine = {layer.spec.name: layer.spec.shape for layer in self.layers}
-        theirs = {layer.name: layer.shape for layer in named_layers(net, self.specs)}
+        wanted = [replace(spec, name=name) for spec in self.specs for name in spec.names]
+        mine = {layer.name: layer.shape for layer in wanted}
+        theirs = {layer.name: layer.shape for layer in named_layers(net, wanted)}
         check_same("layer", {name: torch.empty(shape, device="meta") for name, shape in mine.items()},
                     {name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
 

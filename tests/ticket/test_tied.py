@@ -46,7 +46,7 @@ def built(build, meta):
 
 
 @pytest.mark.parametrize("optimiser", [torch.optim.AdamW, Noisy, Averaged])
-@pytest.mark.parametrize("meta", [False])
+@pytest.mark.parametrize("meta", [False, True])
 @pytest.mark.parametrize("build", TIED)
 def test_what_is_tied_stays_tied_and_keeps_its_zeros(build, meta, optimiser):
     recipe, (one, other) = TIED[build]
@@ -71,6 +71,15 @@ def test_what_is_tied_stays_tied_and_keeps_its_zeros(build, meta, optimiser):
             assert names[0] == names[1]
     train(net, torch.optim.SGD(net.parameters(), lr=0.1))
     assert torch.equal(*(net.state_dict()[name] for name in (one, other)))
+
+
+@pytest.mark.parametrize("kind", [{}, {"sparse": True}, {"trainable": True}], ids=str)
+@pytest.mark.parametrize("build", TIED)
+def test_a_tied_network_without_memory_stays_tied(build, kind):
+    ticket, (one, other) = ticket_of(build, **TIED[build][0]), TIED[build][1]
+    net = release(ticket.apply(built(build, True), **kind))
+    assert net.get_parameter(one) is net.get_parameter(other)
+    assert torch.equal(net.get_parameter(one), ticket.state_dict()[one])
 
 
 def test_a_ticket_of_tied_layers_on_a_network_that_ties_none_holds_both():
