@@ -28,14 +28,14 @@ from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
 from popup.search.trial import refuse_unfaithful
-from popup.search.undo import all_or_nothing
 from popup.search.untouched import Untouched
 from popup.source.densities import total_density
-from popup.source.frozen import freeze
+from popup.source.frozen import freeze, written_by_freeze
 from popup.source.gains import as_one
 from popup.source.layers import MOST_LAYERS, find_layers
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, Recipe, draw_source
+from popup.source.undo import all_or_nothing
 
 USUAL, PLAIN = Recipe(), SearchSettings()  # whose defaults are those of the keywords
 
@@ -129,7 +129,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     search = Search(recipe, settings)
     sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)
     products = {layer.spec.name: call_of(net, layer.spec, layer.edges, sparse) for layer in source if layer.spec.name in sparse}
-    with all_or_nothing(net):
+    with all_or_nothing(net, written_by_freeze(net)):
         values = freeze(net)
         attach_layers(net, search, source, products)
         _hang_on(net, search)

@@ -14,10 +14,10 @@ from popup.errors import UsageError
 from popup.search.held import tensors_held
 from popup.search.provenance import storage_of
 from popup.source.layers import Layer, locate
+from popup.source.undo import all_or_nothing
 from popup.ticket.filling import check_network, planned, provide, write_all
 from popup.ticket.same import kind_of_number
 from popup.ticket.sparse_linear import ARRAYS, SparseLinear
-from popup.ticket.undo import undone_if_it_fails
 
 ONE_BY_ONE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Softplus, nn.Identity,
               nn.Dropout)  # they leave the order in memory as it is
@@ -138,7 +138,7 @@ def load_sparse(net: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
             raise UsageError(f"{name!r} is {tensor.dtype}, and {wanted[name].dtype} in the network: it is another network's "
                              "state")
     writes = planned(net, rest, frozenset(layers))
-    with undone_if_it_fails(net):
+    with all_or_nothing(net):
         provide(net, writes)
         put_in(net, layers).requires_grad_(False)
         write_all(writes)

@@ -26,6 +26,7 @@ from popup.source.books import Book, Drawn
 from popup.source.frozen import is_norm
 from popup.source.layers import Layer, locate, named_layers, with_further
 from popup.source.recipe import GIVEN, Recipe
+from popup.source.undo import all_or_nothing
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
 from popup.ticket.filling import check_network, planned, provide, write_all
@@ -36,7 +37,6 @@ from popup.ticket.sealed import Metadata, Tensors, one_line
 from popup.ticket.sparse import left_dense, put_in
 from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.trainable import hold_zeros
-from popup.ticket.undo import undone_if_it_fails
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
@@ -144,7 +144,7 @@ class Ticket:
         shapes = {name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers for name in layer.spec.names}
         check_same("parameter or buffer", shapes | state, net.state_dict())
         writes = planned(net, state, frozenset(made))
-        with undone_if_it_fails(net):
+        with all_or_nothing(net):
             provide(net, writes)
             put_in(net, made).requires_grad_(False)
             if trainable:

@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 from popup.errors import UsageError
 from popup.source.layers import Layer, locate
 from popup.source.parametrized import lists_on
+from popup.source.undo import all_or_nothing
 from popup.ticket.sealed import one_line
-from popup.ticket.undo import undone_if_it_fails
 
 
 class Kept(nn.Module):
@@ -80,7 +80,7 @@ def release(net: nn.Module) -> nn.Module:
         if any(len(parts) != 1 or not isinstance(parts[0], Kept) for parts in lists_on(module).values()):
             raise UsageError(f"{path or type(net).__name__} has parametrizations beside the ticket's: remove these first")
     made: dict[int, nn.Parameter] = {}
-    with undone_if_it_fails(net):
+    with all_or_nothing(net):
         for _, module in held:
             _release(module, made)
     return net

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
-
-from popup.source.frozen import written_by_freeze
 
 
 @contextmanager
-def all_or_nothing(net: nn.Module) -> Iterator[None]:
-    """Within it `net` is frozen, its tensors, modules' classes, attributes and hooks are replaced; no tensor is written to but by
-    `freeze`. An interrupt and an error leave it as it was."""
+def all_or_nothing(net: nn.Module, written: Sequence[torch.Tensor] = ()) -> Iterator[None]:
+    """If the block raises, an interrupt too, the modules of `net` are as before: their classes, attributes and hooks, their
+    parameters and buffers in order, and which of them learn. Values are kept of the tensors in `written` alone, since all would
+    take the network's memory once more: check first what else is written to, and write it last."""
     modules = [(module, type(module), _copied(vars(module))) for module in net.modules()]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in written_by_freeze(net)]
+    values = [(tensor, tensor.detach().clone()) for tensor in written]
     learned = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
     try:
         yield
@@ -25,11 +25,11 @@ def all_or_nothing(net: nn.Module) -> Iterator[None]:
             object.__setattr__(module, "__class__", kind)  # not by a __setattr__ of its own
             vars(module).clear()
             vars(module).update(attributes)
-            for registry, entries in registries:
+            for registry, entries in registries:  # in place, since somebody may hold it
                 registry.clear()
                 registry.update(entries)
-        for tensor, values in tensors:
-            tensor.data.copy_(values)
+        for tensor, before in values:
+            tensor.data.copy_(before)
         for parameter, learns in learned:
             if parameter.requires_grad is not learns:
                 parameter.requires_grad_(learns)
