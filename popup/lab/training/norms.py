@@ -1,9 +1,9 @@
-"""Batch norms that see the whole batch of all ranks, as one rank would."""
+"""Norms while they are trained: batch norms that see the whole batch of all ranks, as one rank would, and plain averages."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,14 +68,37 @@ class SynchronisedNorm(_BatchNorm):
 @contextlib.contextmanager
 def synchronised(net: nn.Module, ranks: Ranks, wanted: bool) -> Iterator[None]:
     """Within the block the batch norms of `net` are synchronised over the ranks, if there are several and it is `wanted`."""
-    norms = {module: type(module) for module in net.modules()
-             if isinstance(module, _BatchNorm)} if ranks.count > 1 and wanted else {}
-    for norm in norms:
-        norm.__class__ = nn.SyncBatchNorm if next(net.parameters()).is_cuda else SynchronisedNorm
-        vars(norm)["process_group"] = None  # SyncBatchNorm's word for all ranks
+    norms = [(module, type(module), vars(module).get("process_group")) for module in net.modules()
+             if isinstance(module, _BatchNorm)] if ranks.count > 1 and wanted else []
     try:
+        for norm, _, _ in norms:
+            norm.__class__ = nn.SyncBatchNorm if next(net.parameters()).is_cuda else SynchronisedNorm
+            vars(norm)["process_group"] = None  # SyncBatchNorm's word for all ranks
         yield
     finally:
-        for norm, kind in norms.items():
+        for norm, kind, group in norms:
             norm.__class__ = kind
-            del norm.process_group
+            vars(norm).pop("process_group", None)
+            if issubclass(kind, nn.SyncBatchNorm):  # the user's own, which has one
+                vars(norm)["process_group"] = group
+
+
+@contextlib.contextmanager
+def averaging(norms: Sequence[Any]) -> Iterator[None]:
+    """Within the block running statistics begin anew, and are plain averages. Then momenta are as they were, and statistics too
+    if the block did not come to its end: an average over half of the data is none."""
+    momenta = [norm.momentum for norm in norms]
+    held = [(norm, name, buffer, buffer.clone()) for norm in norms for name, buffer in norm._buffers.items()
+            if buffer is not None]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for a cumulative average
+        yield
+    except BaseException:
+        for norm, name, buffer, before in held:
+            norm._buffers[name] = buffer.copy_(before)  # a forward may have put another in its place
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -18,7 +18,7 @@ from popup.lab.precision import Precision
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.loss import cross_entropy
-from popup.lab.training.norms import synchronised
+from popup.lab.training.norms import averaging, synchronised
 from popup.lab.training.optimizers import SETTLE_EVERY, settle
 from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
@@ -162,18 +162,14 @@ def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -
     norms: list[Any] = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
     net.train()
-    with precision.autocast():
-        for inputs, _ in batches.epoch(0):
-            net(precision.inputs(inputs))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.running_mean.copy_(batches.ranks.mean(norm.running_mean))
-        norm.running_var.copy_(batches.ranks.mean(norm.running_var))
+    with averaging(norms):
+        with precision.autocast():
+            for inputs, _ in batches.epoch(0):
+                net(precision.inputs(inputs))
+        for norm in norms:
+            norm.running_mean.copy_(batches.ranks.mean(norm.running_mean))
+            norm.running_var.copy_(batches.ranks.mean(norm.running_var))
 
 
 def evaluation_parts(images: Images) -> list[slice]:
