@@ -16,6 +16,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import remove_own, write_atomically
 from popup.lab.config import Config
+from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
 from popup.ticket.sealed import SealedError, finite, seal, unseal
@@ -53,13 +54,16 @@ class Checkpoints:
         except (UsageError, AttributeError, TypeError, ValueError):
             return False
 
+    def there(self, ranks: Ranks) -> bool:
+        """Whether a checkpoint was written that a run can go on from; rank 0 says so for all `ranks`."""
+        return bool(ranks.share(self.path is not None and self.path.exists()))
+
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
-        there = self.path if self.path is not None and self.path.exists() else None
-        if not state.ranks.share(there is not None):
+        if not self.there(state.ranks):
             return
         try:
-            metadata, tensors = state.ranks.share(unseal(there, KIND, (FORMAT,)) if there and state.ranks.first else None)
+            metadata, tensors = state.ranks.share(unseal(self.path, KIND, (FORMAT,)) if self.path and state.ranks.first else None)
             if not self._is_of_this_run(metadata.get("config")):
                 raise SealedError(f"{self.path} is of a run with another config")
             if (metadata.get("data") or self.data) != self.data:

@@ -20,8 +20,10 @@ from popup.lab.training.bar import epoch_bar
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
+from popup.lab.training.earlier import attached_by_fit, check_earlier, noted
 from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
+from popup.lab.training.restored import modes_kept, restored_if_refused
 from popup.lab.training.splits import check_attached, check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
@@ -100,25 +102,47 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     test_bits, a token), churn, never_selected. `checkpoints`: where an interrupted search goes on from. `ranks`: this
     process's place among several that search together. In a notebook a bar shows the epochs. Raises UsageError for data or
     a network that it cannot search with, RunFailed when the loss is not finite.
+
+    A network that is refused before its first step is as it came. One whose search is broken off later (an interrupt, an
+    `on_epoch` that raises, RunFailed) stays attached, with the scores of then: `popup.extract` is the ticket so far, the same
+    call with its `checkpoints` goes on, and after `popup.detach(net)` fit begins anew. What came attached is searched on from
+    the scores that it holds. A UsageError if these are not finite, if fit has begun that search and was broken off, and if
+    `config` says another source or search: of a network that fit has attached any other, of one that you have attached what
+    is not as usual (its seed is then that of the images' order). Modules are in the modes that they were in.
     """
-    ready = make_ready(net, train, test, config or Config(), ranks or Ranks())
-    with epoch_bar(ready.config.training.epochs, on_epoch) as tell:
-        history = search(ready, tell, checkpoints or Checkpoints())
-    return proved(ready, history, plain=ready.plain)
+    net, config, checkpoints, ranks = unwrapped(net), config or Config(), checkpoints or Checkpoints(), ranks or Ranks()
+    if is_attached(net):
+        check_earlier(net, config, checkpoints.there(ranks))
+    with modes_kept(net):
+        ready = make_ready(net, train, test, config, ranks)
+        with noted(net):
+            with epoch_bar(config.training.epochs, on_epoch) as tell:
+                history = search(ready, tell, checkpoints)
+            return proved(ready, history, plain=ready.plain)
 
 
 def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> Ready:
-    """The search of `config` in `net`, which is attached if it is not yet. A UsageError if it cannot be done."""
+    """The search of `config` in `net`, which is attached if it is not yet. A UsageError if it cannot be done; a network
+    that came plain is then as it came."""
     net = unwrapped(net)
     check_precision(net)
     batches, test = load_batches(net, train, test, config, ranks)
     two = batches.normalise(first_images(batches.images, 2))
     layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else config.source.layers(net)
     check_network(merge(net) if is_attached(net) else net, layers, two, batches.labels, test[1])
-    plain = None if is_attached(net) else copy.deepcopy(net)
-    if plain is not None:
+    if is_attached(net):
+        return _looked_at(net, config, batches, test, None)
+    plain = copy.deepcopy(net)
+    with restored_if_refused(net, {name for layer in layers for name in layer.names}):
         attach_config(net, config, train)
+        attached_by_fit(net)
         check_reached(merge(net), layers, two)  # what holds a weight by itself computes with the old one from now on
+        return _looked_at(net, config, batches, test, plain)
+
+
+def _looked_at(net: nn.Module, config: Config, batches: Batches, test: Split, plain: nn.Module | None) -> Ready:
+    """The search in an attached network that has been seen to compute with its layers. A UsageError if it cannot be trained."""
+    two = batches.normalise(first_images(batches.images, 2))
     search_of(net).looked = True
     order_if_asked(net, batches)
     check_attached(net, two)

@@ -1,0 +1,188 @@
+"""What a popup.fit that was refused or broken off leaves of the user's network, and what the next call makes of it."""
+
+import pytest
+import torch
+from torch import nn
+
+import popup
+from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.stop import RunFailed
+from popup.search.network import is_attached, search_of
+from popup.search.parametrization import EdgeWeight
+
+GENERATOR = torch.Generator().manual_seed(0)
+INPUTS, LABELS = torch.randn(96, 8, generator=GENERATOR), torch.randint(0, 3, (96,), generator=GENERATOR)
+SPLIT = INPUTS, LABELS
+
+
+def make(*more):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 20), nn.BatchNorm1d(20), nn.ReLU(), *more, nn.Linear(20, 3))
+
+
+def config(**fields):
+    return popup.Config().replace(epochs=3, **fields)
+
+
+class ByName(nn.Module):
+    """Refused once it is attached, since its forward takes a weight by the name that it has before."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(8, 20), nn.BatchNorm1d(20), nn.Linear(20, 3)
+        nn.init.normal_(self.norm.weight)
+        self.norm.running_mean.fill_(3.0)
+        self.first.bias.requires_grad_(False)
+
+    def forward(self, inputs):
+        named = dict(self.named_parameters())
+        return self.last(torch.relu(self.norm(nn.functional.linear(inputs, named["first.weight"], named["first.bias"]))))
+
+
+class Interrupting(ByName):
+    """A network that a user interrupts when popup tries it as an attached one."""
+
+    def forward(self, inputs):
+        if "first.weight" not in dict(self.named_parameters()):
+            raise KeyboardInterrupt
+        return super().forward(inputs)
+
+
+def state_of(net):
+    """All that a user may have of a network: objects, values, order, hooks, modes, what learns."""
+    named = [*net.named_parameters(), *net.named_buffers()]
+    modules = [(name, type(module), module.training, list(vars(module)),
+                {key: list(value) for key, value in vars(module).items() if isinstance(value, dict)})
+               for name, module in net.named_modules()]
+    tensors = [(name, id(tensor), tensor.requires_grad) for name, tensor in named]
+    return tensors, modules, [tensor.clone() for _, tensor in named]
+
+
+def same(first, second):
+    return first[:2] == second[:2] and all(map(torch.equal, first[2], second[2]))
+
+
+def losses(outcome):
+    return [row["train_loss"] for row in outcome.history], [row["test_loss"] for row in outcome.history]
+
+
+@pytest.mark.parametrize(("kind", "error"), [(ByName, popup.UsageError), (Interrupting, KeyboardInterrupt)])
+def test_a_network_that_is_refused_once_it_is_attached_is_as_it_came(kind, error):
+    net = kind().train()
+    net.norm.eval()
+    net.last.register_forward_hook(lambda module, inputs, output: None)
+    before, random = state_of(net), torch.get_rng_state()
+    with pytest.raises(error):
+        popup.fit(net, SPLIT, SPLIT, config())
+    assert not is_attached(net) and same(before, state_of(net))
+    assert torch.equal(random, torch.get_rng_state())
+    popup.attach(net, er_p=0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])  # the first is attach's own trial of the method
+def test_an_interrupt_in_the_middle_of_attach_leaves_a_network_as_it_came(count, monkeypatch):
+    net, real, done = make(), EdgeWeight.remember, []
+
+    def remember(layer, memory):
+        done.append(layer)
+        if len(done) == count:
+            raise KeyboardInterrupt
+        real(layer, memory)
+
+    before = state_of(net)
+    monkeypatch.setattr(EdgeWeight, "remember", remember)
+    with pytest.raises(KeyboardInterrupt):
+        popup.fit(net, SPLIT, SPLIT, config())
+    assert not is_attached(net) and same(before, state_of(net))
+
+
+def stop_at(epoch, error):
+    def tell(metrics):
+        if metrics["epoch"] == epoch:
+            raise error
+    return tell
+
+
+def broken_off(net, error=KeyboardInterrupt, **fields):
+    with pytest.raises(error):
+        popup.fit(net, SPLIT, SPLIT, config(**fields), stop_at(2, error("the disk is full")))
+    return net
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_search_that_is_broken_off_keeps_its_scores_and_is_begun_anew_by_a_detach(error):
+    net = broken_off(make(), error, er_p=0.2, seed=7)
+    assert search_of(net).steps == 6
+    assert popup.extract(net).recipe.seed == 7
+    with pytest.raises(popup.UsageError, match=r"broken off after 6 steps.*popup\.detach\(net\)") as refused:
+        popup.fit(net, SPLIT, SPLIT, config(er_p=0.2, seed=7))
+    assert "\n" not in str(refused.value)
+    again = popup.fit(popup.detach(net), SPLIT, SPLIT, config(er_p=0.9, seed=1))
+    assert losses(again) == losses(popup.fit(make(), SPLIT, SPLIT, config(er_p=0.9, seed=1)))
+    assert (search_of(net).recipe.er_p, search_of(net).recipe.seed) == (0.9, 1)
+
+
+@pytest.mark.parametrize("fields", [{"er_p": 0.9}, {"seed": 0}, {"k": 0.3}, {"method": "averaged"}, {"scope": "global"}])
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_source_or_search_than_the_one_that_fit_attached_is_refused(fields, finished):
+    first = {"er_p": 0.2, "seed": 7}
+    net = make() if finished else broken_off(make(), **first)
+    if finished:
+        popup.fit(net, SPLIT, SPLIT, config(**first))
+    (name, value), = fields.items()
+    with pytest.raises(popup.UsageError, match=rf"^{name} is {value!r} in the config and .* popup\.detach\(net\)") as refused:
+        popup.fit(net, SPLIT, SPLIT, config(**{**first, **fields}))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_search_that_is_done_goes_on_by_the_same_config_and_other_training():
+    net = make()
+    popup.fit(net, SPLIT, SPLIT, config(er_p=0.2))
+    before = [scores.clone() for scores in popup.scores(net)]
+    assert popup.fit(net, SPLIT, SPLIT, config(er_p=0.2, lr=0.01, anneal_until=0.3)).proof.holds  # without anneal it has no part
+    assert not any(map(torch.equal, before, popup.scores(net)))
+    broken_off(net, er_p=0.2)
+    with pytest.raises(popup.UsageError, match="broken off after 6 steps"):
+        popup.fit(net, SPLIT, SPLIT, config(er_p=0.2))
+
+
+def test_a_checkpoint_lets_what_was_broken_off_go_on_in_the_same_network(tmp_path):
+    whole = popup.fit(make(), SPLIT, SPLIT, config(er_p=0.2))
+    net, checkpoints = make(), [Checkpoints(tmp_path / "checkpoint.safetensors", config(er_p=0.2), seconds=0) for _ in range(2)]
+    with pytest.raises(RuntimeError):
+        popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), stop_at(2, RuntimeError()), checkpoints[0])
+    assert losses(popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), checkpoints=checkpoints[1])) == losses(whole)
+
+
+def test_what_attach_was_told_otherwise_is_refused_and_what_a_config_leaves_open_is_not():
+    net = popup.attach(make(), er_p=0.3, k=0.4, density="erk", method="averaged")
+    for name, value in {"er_p": 0.9, "density": "balanced", "method": "iterand", "k": 0.7}.items():
+        with pytest.raises(popup.UsageError, match=rf"^{name} is {value!r} in the config and .* leave it out"):
+            popup.fit(net, SPLIT, SPLIT, config(**{name: value}))
+    assert popup.fit(net, SPLIT, SPLIT, config(seed=3)).proof.holds  # of an attached network the order of its images
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_scores_that_are_not_finite_are_told_as_such(attached):
+    net, huge = make(), INPUTS.clone()
+    huge[0] = 3e38
+    net = popup.attach(net, er_p=0.2) if attached else net
+    with pytest.raises(RunFailed, match="loss is not finite"):
+        popup.fit(net, (huge, LABELS), SPLIT, config())
+    with pytest.raises(popup.UsageError, match=r"scores of 0\.weight are not finite.*popup\.detach\(net\)") as refused:
+        popup.fit(net, SPLIT, SPLIT, config())
+    assert "\n" not in str(refused.value)
+    assert losses(popup.fit(popup.detach(net), SPLIT, SPLIT, config())) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
+
+
+@pytest.mark.parametrize("compute", ["dense", "sparse"])
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_modes_are_what_they_were_however_fit_ends(compute, error):
+    net = make(nn.Dropout(0.1)).eval()
+    net[1].train()
+    before = [module.training for module in net]
+    if error is None:
+        popup.fit(net, SPLIT, SPLIT, config(compute=compute))
+    else:
+        broken_off(net, error, compute=compute)
+    assert [module.training for module in net] == before and not net.training
