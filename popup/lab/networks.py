@@ -14,6 +14,7 @@ from torch import nn
 from popup.errors import UsageError, check_name
 from popup.lab.config import Config
 from popup.lab.inputs import blank, called, logits_shape
+from popup.lab.modes import modes_kept
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
@@ -103,9 +104,8 @@ def _try(net: nn.Module, image: Sequence[int], classes: int) -> None:
     """A ValueError unless the network makes logits [2, classes] of two images, of windows [2, tokens, classes]."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"its builder returned {type(net).__name__}, not a torch.nn.Module")
-    training = net.training
-    output, wanted = net.eval()(blank(image)), logits_shape(image, classes, 2)
-    net.train(training)
+    with modes_kept(net):
+        output, wanted = net.eval()(blank(image)), logits_shape(image, classes, 2)
     if not isinstance(output, torch.Tensor) or output.shape != wanted:
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(f"it makes {found} of two {called(image)}, not logits {list(wanted)}")

@@ -14,6 +14,7 @@ from popup.lab.config import LEARNED, Config
 from popup.lab.data.dataset import Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
+from popup.lab.modes import modes_kept
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config, order_if_asked
 from popup.lab.training.bar import epoch_bar
@@ -23,7 +24,7 @@ from popup.lab.training.churn import Churn
 from popup.lab.training.earlier import attached_by_fit, check_earlier, noted
 from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.restored import modes_kept, restored_if_refused
+from popup.lab.training.restored import restored_if_refused
 from popup.lab.training.splits import check_attached, check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed

@@ -14,8 +14,18 @@ from popup.source.streams import Stream
 def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
     """Within the block torch draws from (seed, purpose), on the CPU and `device`; the caller's generators go on after it."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(Stream(seed, "torch", purpose).words64(1)[0]))
+        _seed(int(Stream(seed, "torch", purpose).words64(1)[0]), device)
         yield
+
+
+def _seed(word: int, device: torch.device) -> None:
+    """Seed the CPU's generator and that of `device`. torch.manual_seed would seed those of all GPUs, which nobody gives back."""
+    torch.default_generator.manual_seed(word)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(word)
+    elif device.type != "cpu":  # of a kind that fork_rng does not keep either
+        torch.manual_seed(word)
 
 
 def generator_states(device: torch.device) -> dict[str, torch.Tensor]:

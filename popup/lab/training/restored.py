@@ -1,4 +1,4 @@
-"""The user's network given back as it was: all of it if it is refused while it is made ready, its modes however a search ends."""
+"""The user's network given back as it came, if it is refused while it is made ready."""
 
 from __future__ import annotations
 
@@ -57,14 +57,3 @@ def restored_if_refused(net: nn.Module, masked: Collection[str]) -> Iterator[Non
     except BaseException:
         before.restore()
         raise
-
-
-@contextlib.contextmanager
-def modes_kept(net: nn.Module) -> Iterator[None]:
-    """After the block each module of `net` is in training or in evaluation as before it."""
-    modes = [(module, module.training) for module in net.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

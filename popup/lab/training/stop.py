@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -81,9 +81,9 @@ class Stop:
         finally:
             self._deferred = before
 
-    def hush(self) -> Callable[[Any], Any]:
+    def hush(self) -> None:
         """From now on, once the run is asked to end, say nothing of what a `__del__` raises: a signal comes anywhere, also
-        in the middle of another library's `__init__`. Returns the `sys.unraisablehook` of before."""
+        in the middle of another library's `__init__`."""
         before = sys.unraisablehook
 
         def hook(raised: Any) -> None:
@@ -91,7 +91,6 @@ class Stop:
                 before(raised)
 
         sys.unraisablehook = hook
-        return before
 
     @contextlib.contextmanager
     def listening(self, handlers: Mapping[int, Any] | None = None) -> Iterator[Stop]:
@@ -100,9 +99,11 @@ class Stop:
         handlers = dict.fromkeys(SIGNALS, self.ask) if handlers is None else handlers
         handlers = {number: handler for number, handler in handlers.items()
                     if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        hook = self.hush()
-        try:
+        before, hook = {number: signal.getsignal(number) for number in handlers}, sys.unraisablehook
+        try:  # a signal may come between one handler and the next
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self.hush()
             yield self
         finally:
             sys.unraisablehook = hook
