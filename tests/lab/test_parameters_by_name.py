@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from popup import Config, UsageError, fit
+from popup import Config, SearchSettings, UsageError, attach, fit, scores
 
 SPLIT = torch.randn(8, 6), torch.arange(8) % 3
 
@@ -39,3 +39,11 @@ def test_a_forward_that_writes_in_training_alone_is_refused_before_it_is_searche
 
     with pytest.raises(UsageError, match=r"^a\.weight was written to"):
         fit(ByName(renormalised), SPLIT, SPLIT, Config().replace(epochs=1), lambda metrics: pytest.fail("it was searched"))
+
+
+def test_it_is_refused_before_first_scores_are_ordered_by_a_gradient():
+    net = attach(ByName(TAKEN["_parameters"]), er_p=0.5, search=SearchSettings(first_scores="gradient"))
+    before = [one.clone() for one in scores(net)]
+    with pytest.raises(UsageError, match="in training mode no more once popup is attached"):
+        fit(net, SPLIT, SPLIT, Config().replace(epochs=1))
+    assert all(map(torch.equal, before, scores(net)))

@@ -145,9 +145,9 @@ def _looked_at(net: nn.Module, config: Config, batches: Batches, test: Split, pl
     """The search in an attached network that has been seen to compute with its layers. A UsageError if it cannot be trained."""
     two = batches.normalise(first_images(batches.images, 2))
     search_of(net).looked = True
-    order_if_asked(net, batches)
     check_attached(net, two)
     precision = Precision.of(net, config.training.precision)
+    order_if_asked(net, batches)  # which changes scores, so nothing is refused after it
     return Ready(net, config, batches, test, precision, frozen_hashes(net), plain)
 
 

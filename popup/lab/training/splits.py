@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from popup.errors import UsageError
 from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
+from popup.search.network import search_of
 from popup.search.plain import merge
 from popup.search.reach import check_reached
 from popup.source.labels import check_classes
@@ -68,7 +69,9 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
     its weights then. Tried on copies."""
     with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         try:
-            copy.deepcopy(net).train()(inputs)
+            tried = copy.deepcopy(net).train()
+            search_of(tried).ordered = True  # as its first scores will be: here any will do
+            tried(inputs)
         except UsageError:
             raise
         except FAULTS as error:
