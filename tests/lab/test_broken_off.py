@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import popup
-from popup.lab.training.checkpoint import Checkpoints
+from popup.lab.training.checkpoint import CheckpointError, Checkpoints
 from popup.lab.training.stop import RunFailed
 from popup.search.network import is_attached, search_of
 from popup.search.parametrization import EdgeWeight
@@ -152,6 +152,15 @@ def test_a_checkpoint_lets_what_was_broken_off_go_on_in_the_same_network(tmp_pat
     with pytest.raises(RuntimeError):
         popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), stop_at(2, RuntimeError()), checkpoints[0])
     assert losses(popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), checkpoints=checkpoints[1])) == losses(whole)
+
+
+def test_a_checkpoint_of_another_run_is_no_broken_search(tmp_path):
+    path, net = tmp_path / "checkpoint.safetensors", make()
+    with pytest.raises(RuntimeError):
+        popup.fit(make(), SPLIT, SPLIT, config(seed=5), stop_at(2, RuntimeError()), Checkpoints(path, config(seed=5), seconds=0))
+    with pytest.raises(CheckpointError, match="of a run with another config"):
+        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, config()))
+    assert losses(popup.fit(net, SPLIT, SPLIT, config())) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
 
 
 def test_what_attach_was_told_otherwise_is_refused_and_what_a_config_leaves_open_is_not():

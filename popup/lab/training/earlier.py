@@ -18,8 +18,9 @@ from popup.search.network import search_of
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
+from popup.ticket.sealed import SealedError
 
-FINISHED = "fit_finished"  # an attribute of a search that fit has attached: whether the last call came to its end
+FINISHED = "fit_finished"  # an attribute of a search that fit has attached: whether no call was broken off
 ANEW = "popup.detach(net) first, and fit begins anew"
 
 
@@ -31,13 +32,17 @@ def attached_by_fit(net: nn.Module) -> None:
 @contextlib.contextmanager
 def noted(net: nn.Module) -> Iterator[None]:
     """Note, of a network that fit has attached, whether the block came to its end: it is a whole call's search and proof."""
-    found = vars(search_of(net))
-    ours = FINISHED in found
-    if ours:
-        found[FINISHED] = False
-    yield
-    if ours:
-        found[FINISHED] = True
+    search = search_of(net)
+    if FINISHED not in vars(search):
+        yield
+        return
+    vars(search)[FINISHED] = False
+    try:
+        yield
+    except (UsageError, SealedError):
+        vars(search)[FINISHED] = search.steps == 0  # a checkpoint or a compiler was refused, and scores are what they were
+        raise
+    vars(search)[FINISHED] = True
 
 
 def check_earlier(net: nn.Module, config: Config, goes_on: bool) -> None:

@@ -104,12 +104,13 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     process's place among several that search together. In a notebook a bar shows the epochs. Raises UsageError for data or
     a network that it cannot search with, RunFailed when the loss is not finite.
 
-    A network that is refused before its first step is as it came. One whose search is broken off later (an interrupt, an
-    `on_epoch` that raises, RunFailed) stays attached, with the scores of then: `popup.extract` is the ticket so far, the same
-    call with its `checkpoints` goes on, and after `popup.detach(net)` fit begins anew. What came attached is searched on from
-    the scores that it holds. A UsageError if these are not finite, if fit has begun that search and was broken off, and if
-    `config` says another source or search: of a network that fit has attached any other, of one that you have attached what
-    is not as usual (its seed is then that of the images' order). Modules are in the modes that they were in.
+    A network that is refused is as it came (for its checkpoint or by torch.compile alone: attached, with its first scores). One
+    whose search is broken off later (an interrupt, an `on_epoch` that raises, RunFailed) stays attached, with the scores of
+    then: `popup.extract` is the ticket so far, the same call with its `checkpoints` goes on, and after `popup.detach(net)` fit
+    begins anew. What came attached is searched on from the scores that it holds. A UsageError if these are not finite, if fit
+    has begun that search and was broken off, and if `config` says another source or search: of a network that fit has attached
+    any other, of one that you have attached what is not as usual (its seed is then that of the images' order). Modules are in
+    the modes that they were in.
     """
     net, config, checkpoints, ranks = unwrapped(net), config or Config(), checkpoints or Checkpoints(), ranks or Ranks()
     if is_attached(net):
