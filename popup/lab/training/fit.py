@@ -24,7 +24,6 @@ from popup.lab.training.churn import Churn
 from popup.lab.training.earlier import attached_by_fit, check_earlier, noted
 from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
-from popup.lab.training.restored import restored_if_refused
 from popup.lab.training.splits import check_attached, check_network, check_precision
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
@@ -34,6 +33,8 @@ from popup.search.network import computing, is_attached, scores, search_of, unwr
 from popup.search.plain import merge
 from popup.search.reach import check_reached
 from popup.search.tables import html_table
+from popup.source.frozen import written_by_freeze
+from popup.source.undo import all_or_nothing
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, contract_faults, prove
 from popup.ticket.ticket import Ticket
@@ -135,7 +136,7 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     if is_attached(net):
         return _looked_at(net, config, batches, test, None)
     plain = copy.deepcopy(net)
-    with restored_if_refused(net, {name for layer in layers for name in layer.names}):
+    with all_or_nothing(net, written_by_freeze(net)):
         attach_config(net, config, train)
         attached_by_fit(net)
         check_reached(merge(net), layers, two)  # what holds a weight by itself computes with the old one from now on
