@@ -8,6 +8,7 @@ from torch import nn
 from popup.errors import UsageError, check_number
 from popup.products.products import best_kernels
 from popup.search.density import Densities, density_row
+from popup.search.owners import check_owners
 from popup.search.search import Search
 
 ATTRIBUTE = "popup_search"
@@ -34,7 +35,7 @@ def search_of(net: nn.Module) -> Search:
     search = vars(net).get(ATTRIBUTE)
     if search is None:
         raise UsageError(f"{type(net).__name__} is not attached: call popup.attach(net, ...) first")
-    search.check_owners(net)
+    check_owners(search, net)
     return search
 
 

@@ -27,7 +27,6 @@ from popup.search.states import check_states, refuse_assigned
 from popup.search.untouched import Untouched
 from popup.search.weighing import Use, weigh
 from popup.source.layers import skip_of
-from popup.source.parametrized import lists_on
 from popup.source.recipe import Recipe
 
 
@@ -47,26 +46,9 @@ class Search(SearchState):
         self.ordered = not settings.ordered
         self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
+        self.finished: bool | None = None        # whether popup.fit came to its end, if it has attached this
         self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
-
-    def check_owners(self, net: nn.Module) -> None:
-        """A UsageError unless the layers of `net` are those that were attached: their scores, or another mask, would be taken
-        for what the network computes."""
-        self.sharded = self.sharded or is_sharded(net, self.settings.method, self.between)
-        for layer, scores in zip(self.layers, self.scores(), strict=True):
-            for whole in layer.spec.names:
-                path, _, name = whole.rpartition(".")
-                try:
-                    made = lists_on(net.get_submodule(path)).get(name)
-                except AttributeError:
-                    made = None
-                if made is None or made[0] is not layer or made._parameters["original"] is not scores:
-                    raise UsageError(f"{whole} is no longer what attach made of it (was its module replaced, or pruned?): "
-                                     "change a network before it is attached")
-                if len(made) > 1:
-                    raise UsageError(f"{whole} has been parametrized since attach, so that what is computed is no ticket: "
-                                     "remove that parametrization first")
 
     def select(self) -> list[torch.Tensor]:
         """S_P, the ticket as it is now: for each layer one bool an edge."""
@@ -269,6 +251,7 @@ class Search(SearchState):
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""
         if self._loads:
             self.untouched.renew(module, self.scores())
+            self.finished = self.finished if self.finished is None else True  # its scores are no longer those of a broken one
         for group in self.groups:
             group.forget()
         self.resume(self.steps, self.progress)

@@ -20,29 +20,28 @@ from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
 from popup.ticket.sealed import SealedError
 
-FINISHED = "fit_finished"  # an attribute of a search that fit has attached: whether no call was broken off
 ANEW = "popup.detach(net) first, and fit begins anew"
 
 
 def attached_by_fit(net: nn.Module) -> None:
     """Note that fit has attached `net`."""
-    vars(search_of(net))[FINISHED] = False
+    search_of(net).finished = False
 
 
 @contextlib.contextmanager
 def noted(net: nn.Module) -> Iterator[None]:
     """Note, of a network that fit has attached, whether the block came to its end: it is a whole call's search and proof."""
     search = search_of(net)
-    if FINISHED not in vars(search):
+    if search.finished is None:
         yield
         return
-    vars(search)[FINISHED] = False
+    search.finished = False
     try:
         yield
     except (UsageError, SealedError):
-        vars(search)[FINISHED] = search.steps == 0  # a checkpoint or a compiler was refused, and scores are what they were
+        search.finished = search.steps == 0  # a checkpoint or a compiler was refused, and scores are what they were
         raise
-    vars(search)[FINISHED] = True
+    search.finished = True
 
 
 def check_earlier(net: nn.Module, config: Config, goes_on: bool) -> None:
@@ -56,7 +55,7 @@ def check_earlier(net: nn.Module, config: Config, goes_on: bool) -> None:
         if not bool(scores.isfinite().all()):
             raise UsageError(f"the scores of {layer.spec.name} are not finite, as a search that failed leaves them: "
                              "popup.detach(net) first, and attach it anew")
-    if vars(search).get(FINISHED) is False:
+    if search.finished is False:
         raise UsageError(f"{type(net).__name__} holds a search that popup.fit has begun and that was broken off after "
                          f"{search.steps} steps, so that the config's would end elsewhere: {ANEW} (popup.extract(net) is what "
                          "was found so far)")
@@ -65,7 +64,7 @@ def check_earlier(net: nn.Module, config: Config, goes_on: bool) -> None:
 def _check_same(search: Search, config: Config) -> None:
     """A UsageError for a source or a search of `config` that `search` is not of. Of a network that its user has attached what the
     config leaves as it usually is says nothing, and its seed is that of the images' order."""
-    ours = FINISHED in vars(search)
+    ours = search.finished is not None
     remedy = ANEW if ours else "leave it out, or popup.detach(net) first"
     for name, asked, usual, there in _fields(search, config):
         if asked != there and (ours or (asked != usual and name != "seed")):
