@@ -19,6 +19,7 @@ from popup.search.gate import Gate
 
 NO_NUMBER = 1 << 62  # from here on: of nodes that no pass makes, but their first use
 
+
 @dataclass(eq=False)
 class Pass:
     """One call of the network. `gates`: what it uses of each unit; `learning`: whether it is one to train by; `call`: torch's
@@ -49,8 +50,8 @@ class Passes:
     def begin(self, gates: Sequence[Gate], learning: bool) -> Pass:
         """This thread begins a pass."""
         self.now()  # forgets what was interrupted
-        for thread in self._of.keys() - sys._current_frames().keys():
-            del self._of[thread]  # it has ended
+        for thread in set(self._of) - sys._current_frames().keys():
+            self._of.pop(thread, None)  # it has ended
         call = _call()
         begun = [] if call is None else self._of.get(get_ident(), [])  # a call that cannot be told apart is in no other
         self._of[get_ident()] = begun
