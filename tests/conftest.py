@@ -1,6 +1,7 @@
 """What all tests share: one thread, the same random networks and examples every time, and two helpers."""
 
 import faulthandler
+import gc
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from popup.ticket.sealed import digest
 ROOT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)
+gc.set_threshold(20_000, 20, 50)  # a twentieth of the time goes by looking through what thousands of tests hold, else
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("popup")
 

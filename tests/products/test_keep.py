@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -80,15 +81,17 @@ print(choice.bits_at_once(), digest.hexdigest())
 """
 
 
+@cache
+def printed(**changes):
+    """What a process of its own finds, in an environment with these changes."""
+    return subprocess.check_output([sys.executable, "-c", DIGEST], env=os.environ | changes, text=True).split()
+
+
 @pytest.mark.parametrize("name, features, bits", [
     ("generic", "", choice.NONE), ("haswell", "+avx2,+ssse3,+fma,+popcnt", choice.NARROW)])
 def test_each_processor_keeps_the_same(name, features, bits):
     """Numba's own way to compile for another processor: for one without such vectors, and for one with AVX2 alone."""
-    def printed(**changes):
-        environment = os.environ | changes
-        return subprocess.check_output([sys.executable, "-c", DIGEST], env=environment, text=True).split()
-
     if bits > choice.bits_at_once():
         pytest.skip("this processor has not got these vectors")
-    other, ours = printed(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features), printed()
+    other, ours = printed(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features), printed()  # ours: once for all
     assert other == [str(bits), ours[1]] and ours[0] == str(choice.bits_at_once())
