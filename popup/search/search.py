@@ -138,11 +138,13 @@ class Search(SearchState):
             found = self.passes.anew()
         except LookupError:
             found = None
-        if found is None and torch.is_grad_enabled() and not self.trains_the_ticket():
+        if found is not None or not torch.is_grad_enabled():
+            return found or self.passes.last  # a hook looks at what there was
+        if not self.trains_the_ticket():
             raise UsageError("a part of the network is computed anew in a backward pass, and was called by itself, or in one of "
                              "several passes: call the network that was attached, give torch.utils.checkpoint "
                              "use_reentrant=False, and train in one thread")
-        return found or self.passes.last
+        return self.passes.now()
 
     def use_of(self, layer: LayerState) -> Use:
         """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
@@ -166,7 +168,7 @@ class Search(SearchState):
     @property
     def passing(self) -> bool:
         """Whether a layer is asked for in a pass of the whole network, or in what autograd computes of it anew."""
-        return in_backward() or self.passes.now() is not None
+        return self.at_work() is not None
 
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
@@ -252,6 +254,6 @@ class Search(SearchState):
         if self._loads:
             self.untouched.renew(module, self.scores())
             self.finished = self.finished if self.finished is None else True  # its scores are no longer those of a broken one
-        for group in self.groups:
-            group.forget()
+            for group in self.groups:
+                group.forget()
         self.resume(self.steps, self.progress)

@@ -161,6 +161,9 @@ def test_a_checkpoint_of_another_run_is_no_broken_search(tmp_path):
     with pytest.raises(CheckpointError, match="of a run with another config"):
         popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, config()))
     assert losses(popup.fit(net, SPLIT, SPLIT, config())) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
+    with pytest.raises(CheckpointError, match="of a run with another config"):
+        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, config()))
+    assert popup.fit(net, SPLIT, SPLIT, config()).proof.holds  # the one that was done is done still
 
 
 def test_what_attach_was_told_otherwise_is_refused_and_what_a_config_leaves_open_is_not():

@@ -164,6 +164,27 @@ def test_a_ticket_that_is_trained_by_is_the_same_in_any_pass(compute):
 
 
 @pytest.mark.parametrize("compute", COMPUTES)
+def test_a_part_called_by_itself_has_the_ticket_of_now(compute):
+    """Where the ticket is trained by: not that of the last pass, which the scores have left since."""
+    def part(reentrant):
+        torch.manual_seed(0)
+        net = attach(Parts(None), Recipe(er_p=0.5, k=0.3), compute=compute)
+        loss(net).backward()
+        with torch.no_grad():
+            for score in scores(net):
+                score.grad = None
+                score.copy_(torch.randn_like(score))
+        x = ONE.clone().requires_grad_()
+        y = torch.relu(net.first(x)) if reentrant is None else checkpoint(lambda x: torch.relu(net.first(x)), x,
+                                                                         use_reentrant=reentrant)
+        y.square().sum().backward()
+        return [x.grad, scores(net)[0].grad]
+
+    for reentrant in (False, True):
+        torch.testing.assert_close(part(reentrant), part(None), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
 def test_a_pass_that_is_over_holds_nothing(compute):
     net, gone = network("sampled", compute), []
     gc.collect()

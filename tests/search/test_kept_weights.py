@@ -143,6 +143,9 @@ def test_who_has_written_to_a_weight_is_refused_until_a_state_of_before_is_loade
     for ask in (extract, extract, evaluate, step, extract):
         with pytest.raises(UsageError, match=r"^0\.weight was written to.* load a state_dict of before it"):
             ask(net)
+    net.load_state_dict({}, strict=False)
+    with pytest.raises(UsageError, match=r"^0\.weight was written to"):
+        extract(net)
     net.load_state_dict(before)
     assert torch.equal(evaluate(net), extract(net).apply(nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 3)))(X))
 

@@ -35,11 +35,12 @@ def noted(net: nn.Module) -> Iterator[None]:
     if search.finished is None:
         yield
         return
+    steps, whole = search.steps, search.finished or search.steps == 0
     search.finished = False
     try:
         yield
     except (UsageError, SealedError):
-        search.finished = search.steps == 0  # a checkpoint or a compiler was refused, and scores are what they were
+        search.finished = whole and search.steps == steps  # a checkpoint or a compiler was refused: scores are what they were
         raise
     search.finished = True
 
