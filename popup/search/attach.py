@@ -35,6 +35,7 @@ from popup.source.gains import as_one
 from popup.source.layers import MOST_LAYERS, find_layers
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, Recipe, draw_source
+from popup.source.storable import refuse_unstorable
 from popup.source.undo import all_or_nothing
 
 USUAL, PLAIN = Recipe(), SearchSettings()  # whose defaults are those of the keywords
@@ -107,6 +108,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
                          "attach the whole network alone")
     refuse_wrapped(net)
     refuse_inference(net)
+    refuse_unstorable(net)
     if settings.method == BUILT:
         raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")

@@ -15,6 +15,7 @@ from popup.errors import UsageError
 from popup.search.network import ATTRIBUTE, search_of, unwrapped
 from popup.search.refusals import refuse_inference, take_saving_back
 from popup.search.search import Search
+from popup.source.copying import deep_copy
 from popup.source.layers import users
 from popup.source.parametrized import lists_on
 
@@ -78,7 +79,7 @@ def merge(net: nn.Module) -> nn.Module:
                    if isinstance(value, torch.Tensor) and value.grad_fn is not None)
     memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
     memo |= {id(value): value.detach().clone() for value in activations}
-    plain = copy.deepcopy(net, memo)
+    plain = deep_copy(net, memo)
     _refuse_shared(net, plain, search)
     if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise
         return detach(plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
+from popup.source.copying import deep_copy
 from popup.source.layers import Layer, skip_of
 
 
@@ -34,7 +34,7 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
             for module, mode in modes.items():
                 module.training = mode
         if seen.unreached and not seen.faults:
-            trained = copy.deepcopy(net).train()
+            trained = deep_copy(net).train()
             seen = _both(seen, watched(trained, tensors, lambda: run(trained), inputs))
     return seen, outputs[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
+from popup.source.copying import deep_copy
 from popup.source.layers import Layer, locate, skip_of
 from popup.source.maskable import kind_of as kind_of_weights
 
@@ -76,7 +76,7 @@ def trial(module: nn.Module, attributes: list[str]) -> tuple[str, str] | None:
 
 def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
     """A copy to try: with data if it has none, without hooks, half of its weights zero."""
-    subject = copy.deepcopy(module)
+    subject = deep_copy(module)
     own = set(map(id, (*module.modules(), *module.parameters(), *module.buffers())))
     if own & set(map(id, (*subject.modules(), *subject.parameters(), *subject.buffers()))):
         raise TypeError(f"a copy of {type(module).__name__} is not its own")  # by a __deepcopy__, and would be written to

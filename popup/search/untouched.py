@@ -52,5 +52,5 @@ def _hash(parameter: torch.Tensor) -> str:
     if parameter.is_meta:
         return ""
     digest = hashlib.sha256(f"{parameter.dtype} {tuple(parameter.shape)}".encode())
-    digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    digest.update(parameter.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -8,7 +8,6 @@ and no candidates.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup.errors import UsageError
+from popup.source.copying import deep_copy
 from popup.source.frozen import freeze, is_norm
 from popup.source.labels import as_rows
 from popup.source.layers import Layer, locate
@@ -103,7 +103,7 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
 
 def _dense(net: nn.Module, recipe: Recipe) -> tuple[nn.Module, Weights]:
     """A copy of `net` as the seed's dense source, biases 0 and norms fresh, and its weights, which alone have gradients."""
-    layers, net = recipe.layers(net), copy.deepcopy(net).cpu().double()
+    layers, net = recipe.layers(net), deep_copy(net).cpu().double()
     freeze(net)
     recipe, weights = replace(recipe, k=1.0), {}
     for layer in layers:

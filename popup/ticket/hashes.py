@@ -34,9 +34,10 @@ class RunningHash:
 
 
 def hash_tensor(tensor: torch.Tensor) -> str:
-    """SHA-256, as hex, of the tensor's bytes; bfloat16 by its 16-bit patterns."""
-    tensor = tensor.detach().cpu().contiguous()
-    return hash_array((tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor).numpy())
+    """SHA-256, as hex, of the tensor's bytes; of bfloat16 and float8, which numpy lacks, of their bit patterns."""
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    small = tensor.dtype.is_floating_point and (tensor.dtype is torch.bfloat16 or tensor.itemsize == 1)
+    return hash_array((tensor.view(torch.int16 if tensor.itemsize == 2 else torch.uint8) if small else tensor).numpy())
 
 
 def frozen_hashes(net: nn.Module) -> dict[str, str]:

@@ -26,6 +26,7 @@ from popup.source.books import Book, Drawn
 from popup.source.frozen import is_norm
 from popup.source.layers import Layer, locate, named_layers, with_further
 from popup.source.recipe import GIVEN, Recipe
+from popup.source.storable import refuse_unstorable
 from popup.source.undo import all_or_nothing
 from popup.ticket import contents, file
 from popup.ticket.file import TicketError
@@ -182,6 +183,7 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     search.check_weights()
     search.check_asked()
     search.untouched.check(net, search.scores())
+    refuse_unstorable(net)  # buffers may have become others
     layers = tuple(_layer(search, layer, codes.cpu().numpy())
                    for layer, codes in zip(search.layers, search.codes(), strict=True))
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -33,7 +32,9 @@ from popup.search.network import computing, is_attached, scores, search_of, unwr
 from popup.search.plain import merge
 from popup.search.reach import check_reached
 from popup.search.tables import html_table
+from popup.source.copying import deep_copy
 from popup.source.frozen import written_by_freeze
+from popup.source.storable import refuse_unstorable
 from popup.source.undo import all_or_nothing
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import Proof, contract_faults, prove
@@ -135,7 +136,8 @@ def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks:
     check_network(merge(net) if is_attached(net) else net, layers, two, batches.labels, test[1])
     if is_attached(net):
         return _looked_at(net, config, batches, test, None)
-    plain = copy.deepcopy(net)
+    refuse_unstorable(net)
+    plain = deep_copy(net)
     with all_or_nothing(net, written_by_freeze(net)):
         attach_config(net, config, train)
         attached_by_fit(net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from popup.lab.data.streamed import Streamed
 from popup.search.network import search_of
 from popup.search.plain import merge
 from popup.search.reach import check_reached
+from popup.source.copying import deep_copy
 from popup.source.labels import check_classes
 from popup.source.layers import Layer
 
@@ -69,7 +69,7 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
     its weights then. Tried on copies."""
     with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         try:
-            tried = copy.deepcopy(net).train()
+            tried = deep_copy(net).train()
             search_of(tried).ordered = True  # as its first scores will be: here any will do
             tried(inputs)
         except UsageError:

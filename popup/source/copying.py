@@ -1,0 +1,28 @@
+"""Deep copies of networks, also of those with tensors that torch makes no deep copy of: compressed sparse ones, as the adjacency
+matrix of a graph network is, nested ones and those of oneDNN."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+Net = TypeVar("Net", bound=nn.Module)
+COPIED = (torch.strided, torch.sparse_coo, torch.jagged)  # the layouts that torch makes deep copies of
+
+
+def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
+    """`copy.deepcopy` of a network. `memo`: what stands for an object in the copy, by the object's id."""
+    memo = {} if memo is None else memo
+    for module in net.modules():
+        for value in (*vars(module).values(), *module._buffers.values()):
+            if isinstance(value, torch.Tensor) and not _is_copied(value):
+                memo.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(net, memo)
+
+
+def _is_copied(tensor: torch.Tensor) -> bool:
+    """Whether torch makes a deep copy of it."""
+    return tensor.layout in COPIED and not (tensor.is_nested and tensor.layout is torch.strided)

@@ -1,0 +1,51 @@
+"""Which tensors of a network the file of a ticket can hold: told before a search of hours, not when its ticket is written."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from popup.errors import UsageError
+
+
+def refuse_unstorable(net: nn.Module) -> None:
+    """A UsageError for a parameter, or a buffer of the state, that no file of a ticket can hold."""
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    buffers = {name: value for name, value in net.state_dict().items() if name not in parameters}
+    for name, tensor in (parameters | buffers).items():
+        if isinstance(tensor, torch.Tensor) and not is_lazy(tensor) and (words := _unstorable(tensor)):
+            out = ", or take it out of the state by register_buffer(..., persistent=False)" if name in buffers else ""
+            raise UsageError(f"{name} {words}, which the file of a ticket cannot hold: give it as a dense tensor of a usual "
+                             f"type, such as {_usual(tensor)}{out}")
+
+
+def _unstorable(tensor: torch.Tensor) -> str | None:
+    """What of it safetensors has no room for; None: it can be stored."""
+    if tensor.layout is not torch.strided:
+        return f"is {tensor.layout}"
+    if tensor.is_nested:
+        return "is a nested tensor"
+    if is_traceable_wrapper_subclass(tensor):
+        return f"is a {type(tensor).__name__}, a tensor made of others"
+    return None if _is_stored(tensor.dtype) else f"is of {tensor.dtype}"
+
+
+def _usual(tensor: torch.Tensor) -> torch.dtype:
+    return torch.complex64 if tensor.dtype.is_complex else torch.float32
+
+
+@cache
+def _is_stored(dtype: torch.dtype) -> bool:
+    """Whether safetensors writes a tensor of that type and reads it as it was: tried, since each version has more of them."""
+    try:
+        tried = torch.zeros(2, 2, dtype=dtype)
+        found = safetensors.torch.load(safetensors.torch.save({"tried": tried}))["tried"]
+    except (SafetensorError, KeyError, TypeError, RuntimeError):
+        return False
+    return found.dtype is dtype and found.shape == tried.shape
