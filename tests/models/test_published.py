@@ -50,6 +50,11 @@ EXACT = {  # name: (image and classes, width, parameters); the source of each fi
     "conv6": (CIFAR, 1, 1_145_408 + 4096 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10),
     # Conv-6's convolutions, 256-512 and 512-512 with biases, 2x2x512-256-256-10
     "conv8": (CIFAR, 1, 1_145_408 + 9 * (256 + 512) * 512 + 1024 + 2048 * 256 + 256 + 256 * 256 + 256 + 2570),
+    # README of kosnil/signed_supermasks, without biases: 4,300,992, 2,425,024, 2,261,184 and 5,275,840
+    "conv2_elu": (CIFAR, 1, 4_300_992 + 650),
+    "conv4_elu": (CIFAR, 1, 2_425_024 + 906),
+    "conv6_elu": (CIFAR, 1, 2_261_184 + 1_418),
+    "conv8_elu": (CIFAR, 1, 5_275_840 + 2_442),
     # patches 4*4*3 -> 192; a block: two norms, 192 -> 3*192, 192 -> 192, 192 -> 768 -> 192; norm; classes
     "vit": (CIFAR, 1, 48 * 192 + 192 + 6 * (4 * 192 + 193 * 576 + 193 * 192 + 193 * 768 + 769 * 192) + 384 + 1930),
 }
@@ -102,6 +107,15 @@ def test_published_parameter_count(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_layers_in_order(name):
     assert layers(build(name)) == [shape for count, shape in SHAPES[name] for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", ["conv2", "conv4", "conv6", "conv8"])
+def test_the_same_with_elu_has_the_same_layers_by_name(name):
+    with_elu = build(f"{name}_elu")
+    assert {key: value.shape for key, value in with_elu.state_dict().items()} == {
+        key: value.shape for key, value in build(name).state_dict().items()}
+    kinds = [type(module) for net in (build(name), with_elu) for module in net.modules()]
+    assert kinds.count(nn.ELU) == kinds.count(nn.ReLU) > 3
 
 
 @pytest.mark.parametrize(("name", "depth"), [("resnet32", 32), ("resnet44", 44), ("resnet56", 56), ("resnet110", 110),
