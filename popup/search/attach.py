@@ -29,6 +29,7 @@ from popup.search.settings import SearchSettings
 from popup.search.share import tell_left_out
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
+from popup.source.copying import without_hooks
 from popup.source.densities import total_density
 from popup.source.frozen import freeze, written_by_freeze
 from popup.source.gains import as_one
@@ -159,7 +160,7 @@ def look_once(net: nn.Module, *inputs: object) -> None:
     if not search.looked and not (net.training and torch.is_grad_enabled()):
         return
     if not search.looked and (plain := _copied(net)) is not None:
-        refuse_seen(plain, [layer.spec.name for layer in search.layers], inputs)
+        refuse_seen(without_hooks(plain), [layer.spec.name for layer in search.layers], inputs)
     search.looked = True
     search.hooks[0].remove()  # this one; not before it has found nothing
 

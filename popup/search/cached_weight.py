@@ -34,8 +34,8 @@ class CachedWeight:
     No attributes of a module: to set one of an nn.Module takes longer than many a write to the weight.
     """
 
-    __slots__ = ("bounds", "channels_last", "memory", "pinned", "shapes", "shown", "tracked", "users", "values", "versions",
-                 "weights")
+    __slots__ = ("bounds", "channels_last", "given", "memory", "nodes", "pinned", "shapes", "shown", "tracked", "values",
+                 "versions", "weights")
 
     def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
         self.shapes = list(shapes)
@@ -46,7 +46,8 @@ class CachedWeight:
         self.tracked: list[torch.Tensor] = []    # what of that can be written to
         self.values: torch.Tensor | None = None  # the edges' values that they were made of
         self.versions: tuple[int, ...] = ()      # theirs, those of the values and of what they show, when they were written last
-        self.users: list[weakref.ref[Any]] = []       # the autograd nodes of passes that may need them in a backward pass
+        self.nodes: list[weakref.ref[Any]] = []  # the autograd nodes of passes that may need them in a backward pass
+        self.given: list[weakref.ref[torch.Tensor]] = []  # to passes, whose products hold what their own backward needs
         self.pinned = False                      # whether a pass uses them that has no such node
         self.channels_last = [False] * len(self.shapes)  # whether a convolution works in channels last, on the CPU
 
@@ -65,7 +66,7 @@ class CachedWeight:
 
     def renew(self, memory: torch.Tensor) -> None:
         """They are what `memory` [entries], new, holds from now on: passes that use the old ones have those for themselves."""
-        self.users, self.pinned, self.shown = [], False, None
+        self.nodes, self.given, self.pinned, self.shown = [], [], False, None
         self.memory, self.weights = memory, []
         for place, shape in enumerate(self.shapes):
             part = memory[self.bounds[place]:self.bounds[place + 1]]
@@ -131,18 +132,22 @@ class CachedWeight:
                 flat[begin:end] += tap * channels + channel - of_filter
         return flat
 
-    def use(self, node: object | None) -> None:
-        """A pass uses them, whose autograd node this is; None: scores do not learn, and what comes before them may."""
+    def use(self, given: Sequence[torch.Tensor]) -> None:
+        """A pass uses them, by these tensors. Without an autograd node: scores do not learn, and what comes before them may."""
+        node = given[0].grad_fn
         if node is None:
             self.pinned = True
         else:
-            self.users.append(weakref.ref(node))
+            self.nodes.append(weakref.ref(node))
+        self.given += map(weakref.ref, given)
 
     def in_use(self) -> bool:
-        """Whether a backward pass can still need them as they are: the first of a graph, or one more of a graph that is
-        retained."""
-        self.users = [user for user in self.users if _has_tensors(user())]
-        return self.pinned or bool(self.users)
+        """Whether a backward pass can still need them as they are: the first of a graph, one more of a graph that is retained, or
+        one of a part that the first did not reach. (What is held by a compiled product is another tensor of the same memory, so
+        that the nodes are asked too.)"""
+        self.nodes = [node for node in self.nodes if _has_tensors(node())]
+        self.given = [tensor for tensor in self.given if tensor() is not None]
+        return self.pinned or bool(self.nodes) or bool(self.given)
 
     def __reduce__(self) -> tuple[type[CachedWeight], tuple[list[tuple[int, ...]]]]:
         return CachedWeight, (self.shapes,)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from popup.errors import UsageError
 from popup.search.layer_state import LayerState
+from popup.search.passes import in_backward
 from popup.search.refusals import refuse_part, refuse_rebuilding, refuse_script
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
@@ -71,8 +74,10 @@ class EdgeWeight(LayerState):
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         if (ready := self.ready()) is not None:
             return ready
-        use = self.search.use_of(self)
-        return SelectEdges.apply(use, [self.places()], [self.anew(use.gate, self.dtype_now())], scores)[0]
+        # selective checkpoints count operations, of which the forward pass, that had its weight ready, did none here
+        with _disable_current_modes() if in_backward() else nullcontext():
+            use = self.search.use_of(self)
+            return SelectEdges.apply(use, [self.places()], [self.anew(use.gate, self.dtype_now())], scores)[0]
 
     def ready(self) -> torch.Tensor | None:
         """The weight that this pass has ready, if it has one in the dtype that is wanted here."""

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from threading import get_ident
+from threading import Thread, current_thread, get_ident
 from types import FrameType
 from typing import Any
 
@@ -23,12 +23,15 @@ NO_NUMBER = 1 << 62  # from here on: of nodes that no pass makes, but their firs
 @dataclass(eq=False)
 class Pass:
     """One call of the network. `gates`: what it uses of each unit; `learning`: whether it is one to train by; `call`: torch's
-    call of the network, without which it is over; `ready`: the effective weights of a pass with gradients, by layer, while it is
-    under way; `first` and `end`: the numbers that autograd gave to its nodes, those of one thread being counted up."""
+    call of the network, without which it is over; `thread`: whose it is, and `helped`: whether others do parts of it; `ready`:
+    the effective weights of a pass with gradients, by layer, while it is under way; `first` and `end`: the numbers that autograd
+    gave to its nodes, each thread counting its own up."""
 
     gates: Sequence[Gate]
     learning: bool
     call: FrameType | None
+    thread: Thread = field(default_factory=current_thread)
+    helped: bool = False
     ready: dict[int, torch.Tensor] = field(default_factory=dict)
     first: int = field(default_factory=torch.autograd._get_sequence_nr)
     end: float = inf
@@ -50,8 +53,9 @@ class Passes:
     def begin(self, gates: Sequence[Gate], learning: bool) -> Pass:
         """This thread begins a pass."""
         self.now()  # forgets what was interrupted
-        for thread in set(self._of) - sys._current_frames().keys():
-            self._of.pop(thread, None)  # it has ended
+        for thread, passes in list(self._of.items()):
+            if thread != get_ident() and passes and not _runs(passes[-1]):
+                self._of.pop(thread, None)  # it has ended, or was interrupted
         call = _call()
         begun = [] if call is None else self._of.get(get_ident(), [])  # a call that cannot be told apart is in no other
         self._of[get_ident()] = begun
@@ -78,7 +82,7 @@ class Passes:
         begun = self._of.get(get_ident())
         if begun is None:
             return self._of_another()
-        while begun and not _runs(begun[-1], sys._getframe(1)):
+        while begun and not _runs(begun[-1]):
             begun.pop().close()
         if begun:
             return begun[-1]
@@ -92,9 +96,11 @@ class Passes:
         node: Any = torch._C._current_autograd_node()
         if node is None or (number := node._sequence_nr()) >= NO_NUMBER:
             return self.last
-        known = (one() for one in self._known)
-        found = [one for one in known if one is not None and one.first <= number < one.end]
-        if any(not all(map(Gate.same_as, found[0].gates, one.gates)) for one in found[1:]):
+        known = [one for one in (known() for known in self._known) if one is not None]
+        found = [one for one in known if one.first <= number < one.end]  # those of one thread are one inside the other
+        if found and any(one.helped for one in known):
+            found = known  # a node of one that helped has a number of its own thread
+        if any(one.thread is not found[-1].thread or one.helped for one in found) and not _alike(found):
             raise LookupError("passes of several threads")
         return found[-1] if found else None
 
@@ -103,9 +109,11 @@ class Passes:
         none, as the ticket is used then."""
         if not torch.is_grad_enabled():
             return None
-        at = sys._current_frames()
-        found = [one for thread, begun in list(self._of.items()) for one in begun[-1:] if _runs(one, at.get(thread))]
-        return found[0] if len(found) == 1 and found[0].learning else None
+        found = [one for begun in list(self._of.values()) for one in begun[-1:] if _runs(one)]
+        if len(found) != 1 or not found[0].learning:
+            return None
+        found[0].helped = True
+        return found[0]
 
 
 def _call() -> FrameType | None:
@@ -118,13 +126,21 @@ def _call() -> FrameType | None:
     return frame
 
 
-def _runs(one: Pass, frame: FrameType | None) -> bool:
-    """Whether a pass is under way in the thread that is at `frame`."""
+def _alike(passes: Sequence[Pass]) -> bool:
+    """Whether they use the very same of each unit."""
+    return all(all(map(Gate.same_as, passes[0].gates, one.gates)) for one in passes[1:])
+
+
+def _runs(one: Pass) -> bool:
+    """Whether a pass is under way, in whichever thread: Python clears no frame that runs. (The frames of another thread that runs
+    cannot be walked, which ends the process now and then.)"""
     if one.call is None:
-        return frame is not None
-    while frame is not None and frame is not one.call:
-        frame = frame.f_back
-    return frame is not None
+        return one.thread.is_alive()
+    try:
+        one.call.clear()
+    except RuntimeError:
+        return True
+    return False
 
 
 def in_backward() -> bool:

@@ -18,6 +18,7 @@ from popup.search.search import Search
 from popup.source.copying import deep_copy
 from popup.source.layers import users
 from popup.source.parametrized import lists_on
+from popup.source.undo import all_or_nothing
 
 
 def detach(net: nn.Module) -> nn.Module:
@@ -25,7 +26,9 @@ def detach(net: nn.Module) -> nn.Module:
     without what wraps it. Raises UsageError, and changes nothing, if somebody else has parametrized a tensor since."""
     search, net = search_of(net), unwrapped(net)
     refuse_inference(net)
-    return _made_plain(net, search, search.hooks, _plain_weights(net, search))
+    weights = _plain_weights(net, search)
+    with all_or_nothing(net):
+        return _made_plain(net, search, search.hooks, weights)
 
 
 def _plain_weights(net: nn.Module, search: Search) -> list[torch.Tensor]:

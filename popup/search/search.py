@@ -42,10 +42,12 @@ class Search(SearchState):
         self.meaning = self.method.book.meaning()  # of codes, as the search began
         self.passes = Passes()
         self._seen, self._unseen = False, False  # whether there was a training pass; one since kept weights were looked at
+        self._alone = False                      # whether a layer that computes sparsely was called by itself, to learn
         self.looked = False                      # whether at what the network's products get, with inputs of its own
         self.ordered = not settings.ordered
         self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
+        self.moves = 0                           # steps that this object was told of
         self.finished: bool | None = None        # whether popup.fit came to its end, if it has attached this
         self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -121,7 +123,7 @@ class Search(SearchState):
         for group, gate in zip(self.groups, begun.gates, strict=True):
             if group.sparse:
                 continue  # no weight is made
-            use = Use(group, gate, self.method, True, self.trains_the_ticket, begun)
+            use = Use(group, gate, self.method, True, True, begun)
             begun.ready.update(zip(group.places, weigh(group, use, [scores[place] for place in group.places]), strict=True))
 
     def ready(self, place: int) -> torch.Tensor | None:
@@ -140,7 +142,7 @@ class Search(SearchState):
             found = None
         if found is not None or not torch.is_grad_enabled():
             return found or self.passes.last  # a hook looks at what there was
-        if not self.trains_the_ticket():
+        if not self._settled():
             raise UsageError("a part of the network is computed anew in a backward pass, and was called by itself, or in one of "
                              "several passes: call the network that was attached, give torch.utils.checkpoint "
                              "use_reentrant=False, and train in one thread")
@@ -149,13 +151,17 @@ class Search(SearchState):
     def use_of(self, layer: LayerState) -> Use:
         """What is made of one layer that is asked for its weight by itself: outside of a training pass, in one of a part of the
         network, in another dtype than the pass began with."""
-        return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket, self.at_work())
+        return Use(layer, self.gate(layer), self.method, self.passing, self.trains_the_ticket(), self.at_work())
 
     def sparse_weight(self, layer: LayerState, place: int) -> SparseWeight | None:
         """What a layer that computes on its edges alone is used by, in a pass of the whole network; else None. One for all that
         learns by it in that pass; what is computed anew in a backward pass is of an earlier one."""
-        if not self.passing or layer.products is None:
+        if layer.products is None:
             return None
+        if not self.passing:
+            self._alone |= not in_backward() and torch.is_grad_enabled()
+            if self._alone or not in_backward():
+                return None  # what is computed anew, of a pass that is not known, was sparse then
         now = self.at_work() if torch.is_grad_enabled() else None
         ready = None if now is None else now.ready.get(place)
         if isinstance(ready, SparseWeight):
@@ -173,6 +179,10 @@ class Search(SearchState):
     def trains_the_ticket(self) -> bool:
         """Whether the gates of training are the ticket's own, as of edge_popup at its final k."""
         return self.method.trains_ticket and self.k_now() == self.recipe.k
+
+    def _settled(self) -> bool:
+        """Whether passes were trained by the ticket a step ago, too: one whose backward pass is now was begun before that."""
+        return self.trains_the_ticket() and self._k_at(self.before) == self.recipe.k
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no pass."""
@@ -218,6 +228,7 @@ class Search(SearchState):
 
     def advance(self, progress: float) -> None:
         """A step of the optimiser is done; `progress` of the whole search is behind us."""
+        self.moves += 1
         was = self.steps, self.before, self.progress
         self.steps, self.before, self.progress = self.steps + 1, self.progress, progress
         drawn = [] if self.method.book.keeps_weights else [layer.drawn for layer in self.layers]

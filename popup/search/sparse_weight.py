@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
-from popup.errors import UsageError
 from popup.search.compute import LayerProducts
-from popup.search.weighing import SelectEdges, Use
+from popup.search.weighing import STRAIGHT, Once, SelectEdges, Use
 
 
 class SparseWeight(torch.Tensor):
@@ -95,6 +94,8 @@ READ = {getattr(torch.Tensor, name).__get__ for name in (
     torch.Tensor.__len__, torch.Tensor.__hash__}  # what tells of a tensor and needs no numbers of it
 
 
+ON_EDGES = ("computes on its edges alone, which can be differentiated only once (a gradient penalty?): attach the network with "
+            "compute='dense'")  # the products are no operations of torch's
 AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast makes its own type of
 
 
@@ -137,7 +138,8 @@ class SparseProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         scores, held, *_ = ctx.saved_tensors  # which sees that nobody has written to the scores, or to what the gate holds
         use = ctx.use
-        use.refuse_part()
+        if ctx.needs_input_grad[1]:
+            use.check_training()
         with torch.no_grad(), _as_it_is(gradient.device.type):
             of_inputs, of_edges = ctx.products.backward(gradient, held, ctx.kept, ctx.shape, ctx.needs_input_grad[0])
             if of_inputs is not None and ctx.whole:
@@ -145,20 +147,7 @@ class SparseProduct(torch.autograd.Function):
             found = use.method.score_gradient(use.of.unit, scores, use.gate, of_edges.to(
                 torch.float32)) if ctx.needs_input_grad[1] else None
         if torch.is_grad_enabled():  # somebody means to differentiate once more
-            of_inputs, found = (None if part is None else Twice.apply(use, part, gradient, scores) for part in (of_inputs, found))
+            name = use.of.layers[0].spec.name
+            of_inputs, found = (None if part is None else Once.apply(f"{name} {words}", part, gradient, scores)
+                                for words, part in ((ON_EDGES, of_inputs), (STRAIGHT, found)))
         return of_inputs, found, None
-
-
-class Twice(torch.autograd.Function):
-    """Forward: `found` as it is. Backward: refused, since the products are no operations of torch's, and have no derivative that
-    it would know."""
-
-    @staticmethod
-    def forward(ctx: Any, use: Use, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
-        ctx.use = use
-        return found.view_as(found)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> NoReturn:
-        raise UsageError(f"{ctx.use.of.spec.name} computes on its edges alone, which can be differentiated only once (a gradient "
-                         "penalty?): attach the network with compute='dense'")

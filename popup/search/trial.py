@@ -11,7 +11,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
-from popup.source.copying import deep_copy
+from popup.source.copying import deep_copy, without_hooks
 from popup.source.layers import Layer, locate, skip_of
 from popup.source.maskable import kind_of as kind_of_weights
 
@@ -84,8 +84,7 @@ def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
         subject = subject.to_empty(device="cpu")
         for tensor in (*subject.parameters(), *subject.buffers()):
             tensor.fill_(1)
-    for hooks in (subject._forward_hooks, subject._forward_pre_hooks):
-        hooks.clear()
+    without_hooks(subject)
     for attribute in attributes:
         weight = getattr(subject, attribute)
         values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))

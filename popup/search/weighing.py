@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,27 +18,48 @@ from popup.search.methods.method import Method
 from popup.search.passes import Pass
 from popup.source import edges
 
+STRAIGHT = ("has scores, whose gradient goes straight through the selection and has no derivative of its own: differentiate it "
+            "no further (gradients of inputs can be)")
+
 
 @dataclass(frozen=True, eq=False)
 class Use:
     """What a pass makes of a layer, or of a group: weights by one `gate` over the edges of all its layers. `passing`: whether it
-    is a pass of the whole network. `trains_ticket`: whether the method trains by the ticket, asked in the backward pass. `begun`:
-    the pass, which is there as long as its graph, for what is computed anew."""
+    is a pass of the whole network. `trains_ticket`: whether the method trains by this, or would by the ticket. `begun`: the pass,
+    which is there as long as its graph, for what is computed anew."""
 
     of: LayerState | EdgeGroup
     gate: Gate
     method: Method
     passing: bool
-    trains_ticket: Callable[[], bool]
+    trains_ticket: bool
     begun: Pass | None
 
-    def refuse_part(self) -> None:
-        """A UsageError if a part of the network was trained by itself, and so by the ticket, where the method trains by other
-        gates."""
-        if not self.passing and not self.trains_ticket():
+    def check_training(self) -> None:
+        """Of scores that get a gradient of the ticket, where the method trains by other gates: a UsageError if a part of the
+        network was called by itself, a warning if it was in evaluation mode (whose gradients may be wanted for inputs)."""
+        if self.trains_ticket or (self.begun is not None and self.begun.learning):
+            return
+        method = self.method.settings.method
+        if not self.passing:
             raise UsageError(f"{self.of.layers[0].spec.name} is trained by a forward pass of a part of the network, which used "
-                             f"the ticket; method {self.method.settings.method} trains by other gates now: call the network that "
-                             "was attached")
+                             f"the ticket; method {method} trains by other gates now: call the network that was attached")
+        warnings.warn(f"scores get the gradient of a pass in evaluation mode, which used the ticket; method {method} trains by "
+                      "other gates now: call net.train() before a pass to train by, and eval() on norms and dropout alone",
+                      stacklevel=2)
+
+
+class Once(torch.autograd.Function):
+    """Forward: `found` as it is, which was made of the tensors `of`. Backward: refused, in `words`."""
+
+    @staticmethod
+    def forward(ctx: Any, words: str, found: torch.Tensor, *of: torch.Tensor) -> torch.Tensor:
+        ctx.words = words
+        return found.view_as(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> NoReturn:
+        raise UsageError(ctx.words)
 
 
 class SelectEdges(torch.autograd.Function):
@@ -48,44 +70,62 @@ class SelectEdges(torch.autograd.Function):
     def forward(ctx: Any, use: Use, places: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor],
                 *scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.use = use
-        if isinstance(use.of, EdgeGroup):
-            ctx.save_for_backward(*scores, *places, *use.gate.tensors())
-        else:  # a part that is computed anew in the backward pass may save no more than it did in the forward pass: its products'
-            ctx.held = [*scores, *places, *use.gate.tensors()]
-            ctx.versions = _counts(ctx.held)
+        ctx.use, ctx.places = use, places
+        ctx.held = [*scores, *use.gate.tensors()]  # not saved: losses that share nothing else may each have a backward pass
+        ctx.versions = versions(*ctx.held)
+        if isinstance(use.of, EdgeGroup):  # what is made anew in a backward pass may save no more than in the forward pass
+            ctx.save_for_backward(scores[0].new_empty(0))  # by which it is known whether the graph is there to be used again
         return tuple(weights)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        use, number = ctx.use, len(gradients)
-        saved: Sequence[Any] = ctx.saved_tensors if isinstance(use.of, EdgeGroup) else _unwritten(ctx, use)
-        use.refuse_part()
-        scores = saved[0] if number == 1 else torch.cat(list(saved[:number]))
-        found = scores.new_empty(use.of.count)  # [edges], float32
-        parts = found.split(use.of.sizes) if number > 1 else [found]
-        for place, gradient in enumerate(gradients):
-            if gradient is not None:
-                use.of.follow(place, gradient)
-                edges.restrict(gradient, saved[number + place], parts[place])
-        found = use.method.score_gradient(use.of.unit, scores, use.gate, found)
-        parts = found.split(use.of.sizes) if number > 1 else [found]
-        return None, None, None, *(part if wanted and gradient is not None else None
-                                   for part, gradient, wanted in zip(parts, gradients, ctx.needs_input_grad[3:], strict=True))
+        use, saved = ctx.use, _unwritten(ctx)
+        use.check_training()
+        with torch.no_grad():
+            found = _gradients(ctx, gradients, saved)
+        if torch.is_grad_enabled():  # somebody means to differentiate once more
+            words = f"{use.of.layers[0].spec.name} {STRAIGHT}"
+            found = [None if part is None else Once.apply(words, part, *_there(gradients)) for part in found]
+        return None, None, None, *found
 
 
-def _unwritten(ctx: Any, use: Use) -> Sequence[Any]:
+def _gradients(ctx: Any, gradients: Sequence[torch.Tensor | None], saved: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """Of each layer's scores, of those of its weight."""
+    use, number = ctx.use, len(gradients)
+    scores = saved[0] if number == 1 else torch.cat(list(saved[:number]))
+    places, ctx.places = ctx.places or _places(use.of), None  # they may be large, and are seldom asked for once more
+    found = scores.new_empty(use.of.count)  # [edges], float32
+    parts = found.split(use.of.sizes) if number > 1 else [found]
+    for place, gradient in enumerate(gradients):
+        if gradient is not None:
+            use.of.follow(place, gradient)
+            edges.restrict(gradient, places[place], parts[place])
+    found = use.method.score_gradient(use.of.unit, scores, use.gate, found)
+    parts = found.split(use.of.sizes) if number > 1 else [found]
+    return [part if wanted and gradient is not None else None
+            for part, gradient, wanted in zip(parts, gradients, ctx.needs_input_grad[3:], strict=True)]
+
+
+def _there(gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _places(of: LayerState | EdgeGroup) -> Sequence[torch.Tensor | None]:
+    """Each layer's edges in its own flat weight, once more."""
+    if not isinstance(of, EdgeGroup):
+        return [of.places()]
+    with of.lock:
+        return of.positions()[1]
+
+
+def _unwritten(ctx: Any) -> Sequence[Any]:
     """What is held for the backward pass; a UsageError if somebody has written to it since, as torch sees of what it holds."""
-    if _counts(ctx.held) != ctx.versions:
-        raise UsageError(f"{use.of.layers[0].spec.name}: its scores, or what its method remembers, have been modified by an "
+    if versions(*ctx.held) != ctx.versions:
+        raise UsageError(f"{ctx.use.of.layers[0].spec.name}: its scores, or what its method remembers, have been modified by an "
                          "inplace operation between the forward and the backward pass: step the optimiser after the "
                          "backward pass")
     held: Sequence[Any] = ctx.held
     return held
-
-
-def _counts(held: Sequence[torch.Tensor | None]) -> tuple[int, ...]:
-    return versions(*(tensor for tensor in held if tensor is not None))
 
 
 def weigh(group: EdgeGroup, use: Use, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -95,5 +135,5 @@ def weigh(group: EdgeGroup, use: Use, scores: Sequence[torch.Tensor]) -> tuple[t
         positions, places = group.positions()
         weights = group.weights(use.gate, positions, group.layers[0].dtype_now())
         found = SelectEdges.apply(use, places, weights, *scores)
-        group.cached_weight.use(found[0].grad_fn)
+        group.cached_weight.use(found)
     return found

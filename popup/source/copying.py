@@ -23,6 +23,15 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
     return copy.deepcopy(net, memo)
 
 
+def without_hooks(net: Net) -> Net:
+    """The network, without the hooks on its forward passes: of a copy that is only looked at, they would tell their owner of
+    passes that nobody made."""
+    for module in net.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            hooks.clear()
+    return net
+
+
 def _is_copied(tensor: torch.Tensor) -> bool:
     """Whether torch makes a deep copy of it."""
     return tensor.layout in COPIED and not (tensor.is_nested and tensor.layout is torch.strided)

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch._C._functorch import TransformType, peek_interpreter_stack
+
+from popup.errors import UsageError
 
 FEW = 16        # columns up to which the CSR kernels win in float32; with more, sums over bags of rows take 0.6 of their time
 BLOCK = 128     # columns taken at a time, so that the input's rows, which the edges of each output read anew, stay in the cache
@@ -24,6 +27,10 @@ def product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x
     """
     if torch.compiler.is_compiling():  # what is traced must not depend on how many columns there are
         return _by_bags(starts, columns, values, x)
+    transformed = peek_interpreter_stack()
+    if transformed is not None and transformed.key() != TransformType.Vmap:
+        raise UsageError("sparse layers can be differentiated by autograd, and by no transform of torch.func (grad, jvp, jacrev): "
+                         "apply the ticket without sparse=True, which gives dense layers")
     if torch.is_grad_enabled() and x.requires_grad:
         return _Differentiable.apply(starts, columns, values, x)
     return _product(starts, columns, values, x)

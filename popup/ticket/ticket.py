@@ -183,9 +183,9 @@ def extract(net: nn.Module, about: Mapping[str, Any] | None = None) -> Ticket:
     search.check_weights()
     search.check_asked()
     search.untouched.check(net, search.scores())
-    refuse_unstorable(net)  # buffers may have become others
     layers = tuple(_layer(search, layer, codes.cpu().numpy())
                    for layer, codes in zip(search.layers, search.codes(), strict=True))
+    refuse_unstorable(net)  # buffers may have become others
     constants, given = _other_parameters(net, {id(score) for score in search.scores()})
     parameters = {name for name, _ in net.named_parameters(remove_duplicate=False)}
     statistics = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()

@@ -21,7 +21,7 @@ def make(*more):
 
 
 def config(**fields):
-    return popup.Config().replace(epochs=3, **fields)
+    return popup.Config().replace(**{"epochs": 3, **fields})
 
 
 class ByName(nn.Module):
@@ -107,6 +107,15 @@ def broken_off(net, error=KeyboardInterrupt, **fields):
     with pytest.raises(error):
         popup.fit(net, SPLIT, SPLIT, config(**fields), stop_at(2, error("the disk is full")))
     return net
+
+
+def test_an_error_of_who_looks_on_after_as_many_steps_as_before_is_no_refusal():
+    net = make()
+    popup.fit(net, SPLIT, SPLIT, config(epochs=2))
+    with pytest.raises(popup.UsageError, match="of a call of their own"):
+        popup.fit(net, SPLIT, SPLIT, config(epochs=4), stop_at(2, popup.UsageError("of a call of their own")))
+    with pytest.raises(popup.UsageError, match=r"broken off after 6 steps"):
+        popup.fit(net, SPLIT, SPLIT, config(epochs=4))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -103,7 +103,7 @@ def test_scores_may_change_between_forward_and_backward():
     loss = net(torch.ones(1, 6)).sum()
     with torch.no_grad():
         scores(net)[0].neg_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(UsageError, match="modified by an inplace operation"):
         loss.backward()
 
 

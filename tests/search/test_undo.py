@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from popup import UsageError, attach, detach, extract, merge, scores
-from popup.search import put_on
+from popup.search import plain, put_on
 from popup.search.trial import trial
 
 # the package shows the function by this name
@@ -75,6 +75,24 @@ def assert_trains_as_a_new_one(net, options):
         one(x).square().sum().backward()
         found.append([score.grad for score in scores(one)] + list(extract(one).apply(network()).state_dict().values()))
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": "search"}])
+@pytest.mark.parametrize("name", ["_restore_class", "users", "take_saving_back"])
+def test_a_detach_that_ends_early_leaves_the_network_attached(name, options, monkeypatch):
+    net, x = attach(network(), er_p=0.6, k=0.5, **options), torch.randn(7, 6)
+    before = state(net)
+    fails = at_the_second(getattr(plain, name), KeyboardInterrupt)
+    if name == "take_saving_back":
+        fails(net)  # it is called once
+    with monkeypatch.context() as changed:
+        changed.setattr(plain, name, fails)
+        with pytest.raises(KeyboardInterrupt):
+            detach(net)
+    assert_unchanged(net, before)
+    net.train()(x).square().sum().backward()
+    output = net.eval()(x)
+    assert torch.equal(detach(net)(x), output)
 
 
 class Strange(nn.Sequential):

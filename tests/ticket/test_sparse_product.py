@@ -13,6 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from popup.errors import UsageError
 from popup.source.layers import find_layers
 from popup.source.recipe import Recipe, draw
 from popup.ticket.assembled import assemble
@@ -46,6 +47,15 @@ def laid_out(x, order):
     if order == "columns":
         return x.t().contiguous().t()
     return x.repeat_interleave(2, 1)[:, ::2] if order == "gaps" else x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # of torch's own forward mode
+def test_transforms_of_torch_func_are_refused_but_for_vmap():
+    layer, x = layer_of(6, 5, 0.5), torch.randn(4, 5, dtype=torch.float64)
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        with pytest.raises(UsageError, match=r"no transform of torch\.func .*without sparse=True"):
+            transform(lambda x: layer(x).sum())(x)
+    assert torch.allclose(torch.func.vmap(layer)(x), layer(x))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.05, 0.5, 1.0]), st.integers(0, 300),

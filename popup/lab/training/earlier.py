@@ -35,12 +35,12 @@ def noted(net: nn.Module) -> Iterator[None]:
     if search.finished is None:
         yield
         return
-    steps, whole = search.steps, search.finished or search.steps == 0
+    moves, whole = search.moves, search.finished or search.steps == 0
     search.finished = False
     try:
         yield
     except (UsageError, SealedError):
-        search.finished = whole and search.steps == steps  # a checkpoint or a compiler was refused: scores are what they were
+        search.finished = whole and search.moves == moves  # a checkpoint or a compiler was refused: scores are what they were
         raise
     search.finished = True
 
