@@ -29,8 +29,8 @@ def product(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x
         return _by_bags(starts, columns, values, x)
     transformed = peek_interpreter_stack()
     if transformed is not None and transformed.key() != TransformType.Vmap:
-        raise UsageError("sparse layers can be differentiated by autograd, and by no transform of torch.func (grad, jvp, jacrev): "
-                         "apply the ticket without sparse=True, which gives dense layers")
+        raise UsageError("sparse layers can be differentiated by autograd, and by no transform of torch.func (grad, jvp, "
+                         "jacrev): apply the ticket without sparse=True, which gives dense layers")
     if torch.is_grad_enabled() and x.requires_grad:
         return _Differentiable.apply(starts, columns, values, x)
     return _product(starts, columns, values, x)
