@@ -36,8 +36,10 @@ def _unstorable(tensor: torch.Tensor) -> str | None:
     return None if _is_stored(tensor.dtype) else f"is of {tensor.dtype}"
 
 
-def _usual(tensor: torch.Tensor) -> torch.dtype:
-    return torch.complex64 if tensor.dtype.is_complex else torch.float32
+def _usual(tensor: torch.Tensor) -> str:
+    if not tensor.dtype.is_complex:
+        return "torch.float32"
+    return "torch.complex64" if _is_stored(torch.complex64) else "torch.float32 by torch.view_as_real"  # safetensors 0.5
 
 
 @cache

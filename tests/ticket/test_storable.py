@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -73,6 +74,8 @@ def test_a_buffer_that_becomes_such_a_one_is_told_by_extract_and_can_be_mended()
 @pytest.mark.parametrize("where", ["parameter", "buffer"])
 @pytest.mark.parametrize("name", STORED)
 def test_all_else_comes_back_as_it_was(name, where, tmp_path):
+    if STORED[name].dtype not in safetensors.torch._SIZE:
+        pytest.skip("this safetensors has no such type")
     net = popup.attach(Held(STORED[name], where), er_p=0.5, k=0.5, only=("into", "out"))
     popup.extract(net).save(tmp_path / "ticket.safetensors")
     empty = Held(torch.zeros_like(STORED[name]), where)
