@@ -52,10 +52,10 @@ class Passes:
 
     def begin(self, gates: Sequence[Gate], learning: bool) -> Pass:
         """This thread begins a pass."""
-        self.now()  # forgets what was interrupted
+        self._here()  # forgets what was interrupted
         for thread, passes in list(self._of.items()):
-            if thread != get_ident() and passes and not _runs(passes[-1]):
-                self._of.pop(thread, None)  # it has ended, or was interrupted
+            if passes and not any(map(_runs, list(passes))):
+                self._of.pop(thread, None)  # of another thread, which has ended
         call = _call()
         begun = [] if call is None else self._of.get(get_ident(), [])  # a call that cannot be told apart is in no other
         self._of[get_ident()] = begun
@@ -72,21 +72,23 @@ class Passes:
             return None
         ended = begun.pop()
         if not begun:
-            del self._of[get_ident()]
+            self._of.pop(get_ident(), None)
         return ended
 
     def now(self) -> Pass | None:
         """The pass that this thread is in. Of a thread that has begun none, and runs a part for one that trains, that one's."""
         if not self._of:
             return None
-        begun = self._of.get(get_ident())
-        if begun is None:
-            return self._of_another()
+        return self._here() if get_ident() in self._of else self._of_another()
+
+    def _here(self) -> Pass | None:
+        """The pass that this thread has begun last and is in, once those that were interrupted are forgotten."""
+        begun = self._of.get(get_ident(), [])
         while begun and not _runs(begun[-1]):
             begun.pop().close()
         if begun:
             return begun[-1]
-        del self._of[get_ident()]
+        self._of.pop(get_ident(), None)
         return None
 
     def anew(self) -> Pass | None:

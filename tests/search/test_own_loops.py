@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from popup import Recipe, SearchSettings, UsageError, advance, attach, scores
 from popup.search.network import search_of
-from popup.search.passes import Pass, _runs
+from popup.search.passes import Pass, Passes, _runs
 
 COMPUTES = ["dense", "sparse"]
 ONE, OTHER = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -278,6 +278,33 @@ def test_numbers_of_a_helping_thread_are_taken_for_no_other_passes(settings):
             (first + net(OTHER.clone().requires_grad_()).square().sum()).backward()
         found = gradients(made(partial(Helped, pool, True)))
         assert all(map(torch.allclose, found, gradients(made(partial(Helped, pool, False)))))
+
+
+def test_a_thread_that_begins_a_pass_of_its_own_helps_no_other():
+    """And one that is begun while another's inner pass has been interrupted leaves the outer one."""
+    passes, inside, over = Passes(), threading.Event(), threading.Event()
+    begun = []
+
+    class Outer(nn.Module):
+        def forward(self):
+            begun.append(passes.begin([], True))
+            inside.set()
+            over.wait(60)
+            begun.append(passes.now())
+
+    ended = (lambda: sys._getframe())()
+    thread = threading.Thread(target=Outer())
+    thread.start()
+    inside.wait(60)
+    hook = nn.Identity()
+    hook.register_forward_pre_hook(lambda *_: begun.append(passes.begin([], True)))
+    hook(ONE)
+    passes._of[thread.ident].append(Pass([], True, ended))  # its call runs no more
+    hook(ONE)
+    over.set()
+    thread.join()
+    outer, *own, still = begun
+    assert still is outer and outer not in own and not outer.helped
 
 
 def test_whether_a_pass_is_under_way_is_known_in_whichever_thread_without_a_look_at_its_stack():
