@@ -23,11 +23,18 @@ from popup.lab.training.stop import Stop
 from popup.ticket.sealed import digest
 
 ROOT = Path(__file__).parents[1]
+LONG = ("test_kill_sweep", "test_worker", "test_ranks", "test_sweep", "test_cluster", "test_types", "test_resume", "test_repeat",
+        "test_contributing", "test_own_data_and_models")  # those of other processes, mostly
 
 torch.set_num_threads(1)
 gc.set_threshold(20_000, 20, 50)  # a twentieth of the time goes by looking through what thousands of tests hold, else
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("popup")
+
+
+def pytest_collection_modifyitems(items):
+    """Those that take tens of seconds begin first, so that in the end no process is left alone with one while the others wait."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)

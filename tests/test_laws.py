@@ -49,7 +49,8 @@ SETTINGS = {  # p and k from the smallest to 1
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
 BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 DEEPER = {"resnet32", "resnet44", "resnet56", "resnet110", "wide_resnet50", "imagenet_resnet34", "imagenet_resnet50",
-          "imagenet_resnet101"}  # the same code as others, that have fewer of the same blocks
+          "imagenet_resnet101",  # the same code as others, that have fewer of the same blocks
+          "conv2_elu", "conv4_elu", "conv6_elu", "conv8_elu"}  # or another activation
 # every model with every density and every method, the rest in turn, of the deeper ones one row each; and on WHOLE all three
 USUAL = [name for name in models.MODELS if name not in DEEPER]
 BY_DENSITY = zip([*product(USUAL, DENSITIES), *zip(sorted(DEEPER), cycle(DENSITIES), strict=False)],
@@ -83,7 +84,13 @@ def shrunk(name):
 def test_the_laws_hold_before_and_after_training(model, density, scope, method, setting):
     options = (SETTINGS | BIASES)[setting]
     net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, compute="dense", **options)
-    assert_laws(net, 2 if model in WHOLE else 1)
+    assert_laws(net, 2 if model in WHOLE else 1, to_rounding if model in DEEPER else torch.equal)
+
+
+def to_rounding(found, wanted):
+    """Equal but for the order of sums, which in oneDNN's 1x1 convolutions of 1x1 maps is another where a weight begins elsewhere
+    in memory: in a deep network all gradients differ by that then."""
+    return torch.equal(found, wanted) or bool((found - wanted).abs().max() <= 1e-5 * wanted.abs().max())
 
 
 @pytest.mark.parametrize("model", models.MODELS)
