@@ -66,7 +66,7 @@ def conv8(image: Sequence[int], classes: int, widths: Sequence[int] = (64, 128, 
 
 
 def conv2_elu(image: Sequence[int], classes: int, widths: Sequence[int] = (64,), *, width: float = 1.0) -> nn.Sequential:
-    """Conv-2 with ELU, whose units do not die, in the place of ReLU."""
+    """Conv-2 with ELU in the place of ReLU."""
     return head(blocks(image[0], scaled(widths, width), nn.ELU), image, scaled(HIDDEN, width), classes, nn.ELU)
 
 

@@ -160,7 +160,7 @@ def look_once(net: nn.Module, *inputs: object) -> None:
     if not search.looked and not (net.training and torch.is_grad_enabled()):
         return
     if not search.looked and (plain := _copied(net)) is not None:
-        refuse_seen(without_hooks(plain), [layer.spec.name for layer in search.layers], inputs)
+        refuse_seen(without_hooks(plain, net), [layer.spec.name for layer in search.layers], inputs)
     search.looked = True
     search.hooks[0].remove()  # this one; not before it has found nothing
 

@@ -84,7 +84,7 @@ def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
         subject = subject.to_empty(device="cpu")
         for tensor in (*subject.parameters(), *subject.buffers()):
             tensor.fill_(1)
-    without_hooks(subject)
+    without_hooks(subject, module)
     for attribute in attributes:
         weight = getattr(subject, attribute)
         values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))

@@ -23,13 +23,14 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
     return copy.deepcopy(net, memo)
 
 
-def without_hooks(net: Net) -> Net:
-    """The network, without the hooks on its forward passes: of a copy that is only looked at, they would tell their owner of
-    passes that nobody made."""
-    for module in net.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+def without_hooks(copied: Net, original: nn.Module) -> Net:
+    """A copy that is only looked at, without the hooks on its forward passes: they would tell their owner of passes that nobody
+    made. A module that by a __deepcopy__ of its own is in both keeps them."""
+    shared = set(original.modules())
+    for module in copied.modules():
+        for hooks in () if module in shared else (module._forward_hooks, module._forward_pre_hooks):
             hooks.clear()
-    return net
+    return copied
 
 
 def _is_copied(tensor: torch.Tensor) -> bool:

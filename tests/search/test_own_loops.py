@@ -132,6 +132,22 @@ def test_hooks_see_the_passes_that_were_made_and_no_other():
     assert len(features) == 2 and all(feature.requires_grad for feature in features)
 
 
+class Shared(nn.ReLU):
+    """Of which each copy is itself."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_a_module_that_is_in_each_copy_keeps_its_hooks():
+    net, features = made(lambda: nn.Sequential(nn.Linear(8, 9), Shared(), nn.Linear(9, 3))), []
+    net[1].register_forward_hook(lambda module, inputs, output: features.append(output))
+    for _ in range(2):
+        features.clear()
+        net(ONE)
+        assert features and features[-1].requires_grad
+
+
 def test_a_gradient_of_a_pass_in_evaluation_mode_is_warned_of_where_training_uses_other_gates():
     net = made(chain, k=0.2, anneal="cubic")
     advance(net, 0.1)

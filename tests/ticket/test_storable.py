@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import popup
+from popup.source.copying import deep_copy
 
 EYE = torch.eye(6)
 
@@ -39,6 +40,7 @@ class Graph(Held):
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:Sparse BSR", "ignore:The PyTorch API of nested",
                                         "ignore:ComplexHalf")
 REFUSED = {"coordinates": EYE.to_sparse, "rows": EYE.to_sparse_csr, "blocks": lambda: EYE.to_sparse_bsr((2, 2)),
+           "oneDNN": EYE.to_mkldnn,
            "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
            "old nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
            "double complex": lambda: EYE.to(torch.complex128), "half complex": lambda: EYE.to(torch.complex32)}
@@ -103,9 +105,19 @@ def test_a_graph_network_with_a_sparse_adjacency_matrix_is_searched_copied_and_r
     assert torch.equal(applied(inputs), plain(inputs))
 
 
-def test_a_copy_of_a_sparse_one_has_memory_of_its_own():
-    from popup.source.copying import deep_copy
+@pytest.mark.parametrize("name", ["rows", "blocks", "oneDNN", "old nested"])
+@pytest.mark.parametrize("where", ["temporary", "attribute"])
+def test_what_torch_makes_no_deep_copy_of_is_copied(name, where):
+    net = Held(REFUSED[name](), where)
+    with pytest.raises(NotImplementedError):
+        copy.deepcopy(net)
+    copied = deep_copy(net)
+    assert copied.held is not net.held and copied.held.layout is net.held.layout
+    parts = [held.unbind() if held.is_nested else [held.to_dense()] for held in (net.held, copied.held)]
+    assert all(map(torch.equal, *parts))
 
+
+def test_a_copy_of_a_sparse_one_has_memory_of_its_own():
     net = Graph(EYE.to_sparse_csr(), "attribute")
     with pytest.raises(NotImplementedError):
         copy.deepcopy(net)
