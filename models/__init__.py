@@ -11,14 +11,14 @@ from .imagenet import imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, i
 from .lenet import lenet5, lenet_300_100
 from .mlp import mlp, mlp_constant
 from .registry import Builder, Models
-from .resnet import resnet18, resnet20, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
+from .resnet import resnet18, resnet20, resnet20_elu, resnet32, resnet34, resnet44, resnet50, resnet56, resnet110
 from .vgg import vgg11, vgg16, vgg19
 from .vit import vit
 from .wide import wide_resnet28
 
 MODELS = Models({builder.__name__: builder for builder in (
     mlp, mlp_constant, lenet_300_100, lenet5, small_conv, conv2, conv4, conv6, conv8,
-    conv2_elu, conv4_elu, conv6_elu, conv8_elu,
+    conv2_elu, conv4_elu, conv6_elu, conv8_elu, resnet20_elu,
     resnet18, resnet34, resnet50, resnet20, resnet32, resnet44, resnet56, resnet110,
     vgg11, vgg16, vgg19, wide_resnet28, wide_resnet50,
     imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, imagenet_resnet101, vit, gpt)})

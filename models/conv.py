@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .activations import Activation
 from .widths import scaled
 
 HIDDEN = (256, 256)  # the linear layers of Conv-2 to Conv-8
-Activation = type[nn.ReLU] | type[nn.ELU]
 
 
 def blocks(channels_in: int, widths: Sequence[int], activation: Activation = nn.ReLU) -> nn.Sequential:

@@ -2,7 +2,8 @@
 
 ResNet-18/34/50 have the stages of the ImageNet networks and 1x1 convolutions where a shortcut changes shape (option B of
 the paper), ResNet-20/32/44/56/110 are the paper's own for CIFAR-10: three stages, shortcuts without parameters (option A),
-which is what its parameter counts (0.27M to 1.7M) and its results are for.
+which is what its parameter counts (0.27M to 1.7M) and its results are for. ResNet-20 has ReLU, or ELU as signed supermasks have
+it (Koster et al., ICLR 2022).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .activations import Activation
 from .widths import scaled
 
 
@@ -51,17 +53,18 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection,
+                 activation: Activation = nn.ReLU) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels, 3, stride)
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.shortcut = shortcut(channels_in, channels, stride)
+        self.shortcut, self.activation = shortcut(channels_in, channels, stride), activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [n, in, h, w] -> [n, channels, h / stride, w / stride]
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = self.activation(self.norm1(self.conv1(x)))
+        return self.activation(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):
@@ -69,7 +72,8 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, shortcut: Shortcut = projection,
+                 activation: Activation = nn.ReLU) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels, 1)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -77,24 +81,25 @@ class Bottleneck(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
         self.conv3 = convolution(channels, 4 * channels, 1)
         self.norm3 = nn.BatchNorm2d(4 * channels)
-        self.shortcut = shortcut(channels_in, 4 * channels, stride)
+        self.shortcut, self.activation = shortcut(channels_in, 4 * channels, stride), activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [n, in, h, w] -> [n, 4 channels, h / stride, w / stride]
-        y = torch.relu(self.norm1(self.conv1(x)))
-        y = torch.relu(self.norm2(self.conv2(y)))
-        return torch.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.activation(self.norm2(self.conv2(y)))
+        return self.activation(self.norm3(self.conv3(y)) + self.shortcut(x))
 
 
 def residual(image: Sequence[int], classes: int, widths: Sequence[int], depths: Sequence[int],
-             block: type[BasicBlock | Bottleneck] = BasicBlock, shortcut: Shortcut = projection) -> nn.Sequential:
+             block: type[BasicBlock | Bottleneck] = BasicBlock, shortcut: Shortcut = projection,
+             activation: Activation = nn.ReLU) -> nn.Sequential:
     """The stem, a stage of `depths[i]` blocks for each of `widths` (the first at full resolution), mean, linear layer."""
     if len(widths) > len(depths):
         raise ValueError(f"{len(widths)} widths for {len(depths)} stages: give one a stage")
     channels = widths[0]
-    layers: list[nn.Module] = [convolution(image[0], channels, 3), nn.BatchNorm2d(channels), nn.ReLU()]
+    layers: list[nn.Module] = [convolution(image[0], channels, 3), nn.BatchNorm2d(channels), activation()]
     for stage, width in enumerate(widths):
         for place in range(depths[stage]):
-            layers.append(block(channels, width, 2 if stage and not place else 1, shortcut))
+            layers.append(block(channels, width, 2 if stage and not place else 1, shortcut, activation))
             channels = block.expansion * width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
@@ -121,6 +126,11 @@ def resnet50(image: Sequence[int], classes: int, widths: Sequence[int] = STAGES,
 def resnet20(image: Sequence[int], classes: int, widths: Sequence[int] = SMALL, *, width: float = 1.0) -> nn.Sequential:
     """ResNet-20: three stages of 3 blocks (6n + 2 layers with n = 3)."""
     return residual(image, classes, scaled(widths, width), (3, 3, 3), shortcut=Padding)
+
+
+def resnet20_elu(image: Sequence[int], classes: int, widths: Sequence[int] = SMALL, *, width: float = 1.0) -> nn.Sequential:
+    """ResNet-20 with ELU in the place of ReLU."""
+    return residual(image, classes, scaled(widths, width), (3, 3, 3), shortcut=Padding, activation=nn.ELU)
 
 
 def resnet32(image: Sequence[int], classes: int, widths: Sequence[int] = SMALL, *, width: float = 1.0) -> nn.Sequential:

@@ -28,6 +28,7 @@ EXACT = {  # name: (image and classes, width, parameters); the source of each fi
     "vgg19": (CIFAR, 1, 20_040_522),  # Frankle and Carbin, figure 2: 20.0M
     # He et al., CVPR 2016, table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M
     "resnet20": (CIFAR, 1, 269_722),
+    "resnet20_elu": (CIFAR, 1, 269_722),
     "resnet32": (CIFAR, 1, 464_154),
     "resnet44": (CIFAR, 1, 658_586),
     "resnet56": (CIFAR, 1, 853_018),
@@ -109,7 +110,7 @@ def test_layers_in_order(name):
     assert layers(build(name)) == [shape for count, shape in SHAPES[name] for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", ["conv2", "conv4", "conv6", "conv8"])
+@pytest.mark.parametrize("name", ["conv2", "conv4", "conv6", "conv8", "resnet20"])
 def test_the_same_with_elu_has_the_same_layers_by_name(name):
     with_elu = build(f"{name}_elu")
     assert {key: value.shape for key, value in with_elu.state_dict().items()} == {
