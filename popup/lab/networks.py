@@ -18,7 +18,7 @@ from popup.lab.modes import modes_kept
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
-FAULTS = (*SAID, TypeError, LookupError, AttributeError, ArithmeticError)  # of a builder or its network
+FAULTS = (*SAID, OSError, TypeError, LookupError, AttributeError, ArithmeticError, SystemExit)  # of a builder or its network
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
 OTHERS = ("torchvision:NAME", "timm:NAME", "chain:WORDS", "MODULE:FUNCTION")
 

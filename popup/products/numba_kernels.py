@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from popup.errors import UsageError
 from popup.products.structure import BYTES, Structure
 from popup.products.threads import share, worth
 
@@ -30,8 +31,17 @@ class Kept:
 
 @cache
 def _compiled() -> ModuleType:
-    """The kernels, imported when they are first used: importing numba takes half a second."""
-    from popup.products import compiled
+    """The kernels, imported when they are first used: importing numba takes half a second. A UsageError where it is installed and
+    does not work."""
+    try:
+        from numba import config
+
+        from popup.products import compiled
+    except Exception as error:  # whatever an odd installation or environment may raise
+        raise UsageError(f"numba does not work here ({type(error).__name__}: {' '.join(str(error).split())}): mend that, or let "
+                         "compute be 'dense'") from None
+    if config.DISABLE_JIT:
+        raise UsageError("numba compiles nothing while NUMBA_DISABLE_JIT is set: unset it, or let compute be 'dense'")
     return compiled
 
 

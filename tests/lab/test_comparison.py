@@ -71,6 +71,18 @@ def test_results_without_a_fingerprint_are_not_taken_for_other_images():
     assert len(mixed_lines([*runs, other])) == 1
 
 
+def test_runs_of_a_function_that_built_other_networks_are_told_in_one_line():
+    seeds = made_up({"random": [9.0, 10.0, 11.0]}, model="mine:network")
+    runs = [replace(run, result={**run.result, **found}) for run, found in zip(
+        seeds, [{}, {"network_fingerprint": ""}, {"network_fingerprint": "a"}], strict=True)]
+    assert mixed_lines(runs) == [], "a result of before says nothing of it"
+    control = replace(runs[0], config=runs[0].config.replace(role="er_trained"))
+    line, = mixed_lines([*runs, replace(control, result={**control.result, "network_fingerprint": "b"})])
+    assert "not of the same network: runs of mine:network had 2 different versions of it (1 and 1 runs)." in line
+    wider = replace(runs[0], config=runs[0].config.replace(width=2.0))
+    assert mixed_lines([*runs, replace(wider, result={**wider.result, "network_fingerprint": "b"})]) == []
+
+
 def test_runs_that_computed_in_different_precisions_are_told_in_one_line():
     runs = [replace(run, result={**run.result, **precision}) for run, precision in zip(
         made_up({"random": [9.0, 10.0, 11.0]}), [{}, *[{"realised_precision": "bf16"}] * 2], strict=True)]

@@ -81,10 +81,41 @@ def test_damaged_metrics_are_one_line(metrics, run, capsys):
 
 def test_a_ticket_that_is_gone_is_told_and_nothing_that_is_not_there_is_called_written(run, capsys):
     (run / "ticket.safetensors").unlink()
-    (run / "config.json").unlink()
+    (run / "training.png").unlink()
+    (run / "metrics.jsonl").rename(run / "kept")
+    assert again(run, capsys)[0] == 2
+    (run / "kept").rename(run / "metrics.jsonl")
     code, out, err = again(run, capsys)
-    assert code == 1 and out.endswith("/: metrics.jsonl result.json training.png\n")
+    assert code == 1 and out.endswith("/: config.json metrics.jsonl result.json training.png\n")
     assert f"the ticket of this finished run is gone, {run / 'ticket.safetensors'}: remove its directory to run it again" in err
+
+
+def test_metrics_that_are_gone_are_one_line(run, capsys):
+    (run / "metrics.jsonl").unlink()
+    (run / "training.png").unlink()
+    code, _, err = again(run, capsys)
+    assert code == 2 and f"{run / 'metrics.jsonl'} is gone: remove that run's directory and run it again" in err
+    assert main(["report", str(run.parent)], MODELS) == 2 and "is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [lambda rows: [*rows, *rows], lambda rows: rows[::-1], lambda rows: rows[:1],
+                                    lambda rows: rows[1:]])
+def test_metrics_of_other_epochs_than_the_results_are_damaged(change, tmp_path, capsys):
+    command = ["--epochs", "2", "--widths", "8", "--out", str(tmp_path)]
+    assert main(command, MODELS) == 0
+    (metrics,) = tmp_path.glob("*/metrics.jsonl")
+    assert main(["report", str(tmp_path)], MODELS) == 0
+    metrics.write_text("".join(change(metrics.read_text().splitlines(True))))
+    capsys.readouterr()
+    assert main(["report", str(tmp_path)], MODELS) == 2
+    assert f"{metrics} is damaged (it" in capsys.readouterr().err
+
+
+def test_a_config_that_is_gone_is_written_again_so_that_reports_find_the_run(run, capsys):
+    content = (run / "config.json").read_bytes()
+    (run / "config.json").unlink()
+    assert again(run, capsys)[0] == 0 and (run / "config.json").read_bytes() == content
+    assert main(["report", str(run.parent)], MODELS) == 0
 
 
 def test_every_methods_run_is_printed_again(tmp_path, capsys):

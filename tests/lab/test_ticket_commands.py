@@ -251,7 +251,7 @@ WRONG = [  # arguments (TICKET is a good one), exit code, words of the one line
     ("show /dev/null", 2, ["is no popup ticket"]),
     (f"verify {__file__}", 2, ["is no popup ticket"]),
     ("export TICKET out.txt", 2, [".safetensors, .pt2, .onnx"]), ("export TICKET out.onnx --csr", 2, ["leave --csr out"]),
-    ("export TICKET /nowhere/out.safetensors", 1, ["/nowhere/out.safetensors: No such file or directory"]),
+    ("export TICKET /nowhere/out.safetensors", 2, ["there is no directory '/nowhere': make it, or name another file"]),
     ("diff TICKET", 2, ["OTHER", "diff"]), ("show TICKET --loud", 2, ["--loud"]), ("eval TICKET --device tpu", 2, ["tpu"]),
 ]
 

@@ -18,6 +18,7 @@ from popup.lab.inputs import Tokens, Window, called
 from popup.lab.measure import BITS, Measure, measure_in
 from popup.lab.networks import Models, build_network, outline
 from popup.lab.training.batches import Normalise
+from popup.lab.training.randomness import building
 from popup.lab.trust import SAFE
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
@@ -147,9 +148,14 @@ def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:
     """The ticket's network, plain and frozen, built from the file alone; `sparse`: its linear layers on their kept edges alone.
 
-    It is built without memory first, so that widths which are not the ticket's are refused before they are allocated.
+    It is built without memory first, so that widths which are not the ticket's are refused before they are allocated. Then from
+    the run's seed, which what the state leaves out (a fixed projection) may be drawn from.
     """
     image, classes = recorded_image(ticket)
-    if (found := outline(models, config, image, classes)) is not None:
+    with building(ticket.recipe.seed):
+        found = outline(models, config, image, classes)
+    if found is not None:
         ticket.check_layers(found)
-    return ticket.apply(build_network(models, config, image, classes), sparse).eval()
+    with building(ticket.recipe.seed):
+        net = build_network(models, config, image, classes)
+    return ticket.apply(net, sparse).eval()

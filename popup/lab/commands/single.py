@@ -40,6 +40,8 @@ def run_single(laboratory: Laboratory, config: Config) -> Result:
         result = _run_alone(laboratory, config)
     elif laboratory.ranks.first:
         check_finished(laboratory, [config])
+        if not directory.is_link:
+            directory.write_config()  # should it be gone, no report would find the run
         remove_own(directory.checkpoint)  # of a process that was killed just as it finished
         print("finished before: this is its record; remove its directory to run it again")
     if not laboratory.ranks.first:

@@ -129,6 +129,8 @@ def export(arguments: Sequence[str], models: Models) -> int:
     writers = {".pt2": program_file, ".onnx": onnx_file}
     if out.suffix not in (".safetensors", *writers):
         raise UsageError(f"out is {options.out!r}: its ending must be one of .safetensors, {', '.join(writers)}")
+    if not out.parent.is_dir():
+        raise UsageError(f"out is {options.out!r}, and there is no directory {str(out.parent)!r}: make it, or name another file")
     if out.resolve() == Path(options.ticket).resolve():
         raise UsageError(f"out is {options.out!r}, the ticket itself: name another file")
     _check_form(options, out.suffix)

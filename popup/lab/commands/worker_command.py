@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from popup.errors import UsageError
@@ -17,6 +17,8 @@ from popup.lab.program import program
 from popup.lab.report.results import read_runs
 from popup.lab.report.summary import failure_lines
 from popup.lab.runs.cell import LONGEST_REASON, check_locks
+from popup.lab.runs.checks import check_finished
+from popup.lab.runs.controls import TICKET
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.grid import Planned, another_version, counted, find_cells
 from popup.lab.runs.laboratory import Laboratory
@@ -57,6 +59,7 @@ def join(laboratory: Laboratory, trust: Trust, retry: bool = False) -> int:
     for cell in planned.cells if retry and laboratory.ranks.first else []:
         cell.forget_failure()
     _tell_left(laboratory.out, planned, trust)
+    _check_finished(laboratory, planned, trust)
     log = WorkerLog()
     while laboratory.ranks.share(left := _left(find_cells(laboratory.out), trust)):
         log.describe(laboratory, left)
@@ -73,6 +76,13 @@ def _left(planned: Planned, trust: Trust) -> list[Config]:
     """What is to be done, and may be."""
     return [cell.config for cell in planned.cells
             if not cell.over() and not trust.lacks(cell.config.task.model, cell.config.task.dataset)]
+
+
+def _check_finished(laboratory: Laboratory, planned: Planned, trust: Trust) -> None:
+    """A UsageError if a function that is trusted makes other data or networks now than runs were finished on here, some of whose
+    tasks are left to do."""
+    tasks = {replace(config.task, role=TICKET) for config in _left(planned, trust)}
+    check_finished(laboratory, [cell.config for cell in planned.cells if replace(cell.config.task, role=TICKET) in tasks])
 
 
 def _tell_left(out: Path, planned: Planned, trust: Trust) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite
+from popup.lab.data.streamed import Images, Streamed
 
 CHANNELS = (1, 2, 3, 4)  # that images usually have
 SHAPED = (2, 4)          # in how many dimensions inputs are: features and tokens, images
@@ -27,20 +28,32 @@ def load_own(name: str) -> Dataset:
     `Dataset` too, which says how many classes (and tokens) there are and is taken as it is. Raises UsageError for anything else,
     and for what looks like channels last or like labels that do not count from 0.
     """
-    data = _dataset(name, _find(name)())
+    data = _dataset(name, _returned(name))
     for part, (images, _) in (("training", data.train), ("test", data.test)):
         check_finite(images, f"the {part} images of data set {name!r}")
     return data
+
+
+def _returned(name: str) -> Any:
+    """What the function of that name returns. A UsageError if it lacks a file, or ends the program."""
+    try:
+        return _find(name)()
+    except OSError as error:
+        raise UsageError(f"data set {name!r} cannot be loaded by its function: {error}") from None
+    except SystemExit as error:
+        raise UsageError(f"data set {name!r} cannot be loaded: its function ends the program (SystemExit: {error})") from None
 
 
 def _dataset(name: str, found: Any) -> Dataset:
     """What the function of that name has returned, as a Dataset."""
     try:
         if isinstance(found, Dataset):
-            (images, labels), (tests, marks) = found.train, found.test
+            (images, labels), (tests, marks) = ((_inputs(part), answers) for part, answers in (found.train, found.test))
             check_alike(images, tests)
             if images.dim() not in SHAPED:
                 raise ValueError(f"inputs have shape {list(images.shape)}")
+            if len(found.names) not in (0, found.classes):
+                raise ValueError(f"{len(found.names):,} names are given for {found.classes:,} classes")
             return replace(found, train=(images, _whole(labels)), test=(tests, _whole(marks)))
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])
@@ -50,6 +63,11 @@ def _dataset(name: str, found: Any) -> Dataset:
                          "[n, channels, height, width], features or tokens [n, number], and labels [n] from 0: "
                          f"{' '.join(str(error).split())}") from None
     return Dataset(name, classes, train, test, notes=_likely(name, train, test, classes))
+
+
+def _inputs(images: Any) -> Images:
+    """Images as a tensor in which nothing learns, also where a network that does has made them; streamed ones as they are."""
+    return images if isinstance(images, Streamed) else torch.as_tensor(images).detach()
 
 
 def _whole(labels: Any) -> torch.Tensor:
@@ -98,7 +116,7 @@ def _find(name: str) -> Callable[[], Any]:
 
 
 def _split(inputs: Any, labels: Any) -> Split:
-    inputs = torch.as_tensor(inputs)
+    inputs = _inputs(inputs)
     tokens = inputs.dim() == 2 and _is_whole(inputs) and inputs.dtype not in (torch.uint8, torch.bool)
     if inputs.dim() not in SHAPED or not (tokens or inputs.dtype is torch.uint8 or inputs.is_floating_point()):
         raise ValueError(f"inputs have shape {list(inputs.shape)} and dtype {inputs.dtype}, not uint8, float or tokens")

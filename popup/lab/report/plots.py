@@ -40,7 +40,8 @@ def _figure(history: list[dict[str, Any]], config: Config, title: str, least: fl
               label=f"training, above the {least:.3f} that smoothing leaves" if smoothing else "training")
     left.plot(epochs, [row["test_loss"] for row in history], color=ORANGE, marker=marker,
               label=config.task.evaluated_on)
-    left.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
+    seen = any(row[name] > 0 for row in history for name in ("train_loss", "test_loss"))  # of one class there is none
+    left.set(xlabel="epoch", ylabel="loss (nats)", yscale="log" if seen else "linear")
     left.legend(frameon=False)
     measure = measured(history[-1])
     values = [row[measure.column] for row in history]

@@ -15,7 +15,7 @@ from popup.files import write_atomically
 from popup.lab.config import Config
 from popup.lab.measure import MEASURES, Measure, measured
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.directory import read_config, read_failure, read_metrics, read_result, searched_metrics
+from popup.lab.runs.directory import ANEW, read_config, read_failure, read_metrics, read_result, searched_metrics
 from popup.lab.runs.schema import Damaged
 from popup.lab.text import printable
 
@@ -120,8 +120,8 @@ def _read_run(path: Path, config: Config) -> Run | None:
     if result is None:
         failure = read_failure(path)
         return None if failure is None else Run(path, config, None, failure)
-    if config.task.role == TICKET:
-        searched_metrics(path)
+    if config.task.role == TICKET and len(searched_metrics(path)) != result["epochs"]:
+        raise Damaged(f"{path / 'metrics.jsonl'} is damaged (its last epoch is not the result's, {result['epochs']}): {ANEW}")
     return Run(path, config, result, None)
 
 

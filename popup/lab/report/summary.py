@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from textwrap import fill
 from typing import Any
@@ -26,7 +27,7 @@ from popup.lab.report.results import Run
 from popup.lab.report.sizes import size_table
 from popup.lab.report.tables import WIDTH, fit
 from popup.lab.runs.cell import LONGEST_REASON, label
-from popup.lab.runs.controls import CONTROLS
+from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.grid import counted
 from popup.lab.text import printable
 
@@ -181,12 +182,17 @@ def _indented(text: str) -> str:
 
 
 def mixed_lines(runs: Sequence[Run]) -> list[str]:
-    """A warning for each data set whose runs saw different images under one name, and one where runs that left the precision
-    to popup computed in different ones. Results of before that record neither count as any."""
+    """A warning for each data set whose runs saw different images under one name, for each function whose runs had different
+    networks, and one where runs that left the precision to popup computed in different ones. A result of before that does not
+    record it counts as any."""
     images = _versions(runs, "data_fingerprint", lambda config: (config.task.dataset, config.task.image_size))
+    networks = _versions(runs, "network_fingerprint", lambda config: (
+        config.task.model, replace(config.task, role=TICKET, validation=0.0)))
     precisions = _versions(runs, "realised_precision", lambda config: config.training.precision)
     return [f"WARNING, not of the same images: runs on {show(name)} saw {len(counts)} different versions of it "
             f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in images.items()] + [
+            f"WARNING, not of the same network: runs of {show(name)} had {len(counts)} different versions of it "
+            f"({' and '.join(map(str, counts.values()))} runs)." for (name, _), counts in networks.items()] + [
             f"WARNING, not of the same precision: of the runs with --precision {name} "
             f"{' and '.join(f'{count} computed in {kind}' for kind, count in sorted(counts.items()))}."
             for name, counts in precisions.items()]

@@ -10,6 +10,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.networks import find_builder, fingerprint, is_own, outline
+from popup.lab.runs.anew import check_anew
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.found import Result
 from popup.lab.runs.grid import counted
@@ -17,6 +18,7 @@ from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import check_packages
 from popup.lab.runs.plain import build
 from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_compute
+from popup.lab.training.randomness import building
 from popup.products.numba_kernels import NumbaKernels
 
 WORTH_TELLING = 100_000  # entries of layers: smaller ones gain little, with few images a step nothing
@@ -29,6 +31,7 @@ def check(laboratory: Laboratory, config: Config) -> None:
     if (task, training) in laboratory.checked:
         return
     check_place(laboratory, config)
+    check_anew(laboratory, config)
     _outline_of(laboratory, config)
     laboratory.checked.add((task, training))
 
@@ -63,7 +66,8 @@ def _outline_of(laboratory: Laboratory, config: Config) -> nn.Module:
     """The plain network of a config's task, without memory if it can be, made once. A UsageError if it cannot be built."""
     task, data = replace(config.task, role=TICKET), laboratory.data(config)
     if task not in laboratory.outlines:
-        found = outline(laboratory.models, config, data.image, data.classes)
+        with building(config.source.seed):
+            found = outline(laboratory.models, config, data.image, data.classes)
         laboratory.outlines[task] = build(laboratory, config) if found is None else found
     return laboratory.outlines[task]
 
@@ -81,14 +85,13 @@ def check_place(laboratory: Laboratory, config: Config) -> None:
 
 
 def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:
-    """A UsageError if some of `configs`, of one data set, were finished on other images than it has now, or by another
-    network than the user's function builds now."""
+    """A UsageError if some of `configs` were finished on other images than their data set has now, or by another network than
+    the user's function builds now."""
     done = [(config, result) for config in configs if (result := laboratory.directory(config).result())]
-    if not done:
-        return
-    dataset, images = configs[0].task.dataset, laboratory.data(configs[0]).fingerprint
-    _check_same(laboratory, f"saw other images than {dataset} has now",
-                [(result, "data_fingerprint", images) for _, result in done])
+    for dataset in {config.task.dataset for config, _ in done}:
+        _check_same(laboratory, f"saw other images than {dataset} has now",
+                    [(result, "data_fingerprint", laboratory.data(config).fingerprint) for config, result in done
+                     if config.task.dataset == dataset])
     own = [(replace(config.task, role=TICKET), config, result) for config, result in done if is_own(config.task.model)]
     now = {task: fingerprint(build(laboratory, config)) for task, config in {task: config for task, config, _ in own}.items()}
     for model in {task.model for task, _, _ in own}:

@@ -110,7 +110,10 @@ def read_result(path: Path, config: Config, remedy: str = ANEW) -> dict[str, Any
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All epochs' metrics of the run in the directory `path`."""
-    rows = read_lines(path / "metrics.jsonl", MetricsRecord, ANEW)
+    try:
+        rows = read_lines(path / "metrics.jsonl", MetricsRecord, ANEW)
+    except FileNotFoundError:
+        raise Damaged(f"{path / 'metrics.jsonl'} is gone: {ANEW}") from None
     for place, row in enumerate(rows, 1):
         _check_measured(row, path / "metrics.jsonl", ANEW, f" (line {place})")
     return rows
@@ -123,10 +126,11 @@ def _check_measured(record: dict[str, Any], place: Path, remedy: str, where: str
 
 
 def searched_metrics(path: Path) -> list[dict[str, Any]]:
-    """The same of a finished search, which has at least one epoch, each with its losses."""
+    """The same of a finished search, which has at least one epoch, each once, in order and with its losses."""
     found = read_metrics(path)
-    if not found or any(row.get(name) is None for row in found for name in ("train_loss", "test_loss")):
-        raise Damaged(f"{path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers): {ANEW}")
+    whole = found and [row["epoch"] for row in found] == list(range(1, len(found) + 1))
+    if not whole or any(row.get(name) is None for row in found for name in ("train_loss", "test_loss")):
+        raise Damaged(f"{path / 'metrics.jsonl'} is damaged (it lacks an epoch's numbers, or has some twice): {ANEW}")
     return found
 
 
@@ -161,5 +165,6 @@ def check_writable(out: Path) -> Path:
         with tempfile.TemporaryFile(dir=out):  # which has no name
             pass
     except OSError as error:
-        raise UsageError(f"cannot write to --out {str(out)!r} ({error.strerror}): name a directory you can write to") from None
+        reason = "it is a link to what is not there" if out.is_symlink() and not out.exists() else error.strerror
+        raise UsageError(f"cannot write to --out {str(out)!r} ({reason}): name a directory you can write to") from None
     return out

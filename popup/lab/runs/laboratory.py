@@ -21,7 +21,8 @@ from popup.lab.training.stop import Stop
 
 class Laboratory:
     """What runs share: the models, the machine, its ranks, the directory of results, the data sets that were loaded, the
-    networks of tasks without memory, and what was `checked` before. It does no run: those go one way, as flow.py says."""
+    networks of tasks without memory, what was `checked` before, and the tasks whose networks are `built_anew` at each call. It
+    does no run: those go one way, as flow.py says."""
 
     def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
                  device: torch.device | None = None) -> None:
@@ -30,6 +31,7 @@ class Laboratory:
         self.device = device or machine.torch_device()
         self.outlines: dict[TaskSettings, nn.Module] = {}
         self.checked: set[tuple[TaskSettings, TrainingSettings]] = set()
+        self.built_anew: set[TaskSettings] = set()
         self._data: dict[tuple[str, int, float], Dataset] = {}
         self._normalise: dict[tuple[str, int, float], Normalise] = {}
 

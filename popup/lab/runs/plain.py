@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.networks import build_network, fingerprint, is_own
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.training.randomness import seeded
+from popup.lab.training.randomness import building
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Plain:
 def build(laboratory: Laboratory, config: Config) -> nn.Module:
     """The plain network of a config, on the device; each call builds another."""
     data = laboratory.data(config)
-    with seeded(config.source.seed, "network", torch.device("cpu")):  # for what is no layer's (a class token)
+    with building(config.source.seed):
         return build_network(laboratory.models, config, data.image, data.classes).to(laboratory.device)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.machine import PeakMemory
+from popup.lab.runs.anew import check_anew
 from popup.lab.runs.attached import attach_plain
 from popup.lab.runs.checks import check_place
 from popup.lab.runs.control_run import ControlRun, ready_control
@@ -33,6 +34,7 @@ def prepare(laboratory: Laboratory, config: Config) -> Prepared:
     """Everything of a run that can be refused: a UsageError then, or a RunFailed where a control's ticket is gone."""
     memory, began = PeakMemory(laboratory.device), time.perf_counter()
     check_place(laboratory, config)
+    check_anew(laboratory, config)
     plain = make_plain(laboratory, config)
     rest: TicketRun | ControlRun
     if config.task.role == TICKET:

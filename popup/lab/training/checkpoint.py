@@ -37,9 +37,9 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
-                 seconds: float = 30.0, data: str = "", told: Callable[[float], None] | None = None) -> None:
+                 seconds: float = 30.0, data: str = "", told: Callable[[float], None] | None = None, network: str = "") -> None:
         self.path, self.stop, self.seconds, self.told = path, stop or Stop(), seconds, told
-        self.data = data
+        self.data, self.network = data, network  # fingerprints of what the run is of
         self.config = json.loads(json.dumps(config.record())) if config else None
         self.before = 0.0  # seconds that the run took in processes before this one
         self._began = self._last = time.perf_counter()
@@ -68,6 +68,8 @@ class Checkpoints:
                 raise SealedError(f"{self.path} is of a run with another config")
             if (metadata.get("data") or self.data) != self.data:
                 raise SealedError(f"{self.path} is of a run on other images than there are now")
+            if (metadata.get("network") or self.network) != self.network:
+                raise SealedError(f"{self.path} is of a run of another network than its function builds now")
             seconds = metadata.get("seconds")
             if not (finite(seconds) and seconds >= 0):
                 raise ValueError(f"its seconds are {seconds!r:.80}")
@@ -113,7 +115,7 @@ class Checkpoints:
         if self.path is None or not state.ranks.first or not state.finite():
             return
         began = time.perf_counter()
-        metadata = {**state.record(), "config": self.config, "data": self.data,
+        metadata = {**state.record(), "config": self.config, "data": self.data, "network": self.network,
                     "seconds": self.before + began - self._began}
         write_atomically(self.path, seal(KIND, FORMAT, metadata, state.tensors()))
         self._last = time.perf_counter()

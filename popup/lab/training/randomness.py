@@ -1,10 +1,13 @@
-"""torch's own generator, which dropout and the initialisation of unmasked parameters draw from, seeded for a block."""
+"""torch's own generator, which dropout and the initialisation of unmasked parameters draw from, seeded for a block; and those of
+numpy and Python, which a user's function may draw a network from."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from popup.source.streams import Stream
@@ -16,6 +19,22 @@ def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         _seed(int(Stream(seed, "torch", purpose).words64(1)[0]), device)
         yield
+
+
+@contextlib.contextmanager
+def building(seed: int) -> Iterator[None]:
+    """Within the block a network is built: torch, numpy and Python draw from the seed what is no layer's weight (a class token, a
+    fixed projection, what a user's function draws otherwise); the caller's generators go on after it."""
+    arrays, numbers = np.random.get_state(), random.getstate()
+    word = int(Stream(seed, "numbers", "network").words64(1)[0])
+    np.random.seed(word % (1 << 32))
+    random.seed(word)
+    try:
+        with seeded(seed, "network", torch.device("cpu")):
+            yield
+    finally:
+        np.random.set_state(arrays)
+        random.setstate(numbers)
 
 
 def _seed(word: int, device: torch.device) -> None:

@@ -1,0 +1,230 @@
+"""Functions of the user's that change, draw, share, end or fail: no run is of two networks, and what is wrong is one line."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import popup
+from models import MODELS
+from popup.lab.commands.command import main
+from popup.lab.config import Config
+from popup.lab.machine import Machine
+from popup.lab.runs.checks import settled
+from popup.lab.runs.flow import run
+from popup.lab.runs.laboratory import Laboratory
+from popup.lab.training.stop import Stopped
+
+HEAD = """
+import numpy as np, torch
+from torch import nn
+from popup.lab.data.dataset import Dataset
+
+def part(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 12, generator=generator)
+    return images, (images[:, :4].sum(1) > 0).long()
+
+def load():
+    return part(64, 0), part(32, 1)
+
+def build(image, classes):
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, classes))
+"""
+QUICK = ["--dataset", "mine:load", "--model", "mine:build", "--batch-size", "16", "--epochs", "2", "--er-p", "0.5", "--out",
+         "runs"]
+BUFFER = """
+class Projected(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.register_buffer("projection", {drawn}, persistent=False)
+        self.inner, self.outer = nn.Linear(12, 16), nn.Linear(16, classes)
+    def forward(self, x):
+        return self.outer(torch.relu(self.inner(x * self.projection)))
+
+def build(image, classes):
+    return Projected(classes)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the user's file anew, as another process would find it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(text="", old="", new=""):
+        (tmp_path / "mine.py").write_text(HEAD.replace(old, new) + text)
+        sys.modules.pop("mine", None)
+        importlib.invalidate_caches()
+
+    write()
+    yield write
+    sys.modules.pop("mine", None)
+
+
+def refused(capsys, *arguments):
+    """The one line of a command that refuses."""
+    capsys.readouterr()
+    assert main([*arguments], MODELS) == 2
+    line, = capsys.readouterr().err.splitlines()
+    return line
+
+
+def results(place="runs"):
+    return [json.loads(path.read_text()) for path in sorted(Path(place).glob("*/result.json"))]
+
+
+def test_a_search_does_not_go_on_under_a_function_that_builds_another_network_now(mine, capsys, stop_at):
+    config = Config.from_flat({"dataset": "mine:load", "model": "mine:build", "batch_size": 16, "epochs": 2, "er_p": 0.5})
+    laboratory = Laboratory(MODELS, Machine("cpu"), Path("runs"), stop_at(5))
+    with pytest.raises(Stopped):
+        run(laboratory, settled(laboratory, config))
+    (checkpoint,) = Path("runs").glob("*/checkpoint.safetensors")
+    mine(old="nn.ReLU()", new="nn.Tanh()")
+    line = refused(capsys, *QUICK)
+    assert f"{checkpoint} is of a run of another network than its function builds now; remove it to begin the run anew" in line
+    mine(text="# other words\n")
+    assert main(QUICK, MODELS) == 0 and not checkpoint.exists()
+    one = next(Path("runs").glob("*/ticket.safetensors")).read_bytes()
+    assert main([*QUICK[:-1], "whole"], MODELS) == 0
+    assert next(Path("whole").glob("*/ticket.safetensors")).read_bytes() == one
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("nn.ReLU()", "nn.Tanh()", "another network than mine:build builds now"),
+    ("manual_seed(seed)", "manual_seed(seed + 7)", "other images than mine:load has now")])
+def test_a_worker_does_not_do_the_rest_of_a_plan_on_something_else(old, new, said, mine, capsys):
+    assert main([*QUICK, "--seeds", "2", "--controls", "none", "--workers", "1"], MODELS) == 0
+    assert main([*QUICK, "--seeds", "2", "--controls", "random", "--plan-only"], MODELS) == 0
+    mine(old=old, new=new)
+    line = refused(capsys, "worker", "runs", "--trust")
+    assert "2 finished runs in runs" in line and said in line and len(results()) == 2
+    mine()
+    assert main(["worker", "runs", "--trust"], MODELS) == 0 and len(results()) == 4
+    mine(old=old, new=new)
+    assert main(["worker", "runs", "--trust"], MODELS) == 0, "nothing is left to do on anything"
+
+
+def test_a_report_tells_of_seeds_that_had_different_networks(mine, capsys):
+    assert main(QUICK, MODELS) == 0
+    mine(old="nn.ReLU()", new="nn.Tanh()")
+    assert main([*QUICK, "--seed", "1"], MODELS) == 0
+    capsys.readouterr()
+    assert main(["report", "runs"], MODELS) == 0
+    assert "not of the same network: runs of mine:build had 2 different versions of it (1 and 1 runs)" in " ".join(
+        capsys.readouterr().out.split())
+
+
+SHARED = {"the same network": "net = build(0, 2)\ndef build(image, classes): return net\n",
+          "networks that share 0": "inner = nn.Linear(12, 16)\n"
+                                   "def build(image, classes): return nn.Sequential(inner, nn.ReLU(), nn.Linear(16, classes))\n",
+          "networks that share 0.weight": "weight = nn.Parameter(torch.ones(2, 12))\n"
+                                          "def build(image, classes):\n    net = nn.Sequential(nn.Linear(12, 2))\n"
+                                          "    net[0].weight = weight\n    return net\n"}
+
+
+@pytest.mark.parametrize("grid", [[], ["--seeds", "2", "--controls", "none", "--workers", "1"]])
+@pytest.mark.parametrize("what", SHARED)
+def test_a_function_that_returns_the_same_modules_again_is_refused_before_a_run(what, grid, mine, capsys):
+    mine(SHARED[what])
+    line = refused(capsys, *QUICK, *grid)
+    assert f"model 'mine:build' returns {what} at each call" in line and "copy.deepcopy" in line and not results()
+    assert not list(Path().glob("runs/*/ticket.safetensors"))
+    text = SHARED[what]
+    for before, name in (("return ", "net"), ("Sequential(", "inner"), ("[0].weight = ", "weight")):
+        text = text.replace(before + name, f"{before}__import__('copy').deepcopy({name})")
+    mine(text)
+    assert main([*QUICK, *grid], MODELS) == 0
+
+
+@pytest.mark.parametrize("drawn", ["np.random.randint(10, 40)", "int(torch.randint(10, 40, ()))", "random.randint(10, 40)"])
+def test_a_network_may_be_drawn_by_the_seed(drawn, mine):
+    text = (f"import random\ndef build(image, classes):\n    w = {drawn}\n"
+            "    return nn.Sequential(nn.Linear(12, w), nn.ReLU(), nn.Linear(w, classes))\n")
+    before = torch.random.get_rng_state()
+    for out in ("one", "two"):
+        mine(text)
+        assert main([*QUICK[:-1], out], MODELS) == 0
+    assert results("one")[0]["proof"]["holds"] and torch.equal(before, torch.random.get_rng_state())
+    tickets = [next(Path(out).glob("*/ticket.safetensors")) for out in ("one", "two")]
+    assert tickets[0].read_bytes() == tickets[1].read_bytes()
+    assert main(["eval", str(tickets[0]), "--model", "mine:build", "--dataset", "mine:load"], MODELS) == 0
+
+
+def test_a_network_that_no_seed_repeats_is_refused_before_a_run(mine, capsys):
+    mine("random = np.random.default_rng()\ndef build(image, classes):\n    w = int(random.integers(10, 1 << 20))\n"
+         "    return nn.Sequential(nn.Linear(12, w), nn.ReLU(), nn.Linear(w, classes))\n")
+    line = refused(capsys, *QUICK)
+    assert "model 'mine:build' builds another network at each call" in line and "generator, which popup seeds" in line
+
+
+def test_a_fixed_projection_that_the_state_leaves_out_is_repeated_by_eval(mine, capsys):
+    mine(BUFFER.format(drawn="torch.rand(12)"))
+    assert main(QUICK, MODELS) == 0
+    (ticket,) = Path("runs").glob("*/ticket.safetensors")
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["eval", str(ticket), "--model", "mine:build", "--dataset", "mine:load"], MODELS) == 0
+        assert "repeated exactly" in capsys.readouterr().out
+    assert main(["verify", str(ticket), "--model", "mine:build"], MODELS) == 0
+
+
+def test_a_buffer_that_neither_seed_nor_state_repeats_is_refused_before_a_run(mine, capsys):
+    text = BUFFER.format(drawn="torch.tensor(np.random.default_rng().normal(size=12)).float()")
+    mine(text)
+    line = refused(capsys, *QUICK)
+    assert "the buffer projection of model 'mine:build' is another at each call" in line and "persistent=False" in line
+    mine(text.replace(", persistent=False", ""))
+    assert main(QUICK, MODELS) == 0
+    (ticket,) = Path("runs").glob("*/ticket.safetensors")
+    assert main(["eval", str(ticket), "--model", "mine:build", "--dataset", "mine:load"], MODELS) == 0
+
+
+SPLITS = "(part(64, 0), part(32, 1))"
+DATA = {  # what a function does, and what is said; nothing: it runs
+    f"layer = nn.Linear(12, 12)\ndef load():\n    return [(layer(images), labels) for images, labels in {SPLITS}]\n": "",
+    f"def load():\n    return Dataset('t', 2, *((x.numpy(), y.numpy()) for x, y in {SPLITS}))\n": "",
+    f"def load():\n    return Dataset('t', 5, *{SPLITS}, names=tuple('abc'))\n": "3 names are given for 5 classes",
+    f"def load():\n    return Dataset('t', 5, *{SPLITS}, names=tuple('abcde'))\n": "",
+    "def load():\n    open('none.csv')\n": "'mine:load' cannot be loaded by its function: [Errno 2] No such file",
+    "def load():\n    raise SystemExit(3)\n": "its function ends the program (SystemExit: 3)",
+    "def build(image, classes):\n    raise SystemExit(3)\n": "cannot be built for features [12]: SystemExit: 3",
+    "def build(image, classes):\n    open('none.pt')\n": "cannot be built for features [12]: FileNotFoundError: [Errno 2] No"}
+
+
+@pytest.mark.parametrize("text", DATA)
+def test_what_functions_return_and_how_they_end(text, mine, capsys):
+    mine(text)
+    if DATA[text]:
+        assert DATA[text] in refused(capsys, *QUICK)
+    else:
+        assert main(QUICK, MODELS) == 0 and results()[0]["proof"]["holds"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_data_of_one_class_are_drawn_without_a_word_from_the_plots(mine, capsys):
+    mine(old="(images[:, :4].sum(1) > 0).long()", new="torch.zeros(count, dtype=torch.long)")
+    assert main(QUICK, MODELS) == 0
+    assert not capsys.readouterr().err
+
+
+def test_an_out_that_is_a_link_to_nothing_is_told_as_that(mine, capsys):
+    Path("runs").symlink_to("nowhere")
+    assert "'runs' (it is a link to what is not there): name a directory" in refused(capsys, *QUICK)
+
+
+def test_numba_that_compiles_nothing_is_no_fault_of_the_network(monkeypatch):
+    numba = pytest.importorskip("numba")
+    from popup.products.numba_kernels import _compiled
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    _compiled.cache_clear()
+    with pytest.raises(popup.UsageError, match="while NUMBA_DISABLE_JIT is set: unset it"):
+        _compiled()
+    monkeypatch.undo()
+    assert _compiled()
