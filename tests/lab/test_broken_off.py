@@ -175,6 +175,26 @@ def test_a_checkpoint_of_another_run_is_no_broken_search(tmp_path):
     assert popup.fit(net, SPLIT, SPLIT, config()).proof.holds  # the one that was done is done still
 
 
+def test_a_checkpoint_is_of_the_images_and_the_network_that_its_search_began_with(tmp_path):
+    path, images = tmp_path / "checkpoint.safetensors", (SPLIT[0] + 1, SPLIT[1])
+
+    def fit(net, train=SPLIT, test=SPLIT, on_epoch=lambda metrics: None):
+        return popup.fit(net, train, test, config(), on_epoch, Checkpoints(path, config(), seconds=0))
+
+    with pytest.raises(RuntimeError):
+        fit(make(), on_epoch=stop_at(2, RuntimeError()))
+    other = make()
+    place = next(name for name, module in other.named_children() if isinstance(module, torch.nn.ReLU))
+    setattr(other, place, torch.nn.Tanh())
+    with pytest.raises(CheckpointError, match="of a run of another network than there is now"):
+        fit(other)
+    for splits in ((images, SPLIT), (SPLIT, images)):
+        with pytest.raises(CheckpointError, match="of a run on other images than there are now"):
+            fit(make(), *splits)
+    attached = popup.attach(make(), search=config().search, recipe=config().source)
+    assert losses(fit(attached)) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
+
+
 def test_what_attach_was_told_otherwise_is_refused_and_what_a_config_leaves_open_is_not():
     net = popup.attach(make(), er_p=0.3, k=0.4, density="erk", method="averaged")
     for name, value in {"er_p": 0.9, "density": "balanced", "method": "iterand", "k": 0.7}.items():

@@ -87,7 +87,7 @@ def test_a_search_does_not_go_on_under_a_function_that_builds_another_network_no
     (checkpoint,) = Path("runs").glob("*/checkpoint.safetensors")
     mine(old="nn.ReLU()", new="nn.Tanh()")
     line = refused(capsys, *QUICK)
-    assert f"{checkpoint} is of a run of another network than its function builds now; remove it to begin the run anew" in line
+    assert f"{checkpoint} is of a run of another network than there is now; remove it to begin the run anew" in line
     mine(text="# other words\n")
     assert main(QUICK, MODELS) == 0 and not checkpoint.exists()
     one = next(Path("runs").glob("*/ticket.safetensors")).read_bytes()

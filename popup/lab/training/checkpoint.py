@@ -45,6 +45,10 @@ class Checkpoints:
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
 
+    def of(self, data: str, network: str) -> None:
+        """What the run is of, by fingerprint: a checkpoint of something else is refused."""
+        self.data, self.network = data, network
+
     def _is_of_this_run(self, record: Any) -> bool:
         """Whether a record is this run's config, also as an earlier version wrote it, without the fields that came later."""
         if record == self.config or self.config is None:
@@ -69,7 +73,7 @@ class Checkpoints:
             if (metadata.get("data") or self.data) != self.data:
                 raise SealedError(f"{self.path} is of a run on other images than there are now")
             if (metadata.get("network") or self.network) != self.network:
-                raise SealedError(f"{self.path} is of a run of another network than its function builds now")
+                raise SealedError(f"{self.path} is of a run of another network than there is now")
             seconds = metadata.get("seconds")
             if not (finite(seconds) and seconds >= 0):
                 raise ValueError(f"its seconds are {seconds!r:.80}")

@@ -10,10 +10,11 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import LEARNED, Config
-from popup.lab.data.dataset import Split
+from popup.lab.data.dataset import Dataset, Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
 from popup.lab.modes import modes_kept
+from popup.lab.networks import fingerprint
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config, order_if_asked
 from popup.lab.training.bar import epoch_bar
@@ -119,6 +120,8 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
         check_earlier(net, config, checkpoints.there(ranks))
     with modes_kept(net):
         ready = make_ready(net, train, test, config, ranks)
+        if checkpoints.path is not None:
+            checkpoints.of(Dataset("", 0, train, test).identity(), fingerprint(ready.plain or merge(net)))
         with noted(net):
             with epoch_bar(config.training.epochs, on_epoch) as tell:
                 history = search(ready, tell, checkpoints)
