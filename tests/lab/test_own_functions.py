@@ -145,7 +145,7 @@ def test_a_function_that_returns_the_same_modules_again_is_refused_before_a_run(
 @pytest.mark.parametrize("drawn", ["np.random.randint(10, 40)", "int(torch.randint(10, 40, ()))", "random.randint(10, 40)"])
 def test_a_network_may_be_drawn_by_the_seed(drawn, mine):
     text = (f"import random\ndef build(image, classes):\n    w = {drawn}\n"
-            "    return nn.Sequential(nn.Linear(12, w), nn.ReLU(), nn.Linear(w, classes))\n")
+            "    return nn.Sequential(nn.Flatten(), nn.Linear(12, w), nn.ReLU(), nn.Linear(w, classes))\n")
     before = torch.random.get_rng_state()
     for out in ("one", "two"):
         mine(text)
@@ -154,6 +154,10 @@ def test_a_network_may_be_drawn_by_the_seed(drawn, mine):
     tickets = [next(Path(out).glob("*/ticket.safetensors")) for out in ("one", "two")]
     assert tickets[0].read_bytes() == tickets[1].read_bytes()
     assert main(["eval", str(tickets[0]), "--model", "mine:build", "--dataset", "mine:load"], MODELS) == 0
+    command = ["densities", "--model", "mine:build", "--image", "1", "3", "4", "--classes", "2", "--er-p", "0.5"]
+    assert main([*command, "--density", "uniform", "--out", "spread"], MODELS) == 0
+    assert [row["edges"] for row in json.loads(Path("spread/densities.json").read_text())["uniform"]] == [
+        row["edges"] for row in results("one")[0]["layers"]]
 
 
 def test_a_network_that_no_seed_repeats_is_refused_before_a_run(mine, capsys):

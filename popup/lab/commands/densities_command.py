@@ -26,6 +26,7 @@ from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
+from popup.lab.training.randomness import building
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
 from popup.source.layers import Layer, find_layers
@@ -122,8 +123,10 @@ def _network(options: DensitiesOptions, models: Models) -> nn.Module:
     image = Window((window,)) if window else options.image or (3, side, side)
     classes = options.classes or (TOKENS if window else CLASSES)
     config = Config().replace(model=options.model, widths=options.widths, width=options.width)
-    found = outline(models, config, image, classes)
-    return build_network(models, config, image, classes) if found is None else found
+    with building(options.seed):
+        found = outline(models, config, image, classes)
+    with building(options.seed):  # what a user's function draws is what runs of this seed have
+        return build_network(models, config, image, classes) if found is None else found
 
 
 def _drawn(name: str, layers: Sequence[Layer], options: DensitiesOptions) -> Rule:
