@@ -183,6 +183,8 @@ def test_a_buffer_that_neither_seed_nor_state_repeats_is_refused_before_a_run(mi
     mine(text)
     line = refused(capsys, *QUICK)
     assert "the buffer projection of model 'mine:build' is another at each call" in line and "persistent=False" in line
+    mine(text.replace("x * self.projection", "x"))  # as memory that is never read may hold anything
+    assert main([*QUICK[:-1], "unread"], MODELS) == 0
     mine(text.replace(", persistent=False", ""))
     assert main(QUICK, MODELS) == 0
     (ticket,) = Path("runs").glob("*/ticket.safetensors")
