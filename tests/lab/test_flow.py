@@ -51,14 +51,14 @@ def test_a_single_run_attaches_once_and_computes_its_mask_once(mask, counts, tmp
     assert counts["built"] == 2, "the one that is searched, and one to diagnose the file with"
 
 
-def test_a_network_of_ones_own_is_not_built_again_for_its_fingerprint(counts, tmp_path, capsys, monkeypatch):
+def test_a_network_of_ones_own_is_built_twice_more_to_see_that_it_is_the_same(counts, tmp_path, capsys, monkeypatch):
     (tmp_path / "own_flow.py").write_text("from models import MODELS\nmade = []\n\n\ndef build(image, classes):\n"
                                           "    made.append(1)\n    return MODELS['mlp'](image, classes, (8,))\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["--model", "own_flow:build", "--epochs", "1", "--out", "runs"], MODELS) == 0
     import own_flow
-    assert len(own_flow.made) == 2 + 1 and counts["attached"] == 1
+    assert len(own_flow.made) == 2 + 1 + 2 and counts["attached"] == 1
 
 
 def test_a_grid_attaches_each_ticket_once_and_tries_the_first(counts, tmp_path, capsys):
