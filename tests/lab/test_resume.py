@@ -289,10 +289,10 @@ def test_a_run_leaves_the_callers_generator_alone(tmp_path):
 def test_a_checkpoint_of_a_run_on_other_images_is_refused(tmp_path):
     net = popup.attach(nn.Sequential(nn.Linear(4, 2)), er_p=1.0)
     state = TrainingState(net, popup.scores(net), torch.optim.SGD(popup.scores(net), lr=0.1), 3, Precision.of(net, "fp32"))
-    Checkpoints(tmp_path / "checkpoint", data="a").write(state)
-    Checkpoints(tmp_path / "checkpoint", data="a").resume(state)
+    Checkpoints(tmp_path / "checkpoint").of("a").write(state)
+    Checkpoints(tmp_path / "checkpoint").of("a").resume(state)
     with pytest.raises(CheckpointError, match="on other images"):
-        Checkpoints(tmp_path / "checkpoint", data="b").resume(state)
+        Checkpoints(tmp_path / "checkpoint").of("b").resume(state)
 
 
 def test_a_checkpoint_in_another_precision_is_refused_and_says_why(tmp_path):

@@ -37,17 +37,18 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
-                 seconds: float = 30.0, data: str = "", told: Callable[[float], None] | None = None, network: str = "") -> None:
+                 seconds: float = 30.0, told: Callable[[float], None] | None = None) -> None:
         self.path, self.stop, self.seconds, self.told = path, stop or Stop(), seconds, told
-        self.data, self.network = data, network  # fingerprints of what the run is of
+        self.data = self.network = ""  # fingerprints of what the run is of, once `of` has said
         self.config = json.loads(json.dumps(config.record())) if config else None
         self.before = 0.0  # seconds that the run took in processes before this one
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
 
-    def of(self, data: str, network: str) -> None:
-        """What the run is of, by fingerprint: a checkpoint of something else is refused."""
+    def of(self, data: str, network: str = "") -> Checkpoints:
+        """These, of a run on what has such fingerprints: a checkpoint of something else is refused."""
         self.data, self.network = data, network
+        return self
 
     def _is_of_this_run(self, record: Any) -> bool:
         """Whether a record is this run's config, also as an earlier version wrote it, without the fields that came later."""

@@ -121,7 +121,8 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     with modes_kept(net):
         ready = make_ready(net, train, test, config, ranks)
         if checkpoints.path is not None:
-            checkpoints.of(Dataset("", 0, train, test).identity(), fingerprint(ready.plain or merge(net)))
+            plain = merge(net) if ready.plain is None else ready.plain
+            checkpoints.of(Dataset("", 0, train, test).identity(), fingerprint(plain))
         with noted(net):
             with epoch_bar(config.training.epochs, on_epoch) as tell:
                 history = search(ready, tell, checkpoints)
