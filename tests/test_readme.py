@@ -67,13 +67,20 @@ def test_the_page_about_methods_shows_the_code_as_it_is_and_what_is_said_of_a_wr
     assert str(error.value) == " ".join(re.search(r"```text\n(.*?)```", OWN, flags=re.DOTALL)[1].split())
 
 
+def headings(page):
+    """Of a page, as links name them: words in small letters joined by hyphens, without other marks."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE),
+                        flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
-def test_linked_files_and_pictures_exist(page):
+def test_linked_files_pictures_and_headings_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    targets = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text)
     assert targets or page != "README.md"
-    for target in targets:
-        if not target.startswith("http"):
-            assert ((ROOT / page).parent / target).exists(), target
-    titles = {"-".join(title.lower().split()) for title in re.findall(r"^## (.+)$", text, flags=re.MULTILINE)}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= titles
+    for name, heading in targets:
+        if not name.startswith("http"):
+            target = (ROOT / page).parent / name if name else ROOT / page
+            assert target.exists(), name
+            assert not heading or heading in headings(target), f"{name}#{heading}"
