@@ -20,6 +20,8 @@ def unwrapped(net: nn.Module) -> nn.Module:
     itself, if none is. A UsageError for what is no network."""
     if not isinstance(net, nn.Module):
         raise UsageError(f"net is a {type(net).__name__}: pass the network itself, a torch.nn.Module")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise UsageError(f"net is a {type(net).__name__}, a program that torch.jit made: pass the network that it was made of")
     inner = net
     while ATTRIBUTE not in vars(inner):
         found = next((part for name in WRAPPED if (part := inner._modules.get(name)) is not None), None)

@@ -7,6 +7,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
+import torch.fx
 from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -20,7 +21,11 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
         for value in (*vars(module).values(), *module._buffers.values()):
             if isinstance(value, torch.Tensor) and not _is_copied(value):
                 memo.setdefault(id(value), value.detach().clone())
-    return copy.deepcopy(net, memo)
+    copied = copy.deepcopy(net, memo)
+    if isinstance(net, torch.fx.GraphModule):  # whose __deepcopy__ leaves out hooks and attributes of others
+        for name in vars(net).keys() - vars(copied).keys() | {name for name in vars(net) if name.endswith("_hooks")}:
+            vars(copied)[name] = copy.deepcopy(vars(net)[name], memo)
+    return copied
 
 
 def without_hooks(copied: Net, original: nn.Module) -> Net:

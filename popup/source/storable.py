@@ -15,11 +15,14 @@ from popup.errors import UsageError
 
 
 def refuse_unstorable(net: nn.Module) -> None:
-    """A UsageError for a parameter, or a buffer of the state, that no file of a ticket can hold."""
+    """A UsageError for a parameter, or a buffer or what else is in the state, that no file of a ticket can hold."""
     parameters = dict(net.named_parameters(remove_duplicate=False))
     buffers = {name: value for name, value in net.state_dict().items() if name not in parameters}
     for name, tensor in (parameters | buffers).items():
-        if isinstance(tensor, torch.Tensor) and not is_lazy(tensor) and (words := _unstorable(tensor)):
+        if not isinstance(tensor, torch.Tensor):
+            raise UsageError(f"{name} of the network's state is a {type(tensor).__name__}, which the file of a ticket cannot "
+                             "hold: let get_extra_state return a tensor, or leave it out")
+        if not is_lazy(tensor) and (words := _unstorable(tensor)):
             out = ", or take it out of the state by register_buffer(..., persistent=False)" if name in buffers else ""
             raise UsageError(f"{name} {words}, which the file of a ticket cannot hold: give it as a dense tensor of a usual "
                              f"type, such as {_usual(tensor)}{out}")

@@ -124,3 +124,19 @@ def test_a_copy_of_a_sparse_one_has_memory_of_its_own():
     copied = deep_copy(net)
     copied.held.values().fill_(7)
     assert torch.equal(net.held.to_dense(), EYE) and torch.equal(copied.held.to_dense(), 7 * EYE)
+
+
+@pytest.mark.parametrize("state", [{"seen": 1}, None, b"seen"])
+def test_a_state_that_is_no_tensor_is_refused_before_a_search(state):
+    class Kept(nn.Module):
+        def get_extra_state(self):
+            return state
+
+        def set_extra_state(self, state):
+            pass
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(popup.UsageError, match=f"1._extra_state of .* is a {type(state).__name__}, which the file"):
+        popup.attach(nn.Sequential(nn.Linear(4, 2), Kept()), er_p=0.5)
