@@ -69,8 +69,8 @@ def test_the_page_about_methods_shows_the_code_as_it_is_and_what_is_said_of_a_wr
 
 def headings(page):
     """Of a page, as links name them: words in small letters joined by hyphens, without other marks."""
-    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE),
-                        flags=re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 

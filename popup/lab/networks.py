@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,20 +11,22 @@ from torch import nn
 
 from popup.errors import UsageError, check_name
 from popup.lab.config import Config
+from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, logits_shape
 from popup.lab.modes import modes_kept
+from popup.lab.randomness import loading
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
-SAID = (RuntimeError, ValueError, AssertionError)  # whose messages speak for themselves
-FAULTS = (*SAID, OSError, TypeError, LookupError, AttributeError, ArithmeticError, SystemExit)  # of a builder or its network
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
 OTHERS = ("torchvision:NAME", "timm:NAME", "chain:WORDS", "MODULE:FUNCTION")
 
 
 def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:
-    """The builder of a name, or a UsageError that says what is allowed or missing."""
+    """The builder of a name, or a UsageError that says what is allowed or missing. A user's module is imported for it, and what
+    that draws is the same in each process."""
     try:
-        return models[name]
+        with loading():
+            return models[name]
     except KeyError:
         check_name("model", name, [*models, *OTHERS])
         raise
@@ -45,17 +45,19 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
     try:
         net = builder(image, classes, **options)
         _try(net, image, classes)
+    except (UsageError, MemoryError):
+        raise
     except FAULTS as error:
-        reason = (str(error).splitlines() or [""])[0]
-        reason = reason if reason and isinstance(error, SAID) else f"{type(error).__name__}: {reason}".removesuffix(": ")
         how = "".join(f" with {name} {list(value) if name == 'widths' else value}" for name, value in options.items())
-        raise UsageError(f"model {task.model!r} cannot be built for {called(image)} {list(image)}{how}: {reason}") from None
+        raise UsageError(f"model {task.model!r} cannot be built for {called(image)} {list(image)}{how}: {told(error)}") from None
     return net
 
 
 def outline(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module | None:
     """The same network without memory, which costs next to nothing; None if it cannot be built so (its builder may need
-    numbers, or something is wrong with it that `build_network` tells)."""
+    numbers, or something is wrong with it that `build_network` tells). A user's module is imported before, so that its constants
+    have numbers; what a function keeps from call to call would have none."""
+    find_builder(models, config.task.model)
     with torch.device("meta"):
         try:
             return build_network(models, config, image, classes)
@@ -63,19 +65,18 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
             return None
 
 
+def without_numbers(net: nn.Module) -> nn.Module:
+    """`net`, in place, without its memory where that can be: an outline of what cannot be built as one."""
+    try:
+        return net.to("meta")
+    except RuntimeError:  # a kind of tensor that is always somewhere
+        return net
+
+
 def is_own(name: str) -> bool:
     """Whether a model is made by a function of the user's, which may make another network tomorrow."""
     kind, colon, _ = name.partition(":")
     return bool(colon) and kind not in KINDS
-
-
-def fingerprint(net: nn.Module) -> str:
-    """SHA-256, as hex, of what a network says that it is (addresses of objects left out), and of the shapes of its tensors.
-
-    What a `forward` computes by itself, without a module, is not seen.
-    """
-    shapes = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
-    return hashlib.sha256(re.sub(" at 0x[0-9a-fA-F]+", "", f"{net!r}{shapes}").encode()).hexdigest()
 
 
 def _options(builder: Callable[..., nn.Module], config: Config) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Search(Answers):
         self.asked: set[str] = set()             # the layers that some pass with gradients has asked for
         self._loads = False                      # whether what is being loaded is a search
         self.moves = 0                           # steps that this object was told of
+        self.known = ""                          # what tells the network from another, as popup.fit has noted it
         self.finished: bool | None = None        # whether popup.fit came to its end, if it has attached this
         self.untouched: Untouched
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []

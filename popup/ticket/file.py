@@ -41,6 +41,7 @@ and these metadata, an object with sorted keys:
                          task          the fields of popup.lab.config.TaskSettings: model, dataset, widths, ...
                          data          the data set's title
                          data_fingerprint  tells its images and labels from others (missing in files of before; may be empty)
+                         network_fingerprint  of a user's own function: tells its network from others (else missing)
                          image         [channels, height, width] of an image, or whatever shape it has
                          classes       their number
                          normalise     {"mean": [..], "deviation": [..]}, numbers by channel: an input is (pixel - mean) /

@@ -157,7 +157,7 @@ def test_a_search_that_is_done_goes_on_by_the_same_config_and_other_training():
 
 def test_a_checkpoint_lets_what_was_broken_off_go_on_in_the_same_network(tmp_path):
     whole = popup.fit(make(), SPLIT, SPLIT, config(er_p=0.2))
-    net, checkpoints = make(), [Checkpoints(tmp_path / "checkpoint.safetensors", config(er_p=0.2), seconds=0) for _ in range(2)]
+    net, checkpoints = make(), [Checkpoints(tmp_path / "checkpoint.safetensors", seconds=0) for _ in range(2)]
     with pytest.raises(RuntimeError):
         popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), stop_at(2, RuntimeError()), checkpoints[0])
     assert losses(popup.fit(net, SPLIT, SPLIT, config(er_p=0.2), checkpoints=checkpoints[1])) == losses(whole)
@@ -166,12 +166,12 @@ def test_a_checkpoint_lets_what_was_broken_off_go_on_in_the_same_network(tmp_pat
 def test_a_checkpoint_of_another_run_is_no_broken_search(tmp_path):
     path, net = tmp_path / "checkpoint.safetensors", make()
     with pytest.raises(RuntimeError):
-        popup.fit(make(), SPLIT, SPLIT, config(seed=5), stop_at(2, RuntimeError()), Checkpoints(path, config(seed=5), seconds=0))
+        popup.fit(make(), SPLIT, SPLIT, config(seed=5), stop_at(2, RuntimeError()), Checkpoints(path, seconds=0))
     with pytest.raises(CheckpointError, match="of a run with another config"):
-        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, config()))
+        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path))
     assert losses(popup.fit(net, SPLIT, SPLIT, config())) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
     with pytest.raises(CheckpointError, match="of a run with another config"):
-        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, config()))
+        popup.fit(net, SPLIT, SPLIT, config(), checkpoints=Checkpoints(path))
     assert popup.fit(net, SPLIT, SPLIT, config()).proof.holds  # the one that was done is done still
 
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_is_of_the_images_and_the_network_that_its_search_began_wit
     path, images = tmp_path / "checkpoint.safetensors", (SPLIT[0] + 1, SPLIT[1])
 
     def fit(net, train=SPLIT, test=SPLIT, on_epoch=lambda metrics: None):
-        return popup.fit(net, train, test, config(), on_epoch, Checkpoints(path, config(), seconds=0))
+        return popup.fit(net, train, test, config(), on_epoch, Checkpoints(path, seconds=0))
 
     with pytest.raises(RuntimeError):
         fit(make(), on_epoch=stop_at(2, RuntimeError()))
@@ -227,3 +227,57 @@ def test_modes_are_what_they_were_however_fit_ends(compute, error):
     else:
         broken_off(net, error, compute=compute)
     assert [module.training for module in net] == before and not net.training
+
+
+def test_a_checkpoint_of_another_config_is_refused_though_nobody_named_one(tmp_path):
+    path = str(tmp_path / "checkpoint.safetensors")  # a text is a path too
+    whole = popup.fit(make(), SPLIT, SPLIT, config(), checkpoints=Checkpoints(path, seconds=0))
+    with pytest.raises(CheckpointError, match="of a run with another config"):
+        popup.fit(make(), SPLIT, SPLIT, config(lr=0.0001), checkpoints=Checkpoints(path))
+    assert losses(popup.fit(make(), SPLIT, SPLIT, config(), checkpoints=Checkpoints(path))) == losses(whole)
+
+
+def test_what_a_loop_sets_from_epoch_to_epoch_makes_no_other_network(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+
+    def fit(net, end=0):
+        def on_epoch(metrics):
+            dropout.p = 0.1 * metrics["epoch"]
+            if metrics["epoch"] == end:
+                raise KeyboardInterrupt
+
+        dropout = next(module for module in net.modules() if isinstance(module, torch.nn.Dropout))
+        return popup.fit(net, SPLIT, SPLIT, config(), on_epoch, Checkpoints(path, seconds=0))
+
+    def dropping():
+        return torch.nn.Sequential(torch.nn.Dropout(0.1), make())
+
+    whole = losses(fit(dropping()))
+    path.unlink()
+    net = dropping()
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, 2)
+    assert losses(fit(net)) == whole
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        fit(dropping(), 2)
+    assert losses(fit(dropping())) == whole
+
+
+def test_data_that_are_no_two_tensors_are_one_line():
+    data = torch.utils.data
+    for train in (data.DataLoader([1]), data.TensorDataset(*SPLIT), (part for part in SPLIT), [*SPLIT, None]):
+        with pytest.raises(popup.UsageError, match=r"train is a \w+: pass \(images, labels\) as torch tensors"):
+            popup.fit(make(), train, SPLIT, config())
+
+
+def test_a_network_that_torch_fx_has_traced_is_searched_as_the_one_that_it_was():
+    traced = torch.fx.symbolic_trace(make())
+    assert losses(popup.fit(traced, SPLIT, SPLIT, config())) == losses(popup.fit(make(), SPLIT, SPLIT, config()))
+    assert popup.merge(traced.eval())(SPLIT[0]).equal(traced(SPLIT[0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_program_of_torch_jit_is_refused_by_name():
+    with pytest.raises(popup.UsageError, match=r"a RecursiveScriptModule, a program that torch\.jit made: pass the network"):
+        popup.attach(torch.jit.script(make()), er_p=0.5)

@@ -113,7 +113,7 @@ def test_a_finished_run_of_another_network_is_not_passed_off_as_this_one(seeds, 
     assert f"{seeds} finished run" in line and "another network than own_network:build builds now" in line and "--out" in line
     for path in tmp_path.glob("runs/*/result.json"):  # as results of before were
         result = json.loads(path.read_text())
-        assert len(result.pop("network_fingerprint")) == 64
+        assert result.pop("network_fingerprint").startswith("torch ")
         path.write_text(json.dumps(result))
     assert again(OWN.replace("nn.ReLU()", "nn.Tanh()")) == 0
 

@@ -11,7 +11,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config
 from popup.lab.networks import build_network
-from popup.lab.training.randomness import seeded
+from popup.lab.randomness import seeded
 from popup.lab.training.stop import Stop, Stopped
 from popup.source.streams import Stream
 

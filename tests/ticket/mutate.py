@@ -190,7 +190,7 @@ def checkpoint(directory):
     optimizer.step()
     state.step = 1
     state.finish_epoch({"epoch": 1, "test_loss": 0.1})
-    Checkpoints(path, config).write(state)
+    Checkpoints(path).of(config).write(state)
     content, after = path.read_bytes(), (json.dumps(state.record()), state.tensors())
 
     def read(changed, forged):
@@ -198,7 +198,7 @@ def checkpoint(directory):
         optimizer.state.clear()
         was = json.dumps(state.record()), state.tensors()
         try:
-            Checkpoints(path, config).resume(state)
+            Checkpoints(path).of(config).resume(state)
         except CheckpointError as error:
             now = json.dumps(state.record()), state.tensors()
             assert was[0] == now[0] and same_state(was[1], now[1]), "a refused checkpoint changed the state"

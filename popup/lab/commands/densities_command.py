@@ -17,7 +17,8 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.data.text import CONTEXT, TOKENS
 from popup.lab.inputs import Window
-from popup.lab.networks import Models, build_network, outline
+from popup.lab.networks import Models, build_network, find_builder, is_own, outline
+from popup.lab.randomness import building
 from popup.lab.report.axes import WIDE
 from popup.lab.report.cuts import UNLESS
 from popup.lab.report.layer_figures import READ, Line, draw_layers, short_names
@@ -26,7 +27,6 @@ from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
-from popup.lab.training.randomness import building
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
 from popup.source.layers import Layer, find_layers
@@ -123,8 +123,11 @@ def _network(options: DensitiesOptions, models: Models) -> nn.Module:
     image = Window((window,)) if window else options.image or (3, side, side)
     classes = options.classes or (TOKENS if window else CLASSES)
     config = Config().replace(model=options.model, widths=options.widths, width=options.width)
-    with building(options.seed):
-        found = outline(models, config, image, classes)
+    found = None
+    find_builder(models, options.model)  # imports a user's module, outside of what the seed draws
+    if not is_own(options.model):  # a function may keep what it makes
+        with building(options.seed):
+            found = outline(models, config, image, classes)
     with building(options.seed):  # what a user's function draws is what runs of this seed have
         return build_network(models, config, image, classes) if found is None else found
 

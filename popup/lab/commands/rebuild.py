@@ -16,9 +16,9 @@ from popup.lab.data.dataset import MOST_TOKENS, Dataset
 from popup.lab.data.streamed import Images
 from popup.lab.inputs import Tokens, Window, called
 from popup.lab.measure import BITS, Measure, measure_in
-from popup.lab.networks import Models, build_network, outline
+from popup.lab.networks import Models, build_network, find_builder, is_own, outline
+from popup.lab.randomness import building
 from popup.lab.training.batches import Normalise
-from popup.lab.training.randomness import building
 from popup.lab.trust import SAFE
 from popup.ticket.file import TicketError
 from popup.ticket.sealed import finite
@@ -132,9 +132,9 @@ def recorded_part(ticket: Ticket) -> str:
     return "validation" if ticket.about.get("evaluated_on") == "validation" else "test"
 
 
-def recorded_fingerprint(ticket: Ticket) -> str:
-    """What tells the data of the recorded accuracy from others; empty where the file does not say."""
-    found = ticket.about.get("data_fingerprint")
+def recorded_fingerprint(ticket: Ticket, of: str = "data") -> str:
+    """What tells the data of the recorded accuracy, or its network, from others; empty where the file does not say."""
+    found = ticket.about.get(f"{of}_fingerprint")
     return found if isinstance(found, str) else ""
 
 
@@ -148,14 +148,16 @@ def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:
     """The ticket's network, plain and frozen, built from the file alone; `sparse`: its linear layers on their kept edges alone.
 
-    It is built without memory first, so that widths which are not the ticket's are refused before they are allocated. Then from
-    the run's seed, which what the state leaves out (a fixed projection) may be drawn from.
+    Where the file says its widths it is built without memory first, so that those which are not the ticket's are refused before
+    they are allocated. Then from the run's seed, which what the state leaves out (a fixed projection) may be drawn from.
     """
     image, classes = recorded_image(ticket)
-    with building(ticket.recipe.seed):
-        found = outline(models, config, image, classes)
-    if found is not None:
-        ticket.check_layers(found)
+    find_builder(models, config.task.model)  # imports a user's module, outside of what the seed draws
+    if not is_own(config.task.model) or config.task.widths or config.task.width != 1:  # a function's own are no file's
+        with building(ticket.recipe.seed):
+            found = outline(models, config, image, classes)
+        if found is not None:
+            ticket.check_layers(found)
     with building(ticket.recipe.seed):
         net = build_network(models, config, image, classes)
     return ticket.apply(net, sparse).eval()

@@ -12,8 +12,9 @@ from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
 from popup.lab.config import Config
+from popup.lab.foreign import FAULTS
 from popup.lab.inputs import noise
-from popup.lab.networks import FAULTS, Models
+from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
 from popup.lab.runs.grid import counted

@@ -15,6 +15,8 @@ import torch
 from popup.errors import UsageError
 from popup.lab.data.dataset import Dataset, Split, check_alike, check_finite
 from popup.lab.data.streamed import Images, Streamed
+from popup.lab.foreign import FAULTS, told
+from popup.lab.randomness import loading
 
 CHANNELS = (1, 2, 3, 4)  # that images usually have
 SHAPED = (2, 4)          # in how many dimensions inputs are: features and tokens, images
@@ -35,13 +37,16 @@ def load_own(name: str) -> Dataset:
 
 
 def _returned(name: str) -> Any:
-    """What the function of that name returns. A UsageError if it lacks a file, or ends the program."""
+    """What the function of that name returns, the same in each process. A UsageError if it fails, or ends the program."""
+    with loading():
+        function = _find(name)
     try:
-        return _find(name)()
-    except OSError as error:
-        raise UsageError(f"data set {name!r} cannot be loaded by its function: {error}") from None
-    except SystemExit as error:
-        raise UsageError(f"data set {name!r} cannot be loaded: its function ends the program (SystemExit: {error})") from None
+        with loading():
+            return function()
+    except (UsageError, MemoryError):
+        raise
+    except FAULTS as error:
+        raise UsageError(f"data set {name!r} cannot be loaded by its function: {told(error)}") from None
 
 
 def _dataset(name: str, found: Any) -> Dataset:

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.lab.config import Config
+from popup.lab.identity import place_of
 from popup.lab.report.cells import as_mean, difference_cells, p_cell, unsure
 from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show, weights_of
 from popup.lab.report.contrasts import (
@@ -199,12 +200,12 @@ def mixed_lines(runs: Sequence[Run]) -> list[str]:
 
 
 def _versions(runs: Sequence[Run], name: str, group: Callable[[Config], Hashable]) -> dict[Any, Counter[str]]:
-    """How many runs of each group recorded what under `name`, of the groups that recorded different things."""
-    seen: dict[Any, Counter[str]] = defaultdict(Counter)
+    """How many runs of each group recorded what under `name`, of the groups that recorded different things in one place."""
+    seen: dict[tuple[Any, str], Counter[str]] = defaultdict(Counter)
     for run in runs:
         if found := (run.result or {}).get(name):
-            seen[group(run.config)][found] += 1
-    return {key: counts for key, counts in seen.items() if len(counts) > 1}
+            seen[group(run.config), place_of(found)][found] += 1
+    return {key: counts for (key, _), counts in seen.items() if len(counts) > 1}
 
 
 def _names(found: Sequence[Setting]) -> list[str]:

@@ -16,13 +16,16 @@ from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket
 
 
-def about_run(config: Config, data: Dataset, last: Metrics, precision: str, normalise: Normalise) -> dict[str, Any]:
-    """`last`: the last epoch's metrics; `precision`: that they were measured in."""
+def about_run(config: Config, data: Dataset, last: Metrics, precision: str, normalise: Normalise,
+              network_fingerprint: str = "") -> dict[str, Any]:
+    """`last`: the last epoch's metrics; `precision`: that they were measured in; `network_fingerprint`: of a function of the
+    user's."""
     measure, learned = measure_of(data.test[1]), {"temperature": last["temperature"]} if "temperature" in last else {}
+    own = {"network_fingerprint": network_fingerprint} if network_fingerprint else {}
     tokens = {"vocabulary": data.image.vocabulary} if isinstance(data.image, Tokens) else {}
     return {"task": asdict(config.task), measure.column: last[measure.column], "data": data.title,
             "data_fingerprint": data.identity(), "precision": precision, "evaluated_on": data.evaluated_on,
-            "image": data.image, "classes": data.classes, "normalise": normalise.record(), **tokens, **learned}
+            "image": data.image, "classes": data.classes, "normalise": normalise.record(), **tokens, **learned, **own}
 
 
 def recorded_temperature(ticket: Ticket) -> float:

@@ -20,9 +20,10 @@ class Attached:
     config: Config
     data: Dataset
     net: nn.Module
+    network_fingerprint: str  # as of its Plain
 
 
 def attach_plain(laboratory: Laboratory, plain: Plain) -> Attached:
     """The network of `plain`, which is spent, as the source of its config. A UsageError for what cannot be searched."""
     net = attach_config(plain.net, plain.config, plain.data.train).to(laboratory.device)
-    return Attached(plain.config, plain.data, net)
+    return Attached(plain.config, plain.data, net, plain.network_fingerprint)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
-from popup.lab.networks import find_builder, fingerprint, is_own, outline
+from popup.lab.identity import differ
+from popup.lab.networks import find_builder, is_own, outline
+from popup.lab.randomness import building
 from popup.lab.runs.anew import check_anew
 from popup.lab.runs.controls import TICKET
-from popup.lab.runs.found import Result
 from popup.lab.runs.grid import counted
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.logs import check_packages
-from popup.lab.runs.plain import build
+from popup.lab.runs.plain import build, network_fingerprint
 from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_compute
-from popup.lab.training.randomness import building
+from popup.lab.training.checkpoint import recorded_of
 from popup.products.numba_kernels import NumbaKernels
 
 WORTH_TELLING = 100_000  # entries of layers: smaller ones gain little, with few images a step nothing
@@ -65,6 +68,7 @@ def without_numba(laboratory: Laboratory, configs: Sequence[Config]) -> str:
 def _outline_of(laboratory: Laboratory, config: Config) -> nn.Module:
     """The plain network of a config's task, without memory if it can be, made once. A UsageError if it cannot be built."""
     task, data = replace(config.task, role=TICKET), laboratory.data(config)
+    check_anew(laboratory, config)  # which is the outline's place too of a user's function: it may keep what it makes
     if task not in laboratory.outlines:
         with building(config.source.seed):
             found = outline(laboratory.models, config, data.image, data.classes)
@@ -85,24 +89,38 @@ def check_place(laboratory: Laboratory, config: Config) -> None:
 
 
 def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:
-    """A UsageError if some of `configs` were finished on other images than their data set has now, or by another network than
-    the user's function builds now."""
-    done = [(config, result) for config in configs if (result := laboratory.directory(config).result())]
-    for dataset in {config.task.dataset for config, _ in done}:
+    """A UsageError if some of `configs` were finished, or begun and not finished, on other images than their data set has now, or
+    by another network than the user's function builds now."""
+    known = [(config, *recorded) for config in configs if (recorded := _recorded(laboratory, config))]
+    for dataset in {config.task.dataset for config, *_ in known}:
         _check_same(laboratory, f"saw other images than {dataset} has now",
-                    [(result, "data_fingerprint", laboratory.data(config).fingerprint) for config, result in done
+                    [(path, record.get("data_fingerprint"), laboratory.data(config).fingerprint) for config, path, record in known
                      if config.task.dataset == dataset])
-    own = [(replace(config.task, role=TICKET), config, result) for config, result in done if is_own(config.task.model)]
-    now = {task: fingerprint(build(laboratory, config)) for task, config in {task: config for task, config, _ in own}.items()}
-    for model in {task.model for task, _, _ in own}:
+    own = [(config, path, record) for config, path, record in known if is_own(config.task.model)]
+    now: dict[tuple[TaskSettings, int], str] = {}
+    for task, seed, config in ((replace(config.task, role=TICKET), config.source.seed, config) for config, *_ in own):
+        if (task, seed) not in now:
+            check_anew(laboratory, config)
+            now[task, seed] = network_fingerprint(laboratory, config, build(laboratory, config))
+    for model in {config.task.model for config, *_ in own}:
         _check_same(laboratory, f"had another network than {model} builds now",
-                    [(result, "network_fingerprint", now[task]) for task, _, result in own if task.model == model])
+                    [(path, record.get("network_fingerprint"), now[replace(config.task, role=TICKET), config.source.seed])
+                     for config, path, record in own if config.task.model == model])
 
 
-def _check_same(laboratory: Laboratory, words: str, cases: Sequence[tuple[Result, str, str]]) -> None:
-    """A UsageError that says so in `words` if some of the `cases` (result, what it records, what that is now) differ. What
-    is not recorded, or not known now, does not."""
-    other = [result for result, name, now in cases if now and (result.get(name) or now) != now]
+def _recorded(laboratory: Laboratory, config: Config) -> tuple[Path, Mapping[str, Any]] | None:
+    """The directory of a run that was finished, or the checkpoint of one that was begun, and what it says of its data and
+    network."""
+    directory = laboratory.directory(config)
+    if result := directory.result():
+        return directory.path, result
+    return (directory.checkpoint, found) if (found := recorded_of(directory.checkpoint)) else None
+
+
+def _check_same(laboratory: Laboratory, words: str, cases: Sequence[tuple[Path, str | None, str]]) -> None:
+    """A UsageError that says so in `words` if some of the `cases` (place, what it records, what that is now) differ."""
+    other = [path for path, then, now in cases if differ(then or "", now)]
     if other:
-        raise UsageError(f"{len(other)} finished run{'s' * (len(other) > 1)} in {laboratory.out} ({other[0]['hash']}, ...) "
-                         f"{words}: name another --out, or remove what is there")
+        kind = "begun run" if any(path.suffix for path in other) else "finished run"
+        raise UsageError(f"{counted(len(other), kind)} in {laboratory.out} ({other[0]}, ...) {words}: name another --out, or "
+                         "remove what is there")

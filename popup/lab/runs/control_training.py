@@ -12,13 +12,13 @@ from torch import nn
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.datasets import Dataset, Split
 from popup.lab.precision import Precision
+from popup.lab.randomness import seeded
 from popup.lab.runs.controls import CONTROLS, TRAINED_GAIN
 from popup.lab.runs.subnetwork import Subnetwork
 from popup.lab.training.batches import Batches
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.norms import synchronised
 from popup.lab.training.optimizers import sgd
-from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics

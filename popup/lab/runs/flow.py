@@ -33,8 +33,9 @@ def perform(laboratory: Laboratory, prepared: Prepared, on_epoch: Callable[[Metr
             on_step: Callable[[float], None] | None = None) -> Result:
     """Do what was prepared, and leave its directory finished. `on_step` hears after each step how many epochs are done."""
     directory = laboratory.directory(prepared.config)
-    checkpoints = Checkpoints(directory.checkpoint, prepared.config, laboratory.stop, laboratory.machine.checkpoint_seconds,
-                              on_step).of(prepared.data.fingerprint, prepared.network_fingerprint)
+    checkpoints = Checkpoints(directory.checkpoint, stop=laboratory.stop, told=on_step,
+                              seconds=laboratory.machine.checkpoint_seconds)
+    checkpoints.of(prepared.config, prepared.data.fingerprint, prepared.network_fingerprint)
     found = _find(laboratory, prepared, directory, checkpoints, on_epoch)
     result = {**describe(prepared.config, found), **describe_data(prepared.data),
               "seconds": checkpoints.before + time.perf_counter() - prepared.began, "peak_memory": prepared.memory.peak(),

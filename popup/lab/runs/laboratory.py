@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,10 +20,19 @@ from popup.lab.training.ranks import Ranks
 from popup.lab.training.stop import Stop
 
 
+@dataclass(frozen=True)
+class BuiltAnew:
+    """Of the networks that a user's function builds: the names of what differs from call to call and changes nothing
+    (popup/lab/identity.py), and whether they differ `by_seed`."""
+
+    varying: frozenset[str]
+    by_seed: bool
+
+
 class Laboratory:
     """What runs share: the models, the machine, its ranks, the directory of results, the data sets that were loaded, the
-    networks of tasks without memory, what was `checked` before, and the tasks whose networks are `built_anew` at each call. It
-    does no run: those go one way, as flow.py says."""
+    networks of tasks without memory, what was `checked` before, and the tasks whose networks are `built_anew` at each call,
+    once that was tried. It does no run: those go one way, as flow.py says."""
 
     def __init__(self, models: Models, machine: Machine, out: Path, stop: Stop | None = None, ranks: Ranks | None = None,
                  device: torch.device | None = None) -> None:
@@ -31,7 +41,7 @@ class Laboratory:
         self.device = device or machine.torch_device()
         self.outlines: dict[TaskSettings, nn.Module] = {}
         self.checked: set[tuple[TaskSettings, TrainingSettings]] = set()
-        self.built_anew: set[TaskSettings] = set()
+        self.built_anew: dict[TaskSettings, BuiltAnew] = {}
         self._data: dict[tuple[str, int, float], Dataset] = {}
         self._normalise: dict[tuple[str, int, float], Normalise] = {}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
-from popup.lab.networks import build_network, fingerprint, is_own
-from popup.lab.runs.laboratory import Laboratory
-from popup.lab.training.randomness import building
+from popup.lab.identity import described, fingerprint, held
+from popup.lab.networks import build_network, find_builder, is_own
+from popup.lab.randomness import building
+from popup.lab.runs.controls import TICKET
+from popup.lab.runs.laboratory import BuiltAnew, Laboratory
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Plain:
 def build(laboratory: Laboratory, config: Config) -> nn.Module:
     """The plain network of a config, on the device; each call builds another."""
     data = laboratory.data(config)
+    find_builder(laboratory.models, config.task.model)  # what its module draws as it is imported is no part of the seed's draws
     with building(config.source.seed):
         return build_network(laboratory.models, config, data.image, data.classes).to(laboratory.device)
 
@@ -33,4 +36,14 @@ def build(laboratory: Laboratory, config: Config) -> nn.Module:
 def make_plain(laboratory: Laboratory, config: Config) -> Plain:
     """Load the data and build the network."""
     net = build(laboratory, config)
-    return Plain(config, laboratory.data(config), net, fingerprint(net) if is_own(config.task.model) else "")
+    return Plain(config, laboratory.data(config), net, network_fingerprint(laboratory, config, net))
+
+
+def network_fingerprint(laboratory: Laboratory, config: Config, net: nn.Module) -> str:
+    """What tells the network `net` that a config's function has built from another that it may build tomorrow; empty where the
+    function is no user's."""
+    if not is_own(config.task.model):
+        return ""
+    known = laboratory.built_anew.get(replace(config.task, role=TICKET)) or BuiltAnew(frozenset(), by_seed=False)
+    where = f", seed {config.source.seed}" if known.by_seed else ""
+    return fingerprint(described(net) | held(net), known.varying, where)

@@ -32,6 +32,7 @@ class TicketRun:
     laboratory: Laboratory
     data: Dataset
     ready: Ready
+    network_fingerprint: str  # as of its Plain
 
     def find(self, directory: RunDirectory, tell: Callable[[Metrics], None], checkpoints: Checkpoints) -> Found:
         """Find the ticket, save it, and prove the laws on what the file holds, in a network that is built anew."""
@@ -53,7 +54,8 @@ class TicketRun:
     def _write(self, history: list[Metrics], directory: RunDirectory) -> Ticket:
         """Save the ticket, and read it back: what is proved and diagnosed is what the file holds."""
         ready = self.ready
-        about = about_run(ready.config, self.data, history[-1], ready.precision.name, ready.batches.normalise)
+        about = about_run(ready.config, self.data, history[-1], ready.precision.name, ready.batches.normalise,
+                          self.network_fingerprint)
         try:
             ticket = extract(ready.net, about)
         except UsageError as error:  # something has changed what may not change
@@ -64,4 +66,5 @@ class TicketRun:
 def ready_ticket(laboratory: Laboratory, attached: Attached) -> TicketRun:
     """The run of an attached network. A UsageError if its data cannot be searched with."""
     data = attached.data
-    return TicketRun(laboratory, data, make_ready(attached.net, data.train, data.test, attached.config, laboratory.ranks))
+    ready = make_ready(attached.net, data.train, data.test, attached.config, laboratory.ranks)
+    return TicketRun(laboratory, data, ready, attached.network_fingerprint)

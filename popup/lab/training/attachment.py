@@ -11,8 +11,8 @@ from popup.lab.config import Config
 from popup.lab.data.datasets import Split
 from popup.lab.data.streamed import Streamed, in_parts
 from popup.lab.precision import Precision
+from popup.lab.randomness import seeded
 from popup.lab.training.batches import Batches, Normalise
-from popup.lab.training.randomness import seeded
 from popup.search.attach import attach_recipe
 from popup.search.compute import sparse_layers
 from popup.search.network import search_of

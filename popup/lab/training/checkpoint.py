@@ -16,6 +16,7 @@ from typing import Any
 from popup.errors import UsageError
 from popup.files import remove_own, write_atomically
 from popup.lab.config import Config
+from popup.lab.identity import differ
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
@@ -29,6 +30,15 @@ class CheckpointError(SealedError):
     """The checkpoint is damaged, or of another run: nothing was changed."""
 
 
+def recorded_of(path: Path) -> dict[str, str]:
+    """The fingerprints that a checkpoint records, by the names that a result has them under; empty if it cannot be read."""
+    try:
+        metadata, _ = unseal(path, KIND, (FORMAT,))
+    except (SealedError, OSError):
+        return {}
+    return {f"{name}_fingerprint": str(metadata.get(name, "")) for name in ("data", "network")}
+
+
 class Checkpoints:
     """Keeps the checkpoint of one run at `path`; without a path it keeps none, and only `stop` is heard.
 
@@ -36,18 +46,18 @@ class Checkpoints:
     (`seconds` 0: after every step), and when the run is stopped. `told` hears after each step how many epochs are done.
     """
 
-    def __init__(self, path: Path | None = None, config: Config | None = None, stop: Stop | None = None,
-                 seconds: float = 30.0, told: Callable[[float], None] | None = None) -> None:
-        self.path, self.stop, self.seconds, self.told = path, stop or Stop(), seconds, told
-        self.data = self.network = ""  # fingerprints of what the run is of, once `of` has said
-        self.config = json.loads(json.dumps(config.record())) if config else None
+    def __init__(self, path: str | Path | None = None, *, stop: Stop | None = None, seconds: float = 30.0,
+                 told: Callable[[float], None] | None = None) -> None:
+        self.path, self.stop, self.seconds, self.told = Path(path) if path is not None else None, stop or Stop(), seconds, told
+        self.config: Any = None  # of the run, as its file has it, and fingerprints of what it is of: once `of` has said
+        self.data = self.network = ""
         self.before = 0.0  # seconds that the run took in processes before this one
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
 
-    def of(self, data: str, network: str = "") -> Checkpoints:
-        """These, of a run on what has such fingerprints: a checkpoint of something else is refused."""
-        self.data, self.network = data, network
+    def of(self, config: Config, data: str = "", network: str = "") -> Checkpoints:
+        """These, of a run of that config on what has such fingerprints: a checkpoint of something else is refused."""
+        self.config, self.data, self.network = json.loads(json.dumps(config.record())), data, network
         return self
 
     def _is_of_this_run(self, record: Any) -> bool:
@@ -71,9 +81,9 @@ class Checkpoints:
             metadata, tensors = state.ranks.share(unseal(self.path, KIND, (FORMAT,)) if self.path and state.ranks.first else None)
             if not self._is_of_this_run(metadata.get("config")):
                 raise SealedError(f"{self.path} is of a run with another config")
-            if (metadata.get("data") or self.data) != self.data:
+            if differ(str(metadata.get("data", "")), self.data):
                 raise SealedError(f"{self.path} is of a run on other images than there are now")
-            if (metadata.get("network") or self.network) != self.network:
+            if differ(str(metadata.get("network", "")), self.network):
                 raise SealedError(f"{self.path} is of a run of another network than there is now")
             seconds = metadata.get("seconds")
             if not (finite(seconds) and seconds >= 0):

@@ -14,7 +14,9 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config
+from popup.lab.identity import described, fingerprint
 from popup.search.network import search_of
+from popup.search.plain import merge
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
 from popup.source.recipe import Recipe
@@ -26,6 +28,15 @@ ANEW = "popup.detach(net) first, and fit begins anew"
 def attached_by_fit(net: nn.Module) -> None:
     """Note that fit has attached `net`."""
     search_of(net).finished = False
+
+
+def known(net: nn.Module, plain: nn.Module | None) -> str:
+    """What tells the attached network `net` from another (popup/lab/identity.py), as it was when a checkpoint was first asked
+    for: what a loop sets from epoch to epoch, such as a dropout rate, makes no other one of it. `plain`: a plain copy, if there
+    is one."""
+    search = search_of(net)
+    search.known = search.known or fingerprint(described(merge(net) if plain is None else plain))
+    return search.known
 
 
 @contextlib.contextmanager

@@ -14,14 +14,13 @@ from popup.lab.data.dataset import Dataset, Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
 from popup.lab.modes import modes_kept
-from popup.lab.networks import fingerprint
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config, order_if_asked
 from popup.lab.training.bar import epoch_bar
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.churn import Churn
-from popup.lab.training.earlier import attached_by_fit, check_earlier, noted
+from popup.lab.training.earlier import attached_by_fit, check_earlier, known, noted
 from popup.lab.training.optimizers import optimizer_of
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import check_attached, check_network, check_precision
@@ -121,8 +120,7 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     with modes_kept(net):
         ready = make_ready(net, train, test, config, ranks)
         if checkpoints.path is not None:
-            plain = merge(net) if ready.plain is None else ready.plain
-            checkpoints.of(Dataset("", 0, train, test).identity(), fingerprint(plain))
+            checkpoints.of(config, Dataset("", 0, train, test).identity(), known(net, ready.plain))
         with noted(net):
             with epoch_bar(config.training.epochs, on_epoch) as tell:
                 history = search(ready, tell, checkpoints)

@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from popup.errors import UsageError
 from popup.lab.data.dataset import Split, check_finite
 from popup.lab.data.streamed import Streamed
+from popup.lab.foreign import FAULTS
 from popup.search.network import search_of
 from popup.search.plain import merge
 from popup.search.reach import check_reached
@@ -18,11 +19,11 @@ from popup.source.copying import deep_copy
 from popup.source.labels import check_classes
 from popup.source.layers import Layer
 
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)  # what a forward pass may raise
-
 
 def checked(split: Split, name: str, device: torch.device) -> Split:
     """The split on the device, or a UsageError that says what is wrong with it."""
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise UsageError(f"{name} is a {type(split).__name__}: pass (images, labels) as torch tensors, all of them")
     images, labels = split
     for part in split:
         if not isinstance(part, (torch.Tensor, Streamed)):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from popup.lab.precision import Precision
+from popup.lab.randomness import generator_states, numbers_state, set_generator_states, set_numbers_state
 from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
-from popup.lab.training.randomness import generator_states, set_generator_states
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.temperature import Temperature
 from popup.search.network import computing, is_attached, search_of
@@ -83,7 +83,7 @@ class TrainingState:
     def record(self) -> dict[str, Any]:
         """What of it is no tensor; metrics as lists of pairs, whose order JSON with sorted keys keeps."""
         return {"epoch": self.epoch, "step": self.step, "history": [list(row.items()) for row in self.history],
-                "frozen": self.frozen, "precision": self.precision.name, "compute": self.compute}
+                "frozen": self.frozen, "precision": self.precision.name, "compute": self.compute, "numbers": numbers_state()}
 
     def tensors(self) -> Tensors:
         """What of it is a tensor, by name, on the CPU."""
@@ -110,6 +110,8 @@ class TrainingState:
         optimiser = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser/")}
         self._check(record, {name: tensors[name] for name in tensors.keys() - optimiser.keys()}, fixed)
         states = self._optimiser_states(optimiser)
+        if "numbers" in record:  # files of before have none
+            set_numbers_state(record["numbers"])
         with torch.no_grad():
             for name in fixed:
                 if name.startswith(("parameter/", "buffer/", "memory/", "losses", "temperature")):

@@ -15,12 +15,12 @@ from popup.lab.data.dataset import Split, check_alike
 from popup.lab.data.streamed import Images, in_parts
 from popup.lab.measure import measure_of
 from popup.lab.precision import Precision
+from popup.lab.randomness import seeded
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.loss import cross_entropy
 from popup.lab.training.norms import averaging, synchronised
 from popup.lab.training.optimizers import SETTLE_EVERY, settle
-from popup.lab.training.randomness import seeded
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import checked
 from popup.lab.training.state import Metrics, TrainingState

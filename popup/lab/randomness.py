@@ -1,0 +1,98 @@
+"""The generators that others draw from, seeded for a block: torch's, which dropout and the initialisation of unmasked parameters
+use, numpy's and Python's, which a user's functions may. The search itself draws from streams of its own."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from popup.source.streams import Stream
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
+    """Within the block torch (on the CPU and `device`), numpy and Python draw from (seed, purpose); the caller's generators go on
+    after it."""
+    arrays, numbers = np.random.get_state(), random.getstate()
+    word = int(Stream(seed, "numbers", purpose).words64(1)[0])
+    np.random.seed(word % (1 << 32))
+    random.seed(word)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            _seed(int(Stream(seed, "torch", purpose).words64(1)[0]), device)
+            yield
+    finally:
+        np.random.set_state(arrays)
+        random.setstate(numbers)
+
+
+@contextlib.contextmanager
+def building(seed: int) -> Iterator[None]:
+    """Within the block a network is built: what of it is no layer's weight (a class token, a fixed projection, what a user's
+    function draws otherwise) is drawn from the seed."""
+    with seeded(seed, "network", torch.device("cpu")):
+        yield
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Within the block a user's module is imported, or a function makes data: what it draws is the same in each process."""
+    with seeded(0, "data", torch.device("cpu")):
+        yield
+
+
+def _seed(word: int, device: torch.device) -> None:
+    """Seed the CPU's generator and that of `device`. torch.manual_seed would seed those of all GPUs, which nobody gives back."""
+    torch.default_generator.manual_seed(word)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(word)
+    elif device.type != "cpu":  # of a kind that fork_rng does not keep either
+        torch.manual_seed(word)
+
+
+def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of torch's generators as bytes."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_generator_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Let the generators go on from `states`."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def numbers_state() -> dict[str, Any]:
+    """The state of numpy's and Python's generators, as JSON holds it: words of 32 bits in base 64."""
+    kind, words, *rest = np.random.get_state()
+    version, state, gauss = random.getstate()
+    return {"numpy": [kind, _text(words), *rest], "python": [version, _text(state), gauss]}
+
+
+def set_numbers_state(states: dict[str, Any]) -> None:
+    """Let these generators go on from `states`. If they are none, a ValueError, TypeError or KeyError, and nothing is changed."""
+    (version, state, gauss), (kind, words, place, *rest) = states["python"], states["numpy"]
+    keys = _words(words)
+    if type(place) is not int or not 0 <= place <= len(keys):  # numpy would read there
+        raise ValueError(f"a state of numpy's generator has {len(keys)} words, and no place {place!r:.20}")
+    python, arrays = (version, tuple(_words(state).tolist()), gauss), (kind, keys, place, *rest)
+    random.Random().setstate(python)  # tried first
+    np.random.RandomState(0).set_state(arrays)
+    random.setstate(python)
+    np.random.set_state(arrays)
+
+
+def _text(words: Any) -> str:
+    return base64.b64encode(np.asarray(words, dtype="<u4").tobytes()).decode()
+
+
+def _words(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4").astype(np.uint32)

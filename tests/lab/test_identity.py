@@ -1,0 +1,86 @@
+"""What tells a network from another: the same in each process and on each device, another where it computes otherwise."""
+
+import functools
+import subprocess
+import sys
+from enum import Enum
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from popup.lab.identity import described, differ, fingerprint, held
+
+OF_A_SET = """
+import torch
+from popup.lab.identity import described, fingerprint
+net = torch.nn.Linear(2, 2)
+net.kinds = {"a", "b", "c", "d", "e"}
+net.extra_repr = lambda: str(net.kinds)
+print(fingerprint(described(net)))
+"""
+
+
+class Kind(Enum):
+    ONE, OTHER = object(), object()
+
+
+RING = []
+RING.append(RING)
+
+
+def of(net):
+    return fingerprint(described(net) | held(net))
+
+
+def with_values(**values):
+    net = nn.Linear(2, 2)
+    for name, value in values.items():
+        setattr(net, name, value)
+    return net
+
+
+def test_it_is_the_same_in_each_process():
+    found = {subprocess.run([sys.executable, "-c", OF_A_SET], capture_output=True, text=True, check=True,
+                            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}).stdout for seed in "123"}
+    assert len(found) == 1 and "torch" in next(iter(found))
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (with_values(slope=1.0), with_values(slope=2.0)), (with_values(act=F.relu), with_values(act=F.gelu)),
+    (with_values(act=functools.partial(F.gelu, approximate="tanh")), with_values(act=functools.partial(F.gelu))),
+    (with_values(kind=Kind.ONE), with_values(kind=Kind.OTHER)),
+    (with_values(sizes=[1, (2, 3)]), with_values(sizes=[1, (2, 4)])), (with_values(of={"a": 1}), with_values(of={"a": 2})),
+    (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh())), (nn.Linear(2, 3), nn.Linear(3, 2)), (nn.Dropout(0.1), nn.Dropout(0.2))])
+def test_what_is_other_is_seen(one, other):
+    assert differ(of(one), of(other))
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (with_values(), with_values().eval().requires_grad_(False)), (with_values(cache=object()), with_values(cache=object())),
+    (with_values(_kept=1), with_values(_kept=2)), (with_values(rate=np.float64(0.5)), with_values(rate=0.5)),
+    (with_values(last=torch.ones(2)), with_values(last=torch.zeros(2))),
+    (with_values(), with_values(ring=RING)),
+    (nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.ones(2)]).to("meta"))])
+def test_what_makes_no_other_network_is_not(one, other):
+    assert not differ(of(one), of(other))
+
+
+def test_of_a_buffer_outside_the_state_last_bits_are_not_seen_and_numbers_are():
+    def buffered(values):
+        net = nn.Module()
+        net.register_buffer("table", values, persistent=False)
+        return of(net)
+
+    table = torch.linspace(0, 3, 500).sin()
+    assert not differ(buffered(table), buffered(table * (1 + 1e-7)))
+    assert differ(buffered(table), buffered(table * 1.1)) and differ(buffered(table), buffered(-table))
+    assert differ(buffered(torch.arange(5)), buffered(torch.arange(5).flip(0)))
+
+
+def test_fingerprints_of_two_versions_of_torch_or_none_are_not_compared():
+    assert differ("torch 2.6.0: a", "torch 2.6.0: b") and not differ("torch 2.6.0: a", "torch 2.7.0: b")
+    assert not differ("", "torch 2.6.0: b") and not differ("torch 2.6.0, seed 1: a", "torch 2.6.0, seed 2: b")
+    assert differ("a", "b")
