@@ -40,10 +40,11 @@ def recorded_of(path: Path) -> dict[str, str]:
 
 
 class Checkpoints:
-    """Keeps the checkpoint of one run at `path`; without a path it keeps none, and only `stop` is heard.
+    """Keeps the checkpoint of one search at `path`, and lets it go on from the one that is there, to the same result bit for bit;
+    one of another config, network or other images raises a UsageError. Without a path it keeps none, and only `stop` is heard.
 
     One is written when `seconds` have passed since the last, yet so seldom that it takes at most SHARE of the time
-    (`seconds` 0: after every step), and when the run is stopped. `told` hears after each step how many epochs are done.
+    (`seconds` 0: after every step), and when the search is interrupted. `told` hears after each step how many epochs are done.
     """
 
     def __init__(self, path: str | Path | None = None, *, stop: Stop | None = None, seconds: float = 30.0,
