@@ -103,7 +103,7 @@ def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:
             check_anew(laboratory, config)
             now[task, seed] = network_fingerprint(laboratory, config, build(laboratory, config))
     for model in {config.task.model for config, *_ in own}:
-        _check_same(laboratory, f"had another network than {model} builds now",
+        _check_same(laboratory, f"had another network than {model} builds now (what counts: docs/own-network.md)",
                     [(path, record.get("network_fingerprint"), now[replace(config.task, role=TICKET), config.source.seed])
                      for config, path, record in own if config.task.model == model])
 
