@@ -29,9 +29,12 @@ print(int(median(new_pages() for _ in range(9))))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told what to keep")
 def test_memory_that_a_step_frees_is_there_for_the_next():
-    """In a process of its own, as a run is: by the median, since the first few may find a place a few bytes short."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < PAGES / 16
+    """In a process of its own, as a run is: by the median, since the first few may find a place a few bytes short. One process
+    of some hundred was seen that mapped each piece anew, as if its heap had no room to grow: three in a row are no chance."""
+    def measured():
+        return int(subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    assert any(measured() < PAGES / 16 for _ in range(3))
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
