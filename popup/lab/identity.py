@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
 
@@ -79,7 +79,7 @@ def _said(value: Any, depth: int = 0) -> str | None:
             return None
         ordered = map(str, parts) if isinstance(value, (list, tuple)) else sorted(map(str, parts))
         return f"[{', '.join(ordered)}]"
-    return getattr(value, "__qualname__", None) if isinstance(value, Callable) else None  # type: ignore[arg-type]
+    return getattr(value, "__qualname__", None) if callable(value) else None
 
 
 def _summed(buffer: torch.Tensor) -> str:

@@ -14,7 +14,7 @@ from popup.lab.config import Config
 from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, logits_shape
 from popup.lab.modes import modes_kept
-from popup.lab.randomness import loading
+from popup.lab.randomness import building, loading
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
@@ -35,7 +35,8 @@ def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:
 
 
 def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:
-    """The plain network of a config for images [channels, height, width], or for windows [tokens].
+    """The plain network of a config for images [channels, height, width], or for windows [tokens]; what its builder draws is of
+    the config's seed.
 
     Raises UsageError if it cannot be built or does not give one logit a class.
     """
@@ -43,8 +44,9 @@ def build_network(models: Models, config: Config, image: Sequence[int], classes:
     builder = find_builder(models, task.model)
     options = _options(builder, config)
     try:
-        net = builder(image, classes, **options)
-        _try(net, image, classes)
+        with building(config.source.seed):  # and not the import of its module
+            net = builder(image, classes, **options)
+            _try(net, image, classes)
     except (UsageError, MemoryError):
         raise
     except FAULTS as error:
@@ -61,7 +63,7 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
     with torch.device("meta"):
         try:
             return build_network(models, config, image, classes)
-        except (UsageError, NotImplementedError):
+        except UsageError:
             return None
 
 

@@ -17,8 +17,7 @@ from popup.lab.commands.arguments import parse_as
 from popup.lab.config import Config
 from popup.lab.data.text import CONTEXT, TOKENS
 from popup.lab.inputs import Window
-from popup.lab.networks import Models, build_network, find_builder, is_own, outline
-from popup.lab.randomness import building
+from popup.lab.networks import Models, build_network, is_own, outline
 from popup.lab.report.axes import WIDE
 from popup.lab.report.cuts import UNLESS
 from popup.lab.report.layer_figures import READ, Line, draw_layers, short_names
@@ -122,14 +121,9 @@ def _network(options: DensitiesOptions, models: Models) -> nn.Module:
     window = options.window or window * (not options.image)
     image = Window((window,)) if window else options.image or (3, side, side)
     classes = options.classes or (TOKENS if window else CLASSES)
-    config = Config().replace(model=options.model, widths=options.widths, width=options.width)
-    found = None
-    find_builder(models, options.model)  # imports a user's module, outside of what the seed draws
-    if not is_own(options.model):  # a function may keep what it makes
-        with building(options.seed):
-            found = outline(models, config, image, classes)
-    with building(options.seed):  # what a user's function draws is what runs of this seed have
-        return build_network(models, config, image, classes) if found is None else found
+    config = Config().replace(model=options.model, widths=options.widths, width=options.width, seed=options.seed)
+    found = None if is_own(options.model) else outline(models, config, image, classes)  # a function may keep what it makes
+    return build_network(models, config, image, classes) if found is None else found
 
 
 def _drawn(name: str, layers: Sequence[Layer], options: DensitiesOptions) -> Rule:

@@ -16,8 +16,7 @@ from popup.lab.data.dataset import MOST_TOKENS, Dataset
 from popup.lab.data.streamed import Images
 from popup.lab.inputs import Tokens, Window, called
 from popup.lab.measure import BITS, Measure, measure_in
-from popup.lab.networks import Models, build_network, find_builder, is_own, outline
-from popup.lab.randomness import building
+from popup.lab.networks import Models, build_network, is_own, outline
 from popup.lab.training.batches import Normalise
 from popup.lab.trust import SAFE
 from popup.ticket.file import TicketError
@@ -152,12 +151,8 @@ def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False
     they are allocated. Then from the run's seed, which what the state leaves out (a fixed projection) may be drawn from.
     """
     image, classes = recorded_image(ticket)
-    find_builder(models, config.task.model)  # imports a user's module, outside of what the seed draws
     if not is_own(config.task.model) or config.task.widths or config.task.width != 1:  # a function's own are no file's
-        with building(ticket.recipe.seed):
-            found = outline(models, config, image, classes)
+        found = outline(models, config, image, classes)
         if found is not None:
             ticket.check_layers(found)
-    with building(ticket.recipe.seed):
-        net = build_network(models, config, image, classes)
-    return ticket.apply(net, sparse).eval()
+    return ticket.apply(build_network(models, config, image, classes), sparse).eval()

@@ -13,7 +13,6 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.identity import differ
 from popup.lab.networks import find_builder, is_own, outline
-from popup.lab.randomness import building
 from popup.lab.runs.anew import check_anew
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.grid import counted
@@ -70,8 +69,7 @@ def _outline_of(laboratory: Laboratory, config: Config) -> nn.Module:
     task, data = replace(config.task, role=TICKET), laboratory.data(config)
     check_anew(laboratory, config)  # which is the outline's place too of a user's function: it may keep what it makes
     if task not in laboratory.outlines:
-        with building(config.source.seed):
-            found = outline(laboratory.models, config, data.image, data.classes)
+        found = outline(laboratory.models, config, data.image, data.classes)
         laboratory.outlines[task] = build(laboratory, config) if found is None else found
     return laboratory.outlines[task]
 

@@ -9,8 +9,7 @@ from torch import nn
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.identity import described, fingerprint, held
-from popup.lab.networks import build_network, find_builder, is_own
-from popup.lab.randomness import building
+from popup.lab.networks import build_network, is_own
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import BuiltAnew, Laboratory
 
@@ -28,9 +27,7 @@ class Plain:
 def build(laboratory: Laboratory, config: Config) -> nn.Module:
     """The plain network of a config, on the device; each call builds another."""
     data = laboratory.data(config)
-    find_builder(laboratory.models, config.task.model)  # what its module draws as it is imported is no part of the seed's draws
-    with building(config.source.seed):
-        return build_network(laboratory.models, config, data.image, data.classes).to(laboratory.device)
+    return build_network(laboratory.models, config, data.image, data.classes).to(laboratory.device)
 
 
 def make_plain(laboratory: Laboratory, config: Config) -> Plain:
