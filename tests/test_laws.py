@@ -50,7 +50,8 @@ SETTINGS = {  # p and k from the smallest to 1
 BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 DEEPER = {"resnet32", "resnet44", "resnet56", "resnet110", "wide_resnet50", "imagenet_resnet34", "imagenet_resnet50",
           "imagenet_resnet101"}  # the same code as others, that have fewer of the same blocks
-ALIKE = DEEPER | {"conv2_elu", "conv4_elu", "conv6_elu", "conv8_elu", "resnet20_elu"}  # or another activation
+ALIKE = DEEPER | {"resnet34", "vgg16", "vgg19",
+                  "conv2_elu", "conv4_elu", "conv6_elu", "conv8_elu", "resnet20_elu"}  # or another activation
 # every model with every density and every method, the rest in turn, of those alike one row each; and on WHOLE all three
 USUAL = [name for name in models.MODELS if name not in ALIKE]
 BY_DENSITY = zip([*product(USUAL, DENSITIES), *zip(sorted(ALIKE), cycle(DENSITIES), strict=False)],

@@ -98,9 +98,9 @@ def main(kills):
         other = HOST if subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode == 0 else []
         grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "20", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds",
                 "2", "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
-        often, quiet = ["--checkpoint-seconds", "0", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
+        often, quiet = ["--checkpoint-seconds", "0.1", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
         subprocess.run([*RUN, *grid, "--data-dir", str(base / "data whole"), "--out", whole], check=True, **quiet)
-        before, replaced, stayed, span, rounds = {}, 0, 0, 2.5, 0
+        before, replaced, stayed, span, rounds = {}, 0, 0, 1.0, 0
         while killed.total() < kills or len(before) < len(rows(whole)):
             rounds += 1
             assert rounds < 4 * kills + 10, "the sweep does not come to its end"
