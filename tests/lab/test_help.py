@@ -5,11 +5,12 @@ import re
 import pytest
 from tqdm import tqdm
 
+import popup
 from models import MODELS
 from popup.lab.commands import single
 from popup.lab.commands.command import COMMANDS, main
 from popup.lab.config import Config
-from popup.lab.machine import Machine
+from popup.lab.machine import Machine, versions
 from popup.lab.runs import sweep
 from popup.lab.runs.flow import perform
 from popup.lab.runs.laboratory import Laboratory
@@ -105,3 +106,9 @@ def test_a_run_that_goes_on_says_so(tmp_path, capsys, monkeypatch):
     assert main(given, MODELS) == 0
     out = capsys.readouterr().out
     assert out.index("goes on from its checkpoint, whose epochs are told again") < out.index("epoch   2 of 2")
+
+
+def test_the_version_is_told_with_those_that_a_result_depends_on(capsys):
+    assert main(["--version"], MODELS) == 0
+    told = dict(part.split(" ", 1) for part in capsys.readouterr().out.strip().split(", "))
+    assert told == versions() and told["popup"] == popup.__version__

@@ -24,6 +24,7 @@ from popup.lab.commands.verify_command import verify_ticket
 from popup.lab.commands.worker_command import worker
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
+from popup.lab.machine import versions
 from popup.lab.networks import Models
 from popup.lab.runs.checks import settled, without_numba
 from popup.lab.runs.directory import check_writable
@@ -43,7 +44,7 @@ One ticket, and a comparison:
 Other commands, each with its own --help:
     of a directory    report DIR, worker DIR
     of a ticket       eval, show, verify TICKET; export TICKET OUT; diff A B
-    of neither        recipes, densities, bench, prove, law"""
+    of neither        recipes, densities, bench, prove, law; --version"""
 
 COMMANDS: dict[str, Callable[[Sequence[str], Models], int]] = {
     "report": report, "bench": bench, "densities": densities, "prove": prove, "law": law, "eval": evaluate_ticket,
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str], models: Models) -> int:
         try:
             if name in COMMANDS:
                 return COMMANDS[name](arguments[1:], models)
+            if name == "--version":
+                print(", ".join(" ".join(pair) for pair in versions().items()))
+                return DONE
             return worker(arguments[1:], models, stop) if name == "worker" else _search(arguments, models, stop)
         except ENDINGS as error:
             stop.ignore()  # a lost rank has torchrun terminate the others while they say so
