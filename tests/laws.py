@@ -1,8 +1,10 @@
 """The laws as assertions on any attached network, by its method's contract: what tests/test_laws.py runs over the registries and
 tests/ticket/test_wrong_methods.py over methods that are wrong. The counts and the order are worked out here by sorting."""
 
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
+from math import isclose, prod
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,8 @@ from models.gpt import GPT
 from popup import advance, densities, merge, scores
 from popup.search.contract import gate_faults
 from popup.search.network import search_of
-from popup.source.recipe import draw_layer, draw_values
+from popup.source import DENSITIES
+from popup.source.layer_source import draw_layer, draw_values
 
 IMAGE, CLASSES = (3, 32, 32), 4
 WINDOWS = {"gpt": (8,)}  # what networks read that read no images
@@ -52,11 +55,56 @@ def weights_seen(net):
 def source_of(net):
     """The source drawn anew from the recipe alone: for each layer its edges and dense weights."""
     recipe, source = search_of(net).recipe, []
-    for layer in search_of(net).layers:
-        fresh = draw_layer(recipe, layer.spec, layer.p_l)
+    for layer, k in zip(search_of(net).layers, law_shares(net), strict=True):
+        assert isclose(k, layer.recipe.k, rel_tol=1e-9)
+        fresh = draw_layer(replace(recipe, k=layer.recipe.k), layer.spec, layer.p_l)
         edges, values = torch.from_numpy(fresh.edges), torch.from_numpy(fresh.values)
         source.append((layer.spec, edges, torch.zeros(layer.spec.entries).index_copy(0, edges, values)))
     return source
+
+
+def law_shares(net):
+    """k_l of each layer: k, or where the ticket has a density of its own the rule's own share of so many edges (RULES) that no
+    layer has fewer of, its level found by halving; a bias has its weight's."""
+    search = search_of(net)
+    name, k, weights = search.recipe.ticket_density, search.recipe.k, [layer for layer in search.layers if not layer.spec.weight]
+    if name == "source" or k == 1:
+        return [k] * len(search.layers)
+    sizes, most = [layer.spec.entries for layer in weights], [layer.p_l for layer in weights]
+    wanted = k * sum(p * size for p, size in zip(most, sizes, strict=True))
+    rule, low, high = rule_of(name)(weights, wanted / sum(sizes)), 0.0, 1e12
+    for _ in range(200):
+        level = (low + high) / 2
+        kept = sum(min(p, level * part) * size for p, part, size in zip(most, rule, sizes, strict=True))
+        low, high = (low, level) if kept > wanted else (level, high)
+    found = {layer.spec.name: min(1.0, low * part / p) for layer, part, p in zip(weights, rule, most, strict=True)}
+    return [found[(layer.spec.weight or layer.spec).name] for layer in search.layers]
+
+
+def pyramid(layers, p):
+    """r^l of the l-th layer with the total p, r found by halving."""
+    sizes, low, high = [layer.spec.entries for layer in layers], 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        total = sum(size * middle**depth for depth, size in enumerate(sizes, 1))
+        low, high = (low, middle) if total > p * sum(sizes) else (middle, high)
+    return [low**depth for depth in range(1, len(sizes) + 1)]
+
+
+def erk(layers, filter_size):
+    """(n_in + n_out + the filter) / the entries between them."""
+    return [(one.inputs + one.outputs + (filter_size(one.kernel) if one.kernel else 0))
+            / (one.inputs * one.outputs * prod(one.kernel)) for one in (layer.spec.connects for layer in layers)]
+
+
+RULES = {"uniform": lambda layers, p: [1.0] * len(layers), "erk": lambda layers, p: erk(layers, prod),
+         "erk_sum": lambda layers, p: erk(layers, sum), "pyramidal": pyramid,
+         "balanced": lambda layers, p: [1 / layer.spec.entries for layer in layers]}
+
+
+def rule_of(name):
+    """Another reading of a rule for densities; of one that was added its own."""
+    return RULES.get(name, lambda layers, p: DENSITIES[name]([layer.spec for layer in layers], p))
 
 
 def law_count(k, edges):
@@ -73,7 +121,7 @@ def law_selection(net):
     """For each layer the places among its edges that must be kept."""
     search = search_of(net)
     keys = [search.method.keys(*pair).tensor().long() for pair in search.pairs()]
-    counts = [law_count(search.recipe.k, len(layer)) for layer in keys]
+    counts = [law_count(k, len(layer)) for k, layer in zip(law_shares(net), keys, strict=True)]
     if search.settings.scope == "layer":
         return [best_of(layer, count) for layer, count in zip(keys, counts, strict=True)]
     for layer in keys:

@@ -47,6 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*stay dense")  # of a network's
 SETTINGS = {  # p and k from the smallest to 1
     "sparse": {"er_p": 0.01, "k": 1e-6}, "usual": {"er_p": 0.2, "k": 0.5, "weights": "kaiming_normal"},
     "dense": {"er_p": 1.0, "k": 1.0}, "odd": {"er_p": 0.37, "k": 0.29, "mask": "exact"}}
+OWN = {rule: {"er_p": 1.0 if rule == "erk" else 0.37, "k": 0.13, "ticket_density": rule, "bias": "search"} for rule in DENSITIES}
 BIASES = {"biases": {"er_p": 0.6, "k": 0.4, "bias": "search", "weights": "kaiming_normal"}}
 DEEPER = {"resnet32", "resnet44", "resnet56", "resnet110", "wide_resnet50", "imagenet_resnet34", "imagenet_resnet50",
           "imagenet_resnet101"}  # the same code as others, that have fewer of the same blocks
@@ -65,7 +66,9 @@ MATRIX = sorted({*((*case, scope, method, setting) for case, scope, method, sett
                  *((model, density, scope, method, setting) for (model, method), density, scope, setting in BY_METHOD),
                  *((*case, setting) for case, setting in ON_WHOLE), *product(WHOLE, ["uniform"], SCOPES, METHODS, ["dense"]),
                  *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
-                 *product(models.MODELS, ["balanced"], ["layer"], ["edge_popup"], BIASES)})
+                 *product(models.MODELS, ["balanced"], ["layer"], ["edge_popup"], BIASES),
+                 *product(WHOLE, ["uniform"], SCOPES, METHODS, [f"own {rule}" for rule in OWN]),
+                 *product(USUAL, ["pyramidal"], ["layer"], ["edge_popup"], ["own erk", "own balanced"])})
 SPECIAL = [0.0, -0.0, 1.0, -1.0, -0.5, 1e-45, -1e-45, 1e-38, 3.4028235e38, -3.4028235e38, float("inf"), float("-inf"),
            float("nan")]
 
@@ -83,7 +86,7 @@ def shrunk(name):
 
 @pytest.mark.parametrize(("model", "density", "scope", "method", "setting"), MATRIX, ids=map("-".join, MATRIX))
 def test_the_laws_hold_before_and_after_training(model, density, scope, method, setting):
-    options = (SETTINGS | BIASES)[setting]
+    options = (SETTINGS | BIASES | {f"own {rule}": own for rule, own in OWN.items()})[setting]
     net = attach(shrunk(model), density=density, scope=scope, method=method, seed=5, compute="dense", **options)
     assert_laws(net, 2 if model in WHOLE else 1, to_rounding if model in DEEPER else torch.equal)
 
@@ -174,6 +177,7 @@ DRAWN = st.fixed_dictionaries({
     "seed": st.integers(0, 2**32), "density": st.sampled_from(sorted(DENSITIES)), "mask": st.sampled_from(sorted(MASKS)),
     "weights": st.sampled_from(sorted(WEIGHTS)), "scale": st.sampled_from(sorted(SCALES)), "redistribute": st.booleans(),
     "scope": st.sampled_from(sorted(SCOPES)), "method": st.sampled_from(sorted(METHODS)),
+    "ticket_density": st.sampled_from(["source", *sorted(DENSITIES)]),
     "bias": st.sampled_from(["zero", "search"])})
 
 

@@ -33,9 +33,10 @@ from popup.source.copying import without_hooks
 from popup.source.densities import total_density
 from popup.source.frozen import freeze, written_by_freeze
 from popup.source.gains import as_one
+from popup.source.layer_source import draw_source
 from popup.source.layers import MOST_LAYERS, find_layers
 from popup.source.masks import given_edges
-from popup.source.recipe import GIVEN, Recipe, draw_source
+from popup.source.recipe import GIVEN, Recipe
 from popup.source.storable import refuse_unstorable
 from popup.source.undo import all_or_nothing
 
@@ -45,9 +46,9 @@ USUAL, PLAIN = Recipe(), SearchSettings()  # whose defaults are those of the key
 def attach(net: nn.Module, recipe: Recipe | None = None, search: SearchSettings | None = None, *,
            er_p: float | None = None, k: float = USUAL.k, seed: int = USUAL.seed,
            density: str | Mapping[str, float] = USUAL.density, redistribute: bool = USUAL.redistribute, mask: str = USUAL.mask,
-           bias: str = USUAL.bias, weights: str = USUAL.weights, scale: str = USUAL.scale,
-           gain: float | str | Mapping[str, float] = USUAL.gain, connected: bool = USUAL.connected, count: str = USUAL.count,
-           scope: str = PLAIN.scope, method: str = PLAIN.method, score_scale: float = PLAIN.score_scale,
+           ticket_density: str = USUAL.ticket_density, bias: str = USUAL.bias, weights: str = USUAL.weights,
+           scale: str = USUAL.scale, gain: float | str | Mapping[str, float] = USUAL.gain, connected: bool = USUAL.connected,
+           count: str = USUAL.count, scope: str = PLAIN.scope, method: str = PLAIN.method, score_scale: float = PLAIN.score_scale,
            masks: Mapping[str, np.ndarray | torch.Tensor] | None = None, compute: str = "auto",
            skip: str | Sequence[str] = USUAL.skip, only: str | Sequence[str] = USUAL.only) -> nn.Module:
     """Turn `net` into an ER source with learned scores, in place, and return it.
@@ -71,7 +72,7 @@ def attach(net: nn.Module, recipe: Recipe | None = None, search: SearchSettings 
         check_given(er_p, density, mask, masks)
     given, rule = (numbers(density), GIVEN) if isinstance(density, Mapping) else (None, density)
     told = Recipe(er_p=USUAL.er_p if er_p is None else plain_number(er_p), k=plain_number(k), seed=plain_number(seed),
-                  density=rule, redistribute=redistribute, mask=mask, bias=bias,
+                  density=rule, redistribute=redistribute, ticket_density=ticket_density, mask=mask, bias=bias,
                   weights=weights, scale=scale, gain=as_one(numbers(gain)) if isinstance(gain, Mapping) else plain_number(gain),
                   connected=connected, count=count, skip=as_patterns("skip", skip), only=as_patterns("only", only))
     if recipe is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from popup.search.tables import html_table, text_table
 from popup.source.layers import Layer
@@ -10,7 +11,8 @@ from popup.source.layers import Layer
 
 @dataclass(frozen=True)
 class LayerDensity:
-    """One layer's row: how many entries, the p_l asked for, the edges drawn, how many are kept, kept / entries."""
+    """One layer's row: how many entries, the p_l asked for, the edges drawn, how many are kept, kept / entries; and k, the part
+    of its edges that it is to keep, where that is not the recipe's."""
 
     name: str
     entries: int
@@ -18,11 +20,16 @@ class LayerDensity:
     edges: int
     kept: int
     density: float
+    k: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """It as plain values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def density_row(layer: Layer, p_l: float, edges: int, kept: int) -> LayerDensity:
+def density_row(layer: Layer, p_l: float, edges: int, kept: int, k: float | None = None) -> LayerDensity:
     """The row of one layer from its counts."""
-    return LayerDensity(layer.name, layer.entries, p_l, edges, kept, kept / layer.entries)
+    return LayerDensity(layer.name, layer.entries, p_l, edges, kept, kept / layer.entries, k)
 
 
 class Densities(list[LayerDensity]):

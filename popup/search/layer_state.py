@@ -17,8 +17,9 @@ from popup.search.gate import Gate
 from popup.source import edges
 from popup.source.books import Book
 from popup.source.counts import kept_edges
+from popup.source.layer_source import LayerSource, draw_again, draw_several, draw_values, redraw_purpose
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource, Recipe, draw_again, draw_several, draw_values, redraw_purpose
+from popup.source.recipe import SOURCE, Recipe
 
 MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
 
@@ -167,6 +168,11 @@ class LayerState(nn.Module):
     def sparse(self) -> bool:
         """Whether it computes on its edges alone: the products are the processor's."""
         return self.products is not None and self.values.device.type == "cpu"
+
+    @property
+    def own_k(self) -> float | None:
+        """The fraction of its edges that it keeps, where that is not the same in all layers."""
+        return None if self.recipe.ticket_density == SOURCE else self.recipe.k
 
     @property
     def layers(self) -> list[LayerState]:

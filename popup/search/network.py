@@ -74,5 +74,5 @@ def penalty(net: nn.Module) -> torch.Tensor:
 def densities(net: nn.Module) -> Densities:
     """One row a layer, with what S_P keeps now (under a global scope it moves between the layers)."""
     search = search_of(net)
-    return Densities(density_row(layer.spec, layer.p_l, layer.count, kept)
+    return Densities(density_row(layer.spec, layer.p_l, layer.count, kept, layer.own_k)
                      for layer, kept in zip(search.layers, search.counts(), strict=True))

@@ -16,7 +16,8 @@ from popup.search.passes import in_backward
 from popup.search.refusals import refuse_part, refuse_rebuilding, refuse_script
 from popup.search.search import Search
 from popup.search.weighing import SelectEdges
-from popup.source.recipe import LayerSource
+from popup.source.layer_source import LayerSource
+from popup.source.recipe import Recipe
 
 STATE = 256  # letters of a state: more than a fingerprint, the most steps, any float and the name of a method take
 
@@ -27,8 +28,9 @@ class EdgeWeight(LayerState):
 
     mark: torch.Tensor  # where ranks are compared
 
-    def __init__(self, search: Search, source: LayerSource, weight: torch.Tensor, orders: tuple[tuple[str, ...], ...]) -> None:
-        super().__init__(search.recipe, source, search.method.book, weight)
+    def __init__(self, search: Search, recipe: Recipe, source: LayerSource, weight: torch.Tensor,
+                 orders: tuple[tuple[str, ...], ...]) -> None:
+        super().__init__(recipe, source, search.method.book, weight)
         self.search, self.orders, self.place = search, orders, len(search.layers)
         self.compared = not (torch.distributed.is_available() and torch.distributed.is_initialized())
         if not self.compared:

@@ -19,7 +19,7 @@ from popup.search.sharding import refuse_parts
 from popup.search.unit import Unit
 from popup.source.counts import kept_edges
 from popup.source.parametrized import lists_on
-from popup.source.recipe import Recipe
+from popup.source.recipe import SOURCE, Recipe
 
 
 class SearchState:
@@ -36,6 +36,7 @@ class SearchState:
         self.ordered = True    # whether first scores lie where the settings want them
         self.ordering = False  # whether passes are for the gradients by which they are to be ordered
         self.layers: list[LayerState] = []
+        self._shares: tuple[float, list[float]] = 0.0, []  # of the k that was last asked for
         self.groups: list[EdgeGroup] = []
         self._brackets: list[Bracket] = []
         self._originals: list[ParametrizationList] = []  # what holds each layer's scores
@@ -56,7 +57,7 @@ class SearchState:
     def group(self, together: bool) -> None:
         """Have layers that are alike asked about `together`, once all are there; again where they are moved to another device."""
         self._together, self._grouped_on = together, self.layers[0].values.device
-        self.groups = grouped(self.layers, together)
+        self.groups = grouped(self.layers, together and self.recipe.ticket_density == SOURCE)  # else each has a scale of its own
         for group in self.groups:
             group.join()
 
@@ -91,18 +92,27 @@ class SearchState:
         """The fraction of edges that the search keeps now; in the end that of the ticket."""
         return self._k_at(self.progress)
 
-    def scale_now(self) -> float:
-        """What a selection at `k_now` is multiplied by, so that activations keep the size that the ticket's have: W has the
-        deviation that suits k, and sqrt(k / k_now) times it suits k_now."""
-        return sqrt(self.recipe.k / self.k_now())
+    def shares(self, k: float) -> list[float]:
+        """The fraction of its edges that each layer keeps where k of all are kept."""
+        if self._shares[0] != k:
+            layers = [layer.spec for layer in self.layers], [layer.p_l for layer in self.layers]
+            self._shares = k, self.recipe.shares(*layers, k)
+        return self._shares[1]
+
+    def scales_now(self) -> list[float]:
+        """For each of the `units` what a selection at `k_now` is multiplied by, so that activations have the ticket's size:
+        a layer's W has the deviation that suits its k, and sqrt(k / k_now) times it suits k_now."""
+        now = self.shares(self.k_now())
+        return [sqrt(group.layers[0].recipe.k / now[group.places[0]]) for group in self.groups]
 
     def top(self, keys: Sequence[Keys], k: float) -> list[torch.Tensor]:
         """For each of the `units` the edges with the highest `keys` [edges], at `k` and in the settings' scope: one bool an
         edge."""
+        shares, ranked = self.shares(k), []
         whole = k == self.recipe.k
-        ranked = []
         for group, own in zip(self.groups, keys, strict=True):
-            counts = [layer.kept if whole else kept_edges(k, layer.count, self.recipe.count) for layer in group.layers]
+            counts = [layer.kept if whole else kept_edges(shares[place], layer.count, self.recipe.count)
+                      for place, layer in zip(group.places, group.layers, strict=True)]
             brackets = [self._brackets[place] for place in group.places]
             own = own.copied() if self.sharded else own  # FSDP frees scores, which torch refuses once an array was made of them
             ranked.append(Ranked(own, group.sizes, counts, brackets, list(map(self._floor_of, counts)), group.places))

@@ -1,8 +1,9 @@
 """The frozen random network: named streams, layerwise densities, ER masks, frozen weights, code books."""
 
 from popup.source.densities import DENSITIES, layer_densities, total_density
+from popup.source.layer_source import draw, draw_layer
 from popup.source.layers import Layer, find_layers
-from popup.source.recipe import Recipe, draw, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.saliency import snip, synflow
 from popup.source.streams import Stream
 

@@ -10,9 +10,10 @@ from math import prod
 
 import numpy as np
 
+from popup.source.layer_source import LayerSource, draw_layer
 from popup.source.layers import Layer
 from popup.source.masks import words_below
-from popup.source.recipe import LayerSource, Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 from popup.source.weights import BY_WORD, by_word, deviations
 

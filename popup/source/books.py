@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from popup.source.recipe import LayerSource, Recipe, draw_again
+from popup.source.layer_source import LayerSource, draw_again
+from popup.source.recipe import Recipe
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
 MANY = np.iinfo(np.int32).max  # codes of a book that has no end of them

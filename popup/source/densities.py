@@ -14,6 +14,8 @@ import numpy as np
 from popup.errors import UsageError, check_name, check_number
 from popup.source.layers import Layer
 
+LEAST = 1e-12  # of a layer's share of its edges, of which one is kept at least
+
 Rule = Callable[[Sequence[Layer], float], np.ndarray]
 
 
@@ -80,7 +82,21 @@ def layer_densities(layers: Sequence[Layer], p: float | None, density: str | Map
     p = check_number("er_p", p, 0.0, 1.0, open_low=True)
     rule = DENSITIES[check_name("density", density, DENSITIES)]
     wanted = rule(layers, p)
-    return [float(value) for value in (_spread(layers, p, wanted) if redistribute else np.minimum(wanted, 1.0))]
+    return [float(value) for value in (
+        _spread(layers, p, wanted, np.ones(len(layers))) if redistribute else np.minimum(wanted, 1.0))]
+
+
+def layer_shares(layers: Sequence[Layer], p_l: Sequence[float], k: float, density: str) -> list[float]:
+    """The fraction k_l of its edges that each layer of a source of densities `p_l` keeps, so that the rule `density` spreads what
+    is kept, which is k of all edges.
+
+    A layer of which the rule wants more than its edges keeps all of them, and the others have the rest by the same rule.
+    """
+    edges, total = np.array(p_l, dtype=float), k * total_density(layers, p_l)
+    if k == 1:
+        return [1.0] * len(layers)
+    wanted = _spread(layers, total, DENSITIES[density](layers, total), edges)
+    return [float(share) for share in np.divide(wanted, edges, out=np.ones(len(layers)), where=edges > 0).clip(LEAST, 1.0)]
 
 
 def total_density(layers: Sequence[Layer], p_l: Sequence[float]) -> float:
@@ -95,16 +111,16 @@ def _proportional(layers: Sequence[Layer], p: float, ratio: Sequence[float]) -> 
     return np.array(ratio) * (p * entries.sum() / np.dot(ratio, entries))
 
 
-def _spread(layers: Sequence[Layer], p: float, wanted: np.ndarray) -> np.ndarray:
-    """Set densities above 1 to 1 and scale the others up to the total p, until none is above 1."""
+def _spread(layers: Sequence[Layer], p: float, wanted: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Set densities above the `most` of their layers to that and scale the others up to the total p, until none is above."""
     entries = np.array([layer.entries for layer in layers], dtype=float)
     full = np.zeros(len(layers), dtype=bool)
-    while (wanted > 1.0).any():
-        full |= wanted >= 1.0
-        left = max(0.0, p * entries.sum() - entries[full].sum())
+    while (wanted > most).any():
+        full |= wanted >= most
+        left = max(0.0, p * entries.sum() - (most * entries)[full].sum())
         free = np.dot(wanted[~full], entries[~full])
         scale = left / free if free else 0.0
-        wanted = np.where(full, 1.0, wanted * scale)
+        wanted = np.where(full, most, wanted * scale)
     return wanted
 
 

@@ -21,9 +21,10 @@ from popup.errors import UsageError
 from popup.source.copying import deep_copy
 from popup.source.frozen import freeze, is_norm
 from popup.source.labels import as_rows
+from popup.source.layer_source import draw_values
 from popup.source.layers import Layer, locate
 from popup.source.masks import share
-from popup.source.recipe import GIVEN, ONE_SIZE, Recipe, draw_values
+from popup.source.recipe import GIVEN, ONE_SIZE, Recipe
 
 PART = 32     # images differentiated at once
 ROUNDS = 100  # of SynFlow's schedule, as in the paper

@@ -15,8 +15,9 @@ from math import sqrt
 
 import numpy as np
 
+from popup.source.layer_source import draw_layer
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 from popup.theory.copies import NONE, deal
 from popup.theory.kept import MOST_SPARE

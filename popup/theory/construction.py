@@ -27,8 +27,9 @@ import numpy as np
 from popup.errors import UsageError
 from popup.source import blocks
 from popup.source.gains import gain_of
+from popup.source.layer_source import LayerSource, draw_layer
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource, Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.weights import standard_deviation
 from popup.theory.activation import Activation
 from popup.theory.budget import suprema

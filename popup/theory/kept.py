@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from popup.source.layer_source import LayerSource
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource
 from popup.ticket.hashes import RunningHash
 from popup.ticket.layer import TicketLayer
 

@@ -9,8 +9,9 @@ from math import inf, log, sqrt
 
 import numpy as np
 
+from popup.source.layer_source import draw_edges, draw_layer
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_edges, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 from popup.theory.law import SHARE
 from popup.theory.odds import PRODUCT

@@ -12,7 +12,7 @@ from popup.search.settings import SearchSettings
 from popup.source.layers import MOST_LAYERS, Layer, weight_of
 from popup.source.maskable import Sides
 from popup.source.masks import share
-from popup.source.recipe import GIVEN, LATER, Recipe
+from popup.source.recipe import GIVEN, LATER, SOURCE, Recipe
 from popup.ticket.sealed import finite
 
 MOST_ENTRIES = 1 << 33     # of one layer; the largest known have 2**30
@@ -21,7 +21,8 @@ FIRST = {"er_p", "k", "density", "redistribute", "mask", "weights", "scale", "ga
          "method", "scope", "score_scale"}
 LAYER_FIELDS = {"name": str, "shape": list, "p_l": float, "edges": int, "kept": int, "coded": bool,
                 "edges_hash": str, "weights_hash": str, "mask_hash": str}
-LATER_FIELDS = {"sides": dict, "also": list}  # of layers whose shape does not say what they connect, or that have several names
+LATER_FIELDS = {"sides": dict, "also": list,  # of layers whose shape does not say what they connect, or that have several names
+                "k": float}  # where the ticket has a density of its own
 
 
 def check_fields(what: str, value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict
     p_l, edges = record["p_l"], record["edges"]
     if not (0 < p_l <= 1 or (p_l == 0 and not source.draws_edges)):
         raise ValueError(f"p_l of {found.name} is {p_l!r}: it must be in (0, 1]")
+    if (source.ticket_density == SOURCE) == ("k" in record) or not 0 < record.get("k", 1) <= 1:
+        raise ValueError(f"k of {found.name} is {record.get('k')!r}, where ticket_density is {source.ticket_density!r}")
     low, high = _edge_range(source, found.entries, p_l)
     if not max(0, low) <= edges <= min(high, found.entries):
         raise ValueError(f"{found.name} has {edges} edges: shape {list(found.shape)} at p_l {p_l:g} gives {low} to {high}")
@@ -137,6 +140,13 @@ def check_densities(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float
     for each, found, wanted in zip(layers, p_l, source.densities(layers), strict=True):
         if abs(found - wanted) > 1e-9 * wanted:
             raise ValueError(f"p_l of {each.name} is {found!r}: {source.density} at er_p {source.er_p:g} gives {wanted!r}")
+
+
+def check_shares(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float], shares: Sequence[float | None]) -> None:
+    """The k of each layer is what the ticket's density gives it."""
+    for each, found, wanted in zip(layers, shares, source.shares(layers, p_l, source.k), strict=True):
+        if found is not None and abs(found - wanted) > 1e-9 * wanted:
+            raise ValueError(f"k of {each.name} is {found!r}: {source.ticket_density} at k {source.k:g} gives {wanted!r}")
 
 
 def _check_realised(source: Recipe, layers: Sequence[Layer], p_l: Sequence[float], edges: Sequence[int]) -> None:

@@ -32,7 +32,8 @@ and these metadata, an object with sorted keys:
                      gain
     settings         the fields of popup.search.SearchSettings: method, scope, score_scale and what single methods use
                      (fields that came after the first files, as bias and those, may be missing: their defaults hold)
-    layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, and as SHA-256 of
+    layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, k (where `ticket_density`
+                     of the recipe is a rule: the layer's own k, which its weights are scaled for), and as SHA-256 of
                      little-endian bytes edges_hash (flat indices, int64), weights_hash (float32, what weights/NAME holds or
                      would hold), mask_hash (what mask/NAME holds, or with "coded" would hold);
                      where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]

@@ -12,8 +12,9 @@ from popup.errors import UsageError
 from popup.source import blocks
 from popup.source import edges as edge_places
 from popup.source.books import MANY, Book, Drawn
+from popup.source.layer_source import LayerSource, draw_edges, draw_values
 from popup.source.layers import Layer
-from popup.source.recipe import GIVEN, LayerSource, Recipe, draw_edges, draw_values
+from popup.source.recipe import GIVEN, Recipe
 from popup.ticket import coding, contents
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import RunningHash, hash_array
@@ -26,6 +27,7 @@ class TicketLayer:
 
     `edges`: their flat indices, ascending, int64, where no seed draws them (a mask that is given or computed).
     `values`: the weights that the edges have where they are known without the seed (weights 'given', or embedded).
+    `k`: the fraction of them that is kept, where it is not the recipe's (its ticket_density is a rule).
     """
 
     spec: Layer
@@ -35,6 +37,11 @@ class TicketLayer:
     weights_hash: str
     values: np.ndarray | None = None   # [edges], float32
     edges: np.ndarray | None = None    # [edges], int64
+    k: float | None = None
+
+    def own(self, recipe: Recipe) -> Recipe:
+        """The recipe of this layer by itself, out of the ticket's."""
+        return recipe if self.k is None else recipe.with_k(self.k)
 
     @property
     def selected(self) -> np.ndarray:
@@ -48,6 +55,7 @@ class TicketLayer:
 
     def drawn(self, recipe: Recipe, book: Book) -> Drawn:
         """Draw the layer's source again, and refuse it if it is not the one the ticket was found in."""
+        recipe = self.own(recipe)
         edges = draw_edges(recipe, self.spec, self.p_l) if self.edges is None else self.edges
         if len(edges) != len(self.codes) or hash_array(edges) != self.edges_hash:
             raise TicketError(f"{self.spec.name}: the seed gives other edges than the ticket records")
@@ -92,7 +100,7 @@ class TicketLayer:
 
     def _kept_by_block(self, recipe: Recipe, book: Book) -> tuple[np.ndarray, torch.Tensor]:
         """The same of a layer that is drawn a block at a time, so that its edges are never all in memory."""
-        hashes, kept, passed = (RunningHash(), RunningHash()), [], 0
+        hashes, kept, passed, recipe = (RunningHash(), RunningHash()), [], 0, self.own(recipe)
         for _, block in blocks.draw_blocks(recipe, self.spec, self.p_l):
             codes = self.codes[passed:passed + len(block.edges)]
             passed += len(block.edges)
@@ -128,6 +136,7 @@ class TicketLayer:
         record = {"name": name, "shape": list(self.spec.shape), "p_l": self.p_l, "edges": len(selected),
                   "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
                   "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)} | contents.of_spec(self.spec)
+        record |= {} if self.k is None else {"k": self.k}
         tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
         if self.edges is not None:
             tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.spec.entries))
@@ -154,7 +163,7 @@ class TicketLayer:
         if values is None and recipe.weights == GIVEN:
             raise ValueError(f"the weights of {layer.name} are 'given', and the file does not hold them")
         edges = None if recipe.draws_edges else _edges(layer, record, tensors)
-        return cls(layer, record["p_l"], codes, record["edges_hash"], record["weights_hash"], values, edges)
+        return cls(layer, record["p_l"], codes, record["edges_hash"], record["weights_hash"], values, edges, record.get("k"))
 
 
 def own_weights(drawn: Drawn, book: Book, codes: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ from popup.search.network import search_of, unwrapped
 from popup.search.plain import merge
 from popup.search.search import Search
 from popup.source.books import Drawn
+from popup.source.layer_source import LayerSource, draw_edges, draw_layer
 from popup.source.layers import locate
-from popup.source.recipe import GIVEN, LayerSource, draw_edges, draw_layer
+from popup.source.recipe import GIVEN
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.ticket import Ticket, extract
 from popup.ticket.use import differing, look_at_use
@@ -64,7 +65,8 @@ def prove(net: nn.Module, before: dict[str, str], inputs: torch.Tensor, ticket: 
     expected = _expected(search, sources)
     kept, outside = _compare_weights(net, search, expected)
     names, recipe = [layer.spec.name for layer in search.layers], search.recipe
-    wanted = [source.kept_at(recipe.k, recipe.count) for source in sources]
+    shares = recipe.shares([layer.spec for layer in search.layers], [layer.p_l for layer in search.layers], recipe.k)
+    wanted = [source.kept_at(k, recipe.count) for source, k in zip(sources, shares, strict=True)]
     trained = contract_faults(search)
     misused, others = _compare_use(net, expected, inputs, ticket, plain, forward)
     redrawn = sum(layer.book.redrawn(codes.cpu().numpy()) for layer, codes in zip(search.layers, search.codes(), strict=True))
@@ -88,7 +90,7 @@ def _expected(search: Search, sources: list[LayerSource]) -> Expected:
     """The dense weights that the codes of each layer's edges mean in its source drawn anew."""
     found = {}
     for layer, codes, fresh in zip(search.layers, search.codes(), sources, strict=True):
-        values = layer.book.values(Drawn(search.recipe, fresh), codes.cpu())
+        values = layer.book.values(Drawn(layer.recipe, fresh), codes.cpu())
         found[layer.spec.name] = torch.zeros(layer.spec.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
             layer.spec.shape)
     return found
@@ -96,7 +98,7 @@ def _expected(search: Search, sources: list[LayerSource]) -> Expected:
 
 def _source(search: Search, layer: LayerState) -> LayerSource:
     """The layer drawn anew; edges or weights that no seed draws are compared by their hash from before alone."""
-    recipe = search.recipe
+    recipe = layer.recipe
     edges = draw_edges(recipe, layer.spec, layer.p_l) if recipe.draws_edges else layer.flat_edges().cpu().numpy()
     if recipe.weights == GIVEN:
         return LayerSource(layer.spec, layer.p_l, edges, layer.values.cpu().numpy())

@@ -97,7 +97,7 @@ class Ticket:
 
     def densities(self) -> Densities:
         """One row a layer."""
-        return Densities(density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept) for layer in self.layers)
+        return Densities(density_row(layer.spec, layer.p_l, len(layer.codes), layer.kept, layer.k) for layer in self.layers)
 
     def __repr__(self) -> str:
         entries, kept = (sum(counts) for counts in zip(*((row.entries, row.kept) for row in self.densities()), strict=True))
@@ -200,8 +200,8 @@ def _layer(search: Search, layer: LayerState, codes: np.ndarray) -> TicketLayer:
     source = layer.source()
     given = source.values.copy() if search.recipe.weights == GIVEN else None
     edges = None if search.recipe.draws_edges else source.edges
-    weights = own_weights(Drawn(search.recipe, source), layer.book, codes)
-    return TicketLayer(layer.spec, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges)
+    weights = own_weights(Drawn(layer.recipe, source), layer.book, codes)
+    return TicketLayer(layer.spec, layer.p_l, codes, hash_array(source.edges), hash_array(weights), given, edges, layer.own_k)
 
 
 def _other_parameters(net: nn.Module,
@@ -241,8 +241,9 @@ def _unpack(metadata: Mapping[str, Any], tensors: Tensors) -> Ticket:
         layers.append(TicketLayer.unpack(record, tensors, recipe, book, layers[-1].spec if layers else None))
     whole = with_further([layer.spec for layer in layers])
     layers = [replace(layer, spec=found) for layer, found in zip(layers, whole, strict=True)]
-    contents.check_densities(recipe, [layer.spec for layer in layers], [layer.p_l for layer in layers],
-                             [len(layer.codes) for layer in layers])
+    specs, p_l = [layer.spec for layer in layers], [layer.p_l for layer in layers]
+    contents.check_densities(recipe, specs, p_l, [len(layer.codes) for layer in layers])
+    contents.check_shares(recipe, specs, p_l, [layer.k for layer in layers])
     constants = contents.constants(metadata["constants"], sum(layer.spec.entries for layer in layers))
     rooms: dict[str, Tensors] = {"statistics": {}, "given": {}}
     for name, tensor in tensors.items():

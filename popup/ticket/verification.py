@@ -37,7 +37,7 @@ def verify(ticket: Ticket) -> Verification:
         if not layer.is_the_seeds(ticket.recipe, ticket.book):
             foreign.append(layer.spec.name)
             continue
-        wanted.append(kept_edges(ticket.recipe.k, len(layer.codes), ticket.recipe.count))
+        wanted.append(kept_edges(layer.own(ticket.recipe).k, len(layer.codes), ticket.recipe.count))
         weight = others.get(layer.spec.name, layer.weight(ticket.recipe, ticket.book))  # what the network gets
         if not _within(weight.numpy().reshape(-1), layer.drawn(ticket.recipe, ticket.book).source.edges,
                        layer.effective(ticket.recipe, ticket.book).numpy()):

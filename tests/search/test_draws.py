@@ -11,7 +11,7 @@ from torch import nn
 from popup import SearchSettings, UsageError, advance, attach, extract, load, merge, scores, verify
 from popup.search.network import search_of
 from popup.source.books import several_draws
-from popup.source.recipe import draw_values
+from popup.source.layer_source import draw_values
 from popup.source.streams import Stream
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove

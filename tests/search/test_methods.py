@@ -31,7 +31,7 @@ from popup.search.methods.gates import mean_gate
 from popup.search.network import search_of
 from popup.search.schedule import SCHEDULES, k_at
 from popup.search.select import Bracket, Ranked, top_globally
-from popup.source.recipe import draw_layer
+from popup.source.layer_source import draw_layer
 from popup.source.streams import Stream
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.proof import prove

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from popup.source import blocks
+from popup.source.layer_source import draw_layer
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.weights import BY_WORD
 from popup.ticket.hashes import RunningHash, hash_array
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popup.source.books import BINARY, DRAWS, PLAIN, SIGNED, Drawn, Factors, Sample
+from popup.source.layer_source import draw_layer, draw_values
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_layer, draw_values
+from popup.source.recipe import Recipe
 
 COATS = Factors("coats3", 4, factors=(0.0, 1.0, 2.0, 3.0))
 HALVES = Factors("halves", 5, factors=(0.0, 0.5, -0.5, 0.1, 3.0))

@@ -18,8 +18,9 @@ from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.source import masks
 from popup.source.connected import CONNECTED, WORDS, bernoulli, exact, expected_edges
+from popup.source.layer_source import draw_edges
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_edges
+from popup.source.recipe import Recipe
 
 SHAPES = {"linear": (30, 40), "wide": (12, 200), "convolution": (24, 12, 3, 3), "depthwise": (20, 1, 3, 3), "line": (9, 8, 5)}
 SPARSE = {"linear": 0.06, "wide": 0.09, "convolution": 0.02, "depthwise": 0.15, "line": 0.06}

@@ -9,9 +9,10 @@ import hashlib
 import pytest
 
 from popup.search.settings import SearchSettings, first_scores
+from popup.source.layer_source import draw_layer
 from popup.source.layers import Layer
 from popup.source.maskable import Sides
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 
 LAYERS = {

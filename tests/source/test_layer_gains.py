@@ -14,8 +14,9 @@ from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.source.gains import as_one, as_words, check_gain, from_words, gain_of, read
+from popup.source.layer_source import draw_source
 from popup.source.layers import find_layers
-from popup.source.recipe import Recipe, draw_source
+from popup.source.recipe import Recipe
 
 IMAGE = (1, 8, 8)
 

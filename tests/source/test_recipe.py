@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popup.errors import UsageError
+from popup.source.layer_source import LayerSource, draw, draw_layer
 from popup.source.layers import Layer
-from popup.source.recipe import LayerSource, Recipe, draw, draw_layer
+from popup.source.recipe import Recipe
 from popup.source.weights import WEIGHTS
 
 FRACTIONS = [0, 0.0, -0.1, 1.0000001, 2, nan, inf, -inf, "0.5", None, True, [0.5]]

@@ -8,8 +8,9 @@ from scipy import stats
 
 from popup.errors import UsageError
 from popup.source import weights
+from popup.source.layer_source import draw_layer, draw_values
 from popup.source.layers import Layer
-from popup.source.recipe import Recipe, draw_layer, draw_values
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 from popup.source.weights import SCALES, WEIGHTS, standard_deviation
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from models import MODELS
 from popup.errors import UsageError
+from popup.source.layer_source import draw_layer
 from popup.source.layers import find_layers
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.theory.activation import Activation
 from popup.theory.budget import suprema
 from popup.theory.construction import construct

@@ -9,8 +9,9 @@ from torch import nn
 
 from popup.lab.commands import law_command
 from popup.lab.commands.command import main
+from popup.source.layer_source import draw_layer
 from popup.source.layers import find_layers
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.theory.attention import build_product
 from popup.ticket import load, verify
 from popup.ticket.assembled import assemble

@@ -11,8 +11,9 @@ from torch import nn
 from models import MODELS
 from popup.errors import UsageError
 from popup.search.methods import BUILT
+from popup.source.layer_source import draw_layer
 from popup.source.layers import find_layers
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.theory.budget import plan_tolerances, suprema
 from popup.theory.construction import construct
 from popup.theory.copies import NONE, Copies, deal, pass_constant

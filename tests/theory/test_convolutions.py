@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from models import MODELS
+from popup.source.layer_source import draw_layer
 from popup.source.layers import Layer, find_layers
-from popup.source.recipe import Recipe, draw_layer
+from popup.source.recipe import Recipe
 from popup.theory.budget import plan_tolerances, suprema
 from popup.theory.construction import construct
 from popup.theory.copies import NONE, Copies

@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from popup.errors import UsageError
+from popup.source.layer_source import draw
 from popup.source.layers import find_layers
-from popup.source.recipe import Recipe, draw
+from popup.source.recipe import Recipe
 from popup.ticket.assembled import assemble
 from popup.ticket.hashes import hash_array
 from popup.ticket.layer import TicketLayer

@@ -28,9 +28,10 @@ from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
+from popup.source.layer_source import draw_edges
 from popup.source.layers import Layer, find_layers
 from popup.source.masks import MASKS
-from popup.source.recipe import Recipe, draw_edges
+from popup.source.recipe import Recipe
 
 SIDES = {"imagenet_": 224}  # of the images of networks that are named so
 WINDOWS = {"gpt": CONTEXT}  # tokens of the windows of networks that are named so

@@ -137,4 +137,4 @@ def _record(seed: int, built: Built, verdict: str) -> dict[str, object]:
     return {"seed": seed, "holds": verdict in (PROVED, TESTED), "verdict": verdict, "test_accuracy": built.accuracy,
             "seconds": built.seconds, "gaps": {name: asdict(gap) for name, gap in built.gaps.items()},
             "multiple": construction.multiple, "guaranteed": construction.guaranteed,
-            "fits": [asdict(fit) for fit in construction.fits], "layers": [asdict(row) for row in built.ticket.densities()]}
+            "fits": [asdict(fit) for fit in construction.fits], "layers": [row.record() for row in built.ticket.densities()]}

@@ -25,6 +25,7 @@ from popup.lab.runs.prepared import prepare
 from popup.lab.text import printable
 from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
+from popup.source.recipe import SOURCE
 
 LINE = "{desc} {percentage:3.0f}% |{bar:20}| {remaining} left{postfix}"  # the bar is one on a terminal of 100 columns
 FILES = ("config.json", "metrics.jsonl", "result.json", "ticket.safetensors", "training.png")
@@ -76,8 +77,9 @@ def _run_alone(laboratory: Laboratory, config: Config) -> Result:
 def _title(config: Config) -> str:
     source, task = config.source, config.task
     spread = source.density if source.draws_edges else f"by {source.mask}"
+    kept = "" if source.ticket_density == SOURCE else f" ({source.ticket_density})"
     return (f"{printable(task.model)} on {printable(task.dataset)}: ER source p = {source.er_p:g} ({spread}), "
-            f"keeping k = {source.k:g} of the edges, seed {source.seed}"
+            f"keeping k = {source.k:g} of the edges{kept}, seed {source.seed}"
             + (f"; {task.validation:g} of the training data held out, no test data used" if task.validation else ""))
 
 

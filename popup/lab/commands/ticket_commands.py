@@ -96,7 +96,7 @@ def show(arguments: Sequence[str], models: Models) -> int:
 
 def _summary(ticket: Ticket) -> dict[str, object]:
     """The densities as a run's result has them."""
-    rows = [asdict(row) for row in ticket.densities()]
+    rows = [row.record() for row in ticket.densities()]
     entries, edges, kept = (sum(row[column] for row in rows) for column in ("entries", "edges", "kept"))
     return {"layers": rows, "entries": entries, "edges": edges, "kept": kept, "edge_density": edges / entries,
             "final_density": kept / entries}

@@ -21,7 +21,7 @@ from popup.lab.report.results import Run
 from popup.lab.report.scales import SMALL, plain_log
 from popup.lab.runs.directory import TICKET_FILE
 from popup.source.degrees import Degrees, count_degrees
-from popup.source.recipe import draw_edges
+from popup.source.layer_source import draw_edges
 from popup.ticket.ticket import Ticket, load
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from popup.lab.runs.cell import label
 from popup.lab.runs.controls import TICKET
 from popup.lab.text import printable
 from popup.source.gains import EVERYWHERE, read
+from popup.source.recipe import SOURCE
 
 STARVED = 0.1  # of its share k, below which a layer is taken to be cut
 TOLD = 2.0     # times too large, or too small, from which on logits are told of
@@ -53,7 +54,7 @@ def shares_lines(runs: Sequence[Run]) -> list[str]:
 def heat(config: Config, result: Mapping[str, Any]) -> float:
     """By what factor logits are larger than meant where layers follow one another without norms: the product over layers of
     sqrt(kept / what weights are scaled for), 0 where one keeps nothing."""
-    return sqrt(prod(row["kept"] / max(1.0, config.source.k * row["p_l"] * row["entries"]) for row in _weights(config, result)))
+    return sqrt(prod(row["kept"] / max(1.0, _k(config, row) * row["p_l"] * row["entries"]) for row in _weights(config, result)))
 
 
 def _fault(config: Config, result: Mapping[str, Any]) -> Fault | None:
@@ -69,7 +70,7 @@ def _starved(config: Config, result: Mapping[str, Any]) -> Fault | None:
         return None
     return Fault(CUT, STARVED - share, (
         f"{printable(worst['name'])} is left with {worst['kept']:,} of {worst['edges']:,} edges, {share:.2g} of its share "
-        f"k = {config.source.k:g}: --floor 0.3 leaves each layer that much of it"))
+        f"k = {_k(config, worst):g}: --floor 0.3 leaves each layer that much of it"))
 
 
 def _heated(config: Config, result: Mapping[str, Any]) -> Fault | None:
@@ -81,8 +82,14 @@ def _heated(config: Config, result: Mapping[str, Any]) -> Fault | None:
     better = _times(config.source.gain, found ** (-1 / len(_weights(config, result))))
     unless = "" if series else ", unless norms or shortcuts are between"
     return Fault(LARGE if found > 1 else SMALL, max(found, 1 / found), (
-        f"layers keep other shares than k = {config.source.k:g}: logits are {found:.3g} times what the weights are scaled for"
+        f"layers keep other shares than {_meant(config)}: logits are {found:.3g} times what the weights are scaled for"
         f"{unless}; a {'smaller' if found > 1 else 'larger'} --gain, of {better} for these, may find a better ticket"))
+
+
+def _meant(config: Config) -> str:
+    """What layers were meant to keep, in words."""
+    rule = config.source.ticket_density
+    return f"k = {config.source.k:g}" if rule == SOURCE else f"--ticket-density {rule}"
 
 
 def _times(gain: float | str, factor: float) -> str:
@@ -93,7 +100,12 @@ def _times(gain: float | str, factor: float) -> str:
 
 def _share(config: Config, row: Mapping[str, Any]) -> float:
     """What a layer keeps over its share k of the edges; a layer without edges has lost none."""
-    return float(row["kept"] / (config.source.k * row["edges"])) if row["edges"] else 1.0
+    return float(row["kept"] / (_k(config, row) * row["edges"])) if row["edges"] else 1.0
+
+
+def _k(config: Config, row: Mapping[str, Any]) -> float:
+    """What a layer's weights are scaled for: the k of all, or where the ticket has a density of its own the layer's."""
+    return float(row.get("k") or config.source.k)
 
 
 def _weights(config: Config, result: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ from popup.lab.training.state import Metrics
 from popup.lab.training.stop import RunFailed
 from popup.search.density import density_row
 from popup.source.frozen import left_out
-from popup.source.recipe import draw_source
+from popup.source.layer_source import draw_source
 from popup.ticket.ticket import load
 
 

@@ -23,8 +23,8 @@ from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.training import evaluate, load_batches, optimise, refresh_statistics
 from popup.source.frozen import freeze
+from popup.source.layer_source import LayerSource, draw_values
 from popup.source.layers import locate
-from popup.source.recipe import LayerSource, draw_values
 from popup.ticket.filling import fill
 from popup.ticket.hashes import hash_array
 

@@ -21,8 +21,8 @@ from popup.lab.runs.subnetwork import (
     whole_ticket,
 )
 from popup.search.settings import SearchSettings
+from popup.source.layer_source import LayerSource
 from popup.source.masks import COMPUTED
-from popup.source.recipe import LayerSource
 
 TICKET, DENSE = "ticket", "dense_trained"
 
@@ -54,7 +54,7 @@ TRAINED_GAIN = sqrt(2)  # of He et al., 2015, whatever gain suits a search
 SEARCH_ONLY = (*((part.name, part.default) for part in fields(SearchSettings)), ("k", 1.0), ("weights", "kaiming_normal"),
                ("scale", "final"), ("gain", TRAINED_GAIN), ("lr", 0.1), ("optimizer", "sgd"),
                ("temperature", "fixed"), ("compute", "dense"),
-               ("count", "nearest"), ("finetune_epochs", 0))
+               ("count", "nearest"), ("ticket_density", "source"), ("finetune_epochs", 0))
 SOURCE_ONLY = (("er_p", 1.0), ("density", "uniform"), ("redistribute", True), ("mask", "bernoulli"), ("bias", "zero"),
                ("connected", False))
 

@@ -34,7 +34,7 @@ def describe(config: Config, found: Found) -> Result:
     """What a run has found, as result.json holds it: what the task measures, of the last epoch; densities and precision as
     realised."""
     history, proof, measure = found.history, found.proof, measured(found.history[-1])
-    layers = [asdict(row) for row in found.densities]
+    layers = [row.record() for row in found.densities]
     entries, edges, kept = (sum(row[column] for row in layers) for column in ("entries", "edges", "kept"))
     return {
         "hash": config.hash(), "role": config.task.role, measure.column: history[-1][measure.column],

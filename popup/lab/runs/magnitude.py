@@ -13,7 +13,7 @@ import torch
 from popup.lab.runs.subnetwork import Subnetwork
 from popup.search.keys import HIGHEST, Keys
 from popup.search.select import top
-from popup.source.recipe import LayerSource
+from popup.source.layer_source import LayerSource
 
 
 def layerwise(start: Subnetwork) -> list[LayerSource]:

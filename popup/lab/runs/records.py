@@ -15,7 +15,7 @@ def absent() -> Any:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """A layer in result.json: its entries, the p_l asked for, and what was realised."""
+    """A layer in result.json: its entries, the p_l asked for, and what was realised; its k, where it has one of its own."""
 
     name: str
     entries: Positive
@@ -23,6 +23,7 @@ class LayerRecord:
     edges: Count
     kept: Count
     density: Share
+    k: Share | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from popup.source.books import PLAIN, Book, Drawn
-from popup.source.recipe import LayerSource, Recipe, draw_values
+from popup.source.layer_source import LayerSource, draw_values
+from popup.source.recipe import Recipe
 from popup.source.streams import Stream
 
 

@@ -24,7 +24,7 @@ from popup.lab.runs.plain import build
 from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.training import EVALUATION_BATCH, evaluate
-from popup.source.recipe import draw
+from popup.source.layer_source import draw
 from popup.theory.calls import calls_of
 from popup.theory.exact import quantise
 from popup.theory.reading import read_target

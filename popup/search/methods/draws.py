@@ -44,10 +44,9 @@ class SlotMachine(Method):
     def gates(self, state: SearchState) -> list[Gate]:
         if self.trains_ticket:
             return super().gates(state)
-        scale = state.scale_now()
         selected = state.top([self.keys(*pair) for pair in state.pairs()], state.k_now())
         return [Gate(self._best(_noisy(scores.detach()))[1] * mask, scale, scale)
-                for scores, mask in zip(state.scores(), selected, strict=True)]
+                for scores, mask, scale in zip(state.scores(), selected, state.scales_now(), strict=True)]
 
     def slope(self, layer: Unit, scores: torch.Tensor, gate: Gate) -> torch.Tensor:
         return torch.ones_like(scores).mul_(gate.most)

@@ -122,9 +122,10 @@ class Method:
     def gates(self, state: SearchState) -> list[Gate]:
         """What a training pass uses of each unit (of each layer, unless the method is edgewise): here the selection at k as it is
         now, scaled while that is more than the ticket's."""
-        units, scale = state.units(), state.scale_now()
+        units = state.units()
         selected = state.top([self.training_keys(*unit) for unit in units], state.k_now())
-        return [Gate(self.codes(*unit, mask), scale, scale) for unit, mask in zip(units, selected, strict=True)]
+        return [Gate(self.codes(*unit, mask), scale, scale)
+                for unit, mask, scale in zip(units, selected, state.scales_now(), strict=True)]
 
     def weights(self, layer: Unit) -> torch.Tensor:
         """The weight that each edge has now [edges], float32, which its score's gradient dL/dW_eff is multiplied by."""
