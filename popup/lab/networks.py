@@ -15,6 +15,7 @@ from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, logits_shape
 from popup.lab.modes import modes_kept
 from popup.lab.randomness import building, loading
+from popup.source.copying import deep_copy
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
@@ -68,11 +69,19 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
 
 
 def without_numbers(net: nn.Module) -> nn.Module:
-    """`net`, in place, without its memory where that can be: an outline of what cannot be built as one."""
+    """A copy of `net` without its memory where that can be: an outline of what cannot be built as one. What `net` shares with
+    other networks keeps its numbers."""
+    memo: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in (*net.buffers(), *_attributes(net))}
+    memo |= {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in net.parameters()}
     try:
-        return net.to("meta")
-    except RuntimeError:  # a kind of tensor that is always somewhere
+        return deep_copy(net, memo)
+    except (RuntimeError, TypeError):  # a kind of tensor that is always somewhere
         return net
+
+
+def _attributes(net: nn.Module) -> list[torch.Tensor]:
+    """The tensors that modules have as attributes."""
+    return [value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
 
 
 def is_own(name: str) -> bool:

@@ -14,6 +14,8 @@ import torch
 
 from popup.source.streams import Stream
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)  # that somebody has made
+
 
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
@@ -43,7 +45,7 @@ def building(seed: int) -> Iterator[None]:
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
     """Within the block a user's module is imported, or a function makes data: what it draws is the same in each process."""
-    with seeded(0, "data", torch.device("cpu")):
+    with seeded(0, "data", torch.device("cpu")), torch.enable_grad():  # which a module may switch off for itself
         yield
 
 
@@ -90,9 +92,34 @@ def set_numbers_state(states: dict[str, Any]) -> None:
     np.random.set_state(arrays)
 
 
+def state_of(generator: Any) -> Any:
+    """The state of one of the GENERATORS, as JSON holds it."""
+    if isinstance(generator, torch.Generator):
+        return base64.b64encode(generator.get_state().numpy().tobytes()).decode()
+    if isinstance(generator, np.random.Generator):
+        return _plain(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return _plain(generator.get_state())
+    return _plain(generator.getstate())
+
+
+def _plain(state: Any) -> Any:
+    """A state with lists in the place of arrays and tuples."""
+    if isinstance(state, dict):
+        return {name: _plain(part) for name, part in state.items()}
+    if isinstance(state, np.ndarray):
+        return state.tolist()
+    return [_plain(part) for part in state] if isinstance(state, tuple) else state
+
+
+def words_of(text: str, kind: str = "<u4") -> np.ndarray:
+    """The whole numbers of a type that stand in a text of base 64; a ValueError if it is none."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype=kind).copy()
+
+
 def _text(words: Any) -> str:
     return base64.b64encode(np.asarray(words, dtype="<u4").tobytes()).decode()
 
 
 def _words(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4").astype(np.uint32)
+    return words_of(text).astype(np.uint32)

@@ -73,15 +73,11 @@ def _restore_class(module: nn.Module) -> None:
 
 
 def merge(net: nn.Module) -> nn.Module:
-    """A plain copy of an attached network that computes the same; `net` stays attached. Activations that its modules keep as
-    attributes are copied without their graph, with which torch copies none."""
+    """A plain copy of an attached network that computes the same; `net` stays attached."""
     search, net = search_of(net), unwrapped(net)
     weights = _plain_weights(net, search)
     searched = (search, *(module.parametrizations for layer in search.layers for module, _ in users(net, layer.spec)))
-    activations = (value for module in net.modules() for value in vars(module).values()
-                   if isinstance(value, torch.Tensor) and value.grad_fn is not None)
     memo: dict[int, Any] = {id(part): part for part in searched}  # of which the copy needs none
-    memo |= {id(value): value.detach().clone() for value in activations}
     plain = deep_copy(net, memo)
     _refuse_shared(net, plain, search)
     if vars(plain).get(ATTRIBUTE) is not search:  # a __deepcopy__ of the network's own, which does otherwise

@@ -24,7 +24,7 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
     A copy is run in training mode too if there is a layer that evaluation does not reach (of an auxiliary head, say). Nothing
     is changed by it: neither modes, weights, statistics nor the random state.
     """
-    run = forward or (lambda net: net(inputs))
+    run = forward or (lambda net: net(inputs.clone()))  # to which it may write
     modes, outputs = {module: module.training for module in net.modules()}, []
     with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         try:

@@ -1,9 +1,10 @@
-"""Deep copies of networks, also of those with tensors that torch makes no deep copy of: compressed sparse ones, as the adjacency
-matrix of a graph network is, nested ones and those of oneDNN."""
+"""Deep copies of networks, also of those with what Python or torch makes no copy of: tensors that are compressed sparse, as the
+adjacency matrix of a graph network is, nested or of oneDNN; activations that a module keeps; locks, open files, modules."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -11,21 +12,53 @@ import torch.fx
 from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
+DEEPEST = 8  # lists inside one another
+TORCHS = vars(nn.Module()).keys()  # the attributes that each module has
 COPIED = (torch.strided, torch.sparse_coo, torch.jagged)  # the layouts that torch makes deep copies of
 
 
 def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
-    """`copy.deepcopy` of a network. `memo`: what stands for an object in the copy, by the object's id."""
+    """`copy.deepcopy` of a network. `memo`: what stands for an object in the copy, by the object's id. Activations are copied
+    without their graph; an attribute that cannot be copied is in both."""
     memo = {} if memo is None else memo
     for module in net.modules():
-        for value in (*vars(module).values(), *module._buffers.values()):
-            if isinstance(value, torch.Tensor) and not _is_copied(value):
+        for value in (*_tensors_in(list(vars(module).values())), *module._buffers.values()):
+            if isinstance(value, torch.Tensor) and (value.grad_fn is not None or not _is_copied(value)):
                 memo.setdefault(id(value), value.detach().clone())
-    copied = copy.deepcopy(net, memo)
+    tried = dict(memo)  # a copy that fails leaves halves of copies behind
+    try:
+        copied = copy.deepcopy(net, tried)
+        memo |= tried
+    except TypeError:
+        memo |= _uncopyable(net, memo)
+        copied = copy.deepcopy(net, memo)
     if isinstance(net, torch.fx.GraphModule):  # whose __deepcopy__ leaves out hooks and attributes of others
         for name in vars(net).keys() - vars(copied).keys() | {name for name in vars(net) if name.endswith("_hooks")}:
             vars(copied)[name] = copy.deepcopy(vars(net)[name], memo)
     return copied
+
+
+def _tensors_in(values: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """The tensors in lists and mappings, also inside one another."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple, dict)) and depth < DEEPEST:
+            yield from _tensors_in(list(value.values()) if isinstance(value, dict) else value, depth + 1)
+
+
+def _uncopyable(net: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """The attributes of its modules that Python copies none of (a lock, an open file, a generator), each standing for itself."""
+    found, parts = {}, memo | {id(module): module for module in net.modules()}
+    for module in net.modules():
+        for name, value in vars(module).items():
+            if name in TORCHS or isinstance(value, (nn.Module, torch.Tensor)):
+                continue
+            try:
+                copy.deepcopy(value, dict(parts))
+            except TypeError:
+                found[id(value)] = value
+    return found
 
 
 def without_hooks(copied: Net, original: nn.Module) -> Net:

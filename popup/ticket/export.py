@@ -87,7 +87,7 @@ def onnx_file(net: nn.Module, example: torch.Tensor) -> tuple[bytes, Predict]:
 def differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
     """On how many inputs [n, ...] `predict` chooses a class that `net` has below its own, by more than a TIE: another program
     adds in another order, so that logits which are equal but for rounding may change places."""
-    logits, chosen = net(inputs), predict(inputs).argmax(-1, keepdim=True)
+    logits, chosen = net(inputs.clone()), predict(inputs).argmax(-1, keepdim=True)
     below = logits.max(-1).values - logits.gather(-1, chosen)[..., 0]
     return int((~(below <= TIE * logits.abs().max(-1).values)).reshape(len(inputs), -1).any(1).sum())  # no numbers differ too
 

@@ -129,7 +129,7 @@ def _compare_use(net: nn.Module, expected: Expected, inputs: torch.Tensor, ticke
     faults, outputs = look_at_use(tried.to(inputs.device), right, inputs, forward)
     modes = {module: module.training for module in net.modules()}
     with torch.no_grad():
-        own = (forward or (lambda net: net(inputs)))(net.eval())
+        own = (forward or (lambda net: net(inputs.clone())))(net.eval())
     for module, mode in modes.items():
         module.training = mode
     return faults, differing(own, outputs)

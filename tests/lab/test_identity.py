@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from popup.lab.identity import described, differ, fingerprint, held
+from popup.lab.identity import described, differ, differing, fingerprint, held, listed, whatever_the_seed
 
 OF_A_SET = """
 import torch
@@ -27,8 +27,8 @@ class Kind(Enum):
     ONE, OTHER = object(), object()
 
 
-RING = []
-RING.append(RING)
+RING, OTHER_RING = [], []
+RING.append(RING), OTHER_RING.append(OTHER_RING)
 
 
 def of(net):
@@ -62,7 +62,7 @@ def test_what_is_other_is_seen(one, other):
     (with_values(), with_values().eval().requires_grad_(False)), (with_values(cache=object()), with_values(cache=object())),
     (with_values(_kept=1), with_values(_kept=2)), (with_values(rate=np.float64(0.5)), with_values(rate=0.5)),
     (with_values(last=torch.ones(2)), with_values(last=torch.zeros(2))),
-    (with_values(), with_values(ring=RING)),
+    (with_values(ring=RING), with_values(ring=OTHER_RING)),
     (nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.ones(2)]).to("meta"))])
 def test_what_makes_no_other_network_is_not(one, other):
     assert not differ(of(one), of(other))
@@ -81,6 +81,19 @@ def test_of_a_buffer_outside_the_state_last_bits_are_not_seen_and_numbers_are():
 
 
 def test_fingerprints_of_two_versions_of_torch_or_none_are_not_compared():
-    assert differ("torch 2.6.0: a", "torch 2.6.0: b") and not differ("torch 2.6.0: a", "torch 2.7.0: b")
-    assert not differ("", "torch 2.6.0: b") and not differ("torch 2.6.0, seed 1: a", "torch 2.6.0, seed 2: b")
-    assert differ("a", "b")
+    assert differ("torch 2.6.0, python 3.11: p=a", "torch 2.6.0, python 3.11: p=b")
+    assert not differ("torch 2.6.0, python 3.11: p=a", "torch 2.7.0, python 3.11: p=b")
+    assert not differ("torch 2.6.0: a", "torch 2.6.0, python 3.11: p=b"), "of before"
+    assert not differ("", "torch 2.6.0, python 3.11: p=b") and differ("a", "b")
+
+
+def test_the_words_that_differ_are_told_and_those_of_another_seed_are_not_compared():
+    def known(words):
+        return f"torch 2.6.0, python 3.11: {words}"
+
+    assert differing(known("a=1 b=2 c=3"), known("a=1 b=4 d=3")) == ["b", "c", "d"]
+    assert differing(known("a=1 b@0=2"), known("a=1 b@1=3")) == []
+    assert differing(known("a=1 b@1=2"), known("a=1 b@1=3")) == ["b"]
+    assert differing(known("a=1 b@0=2"), known("a=2 b@1=3")) == ["a"], "whatever else the seed draws"
+    assert differing(known("a=1 b=2"), known("a=1 b@0=2")) == ["b"], "what no seed drew then, it draws now"
+    assert whatever_the_seed(known("a=1 b@0=2")) == known("a=1") and listed(list("abcdefg")) == "a, b, c, d, e and 2 more"

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
-
 from popup.lab.commands.arguments import parse_as
 from popup.lab.commands.rebuild import (
+    another_network,
     check_images,
     open_ticket,
     rebuild,
@@ -22,19 +21,15 @@ from popup.lab.commands.rebuild import (
 )
 from popup.lab.commands.sparse_lines import compare_sparse
 from popup.lab.commands.verify_command import PROBE, USED, point_of_use
-from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
 from popup.lab.data.streamed import first_images
-from popup.lab.identity import differ
 from popup.lab.machine import Machine
 from popup.lab.measure import measure_of
-from popup.lab.networks import Models, is_own
+from popup.lab.networks import Models
 from popup.lab.precision import Precision
 from popup.lab.report.tables import check_lines
 from popup.lab.runs.about import recorded_temperature
-from popup.lab.runs.anew import check_anew
 from popup.lab.runs.laboratory import Laboratory
-from popup.lab.runs.plain import network_fingerprint
 from popup.lab.text import printable
 from popup.lab.training.training import evaluate
 from popup.ticket.ticket import Ticket
@@ -74,6 +69,7 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     net = rebuild(ticket, models, config).to(laboratory.device)
     data = laboratory.data(config)
     check_images(ticket, data)
+    another = another_network(ticket, models, config)
     images, labels = data.test[0].to(laboratory.device), data.test[1].to(laboratory.device)
     precision = Precision.of(net, recorded_precision(ticket))
     normalise = recorded_normalise(ticket, images)
@@ -94,17 +90,11 @@ def evaluate_ticket(arguments: Sequence[str], models: Models) -> int:
     if (recorded := recorded_value(ticket)) is None or recorded[0] is not measure:
         return FAILED if faults else DONE
     said, code = _compare(ticket, data, own == recorded[1], bool(options.dataset))
-    if is_own(config.task.model) and _is_another(ticket, laboratory, config, net):
-        said, code = f"not compared: {printable(config.task.model)} builds another network now than the run's", FAILED
+    if another:
+        said, code = f"not compared: {another}", FAILED
     dense = "" if own == value else f" by the dense network, whose {measure.name} is {measure.text(own)}"
     print(f"recorded: {measure.text(recorded[1])}, {said}{dense}")
     return FAILED if faults else code
-
-
-def _is_another(ticket: Ticket, laboratory: Laboratory, config: Config, net: nn.Module) -> bool:
-    """Whether `net`, which a user's function has built now, is another network than the run's."""
-    check_anew(laboratory, config)
-    return differ(recorded_fingerprint(ticket, "network"), network_fingerprint(laboratory, config, net))
 
 
 def _compare(ticket: Ticket, data: Dataset, equal: bool, named: bool) -> tuple[str, int]:

@@ -14,9 +14,13 @@ from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.data.dataset import MOST_TOKENS, Dataset
 from popup.lab.data.streamed import Images
+from popup.lab.identity import differing, fingerprint, listed
 from popup.lab.inputs import Tokens, Window, called
 from popup.lab.measure import BITS, Measure, measure_in
 from popup.lab.networks import Models, build_network, is_own, outline
+from popup.lab.runs.anew import built_anew
+from popup.lab.runs.plain import identity
+from popup.lab.text import printable
 from popup.lab.training.batches import Normalise
 from popup.lab.trust import SAFE
 from popup.ticket.file import TicketError
@@ -24,6 +28,7 @@ from popup.ticket.sealed import finite
 from popup.ticket.ticket import Ticket, load
 
 LARGEST_IMAGE, MOST_CLASSES = 1 << 26, 1 << 20
+MOST_TIMES = 8  # a network's own widths, of a user's function that is built with its memory at once
 
 
 def open_ticket(path: str) -> Ticket:
@@ -144,6 +149,16 @@ def recorded_value(ticket: Ticket) -> tuple[Measure, float] | None:
     return (measure, value) if measure and finite(value) else None
 
 
+def another_network(ticket: Ticket, models: Models, config: Config) -> str:
+    """What to say where the user's function of a ticket's network builds another than the run's now; else empty."""
+    recorded, (image, classes) = recorded_fingerprint(ticket, "network"), recorded_image(ticket)
+    if not (recorded and is_own(config.task.model)):
+        return ""
+    known, net = built_anew(lambda config: build_network(models, config, image, classes), config, image, classes)
+    words = differing(recorded, fingerprint(identity(net, config), known.varying, known.by_seed, config.source.seed))
+    return f"{printable(config.task.model)} builds another network now than the run's, by its {listed(words)}" if words else ""
+
+
 def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False) -> nn.Module:
     """The ticket's network, plain and frozen, built from the file alone; `sparse`: its linear layers on their kept edges alone.
 
@@ -151,8 +166,14 @@ def rebuild(ticket: Ticket, models: Models, config: Config, sparse: bool = False
     they are allocated. Then from the run's seed, which what the state leaves out (a fixed projection) may be drawn from.
     """
     image, classes = recorded_image(ticket)
-    if not is_own(config.task.model) or config.task.widths or config.task.width != 1:  # a function's own are no file's
+    if not is_own(config.task.model) or _is_wide(ticket, config):  # a function's own widths are no file's
         found = outline(models, config, image, classes)
         if found is not None:
             ticket.check_layers(found)
     return ticket.apply(build_network(models, config, image, classes), sparse).eval()
+
+
+def _is_wide(ticket: Ticket, config: Config) -> bool:
+    """Whether the widths that a file says are more than its layers show, so that a network of theirs may be of any size."""
+    largest = max(side for layer in ticket.specs for side in layer.shape)
+    return max((*config.task.widths, 0)) > largest or config.task.width > MOST_TIMES

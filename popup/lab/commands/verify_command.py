@@ -10,7 +10,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.commands.arguments import parse_as
-from popup.lab.commands.rebuild import open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
+from popup.lab.commands.rebuild import another_network, open_ticket, rebuild, recorded_config, recorded_image, recorded_precision
 from popup.lab.config import Config
 from popup.lab.foreign import FAULTS
 from popup.lab.inputs import noise
@@ -54,6 +54,9 @@ def verify_ticket(arguments: Sequence[str], models: Models) -> int:
         config = recorded_config(ticket, options.model, loads=False)
         faults, left = _look(ticket, models, config), ""
         checks.append((USED.format(config.task.model), faults))
+        if another := another_network(ticket, models, config):
+            faults = (*faults, another)
+            checks.append(("that is the network of the run", (another,)))
     except NotOfNetwork as error:
         faults, left = (str(error),), ""
         checks.append(("every tensor of the file is one of the network that it is of", faults))
@@ -101,6 +104,6 @@ def runner(inputs: torch.Tensor, precision: Precision) -> Callable[[nn.Module], 
     """What runs a network on `inputs` in that precision."""
     def forward(net: nn.Module) -> torch.Tensor:
         with precision.autocast():
-            return net(precision.inputs(inputs))
+            return net(precision.inputs(inputs.clone()))
 
     return forward

@@ -125,8 +125,10 @@ def _ignore_interrupts(worker: int) -> None:
 
 
 def in_parts(images: Images, parts: Sequence[torch.Tensor | slice]) -> Iterator[torch.Tensor]:
-    """images[part] for each part in turn, as a tensor on the images' device."""
-    return images.batches(parts) if isinstance(images, Streamed) else (images[part] for part in parts)
+    """images[part] for each part in turn, as a tensor of its own, to which a forward may write, on the images' device."""
+    if isinstance(images, Streamed):
+        return images.batches(parts)
+    return (images[part].clone() if isinstance(part, slice) else images[part] for part in parts)
 
 
 def first_images(images: Images, count: int) -> torch.Tensor:

@@ -106,7 +106,7 @@ def _counted(ticket: Ticket) -> tuple[Degrees, ...]:
 
 def draw_layers(lines: Sequence[Line], sheet: Sheet) -> Figure:
     """Panels beside each other, or below each other on a narrow sheet, that share the layers."""
-    names = lines[0].names
+    names = tuple(dict.fromkeys(name for line in lines for name in line.names))  # of several networks all
     measures: list[tuple[str, Callable[[Axes, Line, str, str, np.ndarray], None]]] = [("edges / entries (p_l)", _densities)]
     if any(line.kept for line in lines):
         measures[0] = ("edges (filled), kept (open) / entries", _densities)

@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from popup.lab.config import Config
-from popup.lab.identity import place_of
+from popup.lab.identity import place_of, whatever_the_seed
 from popup.lab.report.cells import as_mean, difference_cells, p_cell, unsure
 from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show, weights_of
 from popup.lab.report.contrasts import (
@@ -204,7 +204,7 @@ def _versions(runs: Sequence[Run], name: str, group: Callable[[Config], Hashable
     seen: dict[tuple[Any, str], Counter[str]] = defaultdict(Counter)
     for run in runs:
         if found := (run.result or {}).get(name):
-            seen[group(run.config), place_of(found)][found] += 1
+            seen[group(run.config), place_of(found)][whatever_the_seed(found)] += 1
     return {key: counts for (key, _), counts in seen.items() if len(counts) > 1}
 
 

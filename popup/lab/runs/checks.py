@@ -11,7 +11,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
-from popup.lab.identity import differ
+from popup.lab.identity import differing, listed
 from popup.lab.networks import find_builder, is_own, outline
 from popup.lab.runs.anew import check_anew
 from popup.lab.runs.controls import TICKET
@@ -23,6 +23,7 @@ from popup.lab.training.attachment import may_be_sparse, paying_layers, settled_
 from popup.lab.training.checkpoint import recorded_of
 from popup.products.numba_kernels import NumbaKernels
 
+COUNTS = "names that begin with _ do not count: docs/own-network.md"
 WORTH_TELLING = 100_000  # entries of layers: smaller ones gain little, with few images a step nothing
 
 
@@ -101,9 +102,9 @@ def check_finished(laboratory: Laboratory, configs: Sequence[Config]) -> None:
             check_anew(laboratory, config)
             now[task, seed] = network_fingerprint(laboratory, config, build(laboratory, config))
     for model in {config.task.model for config, *_ in own}:
-        _check_same(laboratory, f"had another network than {model} builds now (what counts: docs/own-network.md)",
+        _check_same(laboratory, f"had another network than {model} builds now",
                     [(path, record.get("network_fingerprint"), now[replace(config.task, role=TICKET), config.source.seed])
-                     for config, path, record in own if config.task.model == model])
+                     for config, path, record in own if config.task.model == model], COUNTS)
 
 
 def _recorded(laboratory: Laboratory, config: Config) -> tuple[Path, Mapping[str, Any]] | None:
@@ -115,10 +116,13 @@ def _recorded(laboratory: Laboratory, config: Config) -> tuple[Path, Mapping[str
     return (directory.checkpoint, found) if (found := recorded_of(directory.checkpoint)) else None
 
 
-def _check_same(laboratory: Laboratory, words: str, cases: Sequence[tuple[Path, str | None, str]]) -> None:
-    """A UsageError that says so in `words` if some of the `cases` (place, what it records, what that is now) differ."""
-    other = [path for path, then, now in cases if differ(then or "", now)]
+def _check_same(laboratory: Laboratory, words: str, cases: Sequence[tuple[Path, str | None, str]], counts: str = "") -> None:
+    """A UsageError that says so in `words` if some of the `cases` (place, what it records, what that is now) differ; of what has
+    attributes with these, and what `counts`."""
+    other = {path: found for path, then, now in cases if (found := differing(then or "", now))}
     if other:
         kind = "begun run" if any(path.suffix for path in other) else "finished run"
-        raise UsageError(f"{counted(len(other), kind)} in {laboratory.out} ({other[0]}, ...) {words}: name another --out, or "
+        path, found = next(iter(other.items()))
+        by = f", by its {listed(found)} ({counts})" if counts else ""
+        raise UsageError(f"{counted(len(other), kind)} in {laboratory.out} ({path}, ...) {words}{by}: name another --out, or "
                          "remove what is there")

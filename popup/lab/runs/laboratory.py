@@ -23,10 +23,10 @@ from popup.lab.training.stop import Stop
 @dataclass(frozen=True)
 class BuiltAnew:
     """Of the networks that a user's function builds: the names of what differs from call to call and changes nothing
-    (popup/lab/identity.py), and whether they differ `by_seed`."""
+    (popup/lab/identity.py), and of what differs `by_seed`."""
 
-    varying: frozenset[str]
-    by_seed: bool
+    varying: frozenset[str] = frozenset()
+    by_seed: frozenset[str] = frozenset()
 
 
 class Laboratory:

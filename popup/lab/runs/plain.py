@@ -8,10 +8,11 @@ from torch import nn
 
 from popup.lab.config import Config
 from popup.lab.data.dataset import Dataset
-from popup.lab.identity import described, fingerprint, held
+from popup.lab.identity import DRAWN, described, fingerprint, held, kept, summed
 from popup.lab.networks import build_network, is_own
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import BuiltAnew, Laboratory
+from popup.source.frozen import written_by_freeze
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ def network_fingerprint(laboratory: Laboratory, config: Config, net: nn.Module) 
     function is no user's."""
     if not is_own(config.task.model):
         return ""
-    known = laboratory.built_anew.get(replace(config.task, role=TICKET)) or BuiltAnew(frozenset(), by_seed=False)
-    where = f", seed {config.source.seed}" if known.by_seed else ""
-    return fingerprint(described(net) | held(net), known.varying, where)
+    known = laboratory.built_anew.get(replace(config.task, role=TICKET)) or BuiltAnew()
+    return fingerprint(identity(net, config), known.varying, known.by_seed, config.source.seed)
+
+
+def identity(net: nn.Module, config: Config) -> dict[str, str]:
+    """All that tells the network from another, by name: what it is made of, and what it has that the source does not draw."""
+    drawn = {f"{name} {DRAWN}": summed(parameter) for name, parameter in unmasked(net, config)}
+    return described(net) | held(net) | kept(net) | drawn
+
+
+def unmasked(net: nn.Module, config: Config) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that neither the source of `config` draws nor a search sets, with their names."""
+    masked = {name for layer in config.source.layers(net) for name in layer.names}
+    written = {id(tensor) for tensor in written_by_freeze(net)}
+    return [(name, each) for name, each in net.named_parameters() if name not in masked and id(each) not in written]

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from popup.errors import UsageError
+from popup.errors import UsageError, check_number
 from popup.files import remove_own, write_atomically
 from popup.lab.config import Config
-from popup.lab.identity import differ
+from popup.lab.identity import differ, differing, listed
+from popup.lab.training.beside import beside, changed
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
@@ -49,7 +53,12 @@ class Checkpoints:
 
     def __init__(self, path: str | Path | None = None, *, stop: Stop | None = None, seconds: float = 30.0,
                  told: Callable[[float], None] | None = None) -> None:
-        self.path, self.stop, self.seconds, self.told = Path(path) if path is not None else None, stop or Stop(), seconds, told
+        if not isinstance(path, (str, Path, type(None))):
+            raise UsageError(f"the path of Checkpoints is {path!r:.80}: it must be a text or a pathlib.Path, of a file")
+        self.path, self.stop, self.told = Path(path) if path is not None else None, stop or Stop(), told
+        self.seconds = check_number("seconds", seconds, 0.0, inf)
+        self.stays = False  # whether the last state of a whole search is written too
+        self._beside: dict[str, str] = {}
         self.config: Any = None  # of the run, as its file has it, and fingerprints of what it is of: once `of` has said
         self.data = self.network = ""
         self.before = 0.0  # seconds that the run took in processes before this one
@@ -70,12 +79,19 @@ class Checkpoints:
         except (UsageError, AttributeError, TypeError, ValueError):
             return False
 
+    def check_path(self) -> None:
+        """A UsageError if there is no folder that the checkpoint can be written into."""
+        if self.path is not None and not (self.path.parent.is_dir() and os.access(self.path.parent, os.W_OK)):
+            raise UsageError(f"the checkpoint {self.path} cannot be written: {self.path.parent} is no folder that can be written "
+                             "to; make it, or name another path")
+
     def there(self, ranks: Ranks) -> bool:
         """Whether a checkpoint was written that a run can go on from; rank 0 says so for all `ranks`."""
         return bool(ranks.share(self.path is not None and self.path.exists()))
 
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
+        self._beside = {} if self.path is None else beside(state.net)
         if not self.there(state.ranks):
             return
         try:
@@ -84,8 +100,9 @@ class Checkpoints:
                 raise SealedError(f"{self.path} is of a run with another config")
             if differ(str(metadata.get("data", "")), self.data):
                 raise SealedError(f"{self.path} is of a run on other images than there are now")
-            if differ(str(metadata.get("network", "")), self.network):
-                raise SealedError(f"{self.path} is of a run of another network than there is now")
+            if words := differing(str(metadata.get("network", "")), self.network):
+                raise SealedError(f"{self.path} is of a run of another network than there is now, by its {listed(words)} "
+                                  "(attributes that begin with _ do not count)")
             seconds = metadata.get("seconds")
             if not (finite(seconds) and seconds >= 0):
                 raise ValueError(f"its seconds are {seconds!r:.80}")
@@ -101,6 +118,7 @@ class Checkpoints:
         """Write if it is time to; raise Stopped if the run is to end. The ranks agree on both, and write before they end."""
         if self.told:
             self.told(state.done / len(state.losses))
+        self._tell_what_is_lost(state)
         if state.ranks.count > 1:
             self.agree(state)
             return
@@ -136,6 +154,19 @@ class Checkpoints:
         write_atomically(self.path, seal(KIND, FORMAT, metadata, state.tensors()))
         self._last = time.perf_counter()
         self._cost = self._last - began
+
+    def _tell_what_is_lost(self, state: TrainingState) -> None:
+        """A warning, after the first step, of what it has changed that no checkpoint holds."""
+        if names := changed(self._beside, state.net):
+            warnings.warn(f"{listed(names)} of the network changes in a step, which no checkpoint keeps: where forward reads it, "
+                          "a search that is broken off ends otherwise than one that is not; a buffer of the state is kept",
+                          stacklevel=2)
+        self._beside = {}
+
+    def finish(self, state: TrainingState) -> None:
+        """The search is whole: where the checkpoint stays, the same call gives the same ticket again."""
+        if self.stays:
+            self.write(state)
 
     @contextlib.contextmanager
     def guard(self, state: TrainingState) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from popup.lab.inputs import is_embedded
 from popup.lab.training.series import in_series
+from popup.source.copying import deep_copy
 from popup.source.frozen import freeze
 from popup.source.layers import locate
 from popup.ticket.ticket import Ticket
@@ -37,7 +38,7 @@ def diagnose(ticket: Ticket, net: nn.Module, image: Sequence[int]) -> dict[str, 
         masks["er"].append(edges.scatter(0, places, 1.0).view(layer.spec.shape))
         masks["ticket"].append(edges.scatter(0, places[torch.from_numpy(layer.selected)], 1.0).view(layer.spec.shape))
     additive = not is_embedded(image) and not any(isinstance(module, SIGNED) for module in net.modules())
-    names, net = [layer.spec.name for layer in ticket.layers], net.cpu().double().eval()
+    names, net = [layer.spec.name for layer in ticket.layers], deep_copy(net).cpu().double().eval()
     weights = [layer.spec.name for layer in ticket.layers if layer.spec.weight is None]
     series = additive and in_series(net, weights, image)
     sides = {side: {"dead": [int((layer.spec.rows(mask).sum(1) == 0).sum())

@@ -14,7 +14,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.lab.config import Config
-from popup.lab.identity import described, fingerprint
+from popup.lab.identity import described, fingerprint, held
 from popup.search.network import search_of
 from popup.search.plain import merge
 from popup.search.search import Search
@@ -32,10 +32,13 @@ def attached_by_fit(net: nn.Module) -> None:
 
 def known(net: nn.Module, plain: nn.Module | None) -> str:
     """What tells the attached network `net` from another (popup/lab/identity.py), as it was when a checkpoint was first asked
-    for: what a loop sets from epoch to epoch, such as a dropout rate, makes no other one of it. `plain`: a plain copy, if there
-    is one."""
+    for: what a loop sets from epoch to epoch, such as a dropout rate, makes no other one of it; and its source and search, which
+    of a network that came attached no config says. `plain`: a plain copy, if there is one."""
     search = search_of(net)
-    search.known = search.known or fingerprint(described(merge(net) if plain is None else plain))
+    if not search.known:
+        plain = merge(net) if plain is None else plain
+        settings = {"source": repr(search.recipe.record()), "search": repr(search.settings.record())}
+        search.known = fingerprint(described(plain) | held(plain) | settings)
     return search.known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -115,16 +116,27 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     the modes that they were in.
     """
     net, config, checkpoints, ranks = unwrapped(net), config or Config(), checkpoints or Checkpoints(), ranks or Ranks()
+    _check_kinds(config, checkpoints)
     if is_attached(net):
         check_earlier(net, config, checkpoints.there(ranks))
     with modes_kept(net):
         ready = make_ready(net, train, test, config, ranks)
         if checkpoints.path is not None:
+            checkpoints.stays = True
             checkpoints.of(config, Dataset("", 0, train, test).identity(), known(net, ready.plain))
         with noted(net):
             with epoch_bar(config.training.epochs, on_epoch) as tell:
                 history = search(ready, tell, checkpoints)
             return proved(ready, history, plain=ready.plain)
+
+
+def _check_kinds(config: Any, checkpoints: Any) -> None:
+    """A UsageError for a config or checkpoints that are something else, and for checkpoints without a place."""
+    for name, value, kind, remedy in (("config", config, Config, "popup.Config.from_flat({'epochs': 10})"),
+                                      ("checkpoints", checkpoints, Checkpoints, "popup.Checkpoints(path)")):
+        if not isinstance(value, kind):
+            raise UsageError(f"{name} is {value!r:.80}, not a {kind.__name__}: give {remedy}")
+    checkpoints.check_path()
 
 
 def make_ready(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> Ready:
@@ -198,7 +210,7 @@ def proved(ready: Ready, history: list[Metrics], ticket: Ticket | None = None, p
 
     def forward(net: nn.Module) -> torch.Tensor:
         with ready.precision.autocast():
-            return net(ready.precision.inputs(probe))
+            return net(ready.precision.inputs(probe.clone()))
 
     proof = prove(ready.net, ready.frozen, probe, ticket, plain, forward)
     return Outcome(history, proof, ready.precision.name, computing(ready.net), ready.batches.normalise)

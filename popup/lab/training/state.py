@@ -10,6 +10,7 @@ from torch import nn
 
 from popup.lab.precision import Precision
 from popup.lab.randomness import generator_states, numbers_state, set_generator_states, set_numbers_state
+from popup.lab.training.beside import generator_records, set_generators
 from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
 from popup.lab.training.ranks import Ranks
@@ -83,7 +84,8 @@ class TrainingState:
     def record(self) -> dict[str, Any]:
         """What of it is no tensor; metrics as lists of pairs, whose order JSON with sorted keys keeps."""
         return {"epoch": self.epoch, "step": self.step, "history": [list(row.items()) for row in self.history],
-                "frozen": self.frozen, "precision": self.precision.name, "compute": self.compute, "numbers": numbers_state()}
+                "frozen": self.frozen, "precision": self.precision.name, "compute": self.compute, "numbers": numbers_state(),
+                "generators": generator_records(self.net)}
 
     def tensors(self) -> Tensors:
         """What of it is a tensor, by name, on the CPU."""
@@ -112,6 +114,8 @@ class TrainingState:
         states = self._optimiser_states(optimiser)
         if "numbers" in record:  # files of before have none
             set_numbers_state(record["numbers"])
+        if "generators" in record:
+            set_generators(self.net, record["generators"])
         with torch.no_grad():
             for name in fixed:
                 if name.startswith(("parameter/", "buffer/", "memory/", "losses", "temperature")):

@@ -80,6 +80,7 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
                     on_epoch(metrics)
                 if state.epoch < settings.epochs:
                     checkpoints.agree(state)
+            checkpoints.finish(state)
     return state.history
 
 
