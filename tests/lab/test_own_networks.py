@@ -35,16 +35,16 @@ def plain():
 
 
 class Noisy(nn.Module):
-    """Draws in training by a generator of its own."""
+    """Draws in training by generators of its own, and of a layer that is masked."""
 
     def __init__(self, make):
         super().__init__()
-        self.own = make()
         self.inner, self.outer = nn.Linear(12, 16), nn.Linear(16, 2)
+        self.own, self.inner.own = make(), make()
 
     def forward(self, x):
-        if self.training:
-            chance = torch.rand((), generator=self.own) if isinstance(self.own, torch.Generator) else self.own.random()
+        for own in (self.own, self.inner.own) if self.training else ():
+            chance = torch.rand((), generator=own) if isinstance(own, torch.Generator) else own.random()
             x = x * (1 + 0.1 * float(chance))
         return self.outer(torch.relu(self.inner(x)))
 
@@ -75,6 +75,15 @@ def test_a_network_that_writes_to_its_input_changes_nobodys_images(mine, capsys)
         model = popup.load(ticket).about["task"]["model"]
         assert main(["eval", str(ticket), "--model", model, "--dataset", "mine:load"], MODELS) == 0
         assert "repeated exactly" in capsys.readouterr().out
+
+
+def test_arrays_that_may_only_be_read_are_taken_without_a_word(mine, tmp_path):
+    np.save(tmp_path / "images.npy", INPUTS.numpy())
+    mine("def load():\n    images, labels = np.load('images.npy', mmap_mode='r'), np.arange(96) % 2\n"
+         "    return (images, labels), (images, labels)\n"
+         "def build(image, classes): return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(12, classes))\n")
+    before = (tmp_path / "images.npy").read_bytes()
+    assert main(QUICK, MODELS) == 0 and (tmp_path / "images.npy").read_bytes() == before
 
 
 def test_fit_leaves_the_callers_images_alone():

@@ -6,6 +6,7 @@ import inspect
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -72,7 +73,11 @@ def _dataset(name: str, found: Any) -> Dataset:
 
 def _inputs(images: Any) -> Images:
     """Images as a tensor in which nothing learns, also where a network that does has made them; streamed ones as they are."""
-    return images if isinstance(images, Streamed) else torch.as_tensor(images).detach()
+    if isinstance(images, Streamed):
+        return images
+    with warnings.catch_warnings():  # torch warns of arrays that may not be written to, as of a file that is mapped to be read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(images).detach()
 
 
 def _whole(labels: Any) -> torch.Tensor:

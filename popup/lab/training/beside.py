@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from popup.lab.identity import is_dense, summed
 from popup.lab.randomness import GENERATORS, state_of, words_of
+from popup.search.layer_state import LayerState
 
 
 def generators(net: nn.Module) -> dict[str, Any]:
@@ -69,5 +71,5 @@ def changed(before: dict[str, str], net: nn.Module) -> list[str]:
 def _attributes(net: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """The attributes of a network's own modules: those of a search on it are none of these."""
     for path, module in net.named_modules():
-        if not type(module).__module__.startswith(("popup.", "torch.nn.utils.parametrize")):
+        if not isinstance(module, (LayerState, ParametrizationList)):
             yield from ((path, name, value) for name, value in vars(module).items() if name != "training")
