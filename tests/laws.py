@@ -56,7 +56,7 @@ def source_of(net):
     """The source drawn anew from the recipe alone: for each layer its edges and dense weights."""
     recipe, source = search_of(net).recipe, []
     for layer, k in zip(search_of(net).layers, law_shares(net), strict=True):
-        assert isclose(k, layer.recipe.k, rel_tol=1e-6)  # the root of a pyramid is found to 1e-16 of 1
+        assert isclose(k, layer.recipe.k, rel_tol=1e-9)
         fresh = draw_layer(replace(recipe, k=layer.recipe.k), layer.spec, layer.p_l)
         edges, values = torch.from_numpy(fresh.edges), torch.from_numpy(fresh.values)
         source.append((layer.spec, edges, torch.zeros(layer.spec.entries).index_copy(0, edges, values)))
@@ -77,7 +77,7 @@ def law_shares(net):
         level = (low + high) / 2
         kept = sum(min(p, level * part) * size for p, part, size in zip(most, rule, sizes, strict=True))
         low, high = (low, level) if kept > wanted else (level, high)
-    found = {layer.spec.name: min(1.0, low * part / p) for layer, part, p in zip(weights, rule, most, strict=True)}
+    found = {layer.spec.name: min(1.0, max(1e-12, low * part / p)) for layer, part, p in zip(weights, rule, most, strict=True)}
     return [found[(layer.spec.weight or layer.spec).name] for layer in search.layers]
 
 

@@ -91,7 +91,6 @@ class Checkpoints:
 
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
-        self._beside = {} if self.path is None else beside(state.net)
         if not self.there(state.ranks):
             return
         try:
@@ -157,7 +156,7 @@ class Checkpoints:
 
     def _tell_what_is_lost(self, state: TrainingState) -> None:
         """A warning, after the first step, of what it has changed that no checkpoint holds."""
-        if names := changed(self._beside, state.net):
+        if self._beside and (names := changed(self._beside, state.net)):
             warnings.warn(f"{listed(names)} of the network changes in a step, which no checkpoint keeps: where forward reads it, "
                           "a search that is broken off ends otherwise than one that is not; a buffer of the state is kept",
                           stacklevel=2)
@@ -172,6 +171,7 @@ class Checkpoints:
     def guard(self, state: TrainingState) -> Iterator[None]:
         """If the block is stopped, write the state before it ends. Several ranks are stopped where they `agree` only, or one
         would be gone while the others wait for it."""
+        self._beside = {} if self.path is None else beside(state.net)
         try:
             with self.stop.held() if state.ranks.count > 1 else contextlib.nullcontext():
                 yield
