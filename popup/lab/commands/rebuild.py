@@ -154,7 +154,8 @@ def another_network(ticket: Ticket, models: Models, config: Config) -> str:
     recorded, (image, classes) = recorded_fingerprint(ticket, "network"), recorded_image(ticket)
     if not (recorded and is_own(config.task.model)):
         return ""
-    known, net = built_anew(lambda config: build_network(models, config, image, classes), config, image, classes)
+    known, _ = built_anew(lambda config: build_network(models, config, image, classes), config, image, classes)
+    net = build_network(models, config, image, classes)  # that nothing has run
     words = differing(recorded, fingerprint(identity(net, config), known.varying, known.by_seed, config.source.seed))
     return f"{printable(config.task.model)} builds another network now than the run's, by its {listed(words)}" if words else ""
 
