@@ -29,7 +29,7 @@ SEED = "@"  # before the seed, behind what differs by it
 
 
 def described(net: nn.Module) -> dict[str, str]:
-    """By name each module's class, its children's names, its attributes in words (said.py), and the shapes of the state's tensors."""
+    """By name each module's class, its children's names, its attributes in words (said.py); and the shapes of the state."""
     found = {}
     for path, module in net.named_modules():
         prefix = f"{path} " if path else ""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, slice, range)
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
@@ -49,8 +50,12 @@ class Words:
 
     def _parts(self, value: Any) -> list[Any] | None:
         """What a value consists of; None where only its class is said."""
-        if isinstance(value, (list, tuple, set, frozenset)):
+        if isinstance(value, nn.Module):  # one that is no child: its mode, say, is none of the network's
+            return None
+        if isinstance(value, (list, tuple)):
             return list(value)
+        if isinstance(value, (set, frozenset)):
+            return sorted(value, key=repr)  # the same ones in each process, should there be too many
         if isinstance(value, Mapping):
             return [[key, item] for key, item in value.items()]
         if isinstance(value, functools.partial):

@@ -63,6 +63,7 @@ def test_what_is_other_is_seen(one, other):
     (with_values(_kept=1), with_values(_kept=2)), (with_values(rate=np.float64(0.5)), with_values(rate=0.5)),
     (with_values(last=torch.ones(2)), with_values(last=torch.zeros(2))),
     (with_values(ring=RING), with_values(ring=OTHER_RING)),
+    (with_values(all=[nn.Linear(1, 1)]), with_values(all=[nn.Linear(1, 1).eval()])),
     (nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.ones(2)]).to("meta"))])
 def test_what_makes_no_other_network_is_not(one, other):
     assert not differ(of(one), of(other))
