@@ -108,7 +108,9 @@ def test_the_command_is_the_grids():
 def test_runs_of_no_one_grid_have_no_command():
     assert command_of(tickets(ACCURACIES) + tickets(ACCURACIES, lr=0.3)) is None, "--lr takes one value"
     assert command_of(a_grid()[1:]) is None
-    assert "several commands" in dict(facts_of(tickets(ACCURACIES) + tickets(ACCURACIES, lr=0.3)))["command"]
+    several = [tickets(ACCURACIES, ticket_density="erk"), tickets(ACCURACIES, lr=0.3, ticket_density="erk")]
+    told = dict(facts_of([run for each in several for run in each]))["command"]
+    assert told.startswith("several commands, all with ") and "--ticket-density erk" in told and "--lr" not in told
 
 
 def test_the_heading_tells_data_network_runs_and_versions(tmp_path):

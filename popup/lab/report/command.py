@@ -33,6 +33,13 @@ def command_of(runs: Sequence[Run]) -> str | None:
     return shlex.join([*program().split(), *words, *_controls(runs, len(tickets))])
 
 
+def in_common(runs: Sequence[Run]) -> str:
+    """The options that the commands of all tickets have alike; empty if there are none."""
+    tickets = [run.config for run in runs if run.config.task.role == TICKET]
+    values = _values(tickets) if tickets else {}
+    return shlex.join(word for name, found in values.items() if len(found) == 1 for word in _option(name, found))
+
+
 def _values(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """The values of each field that the command line names, in the order in which the options stand."""
     flats = [config.asked() for config in configs]

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from popup.lab.report.command import command_of
+from popup.lab.report.command import command_of, in_common
 from popup.lab.report.results import Run
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.directory import TICKET_FILE
@@ -29,13 +29,14 @@ def title_of(runs: Sequence[Run]) -> str:
 def facts_of(runs: Sequence[Run], best: Sequence[Run] = ()) -> list[tuple[str, str]]:
     """Name and text of each fact; those that no run records are left out. `best`: the runs of the best mean."""
     results = [run.result for run in runs if run.result]
-    command = command_of(runs)
+    command, common = command_of(runs), in_common(runs)
+    several = f"several commands, all with {common}" if common else "several commands"
     facts = [
         ("data", "; ".join(dict.fromkeys(_images(run) for run in runs))),
         ("network", "; ".join(_longest(_network(run) for run in runs if run.result))),
         ("runs", _counts(runs)),
         ("ticket", ticket_of(best)),
-        ("command", command or "several commands: what was changed is in the table"),
+        ("command", command or f"{several}: what was changed is in the table"),
         ("date", _dates(runs)),
         ("versions", _versions(results)),
         ("computed on", _listed([found for result in results if (found := result.get("hardware"))])),
