@@ -12,7 +12,6 @@ import torch.fx
 from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
-DEEPEST = 8  # lists inside one another
 TORCHS = vars(nn.Module()).keys()  # the attributes that each module has
 COPIED = (torch.strided, torch.sparse_coo, torch.jagged)  # the layouts that torch makes deep copies of
 
@@ -22,8 +21,8 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
     without their graph; an attribute that cannot be copied is in both."""
     memo = {} if memo is None else memo
     for module in net.modules():
-        for value in (*_tensors_in(list(vars(module).values())), *module._buffers.values()):
-            if isinstance(value, torch.Tensor) and (value.grad_fn is not None or not _is_copied(value)):
+        for value in _tensors_in([*_attributes(module).values(), *module._buffers.values()]):
+            if value.grad_fn is not None or not _is_copied(value):
                 memo.setdefault(id(value), value.detach().clone())
     tried = dict(memo)  # a copy that fails leaves halves of copies behind
     try:
@@ -38,21 +37,29 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
     return copied
 
 
-def _tensors_in(values: Any, depth: int = 0) -> Iterator[torch.Tensor]:
-    """The tensors in lists and mappings, also inside one another."""
-    for value in values:
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """Those that not each module has: its parameters, children and hooks are left out."""
+    return {name: value for name, value in vars(module).items() if name not in TORCHS}
+
+
+def _tensors_in(values: list[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among the values, and in lists and mappings of them, also inside one another."""
+    left, seen = list(values), set()
+    while left:
+        value = left.pop()
         if isinstance(value, torch.Tensor):
             yield value
-        elif isinstance(value, (list, tuple, dict)) and depth < DEEPEST:
-            yield from _tensors_in(list(value.values()) if isinstance(value, dict) else value, depth + 1)
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, dict) else value
 
 
 def _uncopyable(net: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
     """The attributes of its modules that Python copies none of (a lock, an open file, a generator), each standing for itself."""
     found, parts = {}, memo | {id(module): module for module in net.modules()}
     for module in net.modules():
-        for name, value in vars(module).items():
-            if name in TORCHS or isinstance(value, (nn.Module, torch.Tensor)):
+        for value in _attributes(module).values():
+            if isinstance(value, (nn.Module, torch.Tensor)):
                 continue
             try:
                 copy.deepcopy(value, dict(parts))

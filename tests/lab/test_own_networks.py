@@ -245,6 +245,9 @@ class Keeping(nn.Module):
     def __init__(self):
         super().__init__()
         self.lock, self.library, self.whole = threading.Lock(), [torch], [self]
+        self.ring = [[] for _ in range(12)]
+        for one in self.ring:
+            one += self.ring
         self.numbers = (number for number in range(3))
         self.layer = nn.Linear(12, 2)
 
