@@ -24,7 +24,7 @@ from popup.lab.runs.worker import work
 from popup.lab.training.stop import Stopped
 
 ROOT = Path(__file__).parents[2]
-GRID = ["--epochs", "8", "--widths", "64", "--er-p", "0.3", "--k", "0.3", "0.5", "--seeds", "2", "--controls", "random"]
+GRID = ["--epochs", "16", "--widths", "64", "--er-p", "0.3", "--k", "0.3", "0.5", "--seeds", "2", "--controls", "random"]
 NOT_MEASURED = ("seconds", "peak_memory")
 
 

@@ -38,7 +38,7 @@ def main(workers: int, kills: int, out: Path, grid: list[str]) -> None:
     while len(killed) < kills and any(process.poll() is None for process in processes):
         place = len(killed)
         if doing(logs[place]):
-            time.sleep(0.5)  # into the cell
+            time.sleep(0.2)  # into the cell, which takes a second
             processes[place].kill()
             processes[place].wait()
             killed.append(doing(logs[place]))
