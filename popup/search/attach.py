@@ -18,7 +18,7 @@ from popup.search.compute import COMPUTES, call_of, sparse_layers
 from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
-from popup.search.methods import BUILT, METHODS
+from popup.search.methods import METHODS
 from popup.search.network import ATTRIBUTE, is_attached, unwrapped
 from popup.search.plain import merge
 from popup.search.put_on import attach_layers
@@ -111,8 +111,8 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     refuse_wrapped(net)
     refuse_inference(net)
     refuse_unstorable(net)
-    if settings.method == BUILT:
-        raise UsageError(f"method {BUILT!r} marks tickets that were built without a search: to search use "
+    if settings.method not in METHODS:
+        raise UsageError(f"method {settings.method!r} marks tickets that were built without a search: to search use "
                          f"{', '.join(METHODS)}")
     if recipe.weights == GIVEN and not METHODS[settings.method](settings).book.keeps_weights:
         raise UsageError(f"weights are 'given', and method {settings.method} draws weights anew from the seed: use "

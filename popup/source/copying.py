@@ -28,7 +28,7 @@ def deep_copy(net: Net, memo: dict[int, Any] | None = None) -> Net:
     try:
         copied = copy.deepcopy(net, tried)
         memo |= tried
-    except TypeError:
+    except (TypeError, RuntimeError):  # the second of a queue between processes
         memo |= _uncopyable(net, memo)
         copied = copy.deepcopy(net, memo)
     if isinstance(net, torch.fx.GraphModule):  # whose __deepcopy__ leaves out hooks and attributes of others
@@ -63,7 +63,7 @@ def _uncopyable(net: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
                 continue
             try:
                 copy.deepcopy(value, dict(parts))
-            except TypeError:
+            except (TypeError, RuntimeError):
                 found[id(value)] = value
     return found
 

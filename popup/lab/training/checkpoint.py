@@ -57,7 +57,7 @@ class Checkpoints:
             raise UsageError(f"the path of Checkpoints is {path!r:.80}: it must be a text or a pathlib.Path, of a file")
         self.path, self.stop, self.told = Path(path) if path is not None else None, stop or Stop(), told
         self.seconds = check_number("seconds", seconds, 0.0, inf)
-        self.stays = False  # whether the last state of a whole search is written too
+        self.stays = False  # whether the state of a whole search is written too
         self._beside: dict[str, str] = {}
         self.config: Any = None  # of the run, as its file has it, and fingerprints of what it is of: once `of` has said
         self.data = self.network = ""
@@ -65,8 +65,10 @@ class Checkpoints:
         self._began = self._last = time.perf_counter()
         self._cost = 0.0
 
-    def of(self, config: Config, data: str = "", network: str = "") -> Checkpoints:
-        """These, of a run of that config on what has such fingerprints: a checkpoint of something else is refused."""
+    def of(self, config: Config, data: str = "", network: str = "", stays: bool = False) -> Checkpoints:
+        """These, of a run of that config on what has such fingerprints: a checkpoint of something else is refused. `stays`:
+        whether one is there after a whole search too."""
+        self.stays = stays
         self.config, self.data, self.network = json.loads(json.dumps(config.record())), data, network
         return self
 

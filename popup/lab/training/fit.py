@@ -122,8 +122,7 @@ def fit(net: nn.Module, train: Split, test: Split, config: Config | None = None,
     with modes_kept(net):
         ready = make_ready(net, train, test, config, ranks)
         if checkpoints.path is not None:
-            checkpoints.stays = True
-            checkpoints.of(config, Dataset("", 0, train, test).identity(), known(net, ready.plain))
+            checkpoints.of(config, Dataset("", 0, train, test).identity(), known(net, ready.plain), stays=True)
         with noted(net):
             with epoch_bar(config.training.epochs, on_epoch) as tell:
                 history = search(ready, tell, checkpoints)
