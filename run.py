@@ -35,6 +35,7 @@ def run() -> int:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    gc.disable()  # a tenth of the time of the import goes by looking for rings in what stays, else
     if __package__:  # installed, where `models` may be a module of the user's own
         from .models import MODELS  # type: ignore[import-not-found]  # mypy looks for it where the checkout has none
     else:
@@ -42,6 +43,8 @@ def run() -> int:
     from popup.lab.commands.command import main
     from popup.lab.commands.ending import say
 
+    gc.freeze()  # nor are they looked for there later
+    gc.enable()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         code = main(sys.argv[1:], MODELS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for one another by spinning take what other tests need
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that a test starts would compile some 300 files anew
 
 import pytest
 import safetensors.torch
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 LONG = ("test_kill_sweep", "test_worker", "test_ranks", "test_sweep", "test_cluster", "test_types", "test_resume", "test_repeat",
         "test_contributing", "test_own_data_and_models")  # those of other processes, mostly
 
+sys.dont_write_bytecode = False
 torch.set_num_threads(1)
 gc.set_threshold(20_000, 20, 50)  # a twentieth of the time goes by looking through what thousands of tests hold, else
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)

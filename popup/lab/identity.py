@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from popup.lab.parts import Attribute, attributes, is_numbers
 from popup.lab.randomness import GENERATORS, state_of
-from popup.lab.said import Words
+from popup.lab.said import words
 from popup.source.frozen import is_norm
 from popup.ticket.hashes import hash_tensor
 
@@ -26,52 +27,80 @@ HOLDS, DRAWN = "holds", "drawn"  # behind the name of a buffer or an attribute, 
 MOST = 5    # words that a line names
 CHUNKS = 8  # of a tensor, each with sums of its own
 SEED = "@"  # before the seed, behind what differs by it
+WORDS = 2   # how attributes are said: other words are not compared with these
 
 
 def described(net: nn.Module) -> dict[str, str]:
-    """By name each module's class, its children's names, its attributes in words (said.py); and the shapes of the state."""
-    found = {}
+    """By name each module's class, its children's names, its attributes in words (said.py); the shapes and types of the state,
+    and which parameters are one."""
+    found = {"one": repr(_tied(net))}
     for path, module in net.named_modules():
-        prefix = f"{path} " if path else ""
-        found[f"{prefix}class"] = type(module).__qualname__
-        found[f"{prefix}children"] = repr(list(module._modules))
-        for name, value in _attributes(module):
-            if not isinstance(value, (torch.Tensor, np.ndarray, *GENERATORS)):
-                found[f"{prefix}{name}"] = Words(type(module).__module__).of(value)
-    state = net.state_dict().items()
-    return found | {f"{name} shape": str(list(value.shape)) for name, value in state if isinstance(value, torch.Tensor)}
+        found[f"{path} class".strip()] = type(module).__qualname__
+        found[f"{path} children".strip()] = repr(list(module._modules))
+    found |= {f"{each.path} {each.name}".strip(): words(each.ends()) for each in _public(net)
+              if not (isinstance(each.value, (torch.Tensor, *GENERATORS)) or is_numbers(each.value))}
+    return found | {f"{name} shape": f"{list(value.shape)} {value.dtype}" for name, value in net.state_dict().items()
+                    if isinstance(value, torch.Tensor)}
+
+
+def _tied(net: nn.Module) -> list[list[str]]:
+    """The names of the parameters that have several."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return [each for each in names.values() if len(each) > 1]
 
 
 def held(net: nn.Module) -> dict[str, str]:
-    """What the dense buffers hold, by name, but for the statistics of norms: of numbers with a point, whose last bits are the
+    """What the buffers hold, by name, but for the statistics of norms: of numbers with a point, whose last bits are the
     machine's, some digits of sums."""
     norms = {f"{path}." for path, module in net.named_modules() if is_norm(module)}
-    return {f"{name} {HOLDS}": summed(buffer) for name, buffer in net.named_buffers()
-            if f"{name.rpartition('.')[0]}." not in norms and is_dense(buffer)}
+    return {f"{name} {HOLDS}": sums for name, buffer in net.named_buffers()
+            if f"{name.rpartition('.')[0]}." not in norms and (sums := holds(buffer))}
 
 
 def kept(net: nn.Module) -> dict[str, str]:
-    """What modules hold in attributes beside: tensors, arrays, and generators with the state that they are in."""
-    found = {}
-    for path, module in net.named_modules():
-        for name, value in _attributes(module):
-            if isinstance(value, torch.Tensor) and is_dense(value):
-                found[f"{path} {name} {HOLDS}"] = summed(value)
-            elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-                found[f"{path} {name} {HOLDS}"] = summed(torch.from_numpy(np.ascontiguousarray(value)))
-            elif isinstance(value, GENERATORS):
-                found[f"{path} {name} {HOLDS}"] = hashlib.sha256(repr(state_of(value)).encode()).hexdigest()
-    return found
+    """What modules hold in attributes beside, whatever it stands inside of: tensors, arrays, and generators with the state that
+    they are in."""
+    found = {f"{each.path} {each.name} {HOLDS}": [f"{way} {sums}" for way, end in each.ends() if (sums := holds(end))]
+             for each in _public(net)}
+    return {name: " ".join(rows) for name, rows in found.items() if rows}
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Those of its own, by name."""
-    return ((name, value) for name, value in vars(module).items() if not name.startswith("_") and name != "training")
+def holds(end: Any) -> str:
+    """What tells a tensor's or an array's numbers, or a generator's state, from others; empty of what is neither, and of tensors
+    whose numbers are not there."""
+    if isinstance(end, torch.Tensor):
+        return " ".join(map(summed, _dense_parts(end)))
+    if is_numbers(end):
+        return summed(torch.from_numpy(_as_torch_has_it(end)))
+    return hashlib.sha256(repr(state_of(end)).encode()).hexdigest() if isinstance(end, GENERATORS) else ""
 
 
-def is_dense(tensor: torch.Tensor) -> bool:
-    """Whether its numbers are there, one by one."""
-    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta)
+def _dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that hold the numbers of one, and where they are, if it is sparse."""
+    tensor = tensor.detach()
+    if tensor.is_nested or tensor.is_meta or tensor.is_quantized:
+        return []
+    if tensor.layout is torch.sparse_coo:
+        return [tensor.coalesce().indices(), tensor.coalesce().values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor] if tensor.layout is torch.strided else []
+
+
+def _as_torch_has_it(array: np.ndarray) -> np.ndarray:
+    """Numbers of a type that torch knows: in the order of bytes of this machine, and of at most 64 bits."""
+    wide = {np.dtype(np.longdouble): np.float64, np.dtype(np.clongdouble): np.complex128}
+    native = array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, dtype=wide.get(native, native))
+
+
+def _public(net: nn.Module) -> Iterator[Attribute]:
+    """The attributes that count."""
+    return (each for each in attributes(net) if not each.name.startswith("_"))
 
 
 def summed(tensor: torch.Tensor) -> str:
@@ -99,7 +128,7 @@ def fingerprint(found: Mapping[str, str], without: Collection[str] = (), by_seed
         if name not in without:
             rows[f"{_last(name)}{SEED}{seed}" if name in by_seed else _last(name)].append((name, value))
     where = f"torch {torch.__version__.partition('+')[0]}, python {sys.version_info.major}.{sys.version_info.minor}"
-    return f"{where}: " + " ".join(f"{word}={_hash(each)}" for word, each in rows.items())
+    return f"{where}, words {WORDS}: " + " ".join(f"{word}={_hash(each)}" for word, each in rows.items())
 
 
 def _last(name: str) -> str:

@@ -71,9 +71,9 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
 def without_numbers(net: nn.Module) -> nn.Module:
     """A copy of `net` without its memory where that can be: an outline of what cannot be built as one. What `net` shares with
     other networks keeps its numbers."""
-    memo: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in (*net.buffers(), *_attributes(net))}
-    memo |= {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in net.parameters()}
     try:
+        memo: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in (*net.buffers(), *_attributes(net))}
+        memo |= {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in net.parameters()}
         return deep_copy(net, memo)
     except (RuntimeError, TypeError):  # a kind of tensor that is always somewhere
         return net

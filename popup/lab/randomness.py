@@ -14,7 +14,8 @@ import torch
 
 from popup.source.streams import Stream
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)  # that somebody has made
+GENERATORS = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState,
+              random.Random)  # that somebody has made
 
 
 @contextlib.contextmanager
@@ -98,6 +99,8 @@ def state_of(generator: Any) -> Any:
         return base64.b64encode(generator.get_state().numpy().tobytes()).decode()
     if isinstance(generator, np.random.Generator):
         return _plain(generator.bit_generator.state)
+    if isinstance(generator, np.random.BitGenerator):
+        return _plain(generator.state)
     if isinstance(generator, np.random.RandomState):
         return _plain(generator.get_state())
     return _plain(generator.getstate())

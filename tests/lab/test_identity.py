@@ -3,6 +3,8 @@
 import functools
 import subprocess
 import sys
+from collections import UserDict
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from popup.lab.identity import described, differ, differing, fingerprint, held, listed, whatever_the_seed
+from popup.lab.identity import described, differ, differing, fingerprint, held, kept, listed, whatever_the_seed
 
 OF_A_SET = """
 import torch
@@ -29,6 +31,67 @@ class Kind(Enum):
 
 RING, OTHER_RING = [], []
 RING.append(RING), OTHER_RING.append(OTHER_RING)
+
+
+@dataclass(slots=True)
+class Options:
+    slope: float
+
+
+class Placed:
+    __slots__ = ("slope",)
+
+    def __init__(self, slope):
+        self.slope = slope
+
+
+class Named(str):
+    """Whose own words hold an address."""
+
+    def __repr__(self):
+        return object.__repr__(self)
+
+
+class Broken(UserDict):
+    def items(self):
+        raise RuntimeError("not now")
+
+
+class Holding(nn.Module):
+    """Of this file, as `Placed` is."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+
+def scaled(slope):
+    def act(values, *, by=slope):
+        return values * by
+    return act
+
+
+def one_of(first, second):
+    return lambda values: values if first is None else second
+
+
+def hooked(by):
+    net = nn.Linear(2, 2)
+    net.register_forward_hook(lambda module, inputs, output: output * by)
+    return net
+
+
+def tied(alike):
+    torch.manual_seed(0)
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.weight = first.weight if alike else nn.Parameter(first.weight.clone())
+    return nn.Sequential(first, second)
+
+
+def sparse(*values):
+    net = nn.Module()
+    net.register_buffer("edges", torch.diag(torch.tensor(values)).to_sparse())
+    return net
 
 
 def of(net):
@@ -53,6 +116,16 @@ def test_it_is_the_same_in_each_process():
     (with_values(act=functools.partial(F.gelu, approximate="tanh")), with_values(act=functools.partial(F.gelu))),
     (with_values(kind=Kind.ONE), with_values(kind=Kind.OTHER)),
     (with_values(sizes=[1, (2, 3)]), with_values(sizes=[1, (2, 4)])), (with_values(of={"a": 1}), with_values(of={"a": 2})),
+    (with_values(of=Options(1.0)), with_values(of=Options(2.0))), (Holding(Placed(1.0)), Holding(Placed(2.0))),
+    (with_values(act=scaled(1.0)), with_values(act=scaled(2.0))),
+    (with_values(act=one_of(None, 3)), with_values(act=one_of(3, None))),
+    (with_values(act=functools.lru_cache(scaled(1.0))), with_values(act=functools.lru_cache(scaled(2.0)))),
+    (with_values(of={1: {2: {3: {4: {5: {6: 7}}}}}}), with_values(of={1: {2: {3: {4: {5: {6: 8}}}}}})),
+    (with_values(all=[0] * 200_000 + [1]), with_values(all=[0] * 200_001)), (with_values(all={}), with_values(all=[{}])),
+    (with_values(names=np.array(["a", "b"])), with_values(names=np.array(["a", "c"]))), (hooked(1.0), hooked(2.0)),
+    (with_values(), hooked(1.0)), (tied(True), tied(False)), (sparse(1.0, 2.0), sparse(1.0, 3.0)),
+    (sparse(1.0, 0.0), sparse(0.0, 1.0)),
+    (nn.Linear(2, 2), nn.Linear(2, 2).double()), (with_values(name=Named("a")), with_values(name=Named("b"))),
     (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh())), (nn.Linear(2, 3), nn.Linear(3, 2)), (nn.Dropout(0.1), nn.Dropout(0.2))])
 def test_what_is_other_is_seen(one, other):
     assert differ(of(one), of(other))
@@ -62,11 +135,34 @@ def test_what_is_other_is_seen(one, other):
     (with_values(), with_values().eval().requires_grad_(False)), (with_values(cache=object()), with_values(cache=object())),
     (with_values(_kept=1), with_values(_kept=2)), (with_values(rate=np.float64(0.5)), with_values(rate=0.5)),
     (with_values(last=torch.ones(2)), with_values(last=torch.zeros(2))),
-    (with_values(ring=RING), with_values(ring=OTHER_RING)),
+    (with_values(ring=RING), with_values(ring=OTHER_RING)), (with_values(of=Broken(a=1)), with_values(of=Broken(a=1))),
+    (with_values(name=Named("a")), with_values(name=Named("a"))), (with_values(where=["cpu"]), with_values(where=["cuda:0"])),
     (with_values(all=[nn.Linear(1, 1)]), with_values(all=[nn.Linear(1, 1).eval()])),
     (nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.ones(2)]).to("meta"))])
 def test_what_makes_no_other_network_is_not(one, other):
     assert not differ(of(one), of(other))
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (lambda: [torch.ones(2)], lambda: [torch.zeros(2)]), (lambda: {"a": np.ones(2)}, lambda: {"a": np.zeros(2)}),
+    (lambda: np.ones(2, ">f4"), lambda: np.zeros(2, ">f4")),
+    (lambda: np.ones(2, np.longdouble), lambda: np.zeros(2, np.longdouble)),
+    (lambda: [np.random.default_rng(0)], lambda: [np.random.default_rng(1)]),
+    (lambda: np.random.PCG64(0), lambda: np.random.PCG64(1)),
+    (lambda: np.random.default_rng(0).random, lambda: np.random.default_rng(1).random),
+    (lambda: [tied(True)], lambda: [nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))])])
+def test_numbers_and_generators_are_seen_whatever_they_stand_inside_of(one, other):
+    assert kept(Holding(one())) == kept(Holding(one())) != kept(Holding(other())) != {}
+    assert kept(nn.Sequential(Holding([]))) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|quantize)")
+@pytest.mark.parametrize("make", [
+    lambda: torch.ones(2).to("meta"), lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)])
+def test_of_a_tensor_whose_numbers_are_not_there_one_by_one_the_class_is_seen(make):
+    value = make()
+    assert kept(Holding(value)) == {} and "a Tensor" in described(Holding([value]))["value"]
 
 
 def test_of_a_buffer_outside_the_state_last_bits_are_not_seen_and_numbers_are():

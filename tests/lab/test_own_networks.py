@@ -26,12 +26,46 @@ class Writes(nn.Module):
 def one(image, classes): return nn.Sequential(Writes(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, classes))
 def two(image, classes): return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, classes))
 """
+OF_THE_FILE = np.random.default_rng(0)
 DRAWS = {"numpy": lambda: np.random.default_rng(0), "old numpy": lambda: np.random.RandomState(0),
          "python": lambda: __import__("random").Random(0), "torch": lambda: torch.Generator().manual_seed(0)}
+INSIDE = {"list": lambda: [np.random.default_rng(0)], "mapping": lambda: {"a": [np.random.default_rng(0)]},
+          "object": lambda: Helper(np.random.default_rng(0)), "method": lambda: np.random.default_rng(0).random,
+          "module": lambda: [Hidden()], "bits": lambda: np.random.PCG64(0), "closure": lambda: drawing(np.random.default_rng(0))}
 
 
 def plain():
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+class Helper:
+    def __init__(self, own):
+        self.own = own
+
+
+class Hidden(nn.Module):
+    """No child of the network: in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self._own = np.random.default_rng(0)
+
+
+def drawing(own):
+    return lambda: own.random()
+
+
+def draw(inside):
+    """A number by the generator that stands inside of something."""
+    if isinstance(inside, (list, dict)):
+        return draw(inside[0] if isinstance(inside, list) else inside["a"])
+    if isinstance(inside, Helper):
+        return inside.own.random()
+    if isinstance(inside, Hidden):
+        return inside._own.random()
+    if isinstance(inside, np.random.PCG64):
+        return np.random.Generator(inside).random()
+    return inside() if callable(inside) else inside.random()
 
 
 class Noisy(nn.Module):
@@ -44,7 +78,7 @@ class Noisy(nn.Module):
 
     def forward(self, x):
         for own in (self.own, self.inner.own) if self.training else ():
-            chance = torch.rand((), generator=own) if isinstance(own, torch.Generator) else own.random()
+            chance = torch.rand((), generator=own) if isinstance(own, torch.Generator) else draw(own)
             x = x * (1 + 0.1 * float(chance))
         return self.outer(torch.relu(self.inner(x)))
 
@@ -93,18 +127,21 @@ def test_fit_leaves_the_callers_images_alone():
     assert torch.equal(inputs, INPUTS) and outcome.proof.holds
 
 
-@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.parametrize("kind", [*DRAWS, *INSIDE])
 def test_a_search_goes_on_with_the_draws_of_the_networks_own_generators(kind, tmp_path):
-    whole, _ = fitted(lambda: Noisy(DRAWS[kind]))
-    fitted(lambda: Noisy(DRAWS[kind]), tmp_path / "c", stop=2)
-    assert fitted(lambda: Noisy(DRAWS[kind]), tmp_path / "c")[0] == whole
-    assert fitted(lambda: Noisy(DRAWS[kind]), tmp_path / "d")[0] == whole
+    make = {**DRAWS, **INSIDE}[kind]
+    whole, _ = fitted(lambda: Noisy(make))
+    fitted(lambda: Noisy(make), tmp_path / "c", stop=2)
+    assert fitted(lambda: Noisy(make), tmp_path / "c")[0] == whole
+    assert fitted(lambda: Noisy(make), tmp_path / "d")[0] == whole
 
 
-def test_a_generator_of_no_seed_is_refused_before_a_run(mine, capsys):
+@pytest.mark.parametrize(("made", "used"), [
+    ("np.random.default_rng()", "self.own"), ("[np.random.default_rng()]", "self.own[0]")])
+def test_a_generator_of_no_seed_is_refused_before_a_run(made, used, mine, capsys):
     mine("class Noisy(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-         "        self.own = np.random.default_rng()\n"
-         "    def forward(self, x): return x * (1 + 0.1 * self.own.random()) if self.training else x\n"
+         f"        self.own = {made}\n"
+         f"    def forward(self, x): return x * (1 + 0.1 * {used}.random()) if self.training else x\n"
          "def build(image, classes): return nn.Sequential(Noisy(), nn.Linear(12, classes))\n")
     line = refused(capsys, *QUICK)
     assert "the attribute 0.own of model 'mine:build' is another at each call" in line and "give its generator a seed" in line
@@ -116,19 +153,25 @@ def test_what_is_another_in_training_alone_is_refused_before_a_run(mine, capsys)
     assert "model 'mine:build' builds another network at each call, also from one seed (0 p)" in refused(capsys, *QUICK)
 
 
-@pytest.mark.parametrize("change", ["self.steps += 1", "self.mean = x.mean(0).detach()", "self.average.add_(x.mean().detach())"])
-def test_what_no_checkpoint_keeps_is_told_after_the_first_step(change, tmp_path):
+@pytest.mark.parametrize("change", [
+    "self.steps += 1", "self.mean = x.mean(0).detach()", "self.average.add_(x.mean().detach())", "self.array += 1",
+    "self.whole = np.int64(self.whole + 1)", "self.all.append(0)", "self.of['a'][0] += 1",
+    "self.calls += 1; self.steps += self.calls % 3 == 0", "OF_THE_FILE.random()"])
+def test_what_no_checkpoint_keeps_is_told(change, tmp_path):
     class Noting(nn.Module):
         def __init__(self):
             super().__init__()
-            self.steps, self.mean, self.layer = 0, torch.zeros(12), nn.Linear(12, 2)
+            self.steps, self.mean, self.layer, self.array = 0, torch.zeros(12), nn.Linear(12, 2), np.zeros(2)
+            self.whole, self.all, self.of = np.int64(0), [], {"a": [0]}
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
             self.register_buffer("average", torch.zeros(()), persistent=False)
 
         def forward(self, x):
             exec(change) if self.training else None
             return self.layer(x)
 
-    with pytest.warns(UserWarning, match="(steps|mean|average) of the network changes in a step, which no checkpoint keeps"):
+    names = "(steps|mean|average|array|whole|all|of|OF_THE_FILE)"
+    with pytest.warns(UserWarning, match=f"{names} of the network changes in a step, which no checkpoint keeps"):
         fitted(Noting, tmp_path / "c")
 
 

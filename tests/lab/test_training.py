@@ -165,6 +165,11 @@ def plain(*layers):
     return nn.Sequential(*(layers or (nn.Linear(2, 3),)))
 
 
+def seeded_plain():
+    torch.manual_seed(0)
+    return plain()
+
+
 def split(images=None, labels=(0, 1, 2, 0)):
     return torch.zeros(4, 2) if images is None else images, torch.tensor(labels)
 
@@ -175,7 +180,7 @@ WRONG = {  # network, training split, test split, words of the one line
     "a negative label": (plain(), split(labels=(0, 1, -1, 0)), split(), "labels go from -1 to 2"),
     "float64 weights": (plain().double(), split(), split(), "0.weight is torch.float64: .* net.float"),
     "half weights": (plain().half(), split(), split(), "0.weight is torch.float16: .* net.float"),
-    "float64 inputs": (plain(), split(torch.zeros(4, 2).double()), split(), "inputs of train have dtype torch.float64"),
+    "complex inputs": (plain(), split(torch.zeros(4, 2).cfloat()), split(), "inputs of train have dtype torch.complex64"),
     "tokens as bytes": (plain(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 3)), split(torch.zeros(4, 2, dtype=torch.uint8)),
                         split(torch.zeros(4, 2, dtype=torch.uint8)), "Sequential cannot take inputs .* torch.float32"),
     "other inputs": (plain(), split(torch.zeros(4, 5)), split(torch.zeros(4, 5)), r"cannot take inputs \[2, 5\]"),
@@ -187,6 +192,13 @@ WRONG = {  # network, training split, test split, words of the one line
                                               r"images of test hold numbers that are not finite .*the first is image 0"),
     "arrays": (plain(), (np.zeros((4, 2), np.float32), np.zeros(4, np.int64)), split(), "train holds ndarray"),
 }
+
+
+def test_inputs_may_be_such_as_numpy_has_them():
+    images = torch.rand(4, 2)
+    config = Config.from_flat({"epochs": 2, "er_p": 1.0})
+    one, other = (popup.fit(seeded_plain(), split(inputs), split(inputs), config) for inputs in (images, images.double()))
+    assert [epoch["train_loss"] for epoch in one.history] == [epoch["train_loss"] for epoch in other.history]
 
 
 @pytest.mark.parametrize("case", WRONG)

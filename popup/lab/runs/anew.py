@@ -19,6 +19,7 @@ from popup.lab.foreign import FAULTS
 from popup.lab.identity import DRAWN, HOLDS
 from popup.lab.inputs import noise
 from popup.lab.networks import is_own, without_numbers
+from popup.lab.parts import attributes
 from popup.lab.randomness import GENERATORS, seeded
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import BuiltAnew, Laboratory
@@ -69,8 +70,8 @@ def _other(found: Mapping[str, str], again: Mapping[str, str]) -> frozenset[str]
 
 def _is_generator(net: nn.Module, names: Collection[str]) -> bool:
     """Whether one of the `names` is of a generator, whose draws no seed repeats then."""
-    return any(isinstance(value, GENERATORS) and f"{path} {name} {HOLDS}" in names
-               for path, module in net.named_modules() for name, value in vars(module).items())
+    return any(isinstance(end, GENERATORS) for each in attributes(net) if f"{each.path} {each.name} {HOLDS}" in names
+               for _, end in each.ends())
 
 
 def _check_shared(model: str, known: Mapping[int, weakref.ref[nn.Module | nn.Parameter]], net: nn.Module) -> None:

@@ -1,10 +1,11 @@
-"""What a network has beside its state, which a forward may change: numbers, tensors and generators that modules have as
-attributes, and buffers that the state leaves out. A checkpoint keeps the generators; of the rest it is only told that it changes.
+"""What a network has beside its state, which a forward may change: what modules have in attributes, and buffers that the state
+leaves out. A checkpoint keeps the generators among it; of the rest it is only told that it changes.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from popup.lab.identity import is_dense, summed
+from popup.lab.identity import holds
+from popup.lab.parts import Attribute, attributes
 from popup.lab.randomness import GENERATORS, state_of, words_of
+from popup.lab.said import said
 from popup.search.layer_state import LayerState
 
 
 def generators(net: nn.Module) -> dict[str, Any]:
-    """Those that its modules have as attributes, by name."""
-    return {f"{path} {name}".strip(): value for path, name, value in _attributes(net) if isinstance(value, GENERATORS)}
+    """Those that its modules have in attributes, whatever they stand inside of, by name."""
+    return {f"{each.path} {each.name}{way}".strip(): end for each in _own(net) for way, end in each.ends()
+            if isinstance(end, GENERATORS)}
 
 
 def generator_records(net: nn.Module) -> dict[str, Any]:
@@ -45,20 +49,25 @@ def _set(generator: Any, state: Any) -> None:
         generator.setstate((version, tuple(words), gauss))
     elif isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
+    elif isinstance(generator, np.random.BitGenerator):
+        generator.state = state
     else:
         kind, words, *rest = state
         generator.set_state((kind, np.array(words, dtype=np.uint32), *rest))
 
 
 def beside(net: nn.Module) -> dict[str, str]:
-    """All else that no checkpoint keeps, by name, as `changed` compares it."""
+    """All else that no checkpoint keeps, by name, as `changed` compares it; and the generators that the modules' files have as
+    names of their own."""
     kept = net.state_dict().keys()
-    found = {name: summed(buffer) for name, buffer in net.named_buffers() if name not in kept and is_dense(buffer)}
-    for path, name, value in _attributes(net):
-        if isinstance(value, torch.Tensor) and is_dense(value):
-            found[f"{path}.{name}".strip(".")] = summed(value)
-        elif type(value) in (int, float):
-            found[f"{path}.{name}".strip(".")] = repr(value)
+    found = {name: holds(buffer) for name, buffer in net.named_buffers() if name not in kept}
+    for each in _own(net):
+        if not isinstance(each.value, (torch.Size, type(None))):  # which a pass may note, and reads none of
+            found[f"{each.path}.{each.name}".strip(".")] = " ".join(f"{way}={holds(end) or said(end)}" for way, end in each.ends()
+                                                                    if not isinstance(end, GENERATORS))
+    for home in {type(module).__module__ for module in net.modules()} & sys.modules.keys():
+        found |= {f"{home}.{name}": holds(value) for name, value in vars(sys.modules[home]).items()
+                  if isinstance(value, GENERATORS)}
     return found
 
 
@@ -68,8 +77,6 @@ def changed(before: dict[str, str], net: nn.Module) -> list[str]:
     return sorted(name for name, value in before.items() if now.get(name) != value)
 
 
-def _attributes(net: nn.Module) -> Iterator[tuple[str, str, Any]]:
+def _own(net: nn.Module) -> Iterator[Attribute]:
     """The attributes of a network's own modules: those of a search on it are none of these."""
-    for path, module in net.named_modules():
-        if not isinstance(module, (LayerState, ParametrizationList)):
-            yield from ((path, name, value) for name, value in vars(module).items() if name != "training")
+    return (each for each in attributes(net) if not isinstance(each.module, (LayerState, ParametrizationList)))

@@ -157,12 +157,12 @@ class Checkpoints:
         self._cost = self._last - began
 
     def _tell_what_is_lost(self, state: TrainingState) -> None:
-        """A warning, after the first step, of what it has changed that no checkpoint holds."""
-        if self._beside and (names := changed(self._beside, state.net)):
+        """A warning of what the steps have changed that no checkpoint holds; looked for after 1, 2, 4, 8, ... of them."""
+        if self._beside and not state.done & (state.done - 1) and (names := changed(self._beside, state.net)):
             warnings.warn(f"{listed(names)} of the network changes in a step, which no checkpoint keeps: where forward reads it, "
-                          "a search that is broken off ends otherwise than one that is not; a buffer of the state is kept",
-                          stacklevel=2)
-        self._beside = {}
+                          "a search that is broken off ends otherwise than one that is not; a buffer of the state is kept, and a "
+                          "generator in an attribute", stacklevel=2)
+            self._beside = {}
 
     def finish(self, state: TrainingState) -> None:
         """The search is whole: where the checkpoint stays, the same call gives the same ticket again."""

@@ -34,6 +34,8 @@ def checked(split: Split, name: str, device: torch.device) -> Split:
     if labels.dtype != torch.int64 or labels.dim() not in (1, 2):
         raise UsageError(f"the labels of {name} have dtype {labels.dtype} and shape {list(labels.shape)}: pass class numbers as "
                          "int64 [n], or of texts what comes next, int64 [n, tokens]")
+    if isinstance(images, torch.Tensor) and images.is_floating_point():
+        images = images.float()  # what numpy has is float64
     if images.dtype not in (torch.uint8, torch.float32, torch.int64):
         raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32, tokens as int64")
     check_finite(images, f"the images of {name}")
