@@ -11,6 +11,7 @@ from models import MODELS
 from popup import SearchSettings, TicketError, UsageError, advance, attach, densities, extract, load, scores, verify
 from popup.lab.commands.command import main
 from popup.lab.config import Config
+from popup.lab.report.comparison import matters
 from popup.lab.report.shares import heat
 from popup.lab.runs.controls import control_config
 from popup.search.methods import METHODS
@@ -144,6 +145,8 @@ def test_a_sweep_compares_them_and_repeats_its_tickets(tmp_path, capsys):
     assert main(grid, MODELS) == 0
     out = capsys.readouterr().out
     assert "11 runs" in out and "ticket_density" in out
+    assert "Layerwise density of tickets: the best mean against the others" in out
+    assert not matters(Config().replace(k=1.0, ticket_density="erk"), "ticket_density"), "all edges are kept"
     (ticket,) = [path for path in tmp_path.glob("*/ticket.safetensors") if load(path).recipe.ticket_density == "erk"]
     assert main(["verify", str(ticket)], MODELS) == 0 and main(["eval", str(ticket)], MODELS) == 0
     assert main(["show", str(ticket)], MODELS) == 0 and "ticket_density" in capsys.readouterr().out

@@ -19,7 +19,8 @@ from popup.lab.text import printable
 from popup.search.settings import SearchSettings
 from popup.source.masks import COMPUTED, MASKS
 
-COMPARED = {"density": "layerwise density", "method": "method"}  # the factors of which a report says which value is best
+COMPARED = {"density": "layerwise density", "ticket_density": "layerwise density of tickets",
+            "method": "method"}  # the factors of which a report says which value is best
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
@@ -132,10 +133,12 @@ def complete(config: Config) -> bool:
 
 
 def matters(config: Config, name: str) -> bool:
-    """Whether a field matters to a run of this config: the layerwise density and the mask not to a complete source, a
-    setting of the search to its own method only."""
+    """Whether a field matters to a run of this config: the layerwise density and the mask not to a complete source, the
+    tickets' not where all edges are kept, a setting of the search to its own method only."""
     if name in SPREAD:
         return not complete(config)
+    if name == "ticket_density":
+        return config.source.k < 1
     return name not in SEARCH or name in config.search.used()
 
 
