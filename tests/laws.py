@@ -77,7 +77,8 @@ def law_shares(net):
         level = (low + high) / 2
         kept = sum(min(p, level * part) * size for p, part, size in zip(most, rule, sizes, strict=True))
         low, high = (low, level) if kept > wanted else (level, high)
-    found = {layer.spec.name: min(1.0, max(1e-12, low * part / p)) for layer, part, p in zip(weights, rule, most, strict=True)}
+    found = {layer.spec.name: float(f"{min(1.0, max(1e-12, low * part / p)):.12g}")
+             for layer, part, p in zip(weights, rule, most, strict=True)}
     return [found[(layer.spec.weight or layer.spec).name] for layer in search.layers]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from popup.lab.parts import Attribute, attributes, is_numbers
-from popup.lab.randomness import GENERATORS, state_of
+from popup.lab.randomness import GENERATORS, has_own_draws, state_of
 from popup.lab.said import words
 from popup.source.frozen import is_norm
 from popup.ticket.hashes import hash_tensor
@@ -74,7 +74,7 @@ def holds(end: Any) -> str:
         return " ".join(map(summed, _dense_parts(end)))
     if is_numbers(end):
         return summed(torch.from_numpy(_as_torch_has_it(end)))
-    return hashlib.sha256(repr(state_of(end)).encode()).hexdigest() if isinstance(end, GENERATORS) else ""
+    return hashlib.sha256(repr(state_of(end)).encode()).hexdigest() if has_own_draws(end) else ""
 
 
 def _dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import functools
 import re
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from popup.lab.foreign import FAULTS
 from popup.lab.randomness import GENERATORS
 from popup.source.copying import TORCHS
 
 SIMPLE = (bool, int, float, complex, str, type(None))
-ENDS = (*SIMPLE, Enum, bytes, bytearray, range, np.generic, torch.Tensor, torch.dtype, torch.layout,
+ENDS = (*SIMPLE, Enum, bytes, bytearray, range, set, frozenset, np.generic, torch.Tensor, torch.dtype, torch.layout,
         torch.memory_format, torch.device, *GENERATORS)
-NUMBERS = "biufc"         # the kinds of arrays that are numbers
+NUMBERS = "biufc"   # the kinds of arrays that are numbers
+LONGEST = 10_000    # bits of a number that Python writes in digits
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
-DEEPEST, MOST = 30, 100_000  # values inside one another, and in all, that are looked at; a list of numbers or texts is one
+DEEPEST, MOST = 100, 100_000  # values inside one another, and in all, that are looked at; a list of numbers or texts is one
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Attribute:
 
     def ends(self) -> Iterator[tuple[str, Any]]:
         """What it consists of in the end, by the way to it."""
-        return Parts(type(self.module).__module__, self.known).ends(self.value)
+        return Parts(home_of(self.module), self.known).ends(self.value)
 
 
 def attributes(net: nn.Module) -> Iterator[Attribute]:
@@ -51,7 +53,7 @@ def attributes(net: nn.Module) -> Iterator[Attribute]:
     for path, module in net.named_modules():
         yield from (Attribute(path, module, name, value, known) for name, value in vars(module).items() if name not in TORCHS)
         if hooks := _hooks(module):
-            yield Attribute(path, module, "hooks", hooks, known)
+            yield Attribute(path, module, "registered_hooks", hooks, known)
 
 
 def _hooks(module: nn.Module) -> list[Any]:
@@ -60,32 +62,45 @@ def _hooks(module: nn.Module) -> list[Any]:
     return [hook for hook in found if not str(getattr(hook, "__module__", "")).startswith("popup.")]
 
 
+def home_of(module: nn.Module) -> str:
+    """The name of the file that a module's class is written in, masked or not."""
+    return str(type_before_parametrizations(module).__module__)
+
+
 class Parts:
-    """What a value consists of. Objects of classes that stand in the module `home` consist of their attributes, of others only
-    the class is told, as of what is `known` by its id."""
+    """What a value consists of. Objects of classes that stand in the file `home` consist of their attributes, of others only the
+    class is told, as of what is `known` by its id."""
 
     def __init__(self, home: str, known: Collection[int] = ()) -> None:
         self.home, self.known, self.left = home, known, MOST
+        self.met: dict[int, tuple[str, Any]] = {}  # the way to what has parts, and it itself, so that its id stays its own
 
-    def ends(self, value: Any, way: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
-        """Each value that consists of nothing more, and of each other one the number of its parts, by the way to it."""
+    def ends(self, value: Any, way: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+        """Each value that consists of nothing more, and of each other one the number of its parts, by the way to it. What is met
+        again is told by the way to it."""
         self.left -= 1
         if id(value) in self.known:
             yield way, type(value)
-        elif self.left < 0 or len(above) > DEEPEST or id(value) in above:
+        elif id(value) in self.met:
+            yield way, f"as {self.met[id(value)][0]}"
+        elif self.left < 0 or depth > DEEPEST:
             yield way, ...
         elif (found := self._of(value)) is None:
             yield way, value
         else:
+            if not isinstance(value, tuple):  # of which equal ones may be one
+                self.met[id(value)] = way, value
             yield way, len(found)
             for name, part in found:
-                yield from self.ends(part, f"{way}{name}", (*above, id(value)))
+                yield from self.ends(part, f"{way}{name}", depth + 1)
+                if self.left < 0:
+                    return
 
     def _of(self, value: Any) -> list[tuple[str, Any]] | None:
         """The parts of a value, each with its name in it; None of an end."""
-        if isinstance(value, ENDS) or is_flat(value):
-            return None
         try:  # what is asked may be a class of the user's
+            if isinstance(value, ENDS) or is_numbers(value) or is_flat(value):
+                return None
             return self._of_module(value) if isinstance(value, nn.Module) else self._of_object(value)
         except FAULTS:
             return None
@@ -98,12 +113,10 @@ class Parts:
     def _of_object(self, value: Any) -> list[tuple[str, Any]] | None:
         if isinstance(value, (list, tuple, deque)):
             return _numbered(value)
-        if isinstance(value, (set, frozenset)):
-            return _numbered(sorted(value, key=lambda part: repr(list(Parts(self.home, self.known).ends(part)))))
         if isinstance(value, Mapping):
             return _numbered(chain.from_iterable(value.items()))
         if isinstance(value, np.ndarray):
-            return None if is_numbers(value) else _numbered([list(value.shape), value.ravel().tolist()])
+            return _numbered([list(value.shape), value.ravel().tolist()])
         if isinstance(value, slice):
             return _numbered([value.start, value.stop, value.step])
         if isinstance(value, functools.partial):
@@ -130,16 +143,23 @@ def is_numbers(value: Any) -> bool:
 
 
 def is_flat(value: Any) -> bool:
-    """Whether a list or set is of simple values alone, so that it is said as a whole."""
-    return type(value) in (list, tuple, set, frozenset) and all(
-        type(part) in SIMPLE and not (isinstance(part, str) and DEVICE.fullmatch(part)) for part in value)
+    """Whether a list or mapping is of simple values alone, so that it is said as a whole."""
+    if type(value) is dict:
+        return all(map(_is_simple, value)) and all(map(_is_simple, value.values()))
+    return type(value) in (list, tuple) and all(map(_is_simple, value))
+
+
+def _is_simple(value: Any) -> bool:
+    if type(value) is str:
+        return not DEVICE.fullmatch(value)
+    return type(value) in SIMPLE and not (type(value) is int and value.bit_length() > LONGEST)
 
 
 def _named(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(f".{name}", part) for name, part in found.items()]
 
 
-def _numbered(found: Any) -> list[tuple[str, Any]]:
+def _numbered(found: Iterable[Any]) -> list[tuple[str, Any]]:
     return [(f"[{place}]", part) for place, part in enumerate(found)]
 
 

@@ -18,6 +18,18 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.r
               random.Random)  # that somebody has made
 
 
+def has_own_draws(value: Any) -> bool:
+    """Whether it is a generator with a state that is its own: none of the system's, and none that all draw from."""
+    return isinstance(value, GENERATORS) and not isinstance(value, random.SystemRandom) and not any(
+        value is each for each in _everybodys())
+
+
+def _everybodys() -> list[Any]:
+    numpys = np.random.mtrand._rand
+    return [random._inst, numpys, numpys._bit_generator,  # type: ignore[attr-defined]
+            torch.default_generator, *torch.cuda.default_generators]
+
+
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
     """Within the block torch (on the CPU and `device`), numpy and Python draw from (seed, purpose); the caller's generators go on

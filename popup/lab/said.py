@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from popup.lab.parts import DEVICE, SIMPLE, is_flat
+from popup.lab.foreign import FAULTS
+from popup.lab.parts import DEVICE, LONGEST, SIMPLE, is_flat
 
 
 def words(ends: Iterable[tuple[str, Any]]) -> str:
@@ -20,6 +21,13 @@ def words(ends: Iterable[tuple[str, Any]]) -> str:
 
 def said(end: Any) -> str:
     """The words for what consists of nothing more; of what has none the class."""
+    try:  # what is asked may be a class of the user's
+        return _said(end) or f"a {type(end).__qualname__}"
+    except FAULTS:
+        return f"a {type(end).__qualname__}"
+
+
+def _said(end: Any) -> str:
     if isinstance(end, Enum):
         return f"{type(end).__qualname__}.{end.name}"
     if isinstance(end, np.generic):
@@ -28,13 +36,13 @@ def said(end: Any) -> str:
         return "a device"  # which is the machine's
     if isinstance(end, (bytes, bytearray)):
         return hashlib.sha256(end).hexdigest()
+    if isinstance(end, int) and end.bit_length() > LONGEST:
+        return hex(end)
     if isinstance(end, SIMPLE):
         kind: Any = next(kind for kind in SIMPLE if isinstance(end, kind))
         return str(kind.__repr__(end))  # and not that of a class of the user's, with an address in it
-    if is_flat(end):
-        return repr(sorted(map(repr, end)) if isinstance(end, (set, frozenset)) else end)
-    if isinstance(end, (torch.dtype, torch.layout, torch.memory_format, range)):
+    if isinstance(end, (set, frozenset)):
+        return repr(sorted(map(said, end)))
+    if is_flat(end) or isinstance(end, (torch.dtype, torch.layout, torch.memory_format, range)):
         return repr(end)
-    if isinstance(end, type) or (callable(end) and hasattr(end, "__qualname__")):
-        return str(end.__qualname__)
-    return f"a {type(end).__qualname__}"
+    return str(end.__qualname__) if isinstance(end, type) or (callable(end) and hasattr(end, "__qualname__")) else ""

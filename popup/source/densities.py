@@ -96,7 +96,8 @@ def layer_shares(layers: Sequence[Layer], p_l: Sequence[float], k: float, densit
     if k == 1:
         return [1.0] * len(layers)
     wanted = _spread(layers, total, DENSITIES[density](layers, total), edges)
-    return [float(share) for share in np.divide(wanted, edges, out=np.ones(len(layers)), where=edges > 0).clip(LEAST, 1.0)]
+    shares = np.divide(wanted, edges, out=np.ones(len(layers)), where=edges > 0).clip(LEAST, 1.0)
+    return [float(f"{share:.12g}") for share in shares]  # so that k of a product is k, and half an edge is a half
 
 
 def total_density(layers: Sequence[Layer], p_l: Sequence[float]) -> float:

@@ -1,8 +1,11 @@
 """What tells a network from another: the same in each process and on each device, another where it computes otherwise."""
 
 import functools
+import random
+import secrets
 import subprocess
 import sys
+import weakref
 from collections import UserDict
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from popup import attach
 from popup.lab.identity import described, differ, differing, fingerprint, held, kept, listed, whatever_the_seed
+from popup.lab.training.beside import beside, generators
 
 OF_A_SET = """
 import torch
@@ -52,9 +57,47 @@ class Named(str):
         return object.__repr__(self)
 
 
+class Near:
+    """Objects that name one another."""
+
+    def __init__(self):
+        self.near, self.all = set(), []
+
+
+def web(count, extra=0):
+    nodes = [Near() for _ in range(count)]
+    for node in nodes:
+        node.near, node.all = set(nodes), list(nodes)
+    nodes[-1].all += [extra]
+    return nodes
+
+
+class Odd:
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+    def __call__(self):
+        return 0
+
+
+def gone():
+    return weakref.proxy(Near())
+
+
 class Broken(UserDict):
     def items(self):
         raise RuntimeError("not now")
+
+
+class Noise:
+    def __init__(self):
+        self.own, self.calls = np.random.default_rng(0), 0
+
+
+class Masked(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.noise = Noise()
 
 
 class Holding(nn.Module):
@@ -121,6 +164,8 @@ def test_it_is_the_same_in_each_process():
     (with_values(act=one_of(None, 3)), with_values(act=one_of(3, None))),
     (with_values(act=functools.lru_cache(scaled(1.0))), with_values(act=functools.lru_cache(scaled(2.0)))),
     (with_values(of={1: {2: {3: {4: {5: {6: 7}}}}}}), with_values(of={1: {2: {3: {4: {5: {6: 8}}}}}})),
+    (Holding(web(40)), Holding(web(40, 1))), (with_values(all=2 ** 20_000), with_values(all=2 ** 20_000 + 1)),
+    (with_values(all={F.relu, F.gelu}), with_values(all={F.relu, F.silu})),
     (with_values(all=[0] * 200_000 + [1]), with_values(all=[0] * 200_001)), (with_values(all={}), with_values(all=[{}])),
     (with_values(names=np.array(["a", "b"])), with_values(names=np.array(["a", "c"]))), (hooked(1.0), hooked(2.0)),
     (with_values(), hooked(1.0)), (tied(True), tied(False)), (sparse(1.0, 2.0), sparse(1.0, 3.0)),
@@ -136,6 +181,7 @@ def test_what_is_other_is_seen(one, other):
     (with_values(_kept=1), with_values(_kept=2)), (with_values(rate=np.float64(0.5)), with_values(rate=0.5)),
     (with_values(last=torch.ones(2)), with_values(last=torch.zeros(2))),
     (with_values(ring=RING), with_values(ring=OTHER_RING)), (with_values(of=Broken(a=1)), with_values(of=Broken(a=1))),
+    (Holding(web(40)), Holding(web(40))), (Holding(Odd()), Holding(Odd())), (Holding([gone()]), Holding([gone()])),
     (with_values(name=Named("a")), with_values(name=Named("a"))), (with_values(where=["cpu"]), with_values(where=["cuda:0"])),
     (with_values(all=[nn.Linear(1, 1)]), with_values(all=[nn.Linear(1, 1).eval()])),
     (nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.ones(2)]).to("meta"))])
@@ -154,6 +200,24 @@ def test_what_makes_no_other_network_is_not(one, other):
 def test_numbers_and_generators_are_seen_whatever_they_stand_inside_of(one, other):
     assert kept(Holding(one())) == kept(Holding(one())) != kept(Holding(other())) != {}
     assert kept(nn.Sequential(Holding([]))) == {}
+
+
+@pytest.mark.parametrize("drawn", [
+    lambda: random.random, lambda: np.random.rand, lambda: [np.random.mtrand._rand], lambda: random._inst, random.SystemRandom,
+    lambda: secrets.choice, lambda: torch.default_generator])
+def test_generators_that_all_draw_from_are_none_of_the_networks(drawn):
+    net, rows = Holding(drawn()), []
+    for seed in (1, 2):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        rows.append((described(net) | kept(net), generators(net)))
+    assert rows[0] == rows[1] and rows[0][1] == {}
+
+
+def test_what_masked_modules_of_the_users_hold_is_seen_as_before():
+    net = nn.Sequential(Masked())
+    before = [list(found) for found in (described(net), kept(net), generators(net))]
+    attach(net, er_p=0.5)
+    assert set(generators(net)) == {"0 noise.own"} == set(before[2]) and "0.noise" in beside(net)
 
 
 @pytest.mark.filterwarnings("ignore:.*(nested tensors|quantize)")

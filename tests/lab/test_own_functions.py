@@ -180,6 +180,14 @@ def test_what_functions_return_and_how_they_end(text, mine, capsys):
 
 
 @pytest.mark.filterwarnings("error")
+def test_numbers_such_as_numpy_has_are_those_that_networks_have_in_every_command(mine, capsys):
+    mine("def load():\n    return Dataset('t', 2, *((x.double().numpy(), y.numpy()) for x, y in (part(64, 0), part(32, 1))))\n")
+    assert main(QUICK, MODELS) == 0
+    (ticket,) = Path("runs").glob("*/ticket.safetensors")
+    assert main(["eval", str(ticket), "--dataset", "mine:load", "--model", "mine:build"], MODELS) == 0
+    assert "repeated exactly" in capsys.readouterr().out
+
+
 def test_data_of_one_class_are_drawn_without_a_word_from_the_plots(mine, capsys):
     mine(old="(images[:, :4].sum(1) > 0).long()", new="torch.zeros(count, dtype=torch.long)")
     assert main(QUICK, MODELS) == 0

@@ -11,7 +11,7 @@ from models import MODELS
 from popup import SearchSettings, TicketError, UsageError, advance, attach, densities, extract, load, scores, verify
 from popup.lab.commands.command import main
 from popup.lab.config import Config
-from popup.lab.report.comparison import matters
+from popup.lab.report.comparison import _asked, matters
 from popup.lab.report.shares import heat
 from popup.lab.runs.controls import control_config
 from popup.search.methods import METHODS
@@ -137,6 +137,15 @@ def test_logits_are_measured_against_what_each_layers_weights_are_scaled_for():
             for place, (kept, k) in enumerate([(50, 0.05), (150, 0.15)])]
     assert heat(config, {"layers": rows}) == pytest.approx(1)
     assert heat(config, {"layers": [{**row, "k": 0.1} for row in rows]}) == pytest.approx(sqrt(0.75))
+
+
+@pytest.mark.parametrize(("p", "k"), [(0.7, 0.1), (0.2, 0.1), (0.3, 0.5), (1.0, 0.3)])
+def test_one_as_uniform_as_its_source_is_the_ticket_of_k_in_each_layer(p, k):
+    even, usual = (attach(plain(), er_p=p, k=k, ticket_density=rule) for rule in ("uniform", "source"))
+    assert [layer.recipe.k for layer in search_of(even).layers] == [k] * 3
+    assert [row.kept for row in densities(even)] == [row.kept for row in densities(usual)]
+    config = Config().replace(er_p=p, k=k, ticket_density="uniform")
+    assert _asked(config)["ticket_density"] == "source" and _asked(config.replace(ticket_density="erk"))["ticket_density"] == "erk"
 
 
 def test_a_sweep_compares_them_and_repeats_its_tickets(tmp_path, capsys):

@@ -60,7 +60,7 @@ def _dataset(name: str, found: Any) -> Dataset:
                 raise ValueError(f"inputs have shape {list(images.shape)}")
             if len(found.names) not in (0, found.classes):
                 raise ValueError(f"{len(found.names):,} names are given for {found.classes:,} classes")
-            return replace(found, train=(images, _whole(labels)), test=(tests, _whole(marks)))
+            return replace(found, train=(_single(images), _whole(labels)), test=(_single(tests), _whole(marks)))
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])
         classes = int(max(train[1].max(), test[1].max())) + 1
@@ -69,6 +69,11 @@ def _dataset(name: str, found: Any) -> Dataset:
                          "[n, channels, height, width], features or tokens [n, number], and labels [n] from 0: "
                          f"{' '.join(str(error).split())}") from None
     return Dataset(name, classes, train, test, notes=_likely(name, train, test, classes))
+
+
+def _single(images: Images) -> Images:
+    """Images of numbers with a point in the precision that networks have."""
+    return images.float() if isinstance(images, torch.Tensor) and images.is_floating_point() else images
 
 
 def _inputs(images: Any) -> Images:

@@ -160,7 +160,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 def _varying(configs: Sequence[Config]) -> list[str]:
     """The fields in which the configs differ that they matter to, besides the seed."""
-    flats = [(config, config.asked()) for config in configs]
+    flats = [(config, _asked(config)) for config in configs]
     names = [name for name in Config().flat() if name != "seed"
              and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1
              and not (name == "compute" and _follows(configs))]
@@ -187,11 +187,18 @@ def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
 
 def _value(config: Config, name: str) -> Any:
     """What a config has for a field. (A complete source's layerwise density has a name all the same, for `_usual` to find.)"""
-    return config.asked()[name] if name in SPREAD or matters(config, name) else ANY
+    return _asked(config)[name] if name in SPREAD or matters(config, name) else ANY
+
+
+def _asked(config: Config) -> dict[str, Any]:
+    """What was asked for; a ticket that is as uniform as its source by two names by one."""
+    found, source = config.asked(), config.source
+    even = source.ticket_density == "uniform" and (complete(config) or source.density == "uniform")
+    return found | ({"ticket_density": "source"} if even else {})
 
 
 def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any]) -> dict[str, Any]:
-    flat = config.asked()
+    flat = _asked(config)
     return {name: flat[name] if matters(config, name) else usual.get(name, ANY) for name in varying}
 
 

@@ -20,7 +20,7 @@ from popup.lab.identity import DRAWN, HOLDS
 from popup.lab.inputs import noise
 from popup.lab.networks import is_own, without_numbers
 from popup.lab.parts import attributes
-from popup.lab.randomness import GENERATORS, seeded
+from popup.lab.randomness import has_own_draws, seeded
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import BuiltAnew, Laboratory
 from popup.lab.runs.plain import build, identity, unmasked
@@ -70,7 +70,7 @@ def _other(found: Mapping[str, str], again: Mapping[str, str]) -> frozenset[str]
 
 def _is_generator(net: nn.Module, names: Collection[str]) -> bool:
     """Whether one of the `names` is of a generator, whose draws no seed repeats then."""
-    return any(isinstance(end, GENERATORS) for each in attributes(net) if f"{each.path} {each.name} {HOLDS}" in names
+    return any(has_own_draws(end) for each in attributes(net) if f"{each.path} {each.name} {HOLDS}" in names
                for _, end in each.ends())
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from popup.lab.identity import holds
-from popup.lab.parts import Attribute, attributes
-from popup.lab.randomness import GENERATORS, state_of, words_of
+from popup.lab.parts import Attribute, attributes, home_of
+from popup.lab.randomness import has_own_draws, state_of, words_of
 from popup.lab.said import said
 from popup.search.layer_state import LayerState
 
@@ -24,7 +24,7 @@ from popup.search.layer_state import LayerState
 def generators(net: nn.Module) -> dict[str, Any]:
     """Those that its modules have in attributes, whatever they stand inside of, by name."""
     return {f"{each.path} {each.name}{way}".strip(): end for each in _own(net) for way, end in each.ends()
-            if isinstance(end, GENERATORS)}
+            if has_own_draws(end)}
 
 
 def generator_records(net: nn.Module) -> dict[str, Any]:
@@ -51,6 +51,8 @@ def _set(generator: Any, state: Any) -> None:
         generator.bit_generator.state = state
     elif isinstance(generator, np.random.BitGenerator):
         generator.state = state
+    elif isinstance(state, dict):  # of a RandomState on other bits than the usual ones
+        generator.set_state(state)
     else:
         kind, words, *rest = state
         generator.set_state((kind, np.array(words, dtype=np.uint32), *rest))
@@ -64,10 +66,10 @@ def beside(net: nn.Module) -> dict[str, str]:
     for each in _own(net):
         if not isinstance(each.value, (torch.Size, type(None))):  # which a pass may note, and reads none of
             found[f"{each.path}.{each.name}".strip(".")] = " ".join(f"{way}={holds(end) or said(end)}" for way, end in each.ends()
-                                                                    if not isinstance(end, GENERATORS))
-    for home in {type(module).__module__ for module in net.modules()} & sys.modules.keys():
+                                                                    if not has_own_draws(end))
+    for home in set(map(home_of, net.modules())) & sys.modules.keys():
         found |= {f"{home}.{name}": holds(value) for name, value in vars(sys.modules[home]).items()
-                  if isinstance(value, GENERATORS)}
+                  if has_own_draws(value)}
     return found
 
 

@@ -173,7 +173,8 @@ class Checkpoints:
     def guard(self, state: TrainingState) -> Iterator[None]:
         """If the block is stopped, write the state before it ends. Several ranks are stopped where they `agree` only, or one
         would be gone while the others wait for it."""
-        self._beside = {} if self.path is None else beside(state.net)
+        if self.path is not None:
+            self._beside = beside(state.net.train())  # as some modules hold what evaluation alone needs
         try:
             with self.stop.held() if state.ranks.count > 1 else contextlib.nullcontext():
                 yield
