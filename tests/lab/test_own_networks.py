@@ -175,6 +175,26 @@ def test_what_no_checkpoint_keeps_is_told(change, tmp_path):
         fitted(Noting, tmp_path / "c")
 
 
+def test_what_evaluation_alone_holds_is_told_of_no_step(tmp_path):
+    class Caching(nn.Module):
+        """As timm's LeViT: what it computes in evaluation is kept until it trains."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.cache = nn.Linear(12, 2), {}
+
+        def train(self, mode=True):
+            self.cache = {} if mode else self.cache
+            return super().train(mode)
+
+        def forward(self, x):
+            if not self.training:
+                self.cache["last"] = x.mean(0)
+            return self.layer(x)
+
+    assert fitted(Caching, tmp_path / "c")[1].proof.holds, "any warning is an error here"
+
+
 def test_notes_of_a_pass_make_no_other_network_for_eval(mine, capsys):
     mine("class Noting(nn.Module):\n    calls = 0\n    def forward(self, x):\n"
          "        self.shape, self.calls = x.shape, self.calls + 1\n        return x\n"
