@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from popup.lab.report.comparison import ANY, Setting, panels, show
+from popup.lab.report.comparison import ANY, FIRST, Setting, panels, show
 from popup.lab.report.look import COLOURS, MARKERS
 from popup.lab.report.scales import SMALL
 from popup.lab.report.statistics import Mean
@@ -158,11 +158,11 @@ def entitle(panel: Axes, title: str) -> None:
 
 
 def group_title(group: Sequence[Setting], without: Sequence[str]) -> str:
-    """What the settings of a panel share, but for the factors `without`."""
+    """What the settings of a panel share, but for the factors `without`. Of those that each comparison has the words alone."""
     first = group[0]
     if first.usual:
         return first.label(without) or "nothing changed"
-    return ", ".join(value if isinstance(value, str) else f"{name} {show(value)}".replace("er_p", "p")
+    return ", ".join(value if isinstance(value, str) and name in FIRST else f"{name} {show(value)}".replace("er_p", "p")
                      for name, value in first.factors.items() if name not in without)
 
 
