@@ -22,6 +22,7 @@ from popup.search import advance
 from popup.search.network import is_attached, search_of
 
 SAVE = "save_pretrained"  # by which transformers' Trainer has a network write itself
+UNDO = "_popup_undo"      # what leaves a network as it was before its training
 
 
 def transformers_callback() -> Any:
@@ -38,28 +39,24 @@ def transformers_callback() -> Any:
     class SearchCallback(TrainerCallback):
         """Advances the search, adds its penalty, saves it as it is."""
 
-        undo: Callable[[], None] | None = None
-
         def on_train_begin(self, args: Any, state: Any, control: Any, **held: Any) -> None:
             """Begin to look after the network."""
             model: nn.Module = held["model"]
-            self.on_train_end(args, state, control)  # of a training that ended by an error
+            _leave(model)  # after a training that ended by an error, by whatever callback
             net = attached_in(model)
-            hook = model.register_forward_hook(partial(_add_penalty, net, args.gradient_accumulation_steps), with_kwargs=True)
+            hook = model.register_forward_hook(partial(_add_penalty, net, share_by_tokens(args)), with_kwargs=True)
             before = vars(model).get(SAVE)
             if hasattr(model, SAVE):
                 vars(model)[SAVE] = partial(_save_search, model)
-            self.undo = partial(_undo, model, hook, before)
+            vars(model)[UNDO] = partial(_undo, model, hook, before)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **held: Any) -> None:
             """A step of the optimiser is done."""
             advance(attached_in(held["model"]), min(1.0, state.global_step / state.max_steps))
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_end(self, args: Any, state: Any, control: Any, **held: Any) -> None:
             """Leave the network as it was."""
-            if self.undo is not None:
-                self.undo()
-                self.undo = None
+            _leave(held["model"])
 
     return SearchCallback()
 
@@ -117,18 +114,23 @@ def attached_in(module: nn.Module) -> nn.Module:
     return found[0]
 
 
-def _add_penalty(net: nn.Module, accumulated: int, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
+def share_by_tokens(args: Any) -> float:
+    """The share of a batch in the loss of a step where the Trainer counts tokens: it does not divide the loss by the batches of a
+    step then, and multiplies it by the number of processes where it counts the tokens of all (transformers 5.24.0)."""
+    processes = args.world_size if getattr(args, "average_tokens_across_devices", False) else 1
+    return 1.0 / (args.gradient_accumulation_steps * processes)
+
+
+def _add_penalty(net: nn.Module, share: float, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
                  output: Any) -> Any:
-    """Forward hook: the output with the penalty in its loss. Where the network gets `num_items_in_batch` the Trainer does not
-    divide its loss by the `accumulated` batches of a step."""
+    """Forward hook: the output with the penalty in its loss; its `share` where the network gets `num_items_in_batch`."""
     penalty = search_of(net).penalty() if model.training else None
     if penalty is None:
         return output
     if getattr(output, "loss", None) is None:
         raise UsageError(f"the method has a penalty, and {type(model).__name__} gives no loss to add it to: let the network "
                          "compute its loss (no label_smoothing_factor, no compute_loss_func)")
-    share = 1.0 if kwargs.get("num_items_in_batch") is None else 1.0 / accumulated
-    output.loss = output.loss + share * penalty
+    output.loss = output.loss + (1.0 if kwargs.get("num_items_in_batch") is None else share) * penalty
     return output
 
 
@@ -140,6 +142,13 @@ def _save_search(model: nn.Module, directory: str | Path, **_: Any) -> None:
     write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors, {"format": "pt"}))
     config: Any = model.config
     config.save_pretrained(folder)
+
+
+def _leave(model: nn.Module) -> None:
+    """Undo what a callback has done to the network, if one has."""
+    undo: Callable[[], None] | None = vars(model).pop(UNDO, None)
+    if undo is not None:
+        undo()
 
 
 def _undo(model: nn.Module, hook: Any, before: Any) -> None:

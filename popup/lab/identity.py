@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ HOLDS, DRAWN = "holds", "drawn"  # behind the name of a buffer or an attribute, 
 MOST = 5    # words that a line names
 CHUNKS = 8  # of a tensor, each with sums of its own
 SEED = "@"  # before the seed, behind what differs by it
-WORDS = 2   # how attributes are said: other words are not compared with these
+WORDS = 3   # how attributes are said: other words are not compared with these
 
 
 def described(net: nn.Module) -> dict[str, str]:
@@ -68,12 +69,16 @@ def kept(net: nn.Module) -> dict[str, str]:
 
 
 def holds(end: Any) -> str:
-    """What tells a tensor's or an array's numbers, or a generator's state, from others; empty of what is neither, and of tensors
-    whose numbers are not there."""
+    """What tells a tensor's or an array's numbers, or a generator's state, from others, and those in a set; empty of what is
+    neither, and of tensors whose numbers are not there."""
+    if isinstance(end, (set, frozenset)):
+        return " ".join(sorted(filter(None, map(holds, end))))
     if isinstance(end, torch.Tensor):
         return " ".join(map(summed, _dense_parts(end)))
     if is_numbers(end):
-        return summed(torch.from_numpy(_as_torch_has_it(end)))
+        with warnings.catch_warnings():  # torch warns of arrays that may not be written to
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return summed(torch.from_numpy(_as_torch_has_it(end)))
     return hashlib.sha256(repr(state_of(end)).encode()).hexdigest() if has_own_draws(end) else ""
 
 

@@ -13,9 +13,9 @@ from popup.errors import UsageError, check_name
 from popup.lab.config import Config
 from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, logits_shape
-from popup.lab.modes import modes_kept
 from popup.lab.randomness import building, loading
 from popup.source.copying import deep_copy
+from popup.source.modes import modes_kept
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's

@@ -27,6 +27,11 @@ def said(end: Any) -> str:
         return f"a {type(end).__qualname__}"
 
 
+def _member(value: Any) -> str:
+    """The words for a member of a set, which may be a tuple of what may be one."""
+    return f"({', '.join(map(_member, value))})" if isinstance(value, tuple) else said(value)
+
+
 def _said(end: Any) -> str:
     if isinstance(end, Enum):
         return f"{type(end).__qualname__}.{end.name}"
@@ -42,7 +47,7 @@ def _said(end: Any) -> str:
         kind: Any = next(kind for kind in SIMPLE if isinstance(end, kind))
         return str(kind.__repr__(end))  # and not that of a class of the user's, with an address in it
     if isinstance(end, (set, frozenset)):
-        return repr(sorted(map(said, end)))
+        return repr(sorted(map(_member, end)))
     if is_flat(end) or isinstance(end, (torch.dtype, torch.layout, torch.memory_format, range)):
         return repr(end)
     return str(end.__qualname__) if isinstance(end, type) or (callable(end) and hasattr(end, "__qualname__")) else ""

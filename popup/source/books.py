@@ -100,7 +100,7 @@ class Book(ABC):
 
     def holds(self, codes: torch.Tensor) -> bool:
         """Whether all `codes` are ones of this book."""
-        return not codes.is_floating_point() and bool(((codes >= 0) & (codes < self.codes)).all())
+        return not codes.is_floating_point() and bool(((codes >= 0) & (codes <= self.codes - 1)).all())  # 256 is 0 of uint8
 
     @property
     def held(self) -> int:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from popup.source.modes import modes_kept
+
 RELUS = ("relu", "relu_")
 OWN = {nn.Linear: "linear", nn.Conv2d: "conv2d", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid",
        nn.MaxPool2d: "max_pool2d", nn.AvgPool2d: "avg_pool2d", nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d"}  # what each calls
@@ -73,12 +75,10 @@ def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
 @torch.no_grad()
 def calls_of(net: nn.Module, inputs: torch.Tensor) -> tuple[Calls, str]:
     """What the network calls in evaluation, and what made it fail, if it did."""
-    training, failure = net.training, ""
-    net.eval()
-    with Calls(net, inputs) as calls:
+    failure = ""
+    with modes_kept(net), Calls(net.eval(), inputs) as calls:
         try:
             net(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             failure = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    net.train(training)
     return calls, failure

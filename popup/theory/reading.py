@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
+from popup.source.modes import modes_kept
 from popup.theory.calls import GRAPH, Calls, calls_of
 from popup.theory.graph import branches, follow, traced
 from popup.theory.levels import Levels
@@ -219,9 +220,8 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     share = torch.rand(2 * CHECKED, *image, generator=draw)
     share[CHECKED:].round_()
     inputs = share * (target.high - target.low) + target.low
-    training = net.training
-    found = net.eval()(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
-    net.train(training)
+    with modes_kept(net):
+        found = net.eval()(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
     wanted = target(inputs.double().numpy())
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     if not difference <= ALIKE * max(1.0, float(np.abs(wanted).max())):

@@ -166,6 +166,7 @@ def test_it_is_the_same_in_each_process():
     (with_values(of={1: {2: {3: {4: {5: {6: 7}}}}}}), with_values(of={1: {2: {3: {4: {5: {6: 8}}}}}})),
     (Holding(web(40)), Holding(web(40, 1))), (with_values(all=2 ** 20_000), with_values(all=2 ** 20_000 + 1)),
     (with_values(all={F.relu, F.gelu}), with_values(all={F.relu, F.silu})),
+    (with_values(all={((0, 1), "add"), ((1, 3), "cat")}), with_values(all={((0, 1), "cat"), ((1, 3), "add")})),
     (with_values(all=[0] * 200_000 + [1]), with_values(all=[0] * 200_001)), (with_values(all={}), with_values(all=[{}])),
     (with_values(names=np.array(["a", "b"])), with_values(names=np.array(["a", "c"]))), (hooked(1.0), hooked(2.0)),
     (with_values(), hooked(1.0)), (tied(True), tied(False)), (sparse(1.0, 2.0), sparse(1.0, 3.0)),
@@ -195,6 +196,8 @@ def test_what_makes_no_other_network_is_not(one, other):
     (lambda: np.ones(2, np.longdouble), lambda: np.zeros(2, np.longdouble)),
     (lambda: [np.random.default_rng(0)], lambda: [np.random.default_rng(1)]),
     (lambda: np.random.PCG64(0), lambda: np.random.PCG64(1)),
+    (lambda: {np.random.default_rng(0)}, lambda: {np.random.default_rng(1)}),
+    (lambda: np.frombuffer(bytes(8)), lambda: np.frombuffer(bytes(16))),
     (lambda: np.random.default_rng(0).random, lambda: np.random.default_rng(1).random),
     (lambda: [tied(True)], lambda: [nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))])])
 def test_numbers_and_generators_are_seen_whatever_they_stand_inside_of(one, other):

@@ -52,3 +52,20 @@ def test_a_norm_that_was_synchronised_before_keeps_its_group():
         raise KeyboardInterrupt
     assert [type(norm) for norm in net] == kinds
     assert net[1].process_group is group and not hasattr(net[0], "process_group")
+
+
+class Activated(nn.BatchNorm1d):
+    """As timm's, with more in its forward than a norm."""
+
+    def forward(self, inputs):
+        return super().forward(inputs).relu()
+
+
+def test_a_norm_that_does_more_than_a_norm_is_synchronised_by_nobody():
+    net = nn.Sequential(nn.BatchNorm1d(4), Activated(4))
+    with pytest.raises(popup.UsageError, match=r"1 \(Activated\) is .* --no-sync-norm"), synchronised(net, Ranks(0, 2), True):
+        pass
+    assert [type(norm) for norm in net] == [nn.BatchNorm1d, Activated]
+    for ranks, wanted in ((Ranks(0, 2), False), (Ranks(0, 1), True)):
+        with synchronised(net, ranks, wanted):
+            assert type(net[1]) is Activated

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +76,20 @@ def test_two_ranks_find_what_one_finds_to_float_noise(number, runs):
     (place,) = (path.parent for path in (runs / "two" / str(number)).glob("*/result.json"))
     assert json.loads((place / "result.json").read_text())["ranks"] == 2
     assert len((place / "metrics.jsonl").read_text().splitlines()) == 2, "one rank writes"
+
+
+@pytest.mark.parametrize(("rank", "asked", "due"), [(0, False, True), (1, False, False), (1, True, True)])
+def test_rank_0s_clock_and_whoever_is_asked_say_when_a_checkpoint_is_written(rank, asked, due, tmp_path):
+    """The others write none, so that their clocks would say so after each step."""
+    class Asked(Ranks):
+        def highest(self, *numbers):
+            said.append(numbers)
+            return [0, 0]
+
+    said, checkpoints = [], Checkpoints(tmp_path / "c", seconds=1e-9)
+    checkpoints.stop.save = asked
+    checkpoints.agree(SimpleNamespace(ranks=Asked(rank, 2)))
+    assert said == [(0, due)]
 
 
 def test_norms_that_are_not_synchronised_give_another_result_that_is_whole(runs):

@@ -114,7 +114,7 @@ def test_an_annealed_search_keeps_more_edges_with_scaled_weights():
 
 
 @pytest.mark.parametrize("form", [{}, {"compress": True}, {"embed_weights": True}, {"embed_weights": True, "compress": True}])
-@pytest.mark.parametrize("draws", [2, 8])
+@pytest.mark.parametrize("draws", [2, 8, 255])
 def test_a_ticket_of_draws_comes_back_and_is_proved(draws, form, tmp_path):
     net, layer, _ = one_layer(draws=draws)
     ticket = extract(net)

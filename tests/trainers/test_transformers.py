@@ -1,6 +1,7 @@
 """transformers' Trainer: its scripts run, renamed keys are refused, and the callback does what a loop of one's own does."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-from popup.callbacks import transformers_callback
+from popup.callbacks import share_by_tokens, transformers_callback
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 VIT, GPT2 = scripts("transformers")
@@ -81,7 +82,7 @@ def test_a_search_of_another_source_is_not_gone_on_with(tmp_path):
     trainer(small(), tmp_path, [transformers_callback()], save_steps=2).train()
     other = small(seed=1)
     before = [score.detach().clone() for score in popup.scores(other)]
-    with pytest.raises(popup.UsageError, match="are of another source"):
+    with pytest.raises(popup.UsageError, match="of another source|of this source"):
         trainer(other, tmp_path, [transformers_callback()]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert all(map(torch.equal, before, popup.scores(other)))
 
@@ -111,3 +112,25 @@ def test_what_it_cannot_do_is_one_line(tmp_path):
         trainer(popup.detach(small()), tmp_path, [transformers_callback()]).train()
     with pytest.raises(popup.UsageError, match="gives no loss to add it to"):
         trainer(small("gem_miner"), tmp_path, [transformers_callback()], label_smoothing_factor=0.1).train()
+
+
+def test_a_training_that_ended_by_an_error_leaves_no_second_penalty(tmp_path):
+    class Halt(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **held):
+            raise RuntimeError("halt")
+
+    net = small("gem_miner")
+    with pytest.raises(RuntimeError, match="halt"):
+        trainer(net, tmp_path, [transformers_callback(), Halt()]).train()
+    hooks = len(small()._forward_hooks)
+    assert len(net._forward_hooks) == hooks + 1
+    trainer(net, tmp_path, [transformers_callback()], save_strategy="no").train()
+    assert len(net._forward_hooks) == hooks and not any(name == "_popup_undo" for name in vars(net))
+
+
+def test_the_penalty_is_counted_once_however_many_processes_share_a_step(tmp_path):
+    given = {"gradient_accumulation_steps": 4, "world_size": 2}
+    assert share_by_tokens(SimpleNamespace(**given, average_tokens_across_devices=True)) == 1 / 8
+    assert share_by_tokens(SimpleNamespace(**given, average_tokens_across_devices=False)) == 1 / 4
+    assert share_by_tokens(SimpleNamespace(**given)) == 1 / 4, "versions that have no such option"
+    assert share_by_tokens(transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")) == 1

@@ -33,12 +33,17 @@ def generator_records(net: nn.Module) -> dict[str, Any]:
 
 
 def set_generators(net: nn.Module, records: Any) -> None:
-    """Let them go on from these states. A ValueError, TypeError or KeyError if they are not theirs."""
-    found = generators(net)
+    """Let them go on from these states. An error if they are not theirs, and nothing is changed."""
+    found, before = generators(net), generator_records(net)
     if not isinstance(records, dict) or records.keys() != found.keys():
         raise ValueError(f"it has the states of {len(records)} generators of the network, which has {len(found)}")
-    for name, generator in found.items():
-        _set(generator, records[name])
+    try:
+        for name, generator in found.items():
+            _set(generator, records[name])
+    except Exception:
+        for name, generator in found.items():
+            _set(generator, before[name])
+        raise
 
 
 def _set(generator: Any, state: Any) -> None:

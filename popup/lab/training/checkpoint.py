@@ -131,19 +131,21 @@ class Checkpoints:
         """What `after_step` does of several ranks, at any place that all of them come to with a state that is whole. A rank that
         is asked to end while it waits for the others is heard at the next place."""
         if state.ranks.count > 1:
-            number, due = state.ranks.highest(self.stop.number or 0, self._due())
+            mine = state.ranks.first and self.path is not None  # rank 0 writes, so that its clock and what it takes count
+            number, due = state.ranks.highest(self.stop.number or 0, self._due(mine))
             if due or number:
                 state.settle()
                 self.write(state)
             if number:
                 raise Stopped(number)
 
-    def _due(self) -> bool:
+    def _due(self, clock: bool = True) -> bool:
+        """Whether it is time to write: because it was asked for, or by the `clock`."""
         if self.stop.save:
             self.stop.save = False
             return True
         wait = max(self.seconds, self._cost / SHARE) if self.seconds else 0.0
-        return time.perf_counter() - self._last >= wait
+        return clock and time.perf_counter() - self._last >= wait
 
     def write(self, state: TrainingState) -> None:
         """Replace the checkpoint by the state of now; one that is not finite is not worth keeping."""

@@ -14,7 +14,6 @@ from popup.lab.config import LEARNED, Config
 from popup.lab.data.dataset import Dataset, Split
 from popup.lab.data.streamed import first_images
 from popup.lab.measure import ACCURACY, Measure, fitted
-from popup.lab.modes import modes_kept
 from popup.lab.precision import Precision
 from popup.lab.training.attachment import attach_config, order_if_asked
 from popup.lab.training.bar import epoch_bar
@@ -35,6 +34,7 @@ from popup.search.reach import check_reached
 from popup.search.tables import html_table
 from popup.source.copying import deep_copy
 from popup.source.frozen import written_by_freeze
+from popup.source.modes import modes_kept
 from popup.source.storable import refuse_unstorable
 from popup.source.undo import all_or_nothing
 from popup.ticket.hashes import frozen_hashes

@@ -11,7 +11,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from popup.errors import UsageError
 from popup.lab.training.ranks import Ranks
+
+FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # which `synchronised` stands in for
 
 
 class Average(torch.autograd.Function):
@@ -65,9 +68,19 @@ class SynchronisedNorm(_BatchNorm):
         self.running_var.lerp_(variance * (count / max(1, count - 1)), share)
 
 
+def check_norms(net: nn.Module) -> None:
+    """A UsageError if a batch norm does more than torch's, as timm's with an activation: synchronised it would do less."""
+    for name, module in net.named_modules():
+        if isinstance(module, _BatchNorm) and type(module).forward not in FORWARDS:
+            raise UsageError(f"{name} ({type(module).__name__}) is a batch norm with a forward of its own, which several ranks "
+                             "cannot synchronise: give --no-sync-norm (sync_norm=False)")
+
+
 @contextlib.contextmanager
 def synchronised(net: nn.Module, ranks: Ranks, wanted: bool) -> Iterator[None]:
     """Within the block the batch norms of `net` are synchronised over the ranks, if there are several and it is `wanted`."""
+    if ranks.count > 1 and wanted:
+        check_norms(net)
     norms = [(module, type(module), vars(module).get("process_group")) for module in net.modules()
              if isinstance(module, _BatchNorm)] if ranks.count > 1 and wanted else []
     try:

@@ -112,10 +112,10 @@ class TrainingState:
         optimiser = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser/")}
         self._check(record, {name: tensors[name] for name in tensors.keys() - optimiser.keys()}, fixed)
         states = self._optimiser_states(optimiser)
-        if "numbers" in record:  # files of before have none
-            set_numbers_state(record["numbers"])
-        if "generators" in record:
+        if "generators" in record:  # files of before have none
             set_generators(self.net, record["generators"])
+        if "numbers" in record:
+            set_numbers_state(record["numbers"])
         with torch.no_grad():
             for name in fixed:
                 if name.startswith(("parameter/", "buffer/", "memory/", "losses", "temperature")):
