@@ -82,7 +82,7 @@ def test_a_search_of_another_source_is_not_gone_on_with(tmp_path):
     trainer(small(), tmp_path, [transformers_callback()], save_steps=2).train()
     other = small(seed=1)
     before = [score.detach().clone() for score in popup.scores(other)]
-    with pytest.raises(popup.UsageError, match="of another source|of this source"):
+    with pytest.raises(popup.UsageError, match=r"of another source|of this source"):
         trainer(other, tmp_path, [transformers_callback()]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert all(map(torch.equal, before, popup.scores(other)))
 
