@@ -58,6 +58,7 @@ class Checkpoints:
         self.path, self.stop, self.told = Path(path) if path is not None else None, stop or Stop(), told
         self.seconds = check_number("seconds", seconds, 0.0, inf)
         self.stays = False  # whether the state of a whole search is written too
+        self._looks = False  # for what steps change that no checkpoint keeps, against what was there before
         self._beside: dict[str, str] = {}
         self.config: Any = None  # of the run, as its file has it, and fingerprints of what it is of: once `of` has said
         self.data = self.network = ""
@@ -158,13 +159,18 @@ class Checkpoints:
         self._last = time.perf_counter()
         self._cost = self._last - began
 
+    def begin_epoch(self, state: TrainingState) -> None:
+        """The next steps are an epoch's, before which a loop may have set something. The network is in training."""
+        if self._looks:
+            self._beside = beside(state.net)
+
     def _tell_what_is_lost(self, state: TrainingState) -> None:
-        """A warning of what the steps have changed that no checkpoint holds; looked for after 1, 2, 4, 8, ... of them."""
-        if self._beside and not state.done & (state.done - 1) and (names := changed(self._beside, state.net)):
+        """A warning of what an epoch's steps have changed that no checkpoint holds; looked for after 1, 2, 4, 8, ... of all."""
+        if self._looks and not state.done & (state.done - 1) and (names := changed(self._beside, state.net)):
             warnings.warn(f"{listed(names)} of the network changes in a step, which no checkpoint keeps: where forward reads it, "
                           "a search that is broken off ends otherwise than one that is not; a buffer of the state is kept, and a "
                           "generator in an attribute", stacklevel=2)
-            self._beside = {}
+            self._looks = False
 
     def finish(self, state: TrainingState) -> None:
         """The search is whole: where the checkpoint stays, the same call gives the same ticket again."""
@@ -175,8 +181,7 @@ class Checkpoints:
     def guard(self, state: TrainingState) -> Iterator[None]:
         """If the block is stopped, write the state before it ends. Several ranks are stopped where they `agree` only, or one
         would be gone while the others wait for it."""
-        if self.path is not None:
-            self._beside = beside(state.net.train())  # as some modules hold what evaluation alone needs
+        self._looks = self.path is not None
         try:
             with self.stop.held() if state.ranks.count > 1 else contextlib.nullcontext():
                 yield

@@ -90,6 +90,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
     rates = [lr * rate_factor(settings, state.epoch + step / batches.steps) for step in range(batches.steps)]
     steps = settings.epochs * batches.steps
     state.net.train()
+    checkpoints.begin_epoch(state)
     with checkpoints.stop.deferred():
         for inputs, labels in batches.epoch(state.epoch, state.step):
             train_step(state, inputs, labels, rates[state.step], settings)
