@@ -34,7 +34,7 @@ WORDS = 3   # how attributes are said: other words are not compared with these
 def described(net: nn.Module) -> dict[str, str]:
     """By name each module's class, its children's names, its attributes in words (said.py); the shapes and types of the state,
     and which parameters are one."""
-    found = {"one": repr(_tied(net))}
+    found = {"parameters tied": repr(_tied(net))}
     for path, module in net.named_modules():
         found[f"{path} class".strip()] = type(module).__qualname__
         found[f"{path} children".strip()] = repr(list(module._modules))

@@ -13,6 +13,7 @@ from popup.errors import UsageError, check_name
 from popup.lab.config import Config
 from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, logits_shape
+from popup.lab.parts import attributes
 from popup.lab.randomness import building, loading
 from popup.source.copying import deep_copy
 from popup.source.modes import modes_kept
@@ -71,17 +72,13 @@ def outline(models: Models, config: Config, image: Sequence[int], classes: int) 
 def without_numbers(net: nn.Module) -> nn.Module:
     """A copy of `net` without its memory where that can be: an outline of what cannot be built as one. What `net` shares with
     other networks keeps its numbers."""
+    held = [each.value for each in attributes(net) if isinstance(each.value, torch.Tensor)]
     try:
-        memo: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in (*net.buffers(), *_attributes(net))}
+        memo: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in (*net.buffers(), *held)}
         memo |= {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in net.parameters()}
         return deep_copy(net, memo)
     except (RuntimeError, TypeError):  # a kind of tensor that is always somewhere
         return net
-
-
-def _attributes(net: nn.Module) -> list[torch.Tensor]:
-    """The tensors that modules have as attributes."""
-    return [value for module in net.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
 
 
 def is_own(name: str) -> bool:

@@ -26,8 +26,7 @@ def has_own_draws(value: Any) -> bool:
 
 def _everybodys() -> list[Any]:
     numpys = np.random.mtrand._rand
-    return [random._inst, numpys, numpys._bit_generator,  # type: ignore[attr-defined]
-            torch.default_generator, *torch.cuda.default_generators]
+    return [vars(random)["_inst"], numpys, numpys._bit_generator, torch.default_generator, *torch.cuda.default_generators]
 
 
 @contextlib.contextmanager
@@ -114,7 +113,8 @@ def state_of(generator: Any) -> Any:
     if isinstance(generator, np.random.BitGenerator):
         return _plain(generator.state)
     if isinstance(generator, np.random.RandomState):
-        return _plain(generator.get_state())
+        usual = isinstance(generator._bit_generator, np.random.MT19937)
+        return _plain(generator.get_state() if usual else generator.get_state(legacy=False))
     return _plain(generator.getstate())
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from popup.lab.config import Config
 from popup.lab.report.axes import FIGURES as MOST_FIGURES
-from popup.lab.report.axes import PANELS, note
+from popup.lab.report.axes import PANELS, group_title, note
 from popup.lab.report.comparison import settings
 from popup.lab.report.curves import least_loss
 from popup.lab.report.figures import PICTURES
@@ -291,3 +291,10 @@ def test_both_losses_are_0_at_best(smoothing, label, tmp_path, monkeypatch):
     least = float(-(target * target.clamp_min(1e-30).log()).sum())
     assert drawn[0].axes[0].lines[0].get_ydata() == pytest.approx([1 - least] * 2, abs=1e-6)
     assert [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()] == [label, "test"]
+
+
+def test_a_panel_names_the_factors_whose_words_could_be_anothers():
+    both = [run for source in ("erk", "uniform") for rule in ("erk", "source")
+            for run in tickets([90.0], er_p=0.2, density=source, ticket_density=rule)]
+    assert {group_title([found], ()) for found in settings(both)} == {
+        f"ticket_density {ticket}, {source}" for ticket in ("erk", "source") for source in ("erk", "uniform")}

@@ -18,7 +18,8 @@ from torch import nn
 
 from popup import attach
 from popup.lab.identity import described, differ, differing, fingerprint, held, kept, listed, whatever_the_seed
-from popup.lab.training.beside import beside, generators
+from popup.lab.randomness import numbers_state
+from popup.lab.training.beside import beside, draws_kept_if_it_fails, generator_records, generators, set_generators
 
 OF_A_SET = """
 import torch
@@ -214,6 +215,15 @@ def test_generators_that_all_draw_from_are_none_of_the_networks(drawn):
         random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
         rows.append((described(net) | kept(net), generators(net)))
     assert rows[0] == rows[1] and rows[0][1] == {}
+
+
+def test_draws_are_as_before_if_some_of_their_states_are_none():
+    net = Holding([np.random.default_rng(0), np.random.RandomState(0)])
+    before, records = (generator_records(net), numbers_state()), generator_records(Holding([np.random.default_rng(1)] * 2))
+    with pytest.raises(IndexError), draws_kept_if_it_fails(net):
+        random.seed(3), np.random.seed(3)
+        set_generators(net, {"value[0]": records["value[0]"], "value[1]": ["MT19937", [1, 2], 3, 0, 0.0]})
+    assert (generator_records(net), numbers_state()) == before
 
 
 def test_what_masked_modules_of_the_users_hold_is_seen_as_before():

@@ -28,7 +28,8 @@ def two(image, classes): return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Li
 """
 OF_THE_FILE = np.random.default_rng(0)
 DRAWS = {"numpy": lambda: np.random.default_rng(0), "old numpy": lambda: np.random.RandomState(0),
-         "python": lambda: __import__("random").Random(0), "torch": lambda: torch.Generator().manual_seed(0)}
+         "python": lambda: __import__("random").Random(0), "torch": lambda: torch.Generator().manual_seed(0),
+         "old numpy on other bits": lambda: np.random.RandomState(np.random.PCG64(0))}
 INSIDE = {"list": lambda: [np.random.default_rng(0)], "mapping": lambda: {"a": [np.random.default_rng(0)]},
           "object": lambda: Helper(np.random.default_rng(0)), "method": lambda: np.random.default_rng(0).random,
           "module": lambda: [Hidden()], "bits": lambda: np.random.PCG64(0), "closure": lambda: drawing(np.random.default_rng(0))}

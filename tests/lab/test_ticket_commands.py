@@ -111,7 +111,7 @@ def test_show_prints_the_settings_that_the_search_used_and_no_other(method, scop
     (line,) = [line for line in out.splitlines() if line.startswith("search: ")]
     told = [part.split()[0] for part in line.removeprefix("search: ").split(", ")]
     assert set(told) == SearchSettings(method, scope).used() and len(told) == len(set(told))
-    assert ("hard_from" in told) == (method == "gates") and ("floor" in told) == (scope == "global")
+    assert ("floor" in told) == (scope == "global")
 
 
 def test_show_does_not_let_a_file_command_the_terminal(paths, capsys, tmp_path):

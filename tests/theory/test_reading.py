@@ -352,3 +352,10 @@ def test_a_target_that_is_not_finite_is_refused():
     net[1].bias.data[0] = torch.nan
     with pytest.raises(UsageError, match="not finite"):
         read_target(net, FLAT, LOW, HIGH)
+
+
+def test_modes_are_as_they_were():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 3), nn.Dropout(), nn.ReLU(), nn.Linear(3, 2)).train()
+    net[2].eval()
+    read_target(net, FLAT, LOW, HIGH)
+    assert net.training and net[3].training and not net[2].training

@@ -60,7 +60,7 @@ def _dataset(name: str, found: Any) -> Dataset:
                 raise ValueError(f"inputs have shape {list(images.shape)}")
             if len(found.names) not in (0, found.classes):
                 raise ValueError(f"{len(found.names):,} names are given for {found.classes:,} classes")
-            return replace(found, train=(_single(images), _whole(labels)), test=(_single(tests), _whole(marks)))
+            return replace(found, train=(images, _whole(labels)), test=(tests, _whole(marks)))
         train, test = (_split(*part) for part in found)
         check_alike(train[0], test[0])
         classes = int(max(train[1].max(), test[1].max())) + 1
@@ -71,18 +71,15 @@ def _dataset(name: str, found: Any) -> Dataset:
     return Dataset(name, classes, train, test, notes=_likely(name, train, test, classes))
 
 
-def _single(images: Images) -> Images:
-    """Images of numbers with a point in the precision that networks have."""
-    return images.float() if isinstance(images, torch.Tensor) and images.is_floating_point() else images
-
-
 def _inputs(images: Any) -> Images:
-    """Images as a tensor in which nothing learns, also where a network that does has made them; streamed ones as they are."""
+    """Images as a tensor in which nothing learns, also where a network that does has made them, in the precision of networks;
+    streamed ones as they are."""
     if isinstance(images, Streamed):
         return images
     with warnings.catch_warnings():  # torch warns of arrays that may not be written to, as of a file that is mapped to be read
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.as_tensor(images).detach()
+        found = torch.as_tensor(images).detach()
+    return found.float() if found.is_floating_point() else found
 
 
 def _whole(labels: Any) -> torch.Tensor:
@@ -138,8 +135,7 @@ def _split(inputs: Any, labels: Any) -> Split:
     whole = _whole(labels)
     if len(whole) != len(inputs) or not len(whole) or whole.min() < 0:
         raise ValueError(f"{len(inputs)} inputs have {len(whole)} labels, or some below 0")
-    kind = torch.int64 if tokens else torch.uint8 if inputs.dtype is torch.uint8 else torch.float32
-    return inputs.to(kind), whole
+    return inputs.long() if tokens else inputs, whole
 
 
 def _is_whole(values: torch.Tensor) -> bool:

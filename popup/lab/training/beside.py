@@ -4,6 +4,7 @@ leaves out. A checkpoint keeps the generators among it; of the rest it is only t
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from popup.lab.identity import holds
 from popup.lab.parts import Attribute, attributes, home_of
-from popup.lab.randomness import has_own_draws, state_of, words_of
+from popup.lab.randomness import has_own_draws, numbers_state, set_numbers_state, state_of, words_of
 from popup.lab.said import said
 from popup.search.layer_state import LayerState
 
@@ -33,16 +34,23 @@ def generator_records(net: nn.Module) -> dict[str, Any]:
 
 
 def set_generators(net: nn.Module, records: Any) -> None:
-    """Let them go on from these states. An error if they are not theirs, and nothing is changed."""
-    found, before = generators(net), generator_records(net)
+    """Let them go on from these states. An error if they are not theirs."""
+    found = generators(net)
     if not isinstance(records, dict) or records.keys() != found.keys():
         raise ValueError(f"it has the states of {len(records)} generators of the network, which has {len(found)}")
+    for name, generator in found.items():
+        _set(generator, records[name])
+
+
+@contextlib.contextmanager
+def draws_kept_if_it_fails(net: nn.Module) -> Iterator[None]:
+    """If the block raises, all generators but torch's are as before: numpy's, Python's and those of the network."""
+    numbers, own = numbers_state(), generator_records(net)
     try:
-        for name, generator in found.items():
-            _set(generator, records[name])
-    except Exception:
-        for name, generator in found.items():
-            _set(generator, before[name])
+        yield
+    except BaseException:
+        set_numbers_state(numbers)
+        set_generators(net, own)
         raise
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from popup.lab.precision import Precision
 from popup.lab.randomness import generator_states, numbers_state, set_generator_states, set_numbers_state
-from popup.lab.training.beside import generator_records, set_generators
+from popup.lab.training.beside import draws_kept_if_it_fails, generator_records, set_generators
 from popup.lab.training.churn import Churn
 from popup.lab.training.compiled import compiled
 from popup.lab.training.ranks import Ranks
@@ -112,10 +112,11 @@ class TrainingState:
         optimiser = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser/")}
         self._check(record, {name: tensors[name] for name in tensors.keys() - optimiser.keys()}, fixed)
         states = self._optimiser_states(optimiser)
-        if "generators" in record:  # files of before have none
-            set_generators(self.net, record["generators"])
-        if "numbers" in record:
-            set_numbers_state(record["numbers"])
+        with draws_kept_if_it_fails(self.net):
+            if "numbers" in record:  # files of before have none
+                set_numbers_state(record["numbers"])
+            if "generators" in record:
+                set_generators(self.net, record["generators"])
         with torch.no_grad():
             for name in fixed:
                 if name.startswith(("parameter/", "buffer/", "memory/", "losses", "temperature")):
