@@ -203,6 +203,7 @@ def test_numba_that_compiles_nothing_is_no_fault_of_the_network(monkeypatch):
     numba = pytest.importorskip("numba")
     from popup.products.numba_kernels import _compiled
 
+    assert _compiled(), "imported before, or what other tests call here would stay uncompiled"
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     _compiled.cache_clear()
     with pytest.raises(popup.UsageError, match="while NUMBA_DISABLE_JIT is set: unset it"):
