@@ -31,6 +31,17 @@ class Pair(nn.Module):
         return self.second(F.relu_(self.first(x)))
 
 
+class Uses(Pair):
+    """A network that uses its first weight by one of the ways below as well."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.use = use
+
+    def forward(self, x):
+        return self.second(self.use(self.first, x))
+
+
 def chain():
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 5))
 
