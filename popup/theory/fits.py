@@ -97,6 +97,6 @@ def _widest(sums: np.ndarray) -> float:
     """Twice the largest distance of a z in [-1, 1] from the nearest of `sums`."""
     inside = np.sort(sums[np.abs(sums) <= 1])
     below, above = sums[sums < -1].max(initial=-inf), sums[sums > 1].min(initial=inf)
-    ends = [2 * min(inside[0] + 1, inf) if below == -inf else 0, 2 * (1 - inside[-1]) if above == inf else 0]
-    gaps = np.diff(np.concatenate([[below] if below > -inf else [], inside, [above] if above < inf else []]))
-    return float(max(*ends, gaps.max(initial=0)))
+    first = min(2 * (inside[0] + 1), inside[0] - below)  # the sum beyond -1 or the first within is nearer to all between
+    last = min(2 * (1 - inside[-1]), above - inside[-1])
+    return float(max(first, last, np.diff(inside).max(initial=0)))

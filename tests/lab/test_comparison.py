@@ -213,7 +213,7 @@ def test_settings_are_counted_once_whatever_the_order_of_the_rows():
         runs += made_up({"frozen": accuracies}, locked=locked)
     found = settings(runs)
     sentences = {sentence for seed in range(20) for sentence in verdicts(Random(seed).sample(found, len(found)))}
-    assert sentences == {"In 2 of 2 settings no method is clearly below the best (Holm p < 0.05, 3 seeds)."}
+    assert sentences == {"In 3 of 3 settings no method is clearly below the best (Holm p < 0.05, 3 seeds)."}
 
 
 def test_the_usual_setting_is_one_that_was_run():

@@ -1,13 +1,18 @@
 """The report as a page: what stands where, by day and by night, wide and narrow."""
 
 import re
+import shlex
 from itertools import product
 
 import pytest
+from torch import nn
 
+from popup import attach, extract
+from popup.lab.commands.arguments import parse
 from popup.lab.config import Config
+from popup.lab.recipes import RECIPES
 from popup.lab.report.answer import answer
-from popup.lab.report.command import command_of
+from popup.lab.report.command import command_of, in_common
 from popup.lab.report.comparison import settings
 from popup.lab.report.heading import facts_of, title_of
 from popup.lab.report.look import COLOURS, GROUND, INK, NIGHT
@@ -103,6 +108,38 @@ def test_the_command_is_the_grids():
         assert command_of([*runs, *others]) == command.removesuffix(" --controls er_trained") + more
     odd = ticket(90.0, dataset="folder:/a b", widths=(8, 9), redistribute=False, density="erk", seed=4)
     assert command_of([odd]) == "python run.py --density erk --no-redistribute --dataset 'folder:/a b' --widths 8 9 --seed 4"
+
+
+def again(runs):
+    """The names of the runs that the command of `runs` would do."""
+    words = shlex.split(command_of(runs))
+    assert words[:2] == ["python", "run.py"]
+    return {config.hash() for config in parse(words[2:], "", {}).configs}
+
+
+def test_the_command_of_runs_on_texts_says_what_is_not_usual_there():
+    """Where nobody asks they have the settings of gpt_text."""
+    config = RECIPES["gpt_text"].config()
+    usual = [finished(config.replace(seed=seed), 2.0) for seed in (0, 1)]
+    assert command_of(usual) == "python run.py --dataset text: --seeds 2 --controls none"
+    for changed in ({"epochs": 30, "optimizer": "sgd", "lr": 0.1}, {"label_smoothing": 0.1}, {"model": "mlp"}):
+        runs = [finished(config.replace(seed=seed, **changed), 2.0) for seed in (0, 1)]
+        assert again(runs) == {run.config.hash() for run in runs}
+        assert "--lr" in in_common(runs) if "lr" in changed else "--lr" not in in_common(runs)
+    mixed = usual + tickets([90.0])
+    assert in_common(mixed) == "" and command_of(mixed) is None
+
+
+@pytest.mark.parametrize(("er_p", "sides", "said"), [
+    (0.05, (512, 512), True), (0.5, (512, 512), False), (0.05, (64, 64), False), (0.05, None, True)])
+def test_that_layers_compute_densely_is_said_where_they_would_not_unasked(er_p, sides, said, tmp_path):
+    run = ticket(90.0, path=tmp_path, er_p=er_p, compute="dense")
+    if sides:
+        extract(attach(nn.Sequential(nn.Linear(*sides)), er_p=er_p)).save(tmp_path / "ticket.safetensors")
+        run.result["layers"] = [{"name": "0.weight", "entries": sides[0] * sides[1], "p_l": er_p, "edges": 9, "density": 0.1}]
+    assert ("--compute dense" in command_of([run])) == said
+    auto = ticket(90.0, path=tmp_path, er_p=0.01, compute="auto")
+    assert command_of([run, auto]) == (None if said else f"python run.py --er-p 0.01 {er_p:g} --controls none")
 
 
 def test_runs_of_no_one_grid_have_no_command():

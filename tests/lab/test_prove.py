@@ -14,8 +14,9 @@ from models import MODELS
 from models.registry import Models
 from popup import load
 from popup.lab.commands.command import main
-from popup.lab.runs import existence
+from popup.lab.runs import existence, rival
 from popup.lab.runs.gaps import measure_gaps
+from popup.lab.training.fit import fit
 from popup.theory.construction import construct
 from popup.ticket.sparse_linear import SparseLinear
 
@@ -33,8 +34,12 @@ def call(capsys, *arguments, models=MODELS):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """One directory for the module: two sources, of which the first is also searched."""
-    directory = tmp_path_factory.mktemp("existence")
-    assert main(["prove", *SMALL, "--compare", "1", "--seeds", "2", "--out", str(directory)], MODELS) == 0
+    directory, decays = tmp_path_factory.mktemp("existence"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rival, "fit", lambda net, train, test, config, *more: (
+            decays.append(config.training.weight_decay), fit(net, train, test, config, *more))[1])
+        assert main(["prove", *SMALL, "--compare", "1", "--seeds", "2", "--out", str(directory)], MODELS) == 0
+    assert decays == [0.0], "the target's is none of the scores'"
     return directory
 
 

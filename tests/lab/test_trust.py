@@ -185,11 +185,12 @@ def test_a_damaged_run_is_told_by_file_and_field_and_the_others_are_reported(cas
         (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     found = read_directory(out)
     assert len(found.runs) == 2 and len(found.damaged) == 1
-    assert str(run / name) in found.damaged[0] and re.search(words, found.damaged[0]), found.damaged
+    assert str(run / name) in found.damaged[run] and re.search(words, found.damaged[run]), found.damaged
     capsys.readouterr()
     assert main(["report", str(out)], MODELS) == 1
     printed = capsys.readouterr()
     assert "WARNING, 1 run left out, which cannot be read:" in printed.out and printed.err == ""
+    assert "Left out" not in printed.out, "of another reason"
     rows = (out / "results.csv").read_text().splitlines()
     assert len(rows) == 3 and set(rows) < set(before), "the others' rows are those of before"
     if case in SEEN:

@@ -11,7 +11,7 @@ from models import MODELS
 from popup import SearchSettings, TicketError, UsageError, advance, attach, densities, extract, load, scores, verify
 from popup.lab.commands.command import main
 from popup.lab.config import Config
-from popup.lab.report.comparison import _asked, matters
+from popup.lab.report.factors import asked, even_name, matters
 from popup.lab.report.shares import heat
 from popup.lab.runs.controls import control_config
 from popup.search.methods import METHODS
@@ -145,7 +145,8 @@ def test_one_as_uniform_as_its_source_is_the_ticket_of_k_in_each_layer(p, k):
     assert [layer.recipe.k for layer in search_of(even).layers] == [k] * 3
     assert [row.kept for row in densities(even)] == [row.kept for row in densities(usual)]
     config = Config().replace(er_p=p, k=k)
-    assert [_asked(config.replace(ticket_density=rule))["ticket_density"] for rule in ("uniform", "erk")] == ["source", "erk"]
+    found = [config.replace(ticket_density=rule) for rule in ("uniform", "erk")]
+    assert [asked(config, even_name(found))["ticket_density"] for config in found] == ["source", "erk"]
 
 
 def test_a_sweep_compares_them_and_repeats_its_tickets(tmp_path, capsys):

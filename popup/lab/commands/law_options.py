@@ -52,6 +52,8 @@ class LawOptions:
             check_number("er_p", p, 0.01, 1.0)
         for epsilon in self.epsilon:
             check_number("epsilon", epsilon, 1e-7, 0.5)
+        check_count("all_at_once", self.all_at_once, 0)
+        check_count("parameters", self.parameters, 20)
         if not self.delta:
             raise UsageError("--delta has no value: give one or more")
         for delta in self.delta:
@@ -59,8 +61,9 @@ class LawOptions:
             if delta * self.parameters < 1:
                 raise UsageError(f"delta is {delta:g}: of {self.parameters} parameters that is less than one; give more "
                                  "--parameters")
-        check_count("all_at_once", self.all_at_once, 0)
-        check_count("parameters", self.parameters, 20)
+            if self.all_at_once and delta * self.all_at_once < 1:
+                raise UsageError(f"delta is {delta:g}: of {self.all_at_once} draws of --all-at-once that is less than one; give "
+                                 "more of them, or 0")
         check_count("sources", self.sources, 0)
         check_count("searches", self.searches, 0)
         check_count("attention", self.attention, 0)

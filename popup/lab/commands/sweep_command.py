@@ -48,9 +48,9 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
         return DONE
     found = read_runs(cell.path for cell in done)
     runs = found.runs
-    print("\n" + write_report(laboratory.out, runs))
+    print("\n" + write_report(laboratory.out, runs, damaged=found.damaged))
     if found.damaged:
-        print(damaged_lines(found.damaged))
+        print(damaged_lines(found.damaged.values()))
     print(f"\n{written(laboratory.out)}")
     print(_ends(done))
     broken = [run for run in runs if run.result and run.result["proof"] and not run.result["proof"]["holds"]]
@@ -151,16 +151,16 @@ def report(arguments: Sequence[str], models: Models) -> int:
     try:
         check_writable(out)
     except UsageError as error:
-        print(report_text(out, runs, whole=True))
+        print(report_text(out, runs, found.damaged, whole=True))
         ending = f"neither CSV nor pictures nor page: {error}"
     else:
-        print(write_report(out, runs, options.diagnostics, whole=True))
+        print(write_report(out, runs, options.diagnostics, found.damaged, whole=True))
         ending = written(out)
     if left:
         print(f"\n{left} of {len(runs) + left} runs are not over yet")
     if planned.strange:
         print(f"\n{another_version(planned.strange)}")
     if found.damaged:
-        print(f"\n{damaged_lines(found.damaged)}")
+        print(f"\n{damaged_lines(found.damaged.values())}")
     print(f"\n{ending}")
     return FAILED if found.damaged else DONE

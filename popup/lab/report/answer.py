@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from popup.lab.measure import Measure
 from popup.lab.report.captions import seeds_of
 from popup.lab.report.comparison import Setting, measured_on, weights_of
-from popup.lab.report.references import dense_level
+from popup.lab.report.references import dense_levels
 from popup.lab.report.statistics import Mean
 
 
@@ -24,8 +24,9 @@ def answer(found: Sequence[Setting]) -> list[str]:
     sentences = [f"{who} {_text(best.accuracy, measure)} {measured} {measure.name}, with {_share(best)}{_where(best)}."]
     if found[1:] and sparse is not best:
         sentences.append(f"The sparsest tickets, with {_share(sparse)}{_where(sparse)}, reach {_text(sparse.accuracy, measure)}.")
-    if level := dense_level(found):
-        sentences.append(f"The dense network with trained weights reaches {_text(level, measure)}.")
+    if level := best.control("dense_trained"):
+        which = " of the best mean" if dense_levels(found)[1:] else ""
+        sentences.append(f"The dense network{which} with trained weights reaches {_text(level, measure)}.")
     if max(setting.accuracy.count for setting in found) == 1:
         return [*sentences, "There is one seed, so no interval and no test."]
     return [*sentences, f"Behind ± is half of the 95% t interval over {seeds_of(found)}."]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from popup.lab.report.comparison import ANY, FIRST, Setting, panels, show
+from popup.lab.report.comparison import FIRST, Setting, panels, show
+from popup.lab.report.factors import vague
 from popup.lab.report.look import COLOURS, MARKERS
 from popup.lab.report.scales import SMALL
 from popup.lab.report.statistics import Mean
@@ -69,8 +70,8 @@ def paged(found: Sequence[Setting], without: Sequence[str], sheet: Sheet,
 def _place(group: Sequence[Setting], without: Sequence[str]) -> list[tuple[Any, ...]]:
     """Where a panel stands: by its factors, a value that is any behind the others. A complete source, to which some do not
     matter, may be in it: it has the factors of the setting to which most do."""
-    told = min(group, key=lambda setting: list(setting.factors.values()).count(ANY))
-    return [(value == ANY, str(type(value)), value) for name, value in told.factors.items() if name not in without]
+    told = min(group, key=lambda setting: sum(map(vague, setting.factors.values())))
+    return [(vague(value), str(type(value)), value) for name, value in told.factors.items() if name not in without]
 
 
 def note(figure: Figure, text: str) -> None:
@@ -132,7 +133,7 @@ def line_of(found: Sequence[Setting]) -> str:
 def values_of(found: Sequence[Setting], name: str) -> list[Any]:
     """The values of a field, in the order of their lines."""
     return sorted({setting.value(name) for setting in found}, reverse=name == "er_p",
-                  key=lambda value: (value == ANY, str(type(value)), value))
+                  key=lambda value: (vague(value), str(type(value)), value))
 
 
 def lines_by(found: Sequence[Setting], name: str, values: Sequence[Any]) -> list[tuple[str, str, list[Setting]]]:

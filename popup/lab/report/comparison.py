@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,21 +12,17 @@ import numpy as np
 
 from popup.lab.config import Config
 from popup.lab.measure import Measure
+from popup.lab.report.factors import ANY, SPREAD, agree, asked, even_name, matters, vague
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 from popup.lab.text import printable
-from popup.search.settings import SearchSettings
-from popup.source.masks import COMPUTED, MASKS
 
 COMPARED = {"density": "layerwise density", "ticket_density": "layerwise density of tickets",
             "method": "method"}  # the factors of which a report says which value is best
 AXES = ("er_p", "k")  # what accuracy is drawn over
 SPARSE = 3  # a grid is sparse if it has so many times fewer settings than its factors' values could make
 FIRST = ("dataset", "model", "density", "scope", "method", "weights", "er_p", "k")  # columns in this order, others before
-SPREAD = ("density", "redistribute", "mask", "connected")  # how edges are chosen and spread: nothing to a source that has all
-ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
-SEARCH = tuple(part.name for part in fields(SearchSettings))
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class Setting:
     @property
     def changed(self) -> str:
         """What is not as usual, in words; '' if all is."""
-        return _words({name: self.factors[name] for name, value in self.usual.items() if self.factors[name] != value})
+        return _words({name: self.factors[name] for name, value in self.usual.items() if not agree(self.factors[name], value)})
 
     @property
     def columns(self) -> dict[str, str]:
@@ -95,13 +91,13 @@ class Setting:
     def label(self, without: Sequence[str] = ()) -> str:
         """The factors in words, but for those that are as usual."""
         return _words({name: value for name, value in self.factors.items()
-                       if name not in without and (name not in self.usual or value != self.usual[name])})
+                       if name not in without and (name not in self.usual or not agree(value, self.usual[name]))})
 
 
 def shared_label(first: Setting, second: Setting, without: Sequence[str] = ()) -> str:
     """What two settings that agree share, in words: the value of the one to which a factor matters, nothing of a factor that
     matters to neither."""
-    both = {name: second.factors[name] if value == ANY else value for name, value in first.factors.items()}
+    both = {name: second.factors[name] if vague(value) else value for name, value in first.factors.items()}
     return replace(first, factors={name: value for name, value in both.items() if value != ANY}).label(without)
 
 
@@ -126,41 +122,26 @@ def _words(factors: dict[str, Any]) -> str:
     return ", ".join(f"{name} {show(value)}" for name, value in factors.items())
 
 
-def complete(config: Config) -> bool:
-    """Whether the source has every edge, so that no layerwise density or mask makes another network of it."""
-    source = config.source
-    return source.er_p == 1 and source.mask in (*MASKS, *COMPUTED) and (source.redistribute or source.density == "uniform")
-
-
-def matters(config: Config, name: str) -> bool:
-    """Whether a field matters to a run of this config: the layerwise density and the mask not to a complete source, the
-    tickets' not where all edges are kept, a setting of the search to its own method only."""
-    if name in SPREAD:
-        return not complete(config)
-    if name == "ticket_density":
-        return config.source.k < 1
-    return name not in SEARCH or name in config.search.used()
-
-
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """The settings among finished runs, sorted by their factors. Complete sources of one seed are one run, whatever their
     layerwise density and their mask are called."""
     finished = {run.config.hash(): run for run in runs if run.result is not None}
     tickets = [run for run in finished.values() if run.config.task.role == TICKET]
     configs = list({run.config.replace(seed=0).hash(): run.config.replace(seed=0) for run in tickets}.values())
-    varying = _varying(configs)
-    usual = _usual(configs, [name for name in varying if name not in AXES])
+    even = even_name(configs)
+    varying = _varying(configs, even)
+    usual = _usual(configs, [name for name in varying if name not in AXES], even)
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in tickets:
-        groups.setdefault(tuple(_factors(run.config, varying, usual).values()), []).append(run)
-    found = [_setting(group, _factors(group[0].config, varying, usual), usual, finished) for group in groups.values()]
+        groups.setdefault(tuple(_factors(run.config, varying, usual, even).values()), []).append(run)
+    found = [_setting(group, _factors(group[0].config, varying, usual, even), usual, finished) for group in groups.values()]
     return sorted(found, key=lambda setting: (setting.changed, [(str(type(value)), value)
                                                                 for value in setting.factors.values()]))
 
 
-def _varying(configs: Sequence[Config]) -> list[str]:
+def _varying(configs: Sequence[Config], even: str) -> list[str]:
     """The fields in which the configs differ that they matter to, besides the seed."""
-    flats = [(config, _asked(config)) for config in configs]
+    flats = [(config, asked(config, even)) for config in configs]
     names = [name for name in Config().flat() if name != "seed"
              and len({flat[name] for config, flat in flats if name in SPREAD or matters(config, name)}) > 1
              and not (name == "compute" and _follows(configs))]
@@ -173,32 +154,25 @@ def _follows(configs: Sequence[Config]) -> bool:
             and len({config.replace(compute="auto").hash() for config in configs}) == len(configs))
 
 
-def _usual(configs: Sequence[Config], names: Sequence[str]) -> dict[str, Any]:
+def _usual(configs: Sequence[Config], names: Sequence[str], even: str) -> dict[str, Any]:
     """If the settings are a sparse part of the grid that all values would make, the one of them whose factors have the commonest
     values, else {}."""
-    rows = list(dict.fromkeys(tuple(_value(config, name) for name in names) for config in configs))  # ties go to the first
-    counts = [Counter(value for value in column if value != ANY) for column in zip(*rows, strict=True)]
+    rows = list(dict.fromkeys(tuple(_value(config, name, even) for name in names) for config in configs))  # ties go to the first
+    counts = [Counter(value for value in column if not vague(value)) for column in zip(*rows, strict=True)]
     if not rows or prod(map(len, counts)) < SPARSE * len(rows):
         return {}
-    usual = max(rows, key=lambda row: sum(count[value] for count, value in zip(counts, row, strict=True) if value != ANY))
+    usual = max(rows, key=lambda row: sum(count[value] for count, value in zip(counts, row, strict=True) if not vague(value)))
     return {name: count.most_common(1)[0][0] if value == ANY else value
             for name, count, value in zip(names, counts, usual, strict=True)}
 
 
-def _value(config: Config, name: str) -> Any:
+def _value(config: Config, name: str, even: str) -> Any:
     """What a config has for a field. (A complete source's layerwise density has a name all the same, for `_usual` to find.)"""
-    return _asked(config)[name] if name in SPREAD or matters(config, name) else ANY
+    return asked(config, even)[name] if name in SPREAD or matters(config, name) else ANY
 
 
-def _asked(config: Config) -> dict[str, Any]:
-    """What was asked for; a ticket that is as uniform as its source by two names by one."""
-    found, source = config.asked(), config.source
-    even = source.ticket_density == "uniform" and (complete(config) or source.density == "uniform")
-    return found | ({"ticket_density": "source"} if even else {})
-
-
-def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any]) -> dict[str, Any]:
-    flat = _asked(config)
+def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any], even: str) -> dict[str, Any]:
+    flat = asked(config, even)
     return {name: flat[name] if matters(config, name) else usual.get(name, ANY) for name in varying}
 
 
@@ -218,15 +192,15 @@ def _one_a_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 def same_but(first: Setting, second: Setting, names: Sequence[str]) -> bool:
     """Whether two settings agree in every factor outside `names`."""
-    return _agree(_key(first, names), _key(second, names))
+    return _alike(_key(first, names), _key(second, names))
 
 
 def groups(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]]:
     """For each combination of the factors outside `names` the settings that agree with it. One to which a factor does not
     matter is in the groups of all its values; two others of such a group need not agree (`same_but`)."""
     grouped = _grouped(found, names)
-    free = [key for key in grouped if ANY in key]
-    return [[setting for other in dict.fromkeys([key, *(grouped if key in free else free)]) if _agree(key, other)
+    free = [key for key in grouped if any(map(vague, key))]
+    return [[setting for other in dict.fromkeys([key, *(grouped if key in free else free)]) if _alike(key, other)
              for setting in grouped[other]] for key in grouped]
 
 
@@ -234,9 +208,9 @@ def panels(found: Sequence[Setting], names: Sequence[str]) -> list[list[Setting]
     """The settings as they are drawn, by their factors outside `names`: one to which a factor does not matter belongs to the
     panels of all its values, if there are any."""
     grouped = _grouped(found, names)
-    for key in sorted((key for key in grouped if ANY in key), key=lambda key: -key.count(ANY)):
+    for key in sorted((key for key in grouped if any(map(vague, key))), key=lambda key: -sum(map(vague, key))):
         like = [group for other, group in grouped.items() if other != key
-                and all(mine in (ANY, theirs) for mine, theirs in zip(key, other, strict=True))]
+                and all(mine == theirs or (vague(mine) and agree(mine, theirs)) for mine, theirs in zip(key, other, strict=True))]
         for group in like:
             there = {_place(setting, names) for setting in group}
             group += [setting for setting in grouped[key] if _place(setting, names) not in there]
@@ -252,8 +226,8 @@ def _grouped(found: Sequence[Setting], names: Sequence[str]) -> dict[tuple[Any, 
     return grouped
 
 
-def _agree(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    return all(one == other or ANY in (one, other) for one, other in zip(first, second, strict=True))
+def _alike(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
+    return all(map(agree, first, second))
 
 
 def _key(setting: Setting, names: Sequence[str]) -> tuple[Any, ...]:

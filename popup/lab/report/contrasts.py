@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from popup.lab.report.comparison import AXES, SPREAD, Setting, complete, groups, same_but
+from popup.lab.report.comparison import AXES, Setting, groups, same_but
+from popup.lab.report.factors import SPREAD, agree, complete
 from popup.lab.report.statistics import Difference, holm, paired
 from popup.lab.runs.controls import CONTROLS
 from popup.search.methods import TICKET_METHODS
@@ -76,9 +77,10 @@ def best_contrasts(found: Sequence[Setting], factor: str) -> list[Contrast]:
     if not found or factor not in found[0].factors:
         return []
     up = found[0].measure.up
-    ranked = [sorted(group, key=lambda setting: -up * setting.accuracy.value) for group in groups(found, (factor,))]
+    ranks = {id(one): place for place, one in enumerate(sorted(found, key=lambda setting: -up * setting.accuracy.value))}
+    ranked = [sorted(group, key=lambda setting: ranks[id(setting)]) for group in groups(found, (factor,))]  # in one order all
     pairs = {(id(first), id(second)): (first, second) for group in ranked for first, second in combinations(group, 2)
-             if first.factors[factor] != second.factors[factor] and same_but(first, second, (factor,))}
+             if not agree(first.factors[factor], second.factors[factor]) and same_but(first, second, (factor,))}
     contrasts = _contrasts(iter(pairs.values()))
     best = {id(group[0]) for group in ranked}
     return [contrast for contrast in contrasts if id(contrast.first) in best]

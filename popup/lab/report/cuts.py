@@ -17,7 +17,7 @@ UNLESS = ", unless a shortcut leads by"
 
 def cut_line(config: Config, result: Mapping[str, Any]) -> str:
     """Which layers of one run have no edge, and what may help; nothing where each has one."""
-    names = _cut(config, result)
+    names = cut_layers(config, result)
     if not names:
         return ""
     return f"no edge was drawn in {_some(names)}: the network is cut there{_unless([result])}; {_remedy([config])}"
@@ -26,16 +26,16 @@ def cut_line(config: Config, result: Mapping[str, Any]) -> str:
 def cut_lines(runs: Sequence[Run]) -> list[str]:
     """The same for many: how many tickets there are of such sources, and the first of them."""
     tickets = [run for run in runs if run.result and run.config.task.role == TICKET]
-    if not (found := [run for run in tickets if _cut(run.config, run.found)]):
+    if not (found := [run for run in tickets if cut_layers(run.config, run.found)]):
         return []
     first, have = found[0], "is of a source" if len(found) == 1 else "are of sources"
     unless, remedy = _unless([run.found for run in found]), _remedy([run.config for run in found])
     return [f"{len(found)} of {len(tickets)} tickets {have} with a layer without an edge, at which the network is cut{unless}, "
-            f"such as {label(first.config)}, with none in {_some(_cut(first.config, first.found))}: {remedy}."]
+            f"such as {label(first.config)}, with none in {_some(cut_layers(first.config, first.found))}: {remedy}."]
 
 
-def _cut(config: Config, result: Mapping[str, Any]) -> list[str]:
-    """The layers without an edge; of a bias nothing comes but its own number."""
+def cut_layers(config: Config, result: Mapping[str, Any]) -> list[str]:
+    """The names of the layers without an edge; of a bias nothing comes but its own number."""
     biases = config.source.searches_biases
     return [row["name"] for row in result["layers"] if not row["edges"] and not (biases and row["name"].endswith("bias"))]
 

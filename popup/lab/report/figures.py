@@ -30,7 +30,7 @@ from popup.lab.report.contrast_figures import changes, changes_said, sparse_agai
 from popup.lab.report.curves import curves_said, training_curves
 from popup.lab.report.layer_figures import layer_densities, layers_said
 from popup.lab.report.look import BROWN, GREY, INK, SKY
-from popup.lab.report.references import dense_level, references
+from popup.lab.report.references import dense_levels, references
 from popup.lab.report.scales import aside, log_density, measure_axis, reach
 from popup.lab.report.sizes import by_bytes
 from popup.lab.runs.controls import CONTROLS
@@ -51,9 +51,8 @@ def density_curve(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
     made = references(shown, REFERENCES)
     factor, name, title = _line_of(shown)
     values = values_of(shown, factor)
-    level = dense_level(shown)
     low, high = reach([setting.accuracy for setting in shown] + [point.mean for one in made for point in one.points]
-                      + ([level] if level else []), shown[0].measure)
+                      + dense_levels(shown), shown[0].measure)
 
     def draw(figure: Figure, axes: list[Axes], groups: Sequence[list[Setting]]) -> None:
         for panel, group in zip(axes, groups, strict=True):
@@ -80,7 +79,7 @@ def _line_of(found: Sequence[Setting]) -> tuple[str, str, str]:
 
 def _draw_references(panel: Axes, group: Sequence[Setting]) -> None:
     """The dense network as a level, other controls at their own densities."""
-    if level := dense_level(group):
+    for level in dense_levels(group):
         panel.axhline(level.value, color=INK, linewidth=0.8, label="dense, weights trained")
         half = level.half or 0
         panel.axhspan(level.value - half, min(group[0].measure.most, level.value + half), color=INK, alpha=0.07, linewidth=0)
@@ -178,7 +177,7 @@ PICTURES: dict[str, Picture] = {
         f"Differences of {_measured(found)}, paired over seeds. {changes_said(found)}")),
     "sparse_against_dense": Picture("ER source against dense source at equal p k", sparse_against_dense, lambda found: (
         f"Differences of {_measured(found)} at equal p k, paired over seeds: {found[0].measure.better} 0 the ER source is "
-                f"{intervals(found)} {BESIDE}")),
+        f"better. {intervals(found)} {BESIDE}")),
     "heat_map": Picture("{} over p and k", heat_map, lambda found: (
         f"Mean {_measured(found)} at the last epoch, without intervals: those are in the table.")),
     "layers": Picture("Layer by layer", layer_densities, layers_said),

@@ -15,7 +15,7 @@ from popup.errors import UsageError
 from popup.lab.report.axes import WIDE, Sheet, legend, note, short_label
 from popup.lab.report.captions import Drawn
 from popup.lab.report.comparison import AXES, Setting
-from popup.lab.report.cuts import UNLESS
+from popup.lab.report.cuts import UNLESS, cut_layers
 from popup.lab.report.look import COLOURS, MARKERS
 from popup.lab.report.results import Run
 from popup.lab.report.scales import SMALL, plain_log
@@ -67,8 +67,7 @@ def layer_densities(found: Sequence[Setting], sheet: Sheet = WIDE) -> Drawn:
 
 def layers_said(found: Sequence[Setting]) -> str:
     """The caption, and which layers of which settings have no edge."""
-    cut = {row.get("name", ""): setting for setting in found for run in setting.runs for row in run.found["layers"]
-           if not row["edges"]}
+    cut = {name: setting for setting in found for run in setting.runs for name in cut_layers(run.config, run.found)}
     said = "".join(f" No edge was drawn in {name} ({short_label(setting)}): the network is cut there{UNLESS}."
                    for name, setting in list(cut.items())[:CUT])
     several = len({(setting.value("er_p"), setting.value("k")) for setting in found}) > 1

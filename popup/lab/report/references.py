@@ -41,9 +41,11 @@ def references(found: Sequence[Setting], roles: Iterable[str]) -> list[Reference
     return made
 
 
-def dense_level(found: Sequence[Setting]) -> Mean | None:
-    """What trained weights of the dense network reach, where that was run."""
-    return next((setting.control("dense_trained") for setting in found if setting.controls.get("dense_trained")), None)
+def dense_levels(found: Sequence[Setting]) -> list[Mean]:
+    """What trained weights of the dense networks reach, each once: settings of several models, epochs, ... have several."""
+    runs = {tuple(run.config.hash() for run in mine): setting for setting in reversed(found)
+            if (mine := setting.controls.get("dense_trained"))}
+    return [level for setting in reversed(runs.values()) if (level := setting.control("dense_trained"))]
 
 
 def _density(setting: Setting, role: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -32,10 +32,10 @@ from popup.lab.text import printable, printable_lines
 HASH = re.compile("[0-9a-f]{12}")  # the name of a run's directory, and not of a copy that somebody keeps
 
 
-def report_text(out: Path, runs: Sequence[Run], whole: bool = False) -> str:
+def report_text(out: Path, runs: Sequence[Run], damaged: Collection[Path] = (), whole: bool = False) -> str:
     """The text of `write_report`, where nothing can be written."""
     parts = comparisons(runs)
-    return _text(runs, parts, _sentences(out, runs, parts, whole))
+    return _text(runs, parts, _sentences(runs, parts, out, _elsewhere(out, runs, damaged, whole)))
 
 
 def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
@@ -44,10 +44,10 @@ def comparisons(runs: Sequence[Run]) -> list[list[Setting]]:
     return [found for found in parts if found]
 
 
-def _sentences(out: Path, runs: Sequence[Run], parts: Sequence[Sequence[Setting]], whole: bool) -> list[str]:
+def _sentences(runs: Sequence[Run], parts: Sequence[Sequence[Setting]], out: Path, elsewhere: list[str]) -> list[str]:
     answers = _answers(runs, parts)
     ticket = ticket_of(_best(parts), out)
-    return mixed_lines(runs) + answers + [f"A ticket: {printable(ticket)}."] * bool(ticket) + _elsewhere(out, runs, whole)
+    return mixed_lines(runs) + answers + [f"A ticket: {printable(ticket)}."] * bool(ticket) + elsewhere
 
 
 def _answers(runs: Sequence[Run], parts: Sequence[Sequence[Setting]]) -> list[str]:
@@ -64,27 +64,28 @@ def _text(runs: Sequence[Run], parts: Sequence[Sequence[Setting]], sentences: Se
     return printable_lines("\n\n".join(part for part in (summarise(runs, *parts), said) if part))
 
 
-def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, whole: bool = False) -> str:
-    """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report. `whole`: the runs
-    are all that can be reported there."""
-    parts = comparisons(runs)
+def write_report(out: Path, runs: Sequence[Run], diagnostics: bool = False, damaged: Collection[Path] = (),
+                 whole: bool = False) -> str:
+    """Write results.csv, report.txt, report.html and figures/ under `out`; returns the text of the report. `damaged`: the
+    directories of runs that cannot be read, which are told of elsewhere; `whole`: the runs are all others that are there."""
+    parts, elsewhere = comparisons(runs), _elsewhere(out, runs, damaged, whole)
     write_csv(out / "results.csv", runs)
-    text = _text(runs, parts, _sentences(out, runs, parts, whole))
+    text = _text(runs, parts, _sentences(runs, parts, out, elsewhere))
     write_atomically(out / "report.txt", (text + "\n").encode())
     wanted = {**PICTURES, **(DIAGNOSTICS if diagnostics else {})}
     pictures = [shown for place, found in enumerate(parts)
                 for shown in _draw(out / "figures", found, wanted, f"{found[0].measure.column}-" if place else "")]
-    page = Page(title_of(runs), facts_of(runs, _best(parts)), mixed_lines(runs) + _elsewhere(out, runs, whole),
+    page = Page(title_of(runs), facts_of(runs, _best(parts)), mixed_lines(runs) + elsewhere,
                 _answers(runs, parts),
                 [table for found in parts for table in tables(found)], pictures, failure_lines(runs))
     write_atomically(out / "report.html", page.html().encode())
     return text
 
 
-def _elsewhere(out: Path, runs: Sequence[Run], whole: bool) -> list[str]:
+def _elsewhere(out: Path, runs: Sequence[Run], damaged: Collection[Path], whole: bool) -> list[str]:
     """The line on the finished runs under `out` that are not among `runs`: those of another grid, or of no known config."""
     names = {path.parent.name for path in out.glob("*/result.json") if HASH.fullmatch(path.parent.name)}
-    others = len(names - {run.path.name for run in runs})
+    others = len(names - {run.path.name for run in runs} - {path.name for path in damaged})
     place = printable(out)
     if whole and others:
         return [f"Left out: {others} result.json under {place}/ without a config.json beside it, or of a run that another "

@@ -65,21 +65,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a directory holds: runs in the order of their settings, seeds last, and a line for each that cannot be read."""
+    """What a directory holds: runs in the order of their settings, seeds last, and of each directory that cannot be read why."""
 
     runs: list[Run]
-    damaged: list[str]
+    damaged: dict[Path, str]
 
 
 def read_runs(paths: Iterable[Path]) -> Reading:
     """The finished and the failed runs among the directories `paths`. Runs that are still going are left out."""
     places: dict[str, tuple[Path, Config]] = {}
-    runs, damaged = [], []
+    runs, damaged = [], {}
     for path in paths:
         try:
             config = read_config(path / "config.json")
         except (Damaged, OSError) as error:
-            damaged.append(_line(path, error))
+            damaged[path] = _line(path, error)
             continue
         name = config.hash()
         if name not in places or path.name == name:  # of the copies that somebody has kept of a run the one of its name counts
@@ -88,7 +88,7 @@ def read_runs(paths: Iterable[Path]) -> Reading:
         try:
             runs.append(_read_run(path, config))
         except (Damaged, OSError) as error:
-            damaged.append(_line(path, error))
+            damaged[path] = _line(path, error)
     over = [run for run in runs if run is not None]
     order = sorted(over, key=lambda run: (json.dumps(run.config.replace(seed=0).record(), sort_keys=True), run.seed))
     return Reading(order, damaged)
@@ -107,8 +107,8 @@ def read_directory(out: Path, empty: bool = False) -> Reading:
         raise UsageError(f"cannot read {str(out)!r} ({error.strerror})") from None
     found = read_runs(paths)
     if not found.runs and found.damaged:
-        more = f" (and {len(found.damaged) - 1} more such runs)" if found.damaged[1:] else ""
-        raise UsageError(f"{found.damaged[0]}{more}")
+        more = f" (and {len(found.damaged) - 1} more such runs)" if len(found.damaged) > 1 else ""
+        raise UsageError(f"{next(iter(found.damaged.values()))}{more}")
     if not found.runs and not empty:
         raise UsageError(f"{str(out)!r} holds no finished run: name the --out directory of a run or sweep")
     return found

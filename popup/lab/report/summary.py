@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from textwrap import fill
@@ -12,7 +12,7 @@ from typing import Any
 from popup.lab.config import Config
 from popup.lab.identity import place_of, whatever_the_seed
 from popup.lab.report.cells import as_mean, difference_cells, p_cell, unsure
-from popup.lab.report.comparison import AXES, COMPARED, SPREAD, Setting, measured_on, shared_label, show, weights_of
+from popup.lab.report.comparison import AXES, COMPARED, Setting, measured_on, shared_label, show, weights_of
 from popup.lab.report.contrasts import (
     EQUAL,
     Advantage,
@@ -24,6 +24,7 @@ from popup.lab.report.contrasts import (
     source_contrasts,
     weak_advantages,
 )
+from popup.lab.report.factors import SPREAD
 from popup.lab.report.results import Run
 from popup.lab.report.sizes import size_table
 from popup.lab.report.tables import WIDTH, fit
@@ -171,7 +172,7 @@ def failure_lines(runs: Sequence[Run]) -> list[str]:
     return ["\n".join([f"{len(lines)} failed:", *lines, *more])] if lines else []
 
 
-def damaged_lines(damaged: Sequence[str]) -> str:
+def damaged_lines(damaged: Collection[str]) -> str:
     """The runs that cannot be read, by file and field."""
     return "\n".join([f"WARNING, {counted(len(damaged), 'run')} left out, which cannot be read:", *map(_indented, damaged)])
 

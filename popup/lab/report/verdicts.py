@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from popup.lab.report.comparison import ANY, COMPARED, SPREAD, Setting, shared_label, show
+from popup.lab.report.comparison import COMPARED, Setting, shared_label, show
 from popup.lab.report.contrasts import (
     EQUAL,
     Advantage,
@@ -15,6 +15,7 @@ from popup.lab.report.contrasts import (
     source_contrasts,
     weak_advantages,
 )
+from popup.lab.report.factors import ANY, SPREAD, vague
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
 from popup.lab.runs.grid import counted
@@ -105,14 +106,17 @@ def _weak_verdicts(cases: Sequence[Advantage]) -> list[str]:
 def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
     """Which value of the factor wins where, and which others it cannot be told from."""
     sentences, unclear, untested = [], [], 0
-    groups: dict[int, list[Contrast]] = {}
+    beaten = {id(contrast.second) for contrast in contrasts}  # the best of some groups may stand behind another in a third
+    groups: dict[tuple[int, str], list[Contrast]] = {}
     for contrast in contrasts:
-        groups.setdefault(id(contrast.first), []).append(contrast)
-    for mine in groups.values():
+        first = contrast.first
+        where = shared_label(first, contrast.second if id(first) in beaten else first, (factor,)).replace("er_p", "p")
+        groups.setdefault((id(first), where), []).append(contrast)
+    for (_, where), mine in groups.items():
         if all(contrast.difference.count == 1 for contrast in mine):
             untested += 1
         elif any(_sign(contrast) > 0 for contrast in mine):
-            sentences.append(_winner(mine, factor))
+            sentences.append(_winner(mine, factor, where))
         else:
             unclear.append(mine)
     total = len(unclear) + untested + len(sentences)
@@ -126,8 +130,8 @@ def _best_verdicts(contrasts: Sequence[Contrast], factor: str) -> list[str]:
     return sentences
 
 
-def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
-    """The sentence on the best of a group, which is clearly above some of the others."""
+def _winner(contrasts: Sequence[Contrast], factor: str, where: str) -> str:
+    """The sentence on the best of a group, which is clearly above some of the others; `where` that is, in words."""
     best = contrasts[0].first
 
     def names(chosen: Sequence[Contrast]) -> str:
@@ -136,7 +140,6 @@ def _winner(contrasts: Sequence[Contrast], factor: str) -> str:
     clear = [contrast for contrast in contrasts if _sign(contrast) > 0]
     alone = [contrast for contrast in contrasts if contrast.difference.count == 1]
     rest = [contrast for contrast in contrasts if contrast not in clear and contrast not in alone]
-    where = shared_label(best, best, (factor,)).replace("er_p", "p")
     return (f"{f'At {where} ' if where else ''}{show(best.factors[factor])} is best: clearly {best.measure.better} "
             f"{names(clear)} "
             f"({_holm(clear)}){f', not to be told from {names(rest)}' if rest else ''}"
@@ -147,7 +150,7 @@ def _other(contrast: Contrast, factor: str) -> str:
     """The other side of a contrast by its value of the factor, and of those that do not matter to the first side."""
     other = contrast.second.factors
     own = [f"{name} {show(other[name])}" for name, value in contrast.first.factors.items()
-           if value == ANY != other[name] and name != factor]
+           if vague(value) and value != other[name] and name != factor]
     return show(other[factor]) + (f" ({', '.join(own)})" if own else "")
 
 

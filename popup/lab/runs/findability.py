@@ -63,6 +63,8 @@ def run_trial(p: float, width: int, seed: int, builder: Builder) -> Trial:
         if all(layer.codes.any() for layer in made.layers):
             ticket = assemble(recipe, made.layers, made.spare, {})
             built = float((ticket.apply(net)(x)[:, 0] - goal).abs().max())
+    if not any(len(layer.codes) for layer in made.layers):
+        return Trial(p, width, seed, built, built)  # no edge was drawn, so that there is nothing to search
     best = min(_search(replace(recipe, k=k), weight, builder((1, 1, INPUTS), 1, (width,))) for k in K)
     return Trial(p, width, seed, built, best)
 

@@ -35,12 +35,12 @@ class Found:
 def search_ticket(laboratory: Laboratory, config: Config, trained: Trained, built: Built, epochs: int,
                   on_epoch: Callable[[Metrics], None] = lambda metrics: None) -> Found:
     """Edge-popup in the same source (the same S_ER and weights), keeping as many edges as the built ticket (up to one a
-    layer), but the same share of each layer.
+    layer), but the same share of each layer. (Its scores have no weight decay, which is the target's training's.)
 
     The logits of such a source are some thousand, so its loss is taken of logits divided by their deviation at the start.
     """
     began = time.process_time()
-    own = source_config(config, built.ticket.recipe, trained.target, built.plan).replace(epochs=epochs)
+    own = source_config(config, built.ticket.recipe, trained.target, built.plan).replace(epochs=epochs, weight_decay=0.0)
     net, data = build(laboratory, own), laboratory.data(own)
     attach_recipe(net, own.source, SearchSettings())
     with torch.no_grad():
