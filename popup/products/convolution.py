@@ -198,7 +198,7 @@ _remembered = lru_cache(maxsize=64)(Rows)  # a step of a small network would spe
 def _empty(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Room for images, in the memory format that torch's own convolution has for those of `like`."""
     form = torch.channels_last if _by_pixels(like) else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, memory_format=form)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=form)
 
 
 def _by_pixels(images: torch.Tensor) -> bool:

@@ -39,11 +39,12 @@ def _said_once() -> None:
     """Have torch say that CSR is in beta, which it does once in a process, where nobody hears it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _csr(torch.zeros(2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0), (1, 1))
+        begins, numbers = (torch.zeros(size, dtype=torch.int64, device="cpu") for size in (2, 0))
+        _csr(begins, numbers, torch.zeros(0, device="cpu"), (1, 1))
 
 
 def _csr(begins: torch.Tensor, numbers: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    return torch.sparse_csr_tensor(begins, numbers, values, shape, check_invariants=False)
+    return torch.sparse_csr_tensor(begins, numbers, values, shape, device=values.device, check_invariants=False)
 
 
 class TorchKernels:

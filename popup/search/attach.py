@@ -26,7 +26,7 @@ from popup.search.reach import refuse_seen
 from popup.search.refusals import refuse_inference, refuse_saving, refuse_tracing, refuse_wrapped
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
-from popup.search.share import tell_left_out
+from popup.search.share import refuse_padding, tell_biases, tell_left_out
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.copying import without_hooks
@@ -34,7 +34,7 @@ from popup.source.densities import total_density
 from popup.source.frozen import freeze, written_by_freeze
 from popup.source.gains import as_one
 from popup.source.layer_source import draw_source
-from popup.source.layers import MOST_LAYERS, find_layers
+from popup.source.layers import MOST_LAYERS, MOST_SIDES, find_layers
 from popup.source.masks import given_edges
 from popup.source.recipe import GIVEN, Recipe
 from popup.source.storable import refuse_unstorable
@@ -121,6 +121,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     if len(layers) > MOST_LAYERS:
         raise UsageError(f"{type(net).__name__} has {len(layers):,} layers, of which a ticket can hold {MOST_LAYERS:,}: leave "
                          "some out by skip, or attach parts of the network")
+    if deep := next((layer for layer in layers if len(layer.shape) > MOST_SIDES), None):
+        raise UsageError(f"{deep.name} has {len(deep.shape)} dimensions, of which a ticket can hold {MOST_SIDES}: leave it out "
+                         "by skip")
     for name in (name for layer in layers for name in layer.names):
         if not name.isprintable():
             raise UsageError(f"a layer is called {name!r:.80}, and names of a ticket's layers have letters that can be printed: "
@@ -128,7 +131,9 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
+    refuse_padding(net, source)
     tell_left_out(net, layers, recipe)
+    tell_biases(net, layers, recipe)
     _try_method(settings)
     search = Search(recipe, settings)
     sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)

@@ -53,7 +53,7 @@ def _kinds(layer: LayerState, gate: Gate) -> str:
         return f"its gate is a {type(gate).__name__}, not a popup.search.gate.Gate(codes, factor, most)"
     if words := foreign_codes(layer, gate.codes):
         return words
-    factor, most = torch.as_tensor(gate.factor), torch.as_tensor(gate.most)
+    factor, most = _tensor(gate.factor), _tensor(gate.most)
     if not bool(((factor >= 0) & (factor <= most) & most.isfinite()).all()):
         return (f"its factors go from {float(factor.min()):g} to {float(factor.max()):g}, and no ticket holds what is not within "
                 f"0 and {float(most):g}: let the method give codes of a book that has these weights")
@@ -65,6 +65,11 @@ def _unlike(gate: Gate, codes: torch.Tensor) -> str:
     if others:
         return (f"{others} of its {len(codes)} edges are trained with other codes than the ticket has: say trains_ticket = False "
                 "if that is meant")
-    factor = torch.as_tensor(gate.factor)
+    factor = _tensor(gate.factor)
     return "" if bool((factor == 1).all()) else (f"its weights are trained {float(factor.max()):g} times as large as the ticket "
                                                  "has them: say trains_ticket = False if that is meant")
+
+
+def _tensor(number: float | torch.Tensor) -> torch.Tensor:
+    """A tensor where it is, or a number on the CPU."""
+    return number if isinstance(number, torch.Tensor) else torch.tensor(number, device="cpu")

@@ -197,7 +197,7 @@ def grouped(layers: Sequence[LayerState], together: bool) -> list[EdgeGroup]:
     open_groups: dict[tuple[Any, ...], list[int]] = {}
     closed: list[list[int]] = []
     for place, layer in enumerate(layers):
-        kind = layer.values.device, layer.dtype, layer.gaps.dtype, len(layer.gaps) > 0
+        kind = layer.values.device, layer.dtype, layer.cast, layer.gaps.dtype, len(layer.gaps) > 0
         members = open_groups.get(kind)
         joins = together and layer.count > 0 and layer.products is None
         if members is None or not joins or not _fits([layers[other] for other in members], layer):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from popup.errors import UsageError
@@ -60,5 +61,8 @@ def own_weights(net: nn.Module, layers: Sequence[Layer]) -> dict[str, np.ndarray
                              "network its weights before attaching")
         if not weight.isfinite().all():
             raise UsageError(f"{layer.name} has weights that are not finite: give it others before attaching")
+        if not torch.equal(weight.float().to(weight.dtype), weight):
+            raise UsageError(f"{layer.name} has weights of {weight.dtype} that are none of float32, in which tickets hold them: "
+                             "round them by .float() before attaching")
         found[layer.name] = weight.float().cpu().numpy().reshape(-1)
     return found

@@ -61,17 +61,22 @@ class LayerState(nn.Module):
         self._drawn_at = -1  # how often `turns` had been written to when they were those of what is drawn
         self._fingerprint: str | None = None
         self.products: LayerProducts | None = None  # of a layer that computes on its edges alone
+        self.cast = False  # whether autocast casts the weight
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LayerState:
-        """What torch moves and converts a module by. From the device "meta" there is no way back: the source is not there."""
+        """What torch moves and converts a module by: the source keeps its own types, else its weights were others after .half()
+        and back; the weight that is made of it has the type that the network gets. From the device "meta" there is no way back:
+        the source is not there."""
         try:
             moved = {name: fn(getattr(self, name)) for name in self.SOURCE}
+            self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.values.device)).dtype
         except NotImplementedError:
             self.check_data()
             raise
         if not moved["values"].is_meta:
             self.check_data()
-        vars(self).update(moved)
+        vars(self).update({name: part if part.dtype is (own := getattr(self, name)).dtype else own.to(part.device)
+                           for name, part in moved.items()})
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,7 +172,7 @@ class LayerState(nn.Module):
     @property
     def sparse(self) -> bool:
         """Whether it computes on its edges alone: the products are the processor's."""
-        return self.products is not None and self.values.device.type == "cpu"
+        return self.products is not None and self.values.device.type == "cpu" and self.dtype in (torch.float32, torch.float64)
 
     @property
     def own_k(self) -> float | None:
@@ -245,9 +250,11 @@ class LayerState(nn.Module):
         return dict(found)
 
     def dtype_now(self) -> torch.dtype:
-        """The weight's own dtype; under autocast the one it would be cast to, so that it is made in it at once. (Float64 never
-        is cast.)"""
+        """The weight's own dtype; under autocast the one it is cast to, if it is, so that it is made in it at once. (Float64 is
+        never cast.)"""
         device = self.values.device.type
-        if self.dtype is torch.float64 or not (device == "cpu" or torch.amp.is_autocast_available(device)):  # as on "meta"
+        if not self.cast or self.dtype is torch.float64:
+            return self.dtype
+        if device != "cpu" and not torch.amp.is_autocast_available(device):  # as on "meta"
             return self.dtype
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype

@@ -60,7 +60,7 @@ class EdgeWeight(LayerState):
         state = {"source": self.fingerprint(), "steps": self.search.steps, "progress": self.search.progress,
                  "method": self.search.settings.method}
         state |= {"ordered": self.search.ordered} if self.search.settings.ordered else {}
-        return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8)
+        return torch.tensor(list(json.dumps(state).ljust(STATE).encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take what `get_extra_state` gave; a UsageError if it is of another source."""

@@ -14,6 +14,7 @@ from popup.search.search import Search
 from popup.search.settings import first_scores
 from popup.source.layer_source import LayerSource
 from popup.source.layers import users
+from popup.source.maskable import is_cast
 from popup.source.recipe import Recipe
 
 Orders = tuple[tuple[str, ...], ...]  # of each user of a tensor the names of its parameters
@@ -39,7 +40,7 @@ def _attach_layer(net: nn.Module, search: Search, recipe: Recipe, source: LayerS
     first = torch.from_numpy(first_scores(search.settings, recipe.seed, source.spec, edges, recipe.k))
     scores = nn.Parameter(first.to(weight.device))
     layer = EdgeWeight(search, recipe, source, weight, orders)
-    layer.products = products
+    layer.products, layer.cast = products, all(is_cast(module) for module, _ in using)
     layer.remember(search.method.first_memory(layer, first, recipe.seed))
     for module, attribute in using:
         setattr(module, attribute, scores)

@@ -55,16 +55,20 @@ class SearchState:
         self._originals.append(lists_on(module)[name])
 
     def group(self, together: bool) -> None:
-        """Have layers that are alike asked about `together`, once all are there; again where they are moved to another device."""
-        self._together, self._grouped_on = together, self.layers[0].values.device
+        """Have layers that are alike asked about `together`, once all are there; again where they are moved or converted."""
+        self._together, self._grouped_on = together, self._place()
         self.groups = grouped(self.layers, together and self.recipe.ticket_density == SOURCE)  # else each has a scale of its own
         for group in self.groups:
             group.join()
 
     def regroup_if_moved(self) -> None:
-        """Let the groups be those of the device that the layers are on now."""
-        if self.layers[0].values.device != self._grouped_on:
+        """Let the groups be those of the device that the layers are on now, and of the types that their weights have."""
+        if self._place() != self._grouped_on:
             self.group(self._together)
+
+    def _place(self) -> tuple[torch.device, list[torch.dtype]]:
+        """What a network is moved or converted to."""
+        return self.layers[0].values.device, [layer.dtype for layer in self.layers]
 
     def scores(self) -> list[nn.Parameter]:
         """The score parameter [edges] of each layer, in the network's order."""

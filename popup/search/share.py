@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 from torch import nn
 
 from popup.errors import UsageError
 from popup.source.frozen import left_out
-from popup.source.layers import Layer
+from popup.source.layer_source import LayerSource
+from popup.source.layers import BIAS_OF, Layer, locate, users
 from popup.source.patterns import matches
 from popup.source.recipe import Recipe
 
@@ -36,6 +38,33 @@ def tell_left_out(net: nn.Module, layers: Sequence[Layer], recipe: Recipe) -> No
                          "popup.register has modules of other kinds masked")
     warnings.warn(f"{share:.1%} of the weights stay dense, as they are now, and count in no density: {names}{more}; skip=(...) "
                   "says that this is meant, popup.register has further kinds of modules masked", stacklevel=5)
+
+
+def tell_biases(net: nn.Module, layers: Sequence[Layer], recipe: Recipe) -> None:
+    """A warning of the biases that are not searched though the recipe searches biases: of a module whose weight another has
+    too, since the bias of a layer is that of its first."""
+    names = {name for layer in layers for name in layer.names}
+    others = [f"{path}.{BIAS_OF[weight]}" for layer in layers if layer.weight is None for name in layer.names[1:]
+              for path, _, weight in [name.rpartition(".")] if weight in BIAS_OF]
+    left = [name for name in others if name not in names and getattr(*locate(net, name), None) is not None
+            and not _skipped(net, name, recipe)] if recipe.searches_biases and not recipe.only else []
+    if left:
+        names_left = f"{', '.join(left[:NAMED])} {'stay' if left[1:] else 'stays'}"
+        warnings.warn(f"bias is 'search', and {names_left} 0: a layer's bias is that of the first module that has its weight; "
+                      "untie the weights, or say that it is meant by skip", stacklevel=5)
+
+
+def refuse_padding(net: nn.Module, source: Sequence[LayerSource]) -> None:
+    """A UsageError for a masked table with an edge in the row of its padding_idx, to whose scores torch gives no gradient."""
+    for layer in source:
+        modules = [module for module, _ in users(net, layer.spec)]
+        rows = [module.padding_idx for module in modules if isinstance(module, nn.Embedding) and module.padding_idx is not None]
+        if len(rows) < len(modules):  # a head that is tied to it learns by that row
+            continue
+        width = layer.spec.shape[-1]
+        if any(np.searchsorted(layer.edges, row * width) < np.searchsorted(layer.edges, (row + 1) * width) for row in rows):
+            raise UsageError(f"{layer.spec.name} has edges in row {rows[0]}, the padding_idx of its table, whose scores would "
+                             "never learn: build it without padding_idx, or leave it out of `only`")
 
 
 def _skipped(net: nn.Module, name: str, recipe: Recipe) -> bool:

@@ -101,7 +101,8 @@ AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast makes
 
 def _alike(x: object, weight: SparseWeight) -> bool:
     """Whether the product can be done as it is: else the dense one says what is wrong."""
-    if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.place:
+    if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.place or (
+            x.layout is not torch.strided):
         return False
     fits = x.dim() > 0 and x.shape[-1 if len(weight.form) == 2 else 1] == weight.form[1]
     cast = torch.is_autocast_enabled(x.device.type) and weight.number is torch.float32 and x.dtype in AUTOCAST

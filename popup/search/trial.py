@@ -87,7 +87,7 @@ def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
     without_hooks(subject, module)
     for attribute in attributes:
         weight = getattr(subject, attribute)
-        values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), device="cpu")
         weight.copy_(values * (values > 0))
     return subject
 
@@ -111,9 +111,9 @@ def examples(module: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
         yield (first,)
     if isinstance(module, nn.Bilinear):
         sizes = module.in1_features, module.in2_features
-        yield tuple(torch.randn(2, size, generator=generator).to(parameter) for size in sizes)
+        yield tuple(torch.randn(2, size, generator=generator, device="cpu").to(parameter) for size in sizes)
     for shape in _shapes(module):
-        values = torch.randn(shape, generator=generator).to(parameter)
+        values = torch.randn(shape, generator=generator, device="cpu").to(parameter)
         share = torch.ones(2, len(parameter), device=parameter.device, dtype=parameter.dtype)
         yield from ((values,), (values, values), (values, values, values), (values, first, share[:, :1]), (values, share))
 

@@ -53,7 +53,8 @@ class Drawn:
     def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Each edge's weight of its own redraw, float32 [edges], or those of the edges at `places` [n]."""
         if places is not None:
-            return self.at(torch.zeros(len(self.source.edges), dtype=turns.dtype).index_copy(0, places, turns))[places]
+            whole = torch.zeros(len(self.source.edges), dtype=turns.dtype, device="cpu").index_copy(0, places, turns)
+            return self.at(whole)[places]
         return self.values if self.stored else torch.from_numpy(draw_again(self.recipe, self.source, turns.cpu().numpy()))
 
 
@@ -68,7 +69,7 @@ class Sample:
         return (self.values if places is None else self.values[places]) * (turns + 2)
 
 
-SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320))  # as many codes are seen
+SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320, device="cpu"))  # as many codes are seen
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Book(ABC):
     def meaning(self) -> torch.Tensor:
         """What it says of a small sample of weights and codes: another after a search, and the book is none that a ticket
         names."""
-        codes = torch.arange(len(SAMPLE.values)) % self.codes
+        codes = torch.arange(len(SAMPLE.values), device="cpu") % self.codes
         return self.values(SAMPLE, codes.bool() if self.codes == 2 else codes.int())
 
 

@@ -64,7 +64,7 @@ def count_degrees(layer: Layer, p_l: float, edges: np.ndarray) -> Degrees:
     """The degrees of a weight [outputs, inputs, *kernel] whose `edges` are these flat indices; of one that lies otherwise by what
     feeds each output (of experts: of each)."""
     if layer.sides is not None:
-        kept = np.isin(layer.rows(torch.arange(layer.entries).view(layer.shape)).numpy(), edges)
+        kept = np.isin(layer.rows(torch.arange(layer.entries, device="cpu").view(layer.shape)).numpy(), edges)
         return Degrees(layer, p_l, kept.sum(1), kept.sum(0).reshape(-1, prod(layer.kernel)).sum(1))
     outputs, inputs, kernel = layer.shape[0], layer.shape[1], prod(layer.kernel)
     into = np.bincount(edges // (inputs * kernel), minlength=outputs)

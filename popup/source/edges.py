@@ -15,7 +15,7 @@ GAP_TYPES = ((np.uint8, 255), (np.int16, 32767), (np.int32, 2**31 - 1))
 def encode(edges: np.ndarray, entries: int) -> torch.Tensor:
     """Gaps between ascending flat indices (the first counted from 0); empty if all `entries` are edges."""
     if len(edges) == entries or len(edges) == 0:
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
     gaps = np.diff(edges, prepend=0)
     kind = next((kind for kind, top in GAP_TYPES if gaps.max() <= top), np.int64)
     return torch.from_numpy(gaps.astype(kind))
@@ -34,7 +34,9 @@ def expand(values: torch.Tensor, places: torch.Tensor | None, entries: int) -> t
 
 
 def restrict(dense: torch.Tensor, places: torch.Tensor | None, out: torch.Tensor) -> None:
-    """Write to `out`, float32 [edges], the values of a dense tensor at the edges' flat `places`, in their order; None: all."""
+    """Write to `out`, float32 [edges], the values of a dense tensor at the edges' flat `places`, in their order; None: all.
+    (A table with sparse=True has sparse gradients, of the rows that were read.)"""
+    dense = dense if dense.layout is torch.strided else dense.to_dense()
     if places is not None and places.dtype is torch.int64 and dense.dtype is out.dtype:
         torch.take(dense, places, out=out)  # one call fewer, which on a GPU counts
         return

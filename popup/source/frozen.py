@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from popup.source.copying import deep_copy, without_hooks
 from popup.source.layers import Layer
 from popup.source.maskable import kind_of
 
@@ -24,6 +26,35 @@ def is_norm(module: nn.Module) -> bool:
         return True
     named = "norm" in type(module).__name__.lower() and not any(map(kind_of, module.modules()))
     return named and all(map(is_vector, module.parameters()))
+
+
+@torch.no_grad()
+def adds_one(module: nn.Module) -> bool:
+    """Whether a norm of somebody else's takes its weight as what is added to 1, or to a shortcut (Gemma's RMSNorm, ConvNeXt's
+    response norm), so that it leaves noise as large as it is where the weight is 0: tried on a copy, as the norm alone."""
+    weight = getattr(module, "weight", None)
+    if type(module).__module__.startswith("torch.nn.") or not isinstance(weight, torch.Tensor) or is_lazy(weight):
+        return False
+    sizes = []
+    for value in (0.0, 1.0):
+        tried = without_hooks(deep_copy(module), module).to_empty(device="cpu").float().eval()
+        for tensor in (*tried.parameters(), *tried.buffers()):
+            tensor.fill_(0.0)
+        tried.get_parameter("weight").fill_(value)
+        sizes.append(_size_of_noise(tried, weight.numel()))
+    return None not in sizes and 0.5 < (sizes[0] or 0) < 2 and (sizes[1] or 0) > 1.5 * (sizes[0] or 0)
+
+
+def _size_of_noise(norm: nn.Module, channels: int) -> float | None:
+    """The deviation of what a norm gives for noise of deviation 1, in the first of the usual layouts that it takes."""
+    noise = torch.Generator().manual_seed(0)
+    for shape in ((16, channels), (16, channels, 4, 4), (16, 4, 4, channels)):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return float(norm(torch.randn(shape, generator=noise, device="cpu")).std())
+        except Exception:  # of somebody else's forward, whatever it wants
+            continue
+    return None
 
 
 def is_gain(name: str) -> bool:
@@ -107,6 +138,8 @@ def _values(net: nn.Module) -> Iterator[tuple[str, nn.Parameter, float | None]]:
         for name, parameter in module.named_parameters(recurse=False):
             full = f"{path}.{name}" if path else name
             value = None if name in weights else frozen_at(full, parameter, norm, slope)
+            if norm and name == "weight" and value == 1 and adds_one(module):
+                value = 0.0
             if weights and name in ("bias", *(f"{weight}_bias" for weight in weights)):
                 value = 0.0
             yield full, parameter, value

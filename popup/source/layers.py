@@ -16,6 +16,7 @@ from popup.errors import UsageError
 from popup.source.maskable import Kind, Sides, kind_of
 from popup.source.patterns import any_matched, matches
 
+MOST_SIDES = 16  # dimensions of a tensor in a ticket; those of torch's own modules have up to five
 MOST_LAYERS = 10_000  # of a network: each is built and looked at, which takes milliseconds; the deepest known have some thousands
 LOOKED_UP = 1  # the fan_in of an embedding, which takes a row and sums nothing
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}  # a module's weight: its bias

@@ -98,13 +98,14 @@ def mixed(module: Any, weight: str) -> Sides:
 class Kind:
     """One kind of module: its class, or a pattern of MODULE.NAME, its weights' names, and what reads their sides. `asked`:
     whether it is masked only where `only` names it. `tried`: whether attach need not try what its forward does with them, since
-    the tests do (experts may take gigabytes)."""
+    the tests do (experts may take gigabytes). `cast`: whether under autocast its forward takes its weights in autocast's type."""
 
     of: type[nn.Module] | str
     weights: tuple[str, ...]
     read: Reader
     asked: bool = False
     tried: bool = False
+    cast: bool = False
 
     def has(self, module: nn.Module) -> bool:
         """Whether `module` is of this kind."""
@@ -122,13 +123,13 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 EXPERTS = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
 
 KINDS: list[Kind] = [
-    Kind(nn.Linear, ("weight",), in_order("out in")),
-    *(Kind(convolution, ("weight",), in_order("out in *")) for convolution in CONVOLUTIONS),
-    *(Kind(convolution, ("weight",), transposed) for convolution in TRANSPOSED),
-    Kind(nn.MultiheadAttention, ATTENTION, in_order("out in")),
+    Kind(nn.Linear, ("weight",), in_order("out in"), cast=True),
+    *(Kind(convolution, ("weight",), in_order("out in *"), cast=True) for convolution in CONVOLUTIONS),
+    *(Kind(convolution, ("weight",), transposed, cast=True) for convolution in TRANSPOSED),
+    Kind(nn.MultiheadAttention, ATTENTION, in_order("out in"), cast=True),
     Kind(nn.Bilinear, ("weight",), in_order("out in in")),
     Kind(nn.Embedding, ("weight",), in_order("in out", fan_in=1), asked=True),
-    Kind("transformers.pytorch_utils.Conv1D", ("weight",), in_order("in out"), tried=True),
+    Kind("transformers.pytorch_utils.Conv1D", ("weight",), in_order("in out"), tried=True, cast=True),
     Kind("transformers.models.*ParallelExperts", ("weight",), in_order("copies out in"), tried=True),
     Kind("transformers.models.*Experts", EXPERTS, expert, tried=True),
     Kind("transformers.models.*Router", ("weight",), in_order("out in"), tried=True),
@@ -159,6 +160,16 @@ def maskable_entries(net: nn.Module) -> int:
     pairs = ((module, kind) for module in net.modules() if (kind := next((kind for kind in KINDS if kind.has(module)), None)))
     tensors = (module._parameters.get(name) for module, kind in pairs if not kind.asked for name in kind.weights)
     return sum({id(tensor): tensor.numel() for tensor in tensors if tensor is not None and not is_lazy(tensor)}.values())
+
+
+def is_cast(module: nn.Module) -> bool:
+    """Whether autocast casts the weights of `module` itself: products do, and not what a class of somebody else's makes of them,
+    nor a bilinear layer or a table, whose own type is used."""
+    kind = kind_of(module)
+    if kind is None or not kind.cast or "forward" in vars(module):
+        return False
+    names = ("forward", "_conv_forward")
+    return isinstance(kind.of, str) or all(getattr(type(module), name, None) is getattr(kind.of, name, None) for name in names)
 
 
 def kind_of(module: nn.Module) -> Kind | None:

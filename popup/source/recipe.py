@@ -79,6 +79,9 @@ class Recipe:
         check_number("er_p", self.er_p, 0.0, 1.0, open_low=True)
         check_number("k", self.k, 0.0, 1.0, open_low=True)
         check_gain(self.gain)
+        for name in ("er_p", "k", "gain"):  # 1 and 1.0 are one recipe, and so are the bytes of their tickets
+            if isinstance(value := getattr(self, name), int):
+                object.__setattr__(self, name, float(value))
         check_count("seed", self.seed, 0)
         check_name("density", self.density, [*DENSITIES, GIVEN])
         check_name("ticket_density", self.ticket_density, [SOURCE, *DENSITIES])

@@ -15,9 +15,14 @@ from popup.errors import UsageError
 
 
 def refuse_unstorable(net: nn.Module) -> None:
-    """A UsageError for a parameter, or a buffer or what else is in the state, that no file of a ticket can hold."""
-    parameters = dict(net.named_parameters(remove_duplicate=False))
-    buffers = {name: value for name, value in net.state_dict().items() if name not in parameters}
+    """A UsageError for a parameter, or a buffer or what else is in the state, that no file of a ticket can hold; and for one that
+    has another name in the state."""
+    parameters, state = dict(net.named_parameters(remove_duplicate=False)), net.state_dict()
+    buffers = {name: value for name, value in state.items() if name not in parameters}
+    if hidden := next((name for name in parameters if name not in state), None):
+        raise UsageError(f"{hidden} is not in the network's state_dict by that name (is a part wrapped, as for activation "
+                         "checkpoints, or does a hook rename it?), and tickets know tensors by one: attach the network without "
+                         "that; torch.utils.checkpoint.checkpoint within a forward renames nothing")
     for name, tensor in (parameters | buffers).items():
         if not isinstance(tensor, torch.Tensor):
             raise UsageError(f"{name} of the network's state is a {type(tensor).__name__}, which the file of a ticket cannot "
@@ -49,7 +54,7 @@ def _usual(tensor: torch.Tensor) -> str:
 def _is_stored(dtype: torch.dtype) -> bool:
     """Whether safetensors writes a tensor of that type and reads it as it was: tried, since each version has more of them."""
     try:
-        tried = torch.zeros(2, 2, dtype=dtype)
+        tried = torch.zeros(2, 2, dtype=dtype, device="cpu")
         found = safetensors.torch.load(safetensors.torch.save({"tried": tried}))["tried"]
     except (SafetensorError, KeyError, TypeError, RuntimeError):
         return False

@@ -9,7 +9,7 @@ from math import prod, sqrt
 from typing import Any, get_args, get_origin, get_type_hints
 
 from popup.search.settings import SearchSettings
-from popup.source.layers import MOST_LAYERS, Layer, weight_of
+from popup.source.layers import MOST_LAYERS, MOST_SIDES, Layer, weight_of
 from popup.source.maskable import Sides
 from popup.source.masks import share
 from popup.source.recipe import GIVEN, LATER, SOURCE, Recipe
@@ -75,7 +75,7 @@ def layer(value: Any, source: Recipe, before: Layer | None) -> tuple[Layer, dict
     if not record["name"].isprintable():
         raise ValueError(f"a layer has the name {record['name']!r:.80}")
     weight = weight_of(record["name"], before) if source.searches_biases else None
-    shape = check_shape(record["name"], record["shape"], *((1, 1) if weight else (2, 5)))
+    shape = check_shape(record["name"], record["shape"], *((1, 1) if weight else (2, MOST_SIDES)))
     found = Layer(record["name"], shape, weight, sides=_sides(record, shape), also=_also(record))
     p_l, edges = record["p_l"], record["edges"]
     if not (0 < p_l <= 1 or (p_l == 0 and not source.draws_edges)):
@@ -168,7 +168,7 @@ def constants(value: Any, entries: int) -> dict[str, tuple[float, tuple[int, ...
         wanted = 0 if name.endswith("bias") else 1
         if not (isinstance(pair, list) and len(pair) == 2 and finite(pair[0]) and pair[0] == wanted):
             raise ValueError(f"the constant {name!r} is not [{wanted}, shape]")
-        found[name] = (float(pair[0]), check_shape(name, pair[1], 0, 5))
+        found[name] = (float(pair[0]), check_shape(name, pair[1], 0, MOST_SIDES, smallest=0))
     if sum(prod(shape) for _, shape in found.values()) > entries + MOST_CONSTANTS:
         raise ValueError("the constants are larger than the network")
     return found
@@ -183,9 +183,9 @@ def records(value: Any) -> list[Any]:
     return value
 
 
-def check_shape(name: str, value: Any, least: int, most: int) -> tuple[int, ...]:
-    """A tuple of `least` to `most` positive sizes, of at most MOST_ENTRIES in all."""
-    sizes = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
+def check_shape(name: str, value: Any, least: int, most: int, smallest: int = 1) -> tuple[int, ...]:
+    """A tuple of `least` to `most` sizes, each at least the `smallest`, of at most MOST_ENTRIES in all."""
+    sizes = isinstance(value, list) and all(type(size) is int and smallest <= size <= MOST_ENTRIES for size in value)
     if not (sizes and least <= len(value) <= most and prod(value) <= MOST_ENTRIES):
         raise ValueError(f"the shape of {name!r} is {value!r:.80}")
     return tuple(value)

@@ -46,7 +46,7 @@ def _compressed(name: str, rows: SparseLinear) -> Tensors:
     """A matrix [rows, columns] as NAME.crow_indices [rows + 1], NAME.col_indices [n], NAME.values [n] and NAME.shape [2]:
     the arguments of torch.sparse_csr_tensor."""
     return {f"{name}.crow_indices": rows.crow, f"{name}.col_indices": rows.col, f"{name}.values": rows.values,
-            f"{name}.shape": torch.tensor([rows.out_features, rows.in_features])}
+            f"{name}.shape": torch.tensor([rows.out_features, rows.in_features], device="cpu")}
 
 
 def program_file(net: nn.Module, example: torch.Tensor) -> tuple[bytes, Predict]:

@@ -3,7 +3,7 @@ first is written, so that a network is never half filled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ from popup.source.layers import locate
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """What is to stand in a tensor of the network. `target` is as state_dict has it: the same memory, out of autograd."""
+    """What is to stand in a tensor of the network. `target` is the same memory, out of autograd; `take`: what a module is given
+    that makes its part of the state anew each time."""
 
     name: str
     target: torch.Tensor
     source: torch.Tensor
+    take: Callable[[Any], None] | None = None
 
 
 def check_network(net: nn.Module, trainable: bool = False) -> None:
@@ -51,11 +53,26 @@ def planned(net: nn.Module, state: Mapping[str, torch.Tensor], replaced: frozens
         if tensor.is_meta and name not in state and name not in replaced:
             raise UsageError(f"{name} of {type(net).__name__} has no data (it is on 'meta'), and no ticket holds it: build the "
                              "network on a device")
-    writes = [Write(name, tensor, state[name]) for name, tensor in net.state_dict().items() if name in state]
+    own = dict(_tensors(net))
+    writes = [_write(net, own, name, tensor, state[name]) for name, tensor in net.state_dict().items() if name in state]
     for write in writes:
         _check(write, type(net).__name__)
     _check_shared(writes, type(net).__name__)
     return writes
+
+
+def _write(net: nn.Module, own: Mapping[str, torch.Tensor], name: str, held: torch.Tensor, source: torch.Tensor) -> Write:
+    """To the network's `own` tensor of that name: what is `held` by its state_dict may be a copy. A UsageError for a copy of no
+    tensor that the network has."""
+    if name in own:
+        return Write(name, own[name].detach(), source)
+    path, _, last = name.rpartition(".")
+    if last == "_extra_state":
+        return Write(name, held, source, net.get_submodule(path).set_extra_state)
+    if storage_of(held) not in {storage_of(tensor) for tensor in own.values()}:
+        raise UsageError(f"{name} is no parameter or buffer of {type(net).__name__}, whose state_dict makes it: make it a "
+                         "buffer, by register_buffer")
+    return Write(name, held, source)
 
 
 def _tensors(net: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -94,7 +111,7 @@ def _check_shared(writes: Sequence[Write], network: str) -> None:
         groups.setdefault((storage_of(write.target), write.target.dtype), []).append(write)
     for group in (group for group in groups.values() if len(group) > 1):
         first = group[0].target
-        memory = torch.empty(first.untyped_storage().nbytes() // first.element_size(), dtype=first.dtype)
+        memory = torch.empty(first.untyped_storage().nbytes() // first.element_size(), dtype=first.dtype, device="cpu")
         places = [memory.as_strided(write.target.shape, write.target.stride(), write.target.storage_offset()) for write in group]
         for place, write in zip(places, group, strict=True):
             place.copy_(write.source)
@@ -127,6 +144,8 @@ def write_all(writes: Sequence[Write]) -> None:
     for write in writes:
         if not write.target.is_meta:
             write.target.copy_(write.source)
+        if write.take is not None:
+            write.take(write.source.to(write.target))
 
 
 def fill(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -125,7 +125,7 @@ class TicketLayer:
     def mask(self, recipe: Recipe) -> torch.Tensor:
         """S_P, bool of the layer's shape."""
         edges = draw_edges(recipe, self.spec, self.p_l) if self.edges is None else self.edges
-        mask = torch.zeros(self.spec.entries, dtype=torch.bool)
+        mask = torch.zeros(self.spec.entries, dtype=torch.bool, device="cpu")
         mask[torch.from_numpy(edges[self.selected])] = True
         return mask.view(self.spec.shape)
 

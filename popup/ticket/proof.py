@@ -91,8 +91,8 @@ def _expected(search: Search, sources: list[LayerSource]) -> Expected:
     found = {}
     for layer, codes, fresh in zip(search.layers, search.codes(), sources, strict=True):
         values = layer.book.values(Drawn(layer.recipe, fresh), codes.cpu())
-        found[layer.spec.name] = torch.zeros(layer.spec.entries).scatter_(0, torch.from_numpy(fresh.edges), values).view(
-            layer.spec.shape)
+        dense = torch.zeros(layer.spec.entries, device="cpu").scatter_(0, torch.from_numpy(fresh.edges), values)
+        found[layer.spec.name] = dense.view(layer.spec.shape)
     return found
 
 

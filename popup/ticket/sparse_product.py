@@ -89,7 +89,8 @@ def _has_csr(values: torch.Tensor) -> bool:
 
 def _by_csr(starts: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     _warn_once()
-    matrix = torch.sparse_csr_tensor(starts, columns, values, (len(starts) - 1, len(x)), check_invariants=False)
+    matrix = torch.sparse_csr_tensor(starts, columns, values, (len(starts) - 1, len(x)), device=values.device,
+                                     check_invariants=False)
     if x.shape[1] == 1:  # a third of the time of a matrix of one column
         return x.new_empty(len(starts) - 1, 1).copy_((matrix @ x.reshape(-1))[:, None])  # no view: a bias is added in place
     return matrix @ x.contiguous()
@@ -100,5 +101,5 @@ def _warn_once() -> None:
     """Let torch say, once in a process and to nobody, that its CSR tensors are in beta."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(torch.zeros(2, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0), (1, 1),
-                                check_invariants=False)
+        begins, numbers = (torch.zeros(size, dtype=torch.int32, device="cpu") for size in (2, 0))
+        torch.sparse_csr_tensor(begins, numbers, torch.zeros(0, device="cpu"), (1, 1), device="cpu", check_invariants=False)

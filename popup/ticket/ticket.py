@@ -120,7 +120,7 @@ class Ticket:
 
     def others(self) -> dict[str, torch.Tensor]:
         """What of the network is no layer: constants, given parameters, statistics."""
-        constants = {name: torch.full(shape, value) for name, (value, shape) in self.constants.items()}
+        constants = {name: torch.full(shape, value, device="cpu") for name, (value, shape) in self.constants.items()}
         return constants | self.given | self.statistics
 
     def apply(self, net: nn.Module, sparse: bool = False, trainable: bool = False) -> nn.Module:
@@ -154,10 +154,12 @@ class Ticket:
         return net
 
     def _sparse_layer(self, net: nn.Module, layer: TicketLayer) -> SparseLinear:
-        """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is."""
+        """The kept edges of a layer in the place, and in the type, of its nn.Linear, which stays as it is. They are no tensors of
+        inference mode, through which no gradient would reach inputs later."""
         weight: torch.Tensor = getattr(*locate(net, layer.spec.name))
-        places, values = layer.kept_weights(self.recipe, self.book)
-        return SparseLinear.at(places, values.to("cpu" if weight.is_meta else weight.device, weight.dtype), layer.spec.shape)
+        with torch.inference_mode(False):
+            places, values = layer.kept_weights(self.recipe, self.book)
+            return SparseLinear.at(places, values.to("cpu" if weight.is_meta else weight.device, weight.dtype), layer.spec.shape)
 
     @property
     def specs(self) -> list[Layer]:

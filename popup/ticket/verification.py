@@ -74,6 +74,9 @@ def _trained(ticket: Ticket) -> tuple[str, ...]:
         beside = [others.get(f"{path}{dot}{other}") for other in ("bias", "running_mean", "weight")]
         norm = any(other is not None and other is not tensor and other.shape == tensor.shape for other in beside)
         wanted = frozen_at(name, tensor, norm, slope=attribute == "weight" or name in ticket.statistics)
-        if wanted is not None and not bool((tensor == wanted).all()):
+        if wanted is None:
+            continue
+        values = (wanted, 0.0) if norm and wanted == 1 else (wanted,)  # 0 of a norm that adds its weight to 1
+        if not any(bool(tensor.eq(value).all()) for value in values):
             found.append(name)
     return tuple(found)

@@ -62,6 +62,17 @@ def test_each_module_with_a_bias_has_a_layer_more_behind_its_weight():
     assert [layer.name for layer in find_layers(plain())] == [name for name in NAMES if name.endswith("weight")]
 
 
+def test_a_bias_whose_weight_is_another_modules_is_told_of():
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6, bias=False))
+    net[1].weight = net[2].weight = net[0].weight
+    with pytest.warns(UserWarning, match=r"^bias is 'search', and 1\.bias stays 0: a layer's bias is that of the first module"):
+        attach(net, er_p=0.5, bias="search")
+    assert [row.name for row in densities(net)] == ["0.weight", "0.bias"]
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    net[1].weight = net[0].weight
+    attach(net, er_p=0.5, bias="search", skip="1.bias")  # it is meant
+
+
 def test_attention_has_one_bias_for_its_projections():
     for options, names in (({}, ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"]),
                            ({"bias": False}, ["in_proj_weight", "out_proj.weight"]),

@@ -147,6 +147,18 @@ def test_inputs_of_any_number_of_dimensions(build, shape, kernels):
     by_both(build, lambda net: trained(net, noise(*shape)))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("sparsely", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr])
+def test_inputs_that_are_sparse_tensors_are_multiplied_as_a_dense_weight_would_be(sparsely, kernels):
+    """A bag of words, which layers that compute on their edges alone were no use to."""
+    words = torch.zeros(7, 12).index_put_((torch.arange(7), torch.arange(7)), torch.tensor(2.0))
+    net, dense = (attach(chain(), **PLAIN, compute=compute) for compute in ("sparse", "dense"))
+    for one in (net, dense):
+        one(sparsely(words)).square().sum().backward()
+    assert alike(net(sparsely(words)), dense(words))
+    assert all(alike(one.grad, other.grad) for one, other in zip(scores(net), scores(dense), strict=True))
+
+
 def test_a_filter_of_more_taps_than_16_bits_tell_apart_computes_densely():
     x = noise(1, 1, 1, 65_600)
     for sparse, taps in ((["0.weight"], 65_536), ([], 65_537)):

@@ -184,3 +184,34 @@ def test_a_module_of_a_kind_that_changes_its_weight_is_refused():
     with pytest.raises(UsageError, match=r"^0\.kernel reaches its product .* in Centred, tried alone.*skip=\('0',\)"):
         attach(nn.Sequential(Centred(4, 6)), er_p=0.5)
     assert [layer.name for layer in find_layers(nn.Sequential(Centred(4, 6), nn.Linear(6, 2)), skip=("0",))] == ["1.weight"]
+
+
+class Words(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8, **options), nn.Linear(8, 20, bias=False)
+
+    def forward(self, x):
+        return self.head(self.table(x))
+
+
+def test_a_table_with_sparse_gradients_learns_as_one_without():
+    nets = [attach(Words(sparse=sparse), er_p=0.5, only=("table", "head")) for sparse in (True, False)]
+    for net in nets:
+        net(torch.tensor([3, 4, 3])).square().sum().backward()
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(*map(scores, nets), strict=True))
+
+
+def test_a_table_whose_padding_would_get_edges_is_refused():
+    """To that row torch gives no gradient, so that what is kept of it is chance; a head that is tied to it gives one."""
+    with pytest.raises(UsageError, match=r"^table\.weight has edges in row 3, the padding_idx of its table, whose scores"):
+        attach(Words(padding_idx=3), er_p=0.5, only=("table", "head"))
+    attach(Words(padding_idx=3), er_p=0.5, skip="table")
+    masks = {name: torch.ones(20, 8, dtype=torch.bool) for name in ("table.weight", "head.weight")}
+    masks["table.weight"][3] = False
+    attach(Words(padding_idx=3), mask="given", masks=masks, only=("table", "head"))
+    tied = Words(padding_idx=3)
+    tied.head.weight = tied.table.weight
+    net = attach(tied, er_p=0.5, only=("table", "head"))
+    net(torch.tensor([3])).square().sum().backward()
+    assert bool(scores(net)[0].grad.any())

@@ -1,5 +1,6 @@
 """The recipe: what it refuses, how many edges it keeps, and that layers are drawn independently of each other."""
 
+import json
 from dataclasses import asdict
 from decimal import Decimal
 from math import inf, nan
@@ -34,6 +35,11 @@ def test_other_bad_values_are_refused_with_the_remedy(field, value, hint):
     with pytest.raises(UsageError, match=field) as error:
         Recipe(**{field: value})
     assert hint in str(error.value) and repr(value) in str(error.value)
+
+
+def test_whole_numbers_are_the_same_recipe_and_the_same_bytes():
+    one, other = Recipe(er_p=1, k=1, gain=1), Recipe(er_p=1.0, k=1.0, gain=1.0)
+    assert one == other and json.dumps(asdict(one)) == json.dumps(asdict(other))
 
 
 def test_a_given_density_needs_its_mapping():

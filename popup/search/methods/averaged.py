@@ -21,7 +21,7 @@ class Averaged(Method):
     uses = (*Method.uses, "average_from")
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64)}
+        return {"mean": RANKS[self.settings.rank].value(scores), "steps": torch.zeros((), dtype=torch.int64, device="cpu")}
 
     def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return self.rank(layer.memory("mean"))

@@ -41,7 +41,7 @@ class Gates(Method):
         return start + 0.02 * self.settings.score_scale * (uniform - 0.5)
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        return {"scale": torch.ones(())}
+        return {"scale": torch.ones((), device="cpu")}
 
     def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(scores)

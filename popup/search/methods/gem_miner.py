@@ -34,7 +34,7 @@ class GemMiner(Method):
         return uniform
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        return {"free": torch.ones(layer.count, dtype=torch.bool)}
+        return {"free": torch.ones(layer.count, dtype=torch.bool, device="cpu")}
 
     def keys(self, layer: Unit, scores: torch.Tensor) -> Keys:
         return signed_keys(torch.where(layer.memory("free"), scores.detach(), -1.0))

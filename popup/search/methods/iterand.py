@@ -31,7 +31,7 @@ class Iterand(Method):
     LAST = 0.9
 
     def first_memory(self, layer: LayerState, scores: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-        return {REDRAW: torch.zeros(layer.count, dtype=torch.int32)}
+        return {REDRAW: torch.zeros(layer.count, dtype=torch.int32, device="cpu")}
 
     def codes(self, layer: Unit, scores: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
         return (layer.memory(REDRAW) + 1) * selected
