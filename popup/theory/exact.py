@@ -70,7 +70,10 @@ def make_exact_plan(whole: Target, p: float, wish: Wish) -> Plan:
     if not wish.doubled:
         needed[1:] = [trials_needed(copies, 1 - MISSED, 1 - share / width)
                       for copies, width in zip(needed[1:], whole.widths[1:], strict=False)]
-    copies = [max(wish.copies, number) for number in needed]
+    if wish.copies and wish.copies < max(needed):
+        raise UsageError(f"copies is {wish.copies} and at p = {p:g} an exact ticket needs {max(needed)}: give as many, "
+                         "fewer --bits or a larger --delta")
+    copies = [wish.copies or number for number in needed]
     reach = univariate_reach(whole, p, wish.doubled)
     return Plan((0.0,) * count, (1.0,) * (count + 1), tuple(ceil(number * p) for number in copies), tuple(copies),
                 tuple(units), reach, 1 - share / len(reach), wish.doubled)

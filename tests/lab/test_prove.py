@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -16,8 +17,11 @@ from popup import load
 from popup.lab.commands.command import main
 from popup.lab.runs import existence, rival
 from popup.lab.runs.gaps import measure_gaps
+from popup.lab.runs.targets import _in_order
 from popup.lab.training.fit import fit
 from popup.theory.construction import construct
+from popup.theory.reading import read_target
+from popup.theory.wish import Wish
 from popup.ticket.sparse_linear import SparseLinear
 
 HOLDS = re.compile("(proved|tested) within")
@@ -167,6 +171,39 @@ def test_a_residual_block_becomes_an_ordinary_ticket_of_a_source_without_shortcu
     exact = ("--bits", 4, "--normalise", "none", "--epochs", 1)
     code, _, error = call(capsys, "prove", *options, *exact, "--out", tmp_path / "other")
     assert code == 2 and "the target has shortcuts" in error and error.count("\n") == 1
+
+
+def test_an_exact_ticket_is_refused_where_its_copies_are_too_few(tmp_path, capsys):
+    code, _, error = call(capsys, "prove", "--widths", 3, "--bits", 3, "--normalise", "none", "--epochs", 1, "--copies", 2,
+                          "--threads", 1, "--out", tmp_path)
+    assert code == 2 and error.startswith("popup: copies is 2 and at p = 0.9 an exact ticket") and error.count("\n") == 1
+
+
+class Swapped(nn.Module):
+    """Two layers of one size that are declared in the other order than they are called in."""
+
+    def __init__(self, image, classes):
+        super().__init__()
+        self.last, self.second, self.first = nn.Linear(4, classes), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.into = nn.Linear(image[1] * image[2], 4)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(self.into(x.flatten(1)).relu()).relu()).relu())
+
+
+def test_the_weights_of_a_quantised_target_go_to_the_layers_that_they_are_of():
+    torch.manual_seed(0)
+    net = Swapped((1, 2, 3), 5)
+    layers = [net.into, net.first, net.second, net.last]
+    target = read_target(net, (1, 2, 3), -1.0, 1.0)
+    assert _in_order([net.last, net.second, net.first, net.into], target) == layers
+
+
+@pytest.mark.parametrize(("gap", "certain", "verdict"), [(0.5, 0.9, "proved"), (1.001, 0.9995, "missed"), (0.5, 2.0, "tested"),
+                                                          (1.5, 2.0, "missed"), (3.0, 2.0, "broken")])
+def test_what_rounding_carries_above_epsilon_is_missed(gap, certain, verdict):
+    built = existence.Built(None, SimpleNamespace(guaranteed=certain), None, 0.0, {"test": SimpleNamespace(largest=gap)}, 0.002)
+    assert built.verdict(Wish(epsilon=1.0)) == verdict
 
 
 @pytest.mark.parametrize("word", ["tanh", "sigmoid", "leaky0.1"])

@@ -63,15 +63,18 @@ class Built:
 
     def verdict(self, wish: Wish) -> str:
         """Proved: the certain bound, of the whole domain, is within epsilon. Tested: no input was found where the gap is
-        above it. Missed: one was, or what was to be proved is not. Broken: a gap is above what is certain, as none can be."""
+        above it. Missed: one was, be it by rounding alone, or what was to be proved is not. Broken: a gap is above what is
+        certain, as none can be."""
         certain = self.construction.guaranteed
         if self.largest_gap > certain + self.rounding:
             return BROKEN
         if not wish.promised:
             return TESTED
+        if self.largest_gap > wish.epsilon:
+            return MISSED
         if certain <= wish.epsilon:
             return PROVED
-        return MISSED if wish.certain or self.largest_gap > wish.epsilon else TESTED
+        return MISSED if wish.certain else TESTED
 
 
 def source_recipe(weights: str, p: float, seed: int) -> Recipe:

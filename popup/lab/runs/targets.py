@@ -165,7 +165,7 @@ def quantised(laboratory: Laboratory, config: Config, trained: Trained, bits: in
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
         raise UsageError("the target has norms, whose factors are no whole numbers, so no exact ticket is made of it: leave "
                          "--bits out")
-    for module, layer in zip(layers, target.layers, strict=True):
+    for module, layer in zip(_in_order(layers, trained.target), target.layers, strict=True):
         module.weight.copy_(torch.from_numpy(layer.weight).view_as(module.weight))
         if module.bias is not None:
             module.bias.copy_(torch.from_numpy(layer.bias))
@@ -173,6 +173,16 @@ def quantised(laboratory: Laboratory, config: Config, trained: Trained, bits: in
     found = read_target(net, laboratory.data(config).image, target.low, target.high)
     return replace(trained, target=found, accuracy=accuracy_of(laboratory, config, net),
                    largest=_largest(laboratory, net, inputs), whole=(whole, size))
+
+
+def _in_order(layers: Sequence[nn.Linear | nn.Conv2d], target: Target) -> list[nn.Linear | nn.Conv2d]:
+    """The modules in the order in which they are called, which need not be that in which they are declared: by their weights."""
+    left, found = list(layers), []
+    for layer in target.layers:
+        held = torch.from_numpy(layer.weight).flatten()
+        found.append(next((module for module in left if torch.equal(module.weight.flatten().to(held), held)), left[0]))
+        left.remove(found[-1])
+    return found
 
 
 def target_file(trained: Trained) -> bytes:
