@@ -117,6 +117,16 @@ def again(runs):
     return {config.hash() for config in parse(words[2:], "", {}).configs}
 
 
+@pytest.mark.parametrize("asked", ["--er-p 0.2 1 --final-density 0.1 --density erk", "--er-p 0.3 --final-density 0.1 0.2",
+                                   "--er-p 0.05 0.2 1 --final-density 0.03 0.1 0.5", "--er-p 0.7 1 --k 0.1 0.3"])
+def test_the_command_of_a_comparison_at_equal_final_densities_is_one(asked):
+    configs = parse([*shlex.split(asked), "--seeds", "2", "--seed", "3", "--controls", "none"], "", {}).configs
+    runs = [finished(config, 90.0) for config in configs]
+    assert again(runs) == {config.hash() for config in configs}
+    assert ("--final-density" in command_of(runs)) == ("0.3 --" not in asked and "--k" not in asked)
+    assert command_of(runs[1:]) is None, "a seed of one setting is not there"
+
+
 def test_the_command_of_runs_on_texts_says_what_is_not_usual_there():
     """Where nobody asks they have the settings of gpt_text."""
     config = RECIPES["gpt_text"].config()

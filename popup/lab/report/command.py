@@ -22,8 +22,9 @@ from popup.products.rule import pays
 from popup.source.masks import COMPUTED
 from popup.ticket.ticket import load
 
-HIDDEN = ("role", "seed")
+FINAL, SEED = "final_density", "seed"
 CHOOSING = ("dataset",)  # that other defaults depend on, so it is said unless it is the usual one
+Row = dict[str, Any]     # what a run was asked for, by option
 
 
 def command_of(runs: Sequence[Run]) -> str | None:
@@ -31,22 +32,24 @@ def command_of(runs: Sequence[Run]) -> str | None:
     tickets = list({config.hash(): config for config in _as_asked(runs)}.values())
     if not tickets:
         return None
-    seeds = sorted({config.source.seed for config in tickets})
-    values = _values(tickets)
-    if seeds != list(range(seeds[0], seeds[0] + len(seeds))) or not _is_grid(tickets, values, seeds):
-        return None
-    usual = _defaults(tickets)
-    words = [word for name, found in values.items() for word in _option(name, found, usual)]
-    words += ["--seed", str(seeds[0])] if seeds[0] else []
-    words += ["--seeds", str(len(seeds))] if len(seeds) > 1 else []
-    return shlex.join([*program().split(), *words, *_controls(runs, len(tickets))])
+    rows, usual = _rows(tickets), _defaults(tickets)
+    for asked in (rows, _by_final_density(rows)):
+        values = _values(asked)
+        if asked and _is_grid(asked, values):
+            words = [word for name, found in values.items() if name != SEED for word in _option(name, found, usual)]
+            seeds = values[SEED]
+            words += [f"--{SEED}", str(seeds[0])] if seeds[0] else []
+            words += ["--seeds", str(len(seeds))] if len(seeds) > 1 else []
+            return shlex.join([*program().split(), *words, *_controls(runs, len(tickets))])
+    return None
 
 
 def in_common(runs: Sequence[Run]) -> str:
     """The options that the commands of all tickets have alike; empty if there are none."""
     tickets = _as_asked(runs)
-    values, usual = (_values(tickets), _defaults(tickets)) if tickets else ({}, {})
-    return shlex.join(word for name, found in values.items() if len(found) == 1 for word in _option(name, found, usual))
+    values, usual = _values(_rows(tickets)), _defaults(tickets) if tickets else {}
+    return shlex.join(word for name, found in values.items() if name != SEED and len(found) == 1
+                      for word in _option(name, found, usual))
 
 
 def _as_asked(runs: Sequence[Run]) -> list[Config]:
@@ -81,28 +84,45 @@ def _defaults(configs: Sequence[Config]) -> dict[str, Any]:
     return alike | {name: Config().flat()[name] for name in CHOOSING}
 
 
-def _values(configs: Sequence[Config]) -> dict[str, list[Any]]:
-    """The values of each field that the command line names, in the order in which the options stand."""
-    flats = [config.asked() for config in configs]
-    return {part.name: sorted({flat[part.name] for flat in flats}, key=lambda value: (str(type(value)), value))
-            for group in vars(configs[0]).values() for part in fields(group) if part.name not in HIDDEN}
+def _rows(configs: Sequence[Config]) -> list[Row]:
+    """What each run was asked for, by the fields that the command line names, in the order in which the options stand."""
+    names = [part.name for group in vars(Config()).values() for part in fields(group) if part.name != "role"]
+    return [{name: asked[name] for name in names} for config in configs for asked in [config.asked()]]
 
 
-def _is_grid(configs: Sequence[Config], values: dict[str, list[Any]], seeds: Sequence[int]) -> bool:
-    """Whether the configs are all combinations of the values, each for every seed, and only axes have several."""
-    axes = {part.name for group in vars(configs[0]).values() for part in fields(group) if part.metadata.get("axis")}
-    several = [name for name, found in values.items() if len(found) > 1]
-    count = len(seeds)
-    for name in several:
-        count *= len(values[name])
-    if count != len(configs) or not axes.issuperset(several):
+def _by_final_density(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the final density in the place of k; none where k is not what follows from it."""
+    found = []
+    for row in rows:
+        p, density = row["er_p"], float(f"{row['er_p'] * row['k']:.10g}")
+        if row["k"] != float(f"{density / p:.12g}"):
+            return []
+        found.append({FINAL if name == "k" else name: density if name == "k" else value for name, value in row.items()})
+    return found
+
+
+def _values(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The values that each option has in some row."""
+    return {name: sorted({row[name] for row in rows}, key=lambda value: (str(type(value)), value))
+            for first in rows[:1] for name in first}
+
+
+def _is_grid(rows: Sequence[Row], values: Mapping[str, list[Any]]) -> bool:
+    """Whether the rows are all combinations of the values, each for every seed from the first on, and only axes have several. A
+    final density above p is no run."""
+    axes = {part.name for group in vars(Config()).values() for part in fields(group) if part.metadata.get("axis")} | {FINAL, SEED}
+    several, seeds = [name for name, found in values.items() if len(found) > 1 or name in (SEED, "er_p", FINAL)], values[SEED]
+    if not axes.issuperset(name for name in several if len(values[name]) > 1) or seeds != [*range(seeds[0], seeds[-1] + 1)]:
         return False
-    there = {(config.source.seed, *(config.asked()[name] for name in several)) for config in configs}
-    return there == set(product(seeds, *(values[name] for name in several)))
+    made = [dict(zip(several, found, strict=True)) for found in product(*(values[name] for name in several))]
+    wanted = {tuple(one.values()) for one in made if one.get(FINAL, 0) <= one["er_p"]}
+    return len(rows) == len(wanted) and {tuple(row[name] for name in several) for row in rows} == wanted
 
 
 def _option(name: str, values: Sequence[Any], usual: Mapping[str, Any]) -> list[str]:
     """An option with its values; none where these are the `usual` ones."""
+    if name == FINAL:
+        return ["--final-density", *map(repr, values)]
     plain = Config().flat()[name]
     part = next(part for group in vars(Config()).values() for part in fields(group) if part.name == name)
     if name in usual and list(values) == [usual[name]]:
