@@ -16,14 +16,14 @@ HEADS, DEPTH = 3, 6
 STEP = 12  # token widths are its multiples: divisible by the heads, and by 4 for the sines
 
 
-def patch_side(height: int, width: int) -> int:
-    """The smallest side from 2 on that divides the image and leaves at most 8x8 patches; the whole image if none does.
+def patch_sides(height: int, width: int) -> tuple[int, int]:
+    """Of the smallest square from side 2 on that divides the image and leaves at most 8x8 patches; the whole image if none does.
 
     Patches of one pixel would reach only few channels of a token where the embedding is sparse.
     """
     longest = max(height, width)
     sides = range(max(2, -(-longest // 8)), longest + 1)
-    return next((side for side in sides if height % side == 0 and width % side == 0), longest)
+    return next(((side, side) for side in sides if height % side == 0 and width % side == 0), (height, width))
 
 
 def positions(rows: int, columns: int, width: int) -> torch.Tensor:
@@ -63,14 +63,14 @@ class EncoderBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches of side `side`, their positions, blocks, a norm, the mean over the tokens, a linear layer."""
+    """Patches, their positions, blocks, a norm, the mean over the tokens, a linear layer."""
 
     def __init__(self, image: Sequence[int], classes: int, width: int, hidden: int) -> None:
         super().__init__()
         channels, height, across = image
-        side = patch_side(height, across)
-        self.patches = nn.Conv2d(channels, width, side, stride=side)
-        self.register_buffer("positions", positions(height // side, across // side, width), persistent=False)
+        down, right = sides = patch_sides(height, across)
+        self.patches = nn.Conv2d(channels, width, sides, stride=sides)
+        self.register_buffer("positions", positions(height // down, across // right, width), persistent=False)
         self.blocks = nn.Sequential(*(EncoderBlock(width, hidden) for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, classes)

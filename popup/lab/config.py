@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.lab.precision import PRECISIONS
@@ -173,11 +174,14 @@ class Config:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> Config:
-        """The config whose fields, of whichever group, have `values`; the others keep their defaults."""
-        groups: dict[str, Any] = {}
+        """The config whose fields, of whichever group, have `values`; the others keep their defaults. A UsageError for a name
+        that is no field's, and where a tuple, or True or False, is wanted and something else given."""
+        groups, left = dict[str, Any](), {name: _as_wanted(name, value) for name, value in values.items()}
         for group in fields(cls):
             kind: Any = group.default_factory
-            groups[group.name] = kind(**{part.name: values[part.name] for part in fields(kind) if part.name in values})
+            groups[group.name] = kind(**{part.name: left.pop(part.name) for part in fields(kind) if part.name in left})
+        for name in left:
+            check_name("field of a config", name, _hints())
         return cls(**groups)
 
     @classmethod
@@ -190,3 +194,20 @@ class Config:
         before = {part.name: part.metadata[LATER] for group in vars(cls()).values() for part in fields(group)
                   if LATER in part.metadata}
         return cls.from_flat(before | flat)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return Config.hints()
+
+
+def _as_wanted(name: str, value: Any) -> Any:
+    """The value of a field, a list as a tuple."""
+    wanted = _hints().get(name)
+    if wanted is bool and not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r:.80}: it must be True or False")
+    if get_origin(wanted) is tuple and not isinstance(value, tuple):
+        if not isinstance(value, list):
+            raise UsageError(f"{name} is {value!r:.80}: give a tuple, as {name}=({value!r:.80},)")
+        return tuple(value)
+    return value

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -79,8 +80,11 @@ class Machine:
 
     @property
     def cores(self) -> int:
-        """The cores of one process: the ranks of a run share the machine's."""
-        return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        """The cores of one process: the ranks of a run share the machine's, unless SLURM has bound each task to its own."""
+        there, ranks = usable_cores(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        tasks = re.match(r"\d+", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))  # torchrun is one task with all ranks
+        bound = tasks is not None and int(tasks[0]) == ranks and os.environ.get("SLURM_CPUS_PER_TASK") == str(there)
+        return there if bound else max(1, there // ranks)
 
     def data_memory(self, device: torch.device) -> float:
         """Bytes that a decoded data set may have: half of the device's memory, infinity where it is not known."""

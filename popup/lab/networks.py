@@ -29,11 +29,15 @@ def find_builder(models: Models, name: str) -> Callable[..., nn.Module]:
     try:
         with loading():
             return models[name]
-    except KeyError:
-        check_name("model", name, [*models, *OTHERS])
+    except (UsageError, MemoryError):
         raise
     except ValueError as error:  # what the mapping says of a name with a colon
-        raise UsageError(f"model {name!r}: {error}") from None
+        raise UsageError(f"model {name!r}: {told(error)}") from None
+    except FAULTS as error:
+        if ":" not in name:
+            check_name("model", name, [*models, *OTHERS])
+            raise
+        raise UsageError(f"model {name!r}: its module cannot be imported: {told(error)}") from None
 
 
 def build_network(models: Models, config: Config, image: Sequence[int], classes: int) -> nn.Module:

@@ -28,7 +28,8 @@ import torch
 from torch import nn
 
 from popup.search.network import is_attached, search_of
-from popup.source.maskable import maskable_entries
+from popup.source.layers import Layer, locate
+from popup.source.maskable import kind_of, maskable_entries
 
 PRECISIONS = ("auto", "fp32", "bf16")
 CPUINFO = "/proc/cpuinfo"
@@ -54,7 +55,8 @@ class Precision:
         """The precision `wanted` (one of PRECISIONS) for a network on its device, or on another `device`."""
         device = device or next(net.parameters()).device
         filters = [_weights(module) for module in net.modules() if isinstance(module, nn.Conv2d)]
-        attached = sum(layer.spec.entries for layer in search_of(net).layers) if is_attached(net) else 0
+        layers = [layer.spec for layer in search_of(net).layers] if is_attached(net) else []
+        attached = sum(layer.entries for layer in layers if _counts(net, layer))
         places = PLACES if device.type == "cpu" else 1
         large = attached + maskable_entries(net) + (places - 1) * sum(filters) >= WORTH_IT
         bf16 = wanted == "bf16" or (wanted == "auto" and large and fast_bf16(device))
@@ -78,6 +80,13 @@ class Precision:
         """Images [n, c, h, w] in the memory format that the network is fast in; other inputs as they are. (`contiguous` would
         leave the strides of images with one channel, by which a convolution tells the format.)"""
         return images.to(memory_format=torch.channels_last) if self.channels_last and images.dim() == 4 else images
+
+
+def _counts(net: nn.Module, layer: Layer) -> bool:
+    """Whether `maskable_entries` has counted the layer when the network was plain, so that its controls have one precision with
+    it: no bias, and no table."""
+    kind = kind_of(locate(net, layer.name)[0])
+    return layer.weight is None and kind is not None and not kind.asked
 
 
 def _weights(module: nn.Conv2d) -> int:

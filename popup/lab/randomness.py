@@ -47,6 +47,18 @@ def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def undrawn(device: torch.device) -> Iterator[None]:
+    """What the block draws from torch's generators, numpy's and Python's is given back."""
+    generators, arrays, numbers = generator_states(device), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        set_generator_states(generators, device)
+        np.random.set_state(arrays)
+        random.setstate(numbers)
+
+
+@contextlib.contextmanager
 def building(seed: int) -> Iterator[None]:
     """Within the block a network is built: what of it is no layer's weight (a class token, a fixed projection, what a user's
     function draws otherwise) is drawn from the seed."""

@@ -56,7 +56,8 @@ def test_a_turn_of_steps_that_a_coarse_clock_does_not_see_is_as_long_as_turns_ar
     ("--model chain:linear", ["chain:linear", "[3, 32, 32]"]),
     ("--model torchvision:vit_b_16 --side 30", ["vit_b_16", "[3, 30, 30]"]),
     ("--model own_bench:needy", ["own_bench:needy", "needy(image, classes, depth)"]),
-    ("--model mpl", ["did you mean 'mlp'"]), ("--model", ["--model", "no value"]), ("--precision", ["--precision", "no value"])])
+    ("--model mpl", ["did you mean 'mlp'"]), ("--model", ["--model", "no value"]), ("--precision", ["--precision", "no value"]),
+    ("--largest 9999", ["largest is 9999", "10000"]), ("--threads 2000", ["threads is 2000"])])
 def test_what_cannot_be_measured_is_one_line_before_anything_is(arguments, words, tmp_path, capsys, monkeypatch):
     (tmp_path / "own_bench.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)

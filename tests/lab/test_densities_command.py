@@ -41,6 +41,12 @@ def test_networks_of_texts_have_windows(arguments, entries, tmp_path):
     assert head["layer"] == "head.weight" and head["shape"][0] * head["shape"][1] == entries
 
 
+def test_networks_of_features_have_one_number(tmp_path):
+    options = ["--model", "chain:linear-relu-linear", "--image", "30", "--widths", "8", "--classes", "3"]
+    assert main(["densities", *options, "--out", str(tmp_path)], MODELS) == 0
+    assert [row["shape"] for row in json.loads((tmp_path / "densities.json").read_text())["erk"]] == [[8, 30], [3, 8]]
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ("--window 8 --image 3 8 8", "beside --image"), ("--window -1", "window is -1"),
     ("--er-p 0", "er_p is 0"), ("--density ekr", "did you mean 'erk'"), ("--image 3 32", "channels, height and width"),

@@ -170,3 +170,17 @@ def test_a_cell_that_kills_its_workers_is_called_failed(tmp_path, monkeypatch):
     assert worker() == 0, "it is over"
     cell.forget_failure()
     assert worker() == 99, "and a new plan tries it again"
+
+
+def test_a_worker_whose_ticket_breaks_a_law_says_so_and_ends_with_1(tmp_path, capsys, monkeypatch):
+    def broken(laboratory, *arguments):
+        found = run(laboratory, *arguments)
+        return {**found, "proof": found["proof"] and {**found["proof"], "holds": False}}
+
+    assert main(["--epochs", "1", "--widths", "8", "--seeds", "2", "--plan-only", "--controls", "none", "--out", str(tmp_path)],
+                MODELS) == 0
+    monkeypatch.setattr("popup.lab.runs.worker.run", broken)
+    capsys.readouterr()
+    assert main(["worker", str(tmp_path)], MODELS) == 1
+    out = capsys.readouterr().out
+    assert out.count(": its proof is BROKEN") == 2 and "finished 2 runs, 0 failed" in out

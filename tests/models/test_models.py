@@ -9,7 +9,7 @@ from torch import nn
 
 from models import MODELS, resolve
 from models.resnet import Padding
-from models.vit import patch_side, positions
+from models.vit import patch_sides, positions
 from models.widths import scaled
 
 TEXTS = ["gpt"]  # networks that read no images
@@ -98,10 +98,12 @@ def test_zero_padding_shortcut_keeps_pixels_and_puts_zeros_on_both_sides():
     assert torch.equal(Padding(2, 2, 1)(x), x)
 
 
-@pytest.mark.parametrize(("sides", "patch"), [((32, 32), 4), ((28, 28), 4), ((8, 8), 2), ((64, 64), 8), ((30, 20), 5),
-                                              ((31, 31), 31)])
+@pytest.mark.parametrize(("sides", "patch"), [((32, 32), (4, 4)), ((28, 28), (4, 4)), ((8, 8), (2, 2)),
+                                              ((64, 64), (8, 8)), ((30, 20), (5, 5)), ((31, 31), (31, 31)),
+                                              ((27, 32), (27, 32))])
 def test_patches_divide_the_image(sides, patch):
-    assert patch_side(*sides) == patch
+    assert patch_sides(*sides) == patch
+    assert MODELS["vit"]((3, *sides), 4, width=1 / 16)(torch.ones(2, 3, *sides)).shape == (2, 4)
 
 
 def test_positions_differ_and_are_fixed():

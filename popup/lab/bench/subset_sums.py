@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from popup.theory.subset_sum import best_subsets
 
 MOST_TRIED = 16  # candidates up to which every subset is tried
+TRIED = 32       # problems at a time, in one product
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,24 @@ def time_subset_sums(counts: Sequence[int] = (8, 12, 16, 20, 24), rounds: int = 
     for count in counts:
         problems = max(8, (1 << 20) >> count)
         candidates, targets = draw.uniform(-1, 1, (problems, count)), draw.uniform(-1, 1, problems)
-        few = candidates[:max(1, problems >> 8)], targets[:max(1, problems >> 8)]
+        few, table = min(problems, TRIED), subsets(count) if count <= MOST_TRIED else None
         ours, theirs = [], []
         for _ in range(rounds + 1):
             ours.append(_time(best_subsets, candidates, targets) / problems)
-            if count <= MOST_TRIED:
-                theirs.append(_time(try_all, *few) / len(few[1]))
+            if table is not None:
+                theirs.append(_time(partial(try_all, table), candidates[:few], targets[:few]) / few)
         rows.append(SumCost(count, 1e6 * float(np.median(ours[1:])), 1e6 * float(np.median(theirs[1:])) if theirs else None))
     return rows
 
 
-def try_all(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The least |sum - target| over all subsets of each row [problems, n]."""
-    subsets = ((np.arange(1 << candidates.shape[1])[:, None] >> np.arange(candidates.shape[1])) & 1).astype(np.float64)
-    return np.array([np.abs(subsets @ row - target).min() for row, target in zip(candidates, targets, strict=True)])
+def subsets(count: int) -> np.ndarray:
+    """All subsets of so many candidates, a row each [2 ** count, count]: what problems of one size can share."""
+    return ((np.arange(1 << count)[:, None] >> np.arange(count)) & 1).astype(np.float64)
+
+
+def try_all(table: np.ndarray, candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The least |sum - target| over the subsets of a `table` for each row of candidates [problems, n]."""
+    return np.abs(table @ candidates.T - targets).min(0)
 
 
 def _time(step: Callable[[np.ndarray, np.ndarray], object], candidates: np.ndarray, targets: np.ndarray) -> float:

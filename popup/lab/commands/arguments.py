@@ -106,8 +106,9 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     _check_runs(values, groups, output)
     points = _points(values, groups)
     points, impossible = _with_final_density(points, output.final_density)
-    configs = [Config.from_flat({**point, "seed": point["seed"] + offset})
-               for point in points for offset in range(output.seeds)]
+    names = Config.hints()
+    configs = [Config.from_flat({name: value for name, value in point.items() if name in names}
+                                | {"seed": point["seed"] + offset}) for point in points for offset in range(output.seeds)]
     usual, plain = vars(mirror().search), vars(_mirror(groups, choices, {})().search)
     check_matters(configs, given, {name for name in usual if values[name] not in (usual[name], plain[name])})
     configs = list(dict.fromkeys(dataclasses.replace(config, search=config.search.settled()) for config in configs))

@@ -27,6 +27,7 @@ from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
 
 SIZES = {"mlp": (1, 28, 28)}
+SMALLEST = 10_000  # scores from which on a selection is timed
 WIDE, WIDTHS = "mlp", (2048, 2048)  # the network of sparse inference
 
 
@@ -40,7 +41,8 @@ class BenchOptions:
     batch: int = field(default=128, metadata={"help": "images a step"})
     side: int = field(default=0, metadata={"help": "height and width of the images; 0: 32, for the MLP 28"})
     rounds: int = field(default=7, metadata={"help": "times every subject is timed, in turn"})
-    largest: int = field(default=10_000_000, metadata={"help": "most scores in the plot of the selection; 0: no plot"})
+    largest: int = field(default=10_000_000, metadata={
+        "help": f"most scores in the plot of the selection, {SMALLEST:,} or more; 0: no plot"})
     subset_sums: bool = field(default=True, metadata={"help": "time the subset sums of `prove` too"})
     sparse_inference: bool = field(default=True, metadata={"help": "time sparse inference of a wide MLP too"})
     small_networks: bool = field(default=True, metadata={"help": "time steps of small networks too"})
@@ -54,6 +56,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name, low in (("batch", 2), ("side", 0), ("rounds", 1), ("largest", 0), ("threads", 0)):
             check_count(name, getattr(self, name), low)
+        if self.largest:
+            check_count("largest", self.largest, SMALLEST)
         for name in ("model", "precision"):
             if not getattr(self, name):
                 raise UsageError(f"--{name} has no value: give one or more")
@@ -65,7 +69,8 @@ def bench(arguments: Sequence[str], models: Models) -> int:
     """Run the bench and print its tables."""
     options = parse_as(BenchOptions, arguments, "bench")
     builders = {name: _builder(models, name, options.side) for name in options.model}
-    out, device = check_writable(Path(options.out)), Machine(options.device).torch_device()
+    machine, out = Machine(options.device, options.threads), check_writable(Path(options.out))
+    device = machine.torch_device()
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -125,7 +130,7 @@ def _selection(out: Path, largest: int) -> list[dict[str, float]]:
     """Time the selection alone from 10^4 scores up, print it and plot it."""
     sizes = [10**power * step for power in range(4, 9) for step in (1, 3) if 10**power * step <= largest]
     rows = time_selection(sizes)
-    print("selection in one layer, k = 0.5\n" + table(
+    print("selection in one layer on the CPU, k = 0.5\n" + table(
         ["scores", "ms", "ns a score", "full sort, ms"],
         [[f"{size:,}", f"{ours * 1e3:.3f}", f"{ours / size * 1e9:.2f}", f"{theirs * 1e3:.2f}"] for size, ours, theirs in rows])
         + "\n")

@@ -56,7 +56,8 @@ class DensitiesOptions:
     density: tuple[str, ...] = field(default=tuple(DENSITIES), metadata={
         "help": "the rules to compare", "choices": tuple(DENSITIES)})
     image: tuple[int, ...] = field(default=(), metadata={
-        "help": "channels, height and width of the images; none: 3 32 32, of imagenet_ networks 3 224 224"})
+        "help": "channels, height and width of the images, or the number of features; none: 3 32 32, of imagenet_ networks "
+                "3 224 224"})
     window: int = field(default=0, metadata={
         "help": f"tokens of a window, of networks that read a text, in place of --image; 0: none, of gpt {CONTEXT}"})
     classes: int = field(default=0, metadata={"help": f"outputs of the network; 0: {CLASSES}, of windows {TOKENS}"})
@@ -81,8 +82,9 @@ class DensitiesOptions:
             raise UsageError(f"--window {self.window} is given beside --image: a network reads windows of tokens, or images")
         for side in self.image:
             check_count("a side of the image", side)
-        if self.image and len(self.image) != 3:
-            raise UsageError(f"image is {' '.join(map(str, self.image))}: give channels, height and width, such as 3 32 32")
+        if len(self.image) not in (0, 1, 3):
+            raise UsageError(f"image is {' '.join(map(str, self.image))}: give channels, height and width, such as 3 32 32, or "
+                             "one number of features")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from popup.lab.commands.rebuild import (
 )
 from popup.lab.config import Config
 from popup.lab.data.streamed import first_images
+from popup.lab.foreign import FAULTS, told
 from popup.lab.inputs import blank, called, noise
 from popup.lab.machine import Machine
 from popup.lab.measure import ACCURACY, MEASURES
@@ -32,7 +33,7 @@ from popup.lab.report.tables import layer_table, table
 from popup.lab.runs.about import recorded_temperature
 from popup.lab.runs.laboratory import Laboratory
 from popup.lab.text import printable
-from popup.lab.training.training import EVALUATION_BATCH
+from popup.lab.training.training import evaluation_parts
 from popup.ticket.export import differing, onnx_file, plain_file, program_file, state_file
 from popup.ticket.overlap import compare
 from popup.ticket.sparse import sparse_layers
@@ -140,18 +141,25 @@ def export(arguments: Sequence[str], models: Models) -> int:
         config = recorded_config(ticket, options.model, options.dataset)
         net = rebuild(ticket, models, config, options.sparse)
         inputs, kind = _check_inputs(ticket, models, config, options)
-        content, predict = writers[out.suffix](net, blank(recorded_image(ticket)[0], 4))
-        others = differing(rebuild(ticket, models, config) if options.sparse else net, predict, inputs)
+        try:
+            content, predict = writers[out.suffix](net, blank(recorded_image(ticket)[0], 4))
+            others = differing(rebuild(ticket, models, config) if options.sparse else net, predict, inputs)
+        except (UsageError, MemoryError):
+            raise
+        except FAULTS as error:
+            raise UsageError(f"torch {torch.__version__} cannot export this network for any number of inputs ({told(error)}): "
+                             "name a .safetensors file, or write a forward that hangs neither on numbers nor on their "
+                             "count") from None
         said = f"the same predictions on {len(inputs):,} {kind}"
         if others:
             print(f"not written: it makes other predictions than the ticket on {others} of {len(inputs)} {kind}")
             return FAILED
     write_atomically(out, content)
     print(f"{printable(out)}: {len(content):,} bytes, {said}")
-    scales = ticket.about.get("normalise")
-    kind = called(recorded_image(ticket)[0])
-    print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
-                 f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
+    if ticket.about.get("image"):  # of a run's ticket; one that was made in Python says what its maker told it
+        scales, kind = ticket.about.get("normalise"), called(recorded_image(ticket)[0])
+        print(printable(f"its inputs are {kind} {ticket.about.get('image')}"
+                        f"{f', as (pixel - mean) / deviation by channel: {scales}' if scales else ''}"))
     if (factor := recorded_temperature(ticket)) != 1:
         print(f"its loss was of outputs times {factor:.6g} (a learned temperature), which the file leaves out")
     return DONE
@@ -173,7 +181,7 @@ def _state(ticket: Ticket, models: Models, options: ExportOptions) -> tuple[byte
     """The content of a .safetensors file, and what it is."""
     if not options.sparse:
         return plain_file(ticket, options.csr), "a plain state_dict"
-    net = rebuild(ticket, models, recorded_config(ticket, options.model, options.dataset), sparse=True)
+    net = rebuild(ticket, models, recorded_config(ticket, options.model, loads=False), sparse=True)
     found = len(sparse_layers(net))
     return state_file(net.state_dict()), f"a state_dict with {found} sparse layer{'' if found == 1 else 's'}"
 
@@ -188,6 +196,6 @@ def _check_inputs(ticket: Ticket, models: Models, config: Config, options: Expor
         if options.dataset:
             raise
         return noise(*shape, 256), "images of noise (the data are not here)"
-    images = first_images(data.test[0], EVALUATION_BATCH)
+    images = first_images(data.test[0], evaluation_parts(data.test[0])[0].stop)
     kind = "test images" if data.evaluated_on == "test" else "held-out training images"
     return recorded_normalise(ticket, images)(images), kind

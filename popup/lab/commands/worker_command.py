@@ -44,7 +44,7 @@ class WorkerOptions:
 
 
 def worker(arguments: Sequence[str], models: Models, stop: Stop) -> int:
-    """Do cells until none is left. Returns the exit code: 1 if one that this worker did has failed."""
+    """Do cells until none is left. Returns the exit code: 1 if one that this worker did has failed, or broke a law."""
     options, machine = parse_groups([WorkerOptions, Machine], arguments, "worker")
     with joined(machine) as (ranks, device):
         laboratory = Laboratory(models, machine, Path(options.directory), stop, ranks, device)
@@ -69,7 +69,7 @@ def join(laboratory: Laboratory, trust: Trust, retry: bool = False) -> int:
         print(f"{part}\n    {program()} worker {laboratory.place} --retry\ndoes them again")
     print(f"{log.name}: nothing is left to do in {laboratory.place}/; this worker finished {counted(log.finished, 'run')}, "
           f"{log.failed} failed", flush=True)
-    return FAILED if log.failed or planned.damaged else DONE
+    return FAILED if log.failed or log.broken or planned.damaged else DONE
 
 
 def _left(planned: Planned, trust: Trust) -> list[Config]:
@@ -112,7 +112,7 @@ class WorkerLog:
     """A line an event, with the worker's name."""
 
     def __init__(self) -> None:
-        self.name, self.finished, self.failed = f"{platform.node()}:{os.getpid()}", 0, 0
+        self.name, self.finished, self.failed, self.broken = f"{platform.node()}:{os.getpid()}", 0, 0, 0
         self.described: set[tuple[str, int, float]] = set()
 
     def describe(self, laboratory: Laboratory, configs: Sequence[Config]) -> None:
@@ -127,5 +127,7 @@ class WorkerLog:
         """Print the event and count it."""
         self.finished += event.kind == "finished"
         self.failed += event.kind == "failed"
-        said = f"{self.name}: {event.kind} {event.cell} {event.label}{event.reason and f': {event.reason}'}"
+        self.broken += not event.holds
+        reason = event.reason or ("" if event.holds else "its proof is BROKEN")
+        said = f"{self.name}: {event.kind} {event.cell} {event.label}{reason and f': {reason}'}"
         print(printable(said, LONGEST_REASON), flush=True)

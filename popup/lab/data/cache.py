@@ -70,7 +70,7 @@ def stored(directory: Path, name: str, key: str, parts: Mapping[str, tuple[type,
             _tell(final, error)
     except (OSError, ValueError, EOFError) as error:
         _tell(final, error)
-    with _writing(decoded) as scratch:
+    with writing(decoded) as scratch:
         try:  # another process may have been first
             return _load(final, key, parts)
         except (OSError, ValueError, EOFError):
@@ -143,7 +143,7 @@ def _remove(final: Path) -> None:
 
 
 @contextmanager
-def _writing(decoded: Path) -> Iterator[Path]:
+def writing(decoded: Path) -> Iterator[Path]:
     """A scratch folder beside the final ones; only one process at a time has one. What is left in it is removed."""
     try:
         lock = open_lock(own_folder(decoded) / ".lock")

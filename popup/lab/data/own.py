@@ -118,6 +118,10 @@ def _find(name: str) -> Callable[[], Any]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"data set {name!r} is not there ({error}): write MODULE:FUNCTION, of a module that can be "
                          "imported from this directory, or folder:PATH") from None
+    except (UsageError, MemoryError):
+        raise
+    except FAULTS as error:
+        raise UsageError(f"data set {name!r}: its module cannot be imported: {told(error)}") from None
     if not callable(found):
         raise UsageError(f"data set {name!r} is {type(found).__name__}: it must be a function without arguments")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from popup.errors import UsageError
-from popup.lab.data.cache import cached, key_of, save
+from popup.lab.data.cache import cached, key_of, save, writing
 from popup.lab.data.dataset import DataRequest, Dataset
 
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -40,8 +40,10 @@ class Published:
             raise UsageError(f"data set {self.name!r} is not in {str(request.directory)!r}: {missing[0]} is missing"
                              f"{f' with {len(missing) - 1} more files' if missing[1:] else ''}; run once with --download, "
                              "or name the directory that has it with --data-dir")
-        if missing:
-            self.read(request)  # downloads; only then there are files to make the key of
+        if missing:  # downloads; only then there are files to make the key of
+            with writing(request.directory / "decoded"):  # one process alone: another would read halves of archives
+                if self._missing(request.directory):
+                    self.read(request)
         train, test, fingerprint = cached(request.directory, self.name, self._key(request.directory),
                                           lambda folder: self.decode(request, folder))
         return Dataset(self.title, self.classes, train, test, fingerprint=fingerprint)

@@ -12,6 +12,7 @@ import torch
 from popup.errors import UsageError
 from popup.files import IrregularFile, read_regular
 from popup.lab.data.dataset import DataRequest, Dataset, fingerprint
+from popup.lab.machine import expanded
 
 CONTEXT = 64               # bytes of a window that nobody asks to be of another length
 TOKENS = 256               # a token is a byte
@@ -26,7 +27,7 @@ def load_text(path: str, request: DataRequest) -> Dataset:
     The last tenth of the windows is test data: no sentence of it was trained on. Raises UsageError for a file that is no text,
     or too short.
     """
-    content, title = (_read(Path(path).expanduser()), Path(path).name) if path else _embedded()
+    content, title = (_read(expanded(path)), Path(path).name) if path else _embedded()
     context = request.side or CONTEXT
     tokens = torch.from_numpy(np.frombuffer(content, dtype=np.uint8).astype(np.int64))
     windows = (len(tokens) - 1) // context

@@ -39,6 +39,8 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
     control = CONTROLS[config.task.role]
     layers = control.build(start)
     batches, test = load_batches(net, data.train, data.test, config, ranks or Ranks())
+    searched = {source.spec.name for source in layers}
+    learning = [name for name, parameter in net.named_parameters() if parameter.requires_grad or name in searched]
     freeze(net)
     precision = Precision.of(net, config.training.precision)
     if control.trained:
@@ -46,6 +48,8 @@ def run_control(net: nn.Module, data: Dataset, config: Config, start: Subnetwork
             fill(net, start.dense)
         layers = _fresh(layers, config) if control.fresh else layers
         settings = finetuning(config.training) if control.prunes else config.training
+        for name in learning:  # what the network holds fixed stays fixed
+            net.get_parameter(name).requires_grad_(True)
         return _train_weights(net, layers, settings, precision, batches, test, on_epoch, checkpoints or Checkpoints()), layers
     _set_weights(net, layers)
     with seeded(config.source.seed, "statistics", test[0].device), synchronised(net, batches.ranks, config.training.sync_norm):
@@ -86,10 +90,9 @@ def _set_weights(net: nn.Module, layers: Sequence[LayerSource]) -> list[torch.Te
 def _train_weights(net: nn.Module, layers: Sequence[LayerSource], settings: TrainingSettings, precision: Precision,
                    batches: Batches, test: Split, on_epoch: Callable[[Metrics], None],
                    checkpoints: Checkpoints) -> list[Metrics]:
-    """Ordinary training of all parameters from the layers' weights, those outside the mask held at 0 by masking their
-    gradients."""
+    """Ordinary training of the parameters that learn, from the layers' weights, those outside the mask held at 0 by masking
+    their gradients."""
     masks = _set_weights(net, layers)
-    net.requires_grad_(True)
     masked = [(net.get_parameter(source.spec.name), mask) for source, mask in zip(layers, masks, strict=True)
               if len(source.edges) < source.spec.entries]
 
@@ -98,7 +101,7 @@ def _train_weights(net: nn.Module, layers: Sequence[LayerSource], settings: Trai
             if weight.grad is not None:
                 weight.grad.mul_(mask)
 
-    parameters, lr = list(net.parameters()), settings.weight_lr
+    parameters, lr = [parameter for parameter in net.parameters() if parameter.requires_grad], settings.weight_lr
     frozen = {source.spec.name: hash_array(source.edges) for source in layers}
     state = TrainingState(net, parameters, sgd(parameters, settings, lr), batches.steps, precision,
                           frozen=frozen, ranks=batches.ranks, hold=hold)

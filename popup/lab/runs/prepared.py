@@ -31,7 +31,17 @@ class Prepared:
 
 
 def prepare(laboratory: Laboratory, config: Config) -> Prepared:
-    """Everything of a run that can be refused: a UsageError then, or a RunFailed where a control's ticket is gone."""
+    """Everything of a run that can be refused: a UsageError then, or a RunFailed where a control's ticket is gone, or where the
+    ranks have not the same data and network."""
+    with laboratory.ranks.together():
+        prepared = _prepared(laboratory, config)
+    for what, value in (("data", prepared.data.fingerprint), ("network", prepared.network_fingerprint)):
+        laboratory.ranks.check_equal(f"the {what}", value, f"is the {what} a function of yours that makes another one in each "
+                                     "process, or do the machines hold other files?")
+    return prepared
+
+
+def _prepared(laboratory: Laboratory, config: Config) -> Prepared:
     memory, began = PeakMemory(laboratory.device), time.perf_counter()
     check_place(laboratory, config)
     check_anew(laboratory, config)

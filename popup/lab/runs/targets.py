@@ -23,12 +23,13 @@ from popup.lab.runs.laboratory import Laboratory
 from popup.lab.runs.plain import build
 from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
-from popup.lab.training.training import EVALUATION_BATCH, evaluate
+from popup.lab.training.training import evaluate, evaluation_parts
 from popup.source.layer_source import draw
 from popup.theory.calls import calls_of
 from popup.theory.exact import quantise
 from popup.theory.reading import read_target
 from popup.theory.target import Target
+from popup.ticket.export import apart
 from popup.ticket.file import read
 from popup.ticket.sparse import sparse_layers
 
@@ -147,8 +148,8 @@ def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: f
 
 def _largest(laboratory: Laboratory, net: nn.Module, inputs: dict[str, torch.Tensor]) -> float:
     """The largest |output| on the data."""
-    return max(float(net(part.clone().to(laboratory.device)).abs().max()) for images in inputs.values()
-               for part in images.split(EVALUATION_BATCH))
+    return max(float(net(images[part].clone().to(laboratory.device)).abs().max()) for images in inputs.values()
+               for part in evaluation_parts(images))
 
 
 @torch.no_grad()
@@ -187,7 +188,7 @@ def _in_order(layers: Sequence[nn.Linear | nn.Conv2d], target: Target) -> list[n
 
 def target_file(trained: Trained) -> bytes:
     """The target's state_dict as a safetensors file, which `load_target` reads."""
-    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in trained.net.state_dict().items()})
+    return safetensors.torch.save(apart(trained.net.state_dict()))
 
 
 def target_hash(trained: Trained) -> str:

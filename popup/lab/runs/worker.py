@@ -23,12 +23,14 @@ PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at cells that othe
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells: that it starts a cell, or how the cell ended ('started', 'finished', 'failed') and why."""
+    """What a worker tells: that it starts a cell, or how the cell ended ('started', 'finished', 'failed') and why; `holds`: of a
+    ticket that is finished whether its proof does."""
 
     kind: str
     cell: str
     label: str = ""
     reason: str = ""
+    holds: bool = True
 
 
 def work(laboratory: Laboratory, configs: Sequence[Config], tell: Callable[[Event], None],
@@ -85,23 +87,26 @@ def _try_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None],
 def _do_cell(laboratory: Laboratory, cell: Cell, tell: Callable[[Event], None], keep_on: Callable[[], bool]) -> None:
     """Run the cell; a failure that is the cell's own is recorded and the worker goes on."""
     tell(Event("started", cell.name, cell.label))
+    holds = True
     with cell.counting_deaths() as deaths:
         if deaths < MOST_DEATHS:
-            _run_cell(laboratory, cell, keep_on)
+            holds = _run_cell(laboratory, cell, keep_on)
         else:
             cell.fail(f"{deaths} workers in a row were killed while they did it, often for want of memory")
     reason = cell.failure() or ""
-    tell(Event("failed" if reason else "finished", cell.name, cell.label, reason))
+    tell(Event("failed" if reason else "finished", cell.name, cell.label, reason, holds))
 
 
-def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -> None:
+def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -> bool:
+    """Returns whether its proof holds, or it has none."""
     try:
         for other in cell.needs:
             if not other.finished():
                 kind = "ticket" if other.config.task.role == TICKET else "dense network"
                 raise RunFailed(f"its {kind} failed: {other.failure()}")
         laboratory.ranks.share(cell.config)
-        run(laboratory, cell.config, lambda metrics: _stop_unless(keep_on))
+        found = run(laboratory, cell.config, lambda metrics: _stop_unless(keep_on))
+        return bool((found["proof"] or {}).get("holds", True))
     except (RunFailed, UsageError) as error:
         cell.fail(str(error))
     except OSError:  # a full disk, a parent that is gone: any cell would meet it
@@ -115,6 +120,7 @@ def _run_cell(laboratory: Laboratory, cell: Cell, keep_on: Callable[[], bool]) -
             raise
         else:
             cell.fail(described(error), traceback.format_exc())
+    return True
 
 
 def described(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from popup.lab.training.beside import beside, changed
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.state import TrainingState
 from popup.lab.training.stop import Stop, Stopped
-from popup.ticket.sealed import SealedError, finite, seal, unseal
+from popup.ticket.sealed import SealedError, Tensors, finite, seal, unseal
 
 KIND, FORMAT = "checkpoint", 1
 SHARE = 0.02  # of a run's time that checkpoints may take
@@ -94,10 +94,16 @@ class Checkpoints:
 
     def resume(self, state: TrainingState) -> None:
         """Let `state` be the one that was written, if any was. Raises CheckpointError if it is not of this run."""
-        if not self.there(state.ranks):
-            return
+        if self.there(state.ranks):
+            with state.ranks.together():
+                self._resume(state)
+
+    def _resume(self, state: TrainingState) -> None:
         try:
-            metadata, tensors = state.ranks.share(unseal(self.path, KIND, (FORMAT,)) if self.path and state.ranks.first else None)
+            found = state.ranks.share(self._read() if state.ranks.first else None)  # a fault too, or the others would wait
+            if isinstance(found, Exception):
+                raise found
+            metadata, tensors = found
             if not self._is_of_this_run(metadata.get("config")):
                 raise SealedError(f"{self.path} is of a run with another config")
             if differ(str(metadata.get("data", "")), self.data):
@@ -115,6 +121,13 @@ class Checkpoints:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{self.path} is no checkpoint of this run: {reason}; remove it to begin anew") from None
         self.before = float(seconds)
+
+    def _read(self) -> tuple[dict[str, Any], Tensors] | Exception:
+        """What the file holds, or why it cannot be read."""
+        try:
+            return unseal(self.path, KIND, (FORMAT,)) if self.path else SealedError("there is no checkpoint")
+        except (SealedError, OSError) as error:
+            return error
 
     def after_step(self, state: TrainingState) -> None:
         """Write if it is time to; raise Stopped if the run is to end. The ranks agree on both, and write before they end."""

@@ -27,7 +27,7 @@ from popup.lab.training.splits import check_attached, check_network, check_preci
 from popup.lab.training.state import Metrics, TrainingState
 from popup.lab.training.stop import RunFailed
 from popup.lab.training.temperature import Temperature
-from popup.lab.training.training import EVALUATION_BATCH, load_batches, optimise
+from popup.lab.training.training import evaluation_parts, load_batches, optimise
 from popup.search.network import computing, is_attached, scores, search_of, unwrapped
 from popup.search.plain import merge
 from popup.search.reach import check_reached
@@ -205,7 +205,8 @@ def _check_contract(net: nn.Module, epoch: int) -> None:
 def proved(ready: Ready, history: list[Metrics], ticket: Ticket | None = None, plain: nn.Module | None = None) -> Outcome:
     """The laws, checked on the network that was searched, and on `plain` (None: a copy of it) as the `ticket` that was saved
     (None: the one it holds now), in the precision that its accuracy was measured in."""
-    probe = ready.batches.normalise(first_images(ready.test[0], EVALUATION_BATCH))
+    size = evaluation_parts(ready.test[0])[0].stop  # as many as an evaluation takes at once
+    probe = ready.batches.normalise(first_images(ready.test[0], size))
 
     def forward(net: nn.Module) -> torch.Tensor:
         with ready.precision.autocast():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -96,10 +96,22 @@ def synchronised(net: nn.Module, ranks: Ranks, wanted: bool) -> Iterator[None]:
                 vars(norm)["process_group"] = group
 
 
+def running(net: nn.Module) -> list[Any]:
+    """The norms with running statistics that can begin anew; others (torchvision's FrozenBatchNorm2d) keep what they have."""
+    return [module for module in net.modules() if getattr(module, "running_mean", None) is not None
+            and hasattr(module, "reset_running_stats") and hasattr(module, "momentum")]
+
+
 @contextlib.contextmanager
-def averaging(norms: Sequence[Any]) -> Iterator[None]:
-    """Within the block running statistics begin anew, and are plain averages. Then momenta are as they were, and statistics too
-    if the block did not come to its end: an average over half of the data is none."""
+def averaging(norms: Sequence[Any]) -> Iterator[Callable[[int], None]]:
+    """Within the block running statistics begin anew, and are plain averages over the batches; what is yielded is called with
+    the number of each, from 1 on. Then momenta are as they were, and statistics too if the block did not come to its end: an
+    average over half of the data is none."""
+    def begin(number: int) -> None:
+        for norm in norms:
+            if not isinstance(norm, _BatchNorm):  # instance norms count no batches, and take no momentum for one of 0
+                norm.momentum = 1 / number
+
     momenta = [norm.momentum for norm in norms]
     held = [(norm, name, buffer, buffer.clone()) for norm in norms for name, buffer in norm._buffers.items()
             if buffer is not None]
@@ -107,7 +119,7 @@ def averaging(norms: Sequence[Any]) -> Iterator[None]:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch's word for a cumulative average
-        yield
+        yield begin
     except BaseException:
         for norm, name, buffer, before in held:
             norm._buffers[name] = buffer.copy_(before)  # a forward may have put another in its place

@@ -61,14 +61,30 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
         return found.tolist()
 
-    def check_equal(self, what: str, value: str) -> None:
-        """A RunFailed unless every rank has the same value."""
-        if self.count == 1:
-            return
+    def check_equal(self, what: str, value: str, question: str = "are they of one version of torch and numpy?") -> None:
+        """A RunFailed unless every rank has the same value; it ends with the `question` of what may be the cause."""
+        if self.count > 1 and len(set(self._all(value))) > 1:
+            raise RunFailed(f"{what} differs between the ranks: {question}")
+
+    def _all(self, value: str) -> list[str]:
+        """Every rank's value."""
         values: list[str] = [""] * self.count
         dist.all_gather_object(values, value, group=self.control)
-        if len(set(values)) > 1:
-            raise RunFailed(f"{what} differs between the ranks: are they of one version of torch and numpy?")
+        return values
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is refused on one rank within the block is refused on all: one alone would leave the others waiting."""
+        refused: Exception | None = None
+        try:
+            yield
+        except (UsageError, RunFailed) as error:
+            refused = error
+        reasons = self._all("" if refused is None else str(refused) or "refused") if self.count > 1 else []
+        if refused is not None:
+            raise refused
+        if lost := next((rank for rank, reason in enumerate(reasons) if reason), None):
+            raise RunFailed(f"rank {lost} cannot take part: {reasons[lost]}")
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks."""

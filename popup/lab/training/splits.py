@@ -39,6 +39,7 @@ def checked(split: Split, name: str, device: torch.device) -> Split:
     if images.dtype not in (torch.uint8, torch.float32, torch.int64):
         raise UsageError(f"the inputs of {name} have dtype {images.dtype}: pass images as uint8 or float32, tokens as int64")
     check_finite(images, f"the images of {name}")
+    images = images.detach() if isinstance(images, torch.Tensor) else images  # a network that learns may have made them
     return images.to(device), labels.to(device)
 
 
@@ -90,6 +91,9 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
 
 def _check_labels(name: str, logits: torch.Tensor, count: int, labels: Sequence[torch.Tensor]) -> None:
     places = labels[0].shape[1:]  # none, or those of a text
+    if others := [part.shape for part in labels if part.shape[1:] != places]:
+        raise UsageError(f"labels have the shapes {list(labels[0].shape)} and {list(others[0])}: training and test data have one "
+                         "label an input each, or one a token of as many")
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 + len(places) or logits.shape[:-1] != (count, *places):
         found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         wanted = ", ".join(["n", *map(str, places), "classes"])

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import cos, isfinite, pi, prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from popup.errors import UsageError
 from popup.lab.config import Config, TrainingSettings
 from popup.lab.data.dataset import Split, check_alike
 from popup.lab.data.streamed import Images, in_parts
 from popup.lab.measure import measure_of
 from popup.lab.precision import Precision
-from popup.lab.randomness import seeded
+from popup.lab.randomness import seeded, undrawn
 from popup.lab.training.batches import Batches, Normalise
 from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.loss import cross_entropy
-from popup.lab.training.norms import averaging, synchronised
+from popup.lab.training.norms import averaging, running, synchronised
 from popup.lab.training.optimizers import SETTLE_EVERY, settle
 from popup.lab.training.ranks import Ranks
 from popup.lab.training.splits import checked
@@ -40,7 +40,10 @@ def rate_factor(settings: TrainingSettings, progress: float) -> float:
 
 def load_batches(net: nn.Module, train: Split, test: Split, config: Config, ranks: Ranks) -> tuple[Batches, Split]:
     """The training split as batches, and the test split, both on the device of `net`."""
-    device = next(net.parameters()).device
+    first = next(net.parameters(), None)
+    if first is None:
+        raise UsageError(f"{type(net).__name__} has no parameters, so that there is nothing to search or to train")
+    device = first.device
     train, test = checked(train, "train", device), checked(test, "test", device)
     check_alike(train[0], test[0])
     settings = config.training
@@ -62,8 +65,9 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
             state.compile()
         if state.search:
             state.search.resume(state.done, state.done / (settings.epochs * batches.steps))
-        for metrics in state.history:
-            on_epoch(metrics)
+        with undrawn(state.device):
+            for metrics in state.history:
+                on_epoch(metrics)
         with checkpoints.guard(state):
             while state.epoch < settings.epochs:
                 metrics = train_epoch(state, batches, settings, lr, checkpoints)
@@ -75,8 +79,10 @@ def optimise(state: TrainingState, batches: Batches, test: Split, settings: Trai
                                     metrics.get("temperature", 1.0))
                 with checkpoints.stop.deferred():
                     state.ranks.check_equal("the mask", state.fingerprint() if state.ranks.count > 1 else "")
+                    state.moving = True
                     metrics |= state.churn.measure() if state.churn else {}
                     state.finish_epoch(metrics)
+                    state.moving = False
                     on_epoch(metrics)
                 if state.epoch < settings.epochs:
                     checkpoints.agree(state)
@@ -96,6 +102,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
             train_step(state, inputs, labels, rates[state.step], settings)
             if state.search:
                 state.search.advance(state.done / steps)
+            state.moving = False
             checkpoints.after_step(state)
     state.settle()
     _check_finite(state, rates)
@@ -105,7 +112,7 @@ def train_epoch(state: TrainingState, batches: Batches, settings: TrainingSettin
 
 def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, rate: float,
                settings: TrainingSettings) -> None:
-    """One step of the optimiser at `rate`."""
+    """One step of the optimiser at `rate`. The state is `moving` until the search has taken note of it."""
     state.moving = True
     state.optimizer.param_groups[0]["lr"] = rate
     for parameter in state.parameters:
@@ -123,7 +130,6 @@ def train_step(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor,
     state.step += 1
     if state.device.type == "cpu" and state.done % SETTLE_EVERY == 0:  # a GPU is as fast with numbers of any size
         settle(state.optimizer)
-    state.moving = False
 
 
 def backward(state: TrainingState, inputs: torch.Tensor, labels: torch.Tensor, smoothing: float,
@@ -161,13 +167,14 @@ def _check_finite(state: TrainingState, rates: list[float]) -> None:
 @torch.no_grad()
 def refresh_statistics(net: nn.Module, batches: Batches, precision: Precision) -> None:
     """Estimate the running statistics of every norm anew, as plain averages over one pass of all ranks' training data."""
-    norms: list[Any] = [module for module in net.modules() if getattr(module, "running_mean", None) is not None]
+    norms = running(net)
     if not norms:
         return
     net.train()
-    with averaging(norms):
+    with averaging(norms) as begin:
         with precision.autocast():
-            for inputs, _ in batches.epoch(0):
+            for number, (inputs, _) in enumerate(batches.epoch(0), 1):
+                begin(number)
                 net(precision.inputs(inputs))
         for norm in norms:
             norm.running_mean.copy_(batches.ranks.mean(norm.running_mean))
