@@ -21,6 +21,7 @@ from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.ticket import Ticket
 
 TIE = 1e-5  # of the largest |logit| of an image: classes as near as that are tied, and float noise decides between them
+QUIET = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")  # loggers
 Predict = Callable[[torch.Tensor], torch.Tensor]  # inputs [n, ...] -> logits [n, classes], of texts [n, tokens, classes]
 
 
@@ -111,7 +112,7 @@ def _exported(net: nn.Module, example: torch.Tensor) -> torch.export.ExportedPro
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporters warn of their own insides, and onnxscript logs; neither is the user's to mend."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
