@@ -111,10 +111,12 @@ def _exported(net: nn.Module, example: torch.Tensor) -> torch.export.ExportedPro
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporters warn of their own insides, and onnxscript logs; neither is the user's to mend."""
+    """torch's exporters warn of their own insides and print what they could not trace, and onnxscript logs: none of it is the
+    user's to mend, who gets one line."""
     loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
