@@ -16,7 +16,7 @@ from popup.lab.inputs import blank, called, logits_shape
 from popup.lab.parts import attributes
 from popup.lab.randomness import building, loading
 from popup.source.copying import deep_copy
-from popup.source.modes import modes_kept
+from popup.source.modes import in_mode, modes_kept
 
 Models = Mapping[str, Callable[..., nn.Module]]  # name -> builder(image [c, h, w] or window [tokens], classes[, widths][, width])
 KINDS = ("torchvision", "timm", "chain")  # before the colon of a name: what is no module of the user's
@@ -118,7 +118,7 @@ def _try(net: nn.Module, image: Sequence[int], classes: int) -> None:
     if not isinstance(net, nn.Module):
         raise ValueError(f"its builder returned {type(net).__name__}, not a torch.nn.Module")
     with modes_kept(net):
-        output, wanted = net.eval()(blank(image)), logits_shape(image, classes, 2)
+        output, wanted = in_mode(net, False)(blank(image)), logits_shape(image, classes, 2)
     if not isinstance(output, torch.Tensor) or output.shape != wanted:
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(f"it makes {found} of two {called(image)}, not logits {list(wanted)}")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError, check_name
-from popup.search.compute import COMPUTES, call_of, sparse_layers
+from popup.search.compute import COMPUTES, calls_of, sparse_layers
 from popup.search.contract import gate_faults, unasked
 from popup.search.given import as_patterns, check_alone, check_given, numbers, own_weights, plain_number
 from popup.search.held import refuse_held
@@ -26,7 +26,7 @@ from popup.search.reach import refuse_seen
 from popup.search.refusals import refuse_inference, refuse_saving, refuse_tracing, refuse_wrapped
 from popup.search.search import Search
 from popup.search.settings import SearchSettings
-from popup.search.share import refuse_padding, tell_biases, tell_left_out
+from popup.search.share import refuse_grouped, refuse_padding, tell_biases, tell_left_out
 from popup.search.trial import refuse_unfaithful
 from popup.search.untouched import Untouched
 from popup.source.copying import without_hooks
@@ -128,6 +128,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
         if not name.isprintable():
             raise UsageError(f"a layer is called {name!r:.80}, and names of a ticket's layers have letters that can be printed: "
                              "give its module another name, or leave it out by skip")
+    refuse_grouped(layers, recipe)
     refuse_held(net, layers)
     refuse_unfaithful(net, layers)
     source = draw_source(recipe, layers, given, weights, edges)
@@ -137,7 +138,7 @@ def attach_recipe(net: nn.Module, recipe: Recipe, settings: SearchSettings,
     _try_method(settings)
     search = Search(recipe, settings)
     sparse = sparse_layers(net, [(layer.spec, layer.p_l) for layer in source], compute, against)
-    products = {layer.spec.name: call_of(net, layer.spec, layer.edges, sparse) for layer in source if layer.spec.name in sparse}
+    products = calls_of(net, {layer.spec: layer.edges for layer in source if layer.spec.name in sparse})
     with all_or_nothing(net, written_by_freeze(net)):
         values = freeze(net)
         attach_layers(net, search, source, products)

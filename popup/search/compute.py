@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import FrameType
@@ -131,14 +131,13 @@ def sparse_layers(net: nn.Module, densities: Sequence[tuple[Layer, float]], comp
                   device: torch.device | None = None, kernels: str = "") -> set[str]:
     """The names of the layers of `net`, given in its order with their p_l, that compute on their edges alone; the rest is as
     `computes_sparsely` takes it."""
-    found: set[str] = set()
+    found, chains = set[str](), handovers(net)
     handed: set[nn.Module] = set()  # to which a sparse layer hands what it gives as it lies
     for spec, p_l in densities:
         module, _ = locate(net, spec.name)
         if computes_sparsely(net, spec, p_l, compute, against, device, module in handed, kernels):
             found.add(spec.name)
-            onward = _handed_on(net, module)
-            handed.update(onward.parts[-1:] if onward else ())
+            handed.update(chains[module].parts[-1:] if module in chains else ())
     return found
 
 
@@ -194,27 +193,35 @@ def _runs(chain: nn.Sequential) -> bool:
     return frame is not None and frame.f_locals["self"] is chain
 
 
-def _handed_on(net: nn.Module, module: nn.Module) -> Onward | None:
-    """`module` and what comes next, if a chain of layers hands what it gives, through functions of single numbers at most, to
-    another linear layer. Else None."""
+def handovers(net: nn.Module) -> dict[nn.Module, Onward]:
+    """Each module with what comes next, if a chain of layers hands what it gives, through functions of single numbers at most,
+    to another linear layer: in the first such chain, where it first stands."""
+    found: dict[nn.Module, Onward] = {}
     for chain in (part for part in net.modules() if type(part) is nn.Sequential):
-        parts = list(chain)
-        for place, part in enumerate(parts):
-            end = next((end for end in range(place + 1, len(parts)) if type(parts[end]) not in EACH_NUMBER), None)
-            if part is module and end is not None and isinstance(parts[end], nn.Linear) and _is_plain(parts[end], nn.Linear):
-                return Onward(chain, place, tuple(parts[place:end + 1]))
-    return None
+        parts, end = list(chain), None
+        for place in reversed(range(len(parts))):
+            first = parts[place] not in found or found[parts[place]].chain is chain
+            if first and end is not None and isinstance(parts[end], nn.Linear) and _is_plain(parts[end], nn.Linear):
+                found[parts[place]] = Onward(chain, place, tuple(parts[place:end + 1]))
+            end = end if type(parts[place]) in EACH_NUMBER else place
+    return found
 
 
-def call_of(net: nn.Module, spec: Layer, edges: np.ndarray, sparse: Collection[str]) -> LayerProducts:
-    """The products of a layer that computes sparsely, whose edges are these flat indices, ascending, as do those named in
-    `sparse`. It hands on what it gives as it lies to these alone: a narrow dense product of such takes up to 15 times as long
-    (MKL on an AMD EPYC, 128 x 2048 by 2048 x 10), which is more than copying it."""
-    module, _ = locate(net, spec.name)
+def calls_of(net: nn.Module, layers: Mapping[Layer, np.ndarray]) -> dict[str, LayerProducts]:
+    """By name the products of the `layers` that compute sparsely, whose edges are these flat indices, ascending. One hands on
+    what it gives as it lies to another of them alone: a narrow dense product of such takes up to 15 times as long (MKL on an AMD
+    EPYC, 128 x 2048 by 2048 x 10), which is more than copying it."""
+    chains, sparse = handovers(net), {locate(net, spec.name)[0] for spec in layers}
+    return {spec.name: call_of(locate(net, spec.name)[0], spec, edges, chains, sparse) for spec, edges in layers.items()}
+
+
+def call_of(module: nn.Module, spec: Layer, edges: np.ndarray, chains: Mapping[nn.Module, Onward],
+            sparse: Collection[nn.Module]) -> LayerProducts:
+    """The products of one of them, which is `module`'s."""
     outputs, inputs = spec.shape[:2]
     if not isinstance(module, nn.Conv2d):
-        onward = _handed_on(net, module)
-        sparsely = onward is not None and any(locate(net, name)[0] is onward.parts[-1] for name in sparse)
+        onward = chains.get(module)
+        sparsely = onward is not None and onward.parts[-1] in sparse
         return LinearCall(Products.of(edges, (outputs, inputs), best_kernels()), onward if sparsely else None)
     kernel, stride, padding, dilation = map(_pair, (spec.kernel, module.stride, module.padding, module.dilation))
     return ConvCall(ConvProducts.of(edges, (outputs, inputs, *kernel), Filter(kernel, stride, padding, dilation)))

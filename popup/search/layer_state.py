@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -24,6 +25,12 @@ from popup.source.recipe import SOURCE, Recipe
 MEMORY = "memory_"  # what the names of the buffers begin with that hold what a method remembers
 
 REDRAW = "redraw"    # the name under which a method remembers redraws
+
+
+def _probe() -> list[float]:
+    """Some numbers that any type holds, and that no memory holds by chance."""
+    now = time.perf_counter_ns()
+    return [float(now // 97**place % 97) for place in range(6)]
 
 
 class LayerState(nn.Module):
@@ -69,14 +76,18 @@ class LayerState(nn.Module):
         the source is not there."""
         try:
             moved = {name: fn(getattr(self, name)) for name in self.SOURCE}
-            self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.values.device)).dtype
+            told = _probe()
+            probe = fn(torch.tensor(told, dtype=self.dtype, device=self.values.device))
         except NotImplementedError:
             self.check_data()
             raise
         if not moved["values"].is_meta:
             self.check_data()
+            if probe.tolist() != told:  # to_empty, which gives memory without what was there
+                moved = {name: getattr(self, name).to(part.device) for name, part in moved.items()}
         vars(self).update({name: part if part.dtype is (own := getattr(self, name)).dtype else own.to(part.device)
                            for name, part in moved.items()})
+        self.dtype = probe.dtype
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -107,4 +107,5 @@ def _quiet(net: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, before in held:
                 module._buffers[name] = buffer  # a forward may have put another in its place
-                buffer.copy_(before)
+                if not torch.equal(buffer, before):  # to write to one says that it has changed, as the mark of a rank's source
+                    buffer.copy_(before)

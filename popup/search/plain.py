@@ -28,7 +28,10 @@ def detach(net: nn.Module) -> nn.Module:
     refuse_inference(net)
     weights = _plain_weights(net, search)
     with all_or_nothing(net):
-        return _made_plain(net, search, search.hooks, weights)
+        made = _made_plain(net, search, search.hooks, weights)
+    for group in search.groups:  # whose dense weights would stay until Python looks for rings
+        group.forget()
+    return made
 
 
 def _plain_weights(net: nn.Module, search: Search) -> list[torch.Tensor]:

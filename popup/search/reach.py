@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves
 
 from popup.errors import UsageError
 from popup.search.watch import Watched, watched
 from popup.source.copying import deep_copy
 from popup.source.layers import Layer, skip_of
+from popup.source.modes import in_mode
 
 
 @torch.no_grad()
@@ -34,7 +36,7 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
             for module, mode in modes.items():
                 module.training = mode
         if seen.unreached and not seen.faults:
-            trained = deep_copy(net).train()
+            trained = in_mode(deep_copy(net), True)
             seen = _both(seen, watched(trained, tensors, lambda: run(trained), inputs))
     return seen, outputs[0]
 
@@ -42,14 +44,28 @@ def look(net: nn.Module, tensors: Mapping[str, torch.Tensor | None], inputs: tor
 def refuse_seen(net: nn.Module, names: Iterable[str], inputs: tuple[Any, ...]) -> None:
     """A UsageError for a layer in `names` whose weight a product of the plain network `net` gets otherwise than it is, in an
     evaluation of `inputs`, as a forward hook with keywords has them. If that fails, nothing is known."""
-    args, kwargs = tree_map(lambda part: part.detach().clone() if isinstance(part, torch.Tensor) else part, inputs)
+    copied = _copied(inputs)
+    if copied is None:
+        return
+    args, kwargs = copied
     cuda = {tensor.device for tensor in net.parameters() if tensor.is_cuda}
     with torch.no_grad(), torch.random.fork_rng(cuda):
         try:
-            seen = watched(net.eval(), dict.fromkeys(names), lambda: net(*args, **kwargs), (args, kwargs))
+            seen = watched(in_mode(net, False), dict.fromkeys(names), lambda: net(*args, **kwargs), (args, kwargs))
         except Exception:  # of somebody else's forward, whatever it may be
             return
     _refuse_faults(seen)
+
+
+def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """A copy of what a pass gets, to which it may write, also within objects, and which it may use up, as an iterator; None where
+    there is none (of a generator, say)."""
+    memo = {id(part): part.detach().clone() for part in tree_leaves(inputs) if isinstance(part, torch.Tensor)}
+    try:
+        copied: tuple[Any, ...] = copy.deepcopy(inputs, memo)
+    except Exception:  # of somebody else's __deepcopy__, whatever it may be
+        return None
+    return copied
 
 
 def _refuse_faults(seen: Watched) -> None:

@@ -144,7 +144,7 @@ class Search(Answers):
         nothing is changed."""
         self._loads = check_states(self.layers, self.scores(), module, state, prefix, self.settings.method)
         if self._loads and about.get("assign_to_params_buffers"):
-            refuse_assigned(self.layers)
+            refuse_assigned(self.layers, self.scores(), state, prefix)
 
     def loaded(self, module: nn.Module, keys: object) -> None:
         """Hook of the network, called when a state_dict has been loaded: be where its search was."""

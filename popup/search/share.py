@@ -54,6 +54,15 @@ def tell_biases(net: nn.Module, layers: Sequence[Layer], recipe: Recipe) -> None
                       "untie the weights, or say that it is meant by skip", stacklevel=5)
 
 
+def refuse_grouped(layers: Sequence[Layer], recipe: Recipe) -> None:
+    """A UsageError for `connected` and a transposed convolution with groups, whose outputs are told apart by their place in a
+    group alone, so that some would have no edge."""
+    for layer in layers if recipe.connected else []:
+        if layer.sides is not None and layer.sides.inputs_first and layer.shape[1] != layer.sides.outputs:
+            raise UsageError(f"connected is for outputs that each have an edge, and {layer.name} {list(layer.shape)} is a "
+                             "transposed convolution with groups: leave connected out, or skip the layer")
+
+
 def refuse_padding(net: nn.Module, source: Sequence[LayerSource]) -> None:
     """A UsageError for a masked table with an edge in the row of its padding_idx, to whose scores torch gives no gradient."""
     for layer in source:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
+from popup.errors import UsageError
 from popup.search.compute import LayerProducts
 from popup.search.weighing import STRAIGHT, Once, SelectEdges, Use
 
@@ -80,6 +81,11 @@ class SparseWeight(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch gives it the type of a function that is not to be overridden
             cls, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
                            kwargs: dict[str, Any] | None = None) -> Any:
+        for weight in tree_leaves((args, kwargs)):  # below autograd, where somebody's inputs went by __torch_function__
+            if isinstance(weight, SparseWeight) and weight.requires_grad and torch.is_grad_enabled():
+                raise UsageError(f"{weight.use.of.layers[0].spec.name} computes on its edges alone, and inputs of a class with "
+                                 "operations of its own (a nested tensor?) go by that, so that its scores would get no gradient: "
+                                 "attach the network with compute='dense'")
         return func(*_dense(args), **_dense(kwargs or {}))
 
 
@@ -102,7 +108,7 @@ AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast makes
 def _alike(x: object, weight: SparseWeight) -> bool:
     """Whether the product can be done as it is: else the dense one says what is wrong."""
     if not isinstance(x, torch.Tensor) or isinstance(x, SparseWeight) or x.device != weight.place or (
-            x.layout is not torch.strided):
+            x.layout is not torch.strided or x.is_nested):
         return False
     fits = x.dim() > 0 and x.shape[-1 if len(weight.form) == 2 else 1] == weight.form[1]
     cast = torch.is_autocast_enabled(x.device.type) and weight.number is torch.float32 and x.dtype in AUTOCAST

@@ -33,9 +33,10 @@ def check_states(layers: Sequence[LayerState], scores: Sequence[torch.Tensor], n
     if 0 < len(missing) < len(own):
         raise UsageError(f"the state_dict has no {missing[0]}, of {own[missing[0]].spec.name}, and {len(own) - len(missing)} of "
                          f"the search's {len(own)} entries: {ALL}, of a search by the same method")
+    names = {name for layer in layers for name in layer.spec.names}
     for key in state:
         if key not in own:
-            _refuse_foreign(key, key.removeprefix(prefix), net, {name for layer in layers for name in layer.spec.names})
+            _refuse_foreign(key, key.removeprefix(prefix), net, names)
     if missing:
         return False
     for layer, own_scores in zip(layers, scores, strict=True):
@@ -59,9 +60,14 @@ def _refuse_shapes(layer: LayerState, scores: torch.Tensor, state: Mapping[str, 
                              "source")
 
 
-def refuse_assigned(layers: Sequence[LayerState]) -> None:
-    """A UsageError for layers that share their weight: load_state_dict(assign=True) makes one tensor of each name's."""
-    for layer in layers:
+def refuse_assigned(layers: Sequence[LayerState], scores: Sequence[torch.Tensor], state: Mapping[str, Any],
+                    prefix: str) -> None:
+    """A UsageError for layers that share their weight: load_state_dict(assign=True) makes one tensor of each name's; and for
+    scores of another type, which it puts in their place as they are."""
+    for layer, own in zip(layers, scores, strict=True):
+        if (given := state[f"{prefix}{_keys(layer)[0]}"].dtype) is not own.dtype:
+            raise UsageError(f"the state_dict has the scores of {layer.spec.name} in {given}, and they are {own.dtype}: load it "
+                             "without assign, which converts them")
         if layer.spec.also:
             raise UsageError(f"{layer.spec.name} and {layer.spec.also[0]} share their scores, of which assign=True makes two: "
                              "load dict(state) without assign (torch notes it in the state itself)")

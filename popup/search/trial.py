@@ -14,6 +14,7 @@ from popup.search.watch import Watched, watched
 from popup.source.copying import deep_copy, without_hooks
 from popup.source.layers import Layer, locate, skip_of
 from popup.source.maskable import kind_of as kind_of_weights
+from popup.source.modes import in_mode
 
 USUAL = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear,
          nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear, nn.Embedding}
@@ -63,7 +64,7 @@ def trial(module: nn.Module, attributes: list[str]) -> tuple[str, str] | None:
             subject = _subject(module, attributes)
         except Exception:  # of somebody else's __deepcopy__, whatever it may be
             return None
-        runs = [run for training in (False, True) if (run := _run(subject.train(training), attributes)) is not None]
+        runs = [run for training in (False, True) if (run := _run(in_mode(subject, training), attributes)) is not None]
     for attribute in attributes:
         fault = next((run.faults[attribute] for run in runs if attribute in run.faults), None)
         own = "forward" not in vars(module)  # a function that an instance was given may use the instance, not the copy
@@ -94,12 +95,16 @@ def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
 
 def _run(subject: nn.Module, attributes: list[str]) -> Watched | None:
     """What is seen with the first input that the module takes; None: it takes none."""
-    for inputs in examples(subject):
+    tried = examples(subject)
+    while True:
+        try:
+            inputs = next(tried)
+        except Exception:  # there are no more, or none for a module of that kind
+            return None
         try:
             return watched(subject, dict.fromkeys(attributes), partial(subject, *inputs), inputs)
         except Exception:  # of somebody else's forward, whatever it may be
             continue
-    return None
 
 
 def examples(module: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -125,6 +130,9 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
     kernel, steps = getattr(module, "kernel_size", ()), getattr(module, "dilation", ())
     inputs = getattr(module, "in_channels", None) or _inputs(module)
     if kernel:
+        if not isinstance(kernel, tuple):  # of a class of somebody else's, which has one number for all sides
+            kernel = next(module.parameters()).shape[2:]
+        steps = steps if isinstance(steps, tuple) and len(steps) == len(kernel) else (1,) * len(kernel)
         sides = [(side - 1) * step + 4 for side, step in zip(kernel, steps, strict=True)]
         yield from ((2, inputs, *(side * times for side in sides)) for times in (1, 4))
     else:

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from popup.source.copying import deep_copy, without_hooks
 from popup.source.layers import Layer
 from popup.source.maskable import kind_of
+from popup.source.modes import in_mode
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 GAIN = re.compile(r"layer_?scale|res_?scale|res_?weight|rezero|gamma|gain|(^|_)ls_?\d*$|(^|_)lambda_?\d+$")
@@ -37,7 +38,7 @@ def adds_one(module: nn.Module) -> bool:
         return False
     sizes = []
     for value in (0.0, 1.0):
-        tried = without_hooks(deep_copy(module), module).to_empty(device="cpu").float().eval()
+        tried = in_mode(without_hooks(deep_copy(module), module).to_empty(device="cpu").float(), False)
         for tensor in (*tried.parameters(), *tried.buffers()):
             tensor.fill_(0.0)
         tried.get_parameter("weight").fill_(value)

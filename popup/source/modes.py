@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 from torch import nn
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def in_mode(net: Net, training: bool) -> Net:
+    """The network in training or in evaluation mode: train() of somebody else's may return nothing."""
+    if training:
+        net.train()
+    else:
+        net.eval()
+    return net
 
 
 @contextlib.contextmanager

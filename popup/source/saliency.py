@@ -24,6 +24,7 @@ from popup.source.labels import as_rows
 from popup.source.layer_source import draw_values
 from popup.source.layers import Layer, locate
 from popup.source.masks import share
+from popup.source.modes import in_mode
 from popup.source.recipe import GIVEN, ONE_SIZE, Recipe
 
 PART = 32     # images differentiated at once
@@ -83,7 +84,7 @@ def synflow(net: nn.Module, recipe: Recipe, image: Sequence[int]) -> dict[str, n
     if recipe.weights == "signed_constant":
         raise UsageError(ONE_SIZE)
     net, weights = _dense(net, recipe)
-    for module in net.eval().modules():
+    for module in in_mode(net, False).modules():
         if isinstance(module, nn.Hardtanh):  # ReLU6 is one
             module.max_val = inf
         elif is_norm(module):

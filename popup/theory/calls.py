@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from popup.source.modes import modes_kept
+from popup.source.modes import in_mode, modes_kept
 
 RELUS = ("relu", "relu_")
 OWN = {nn.Linear: "linear", nn.Conv2d: "conv2d", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid",
@@ -76,7 +76,7 @@ def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
 def calls_of(net: nn.Module, inputs: torch.Tensor) -> tuple[Calls, str]:
     """What the network calls in evaluation, and what made it fail, if it did."""
     failure = ""
-    with modes_kept(net), Calls(net.eval(), inputs) as calls:
+    with modes_kept(net), Calls(in_mode(net, False), inputs) as calls:
         try:
             net(inputs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

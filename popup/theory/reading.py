@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.source.modes import modes_kept
+from popup.source.modes import in_mode, modes_kept
 from popup.theory.calls import GRAPH, Calls, calls_of
 from popup.theory.graph import branches, follow, traced
 from popup.theory.levels import Levels
@@ -221,7 +221,7 @@ def _compare(net: nn.Module, image: tuple[int, ...], target: Target) -> None:
     share[CHECKED:].round_()
     inputs = share * (target.high - target.low) + target.low
     with modes_kept(net):
-        found = net.eval()(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
+        found = in_mode(net, False)(inputs.clone().to(_device(net))).double().cpu().numpy()  # a copy: it may be changed in place
     wanted = target(inputs.double().numpy())
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     if not difference <= ALIKE * max(1.0, float(np.abs(wanted).max())):

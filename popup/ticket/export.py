@@ -16,6 +16,7 @@ from torch import nn
 
 from popup.errors import UsageError
 from popup.search.provenance import storage_of
+from popup.source.modes import in_mode
 from popup.ticket.sealed import Tensors
 from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.ticket import Ticket
@@ -106,7 +107,7 @@ def differing(net: nn.Module, predict: Predict, inputs: torch.Tensor) -> int:
 
 
 def _exported(net: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
-    return torch.export.export(net.cpu().eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    return torch.export.export(in_mode(net.cpu(), False), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from popup.search.search import Search
 from popup.source.books import Drawn
 from popup.source.layer_source import LayerSource, draw_edges, draw_layer
 from popup.source.layers import locate
+from popup.source.modes import in_mode
 from popup.source.recipe import GIVEN
 from popup.ticket.hashes import frozen_hashes
 from popup.ticket.ticket import Ticket, extract
@@ -129,7 +130,7 @@ def _compare_use(net: nn.Module, expected: Expected, inputs: torch.Tensor, ticke
     faults, outputs = look_at_use(tried.to(inputs.device), right, inputs, forward)
     modes = {module: module.training for module in net.modules()}
     with torch.no_grad():
-        own = (forward or (lambda net: net(inputs.clone())))(net.eval())
+        own = (forward or (lambda net: net(inputs.clone())))(in_mode(net, False))
     for module, mode in modes.items():
         module.training = mode
     return faults, differing(own, outputs)

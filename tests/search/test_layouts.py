@@ -1,7 +1,6 @@
 """How inputs, outputs and gradients lie of layers that compute on their edges alone: as those of dense ones, to whoever looks."""
 
 import copy
-import importlib
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from popup import attach
+from popup.search import compute
 from popup.search.network import search_of
 from tests.search.computed import both, by_both, chain, convolutions, noise, sparse_of, trained
 
@@ -79,16 +79,15 @@ def test_a_padding_of_one_number_in_a_tuple_is_that_of_both_sides():
 def test_an_attach_that_fails_changes_nothing(monkeypatch):
     """Whatever it is of, until the first weight is replaced."""
     pytest.importorskip("numba")
-    attaching = importlib.import_module("popup.search.attach")  # which the package shows as the function
     net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
-    before, call_of, x = copy.deepcopy(net), attaching.call_of, noise(3, 6)
+    before, call_of, x = copy.deepcopy(net), compute.call_of, noise(3, 6)
 
-    def fails(net, spec, *others):
+    def fails(module, spec, *others):
         if spec.name == "2.weight":
             raise MemoryError
-        return call_of(net, spec, *others)
+        return call_of(module, spec, *others)
 
-    monkeypatch.setattr(attaching, "call_of", fails)
+    monkeypatch.setattr(compute, "call_of", fails)
     with pytest.raises(MemoryError):
         attach(net, er_p=0.5, k=0.5, compute="sparse")
     assert type(net[0]) is nn.Linear and all(parameter.requires_grad for parameter in net.parameters())

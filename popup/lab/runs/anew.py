@@ -24,6 +24,7 @@ from popup.lab.randomness import has_own_draws, seeded
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.laboratory import BuiltAnew, Laboratory
 from popup.lab.runs.plain import build, identity, unmasked
+from popup.source.modes import in_mode
 from popup.ticket.hashes import hash_tensor
 
 Make = Callable[[Config], nn.Module]  # builds the plain network of a config
@@ -111,7 +112,7 @@ def _alike(another: nn.Module, net: nn.Module, inputs: torch.Tensor) -> bool:
     except RuntimeError:  # of other shapes
         return False
     inputs = inputs.to(next((parameter.device for parameter in net.parameters()), inputs.device))
-    return torch.equal(net.eval()(inputs.clone()), another.eval()(inputs.clone())) and _trains_alike(net, another, inputs)
+    return torch.equal(*(in_mode(each, False)(inputs.clone()) for each in (net, another))) and _trains_alike(net, another, inputs)
 
 
 def _trains_alike(net: nn.Module, another: nn.Module, inputs: torch.Tensor) -> bool:
@@ -120,7 +121,8 @@ def _trains_alike(net: nn.Module, another: nn.Module, inputs: torch.Tensor) -> b
     for each in (net, another):
         with seeded(0, "training", inputs.device):
             try:
-                outputs.append([part for part in tree_leaves(each.train()(inputs.clone())) if isinstance(part, torch.Tensor)])
+                given = in_mode(each, True)(inputs.clone())
+                outputs.append([part for part in tree_leaves(given) if isinstance(part, torch.Tensor)])
             except FAULTS:
                 return True
     return len(outputs[0]) == len(outputs[1]) and all(map(torch.equal, *outputs))

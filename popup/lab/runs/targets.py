@@ -25,6 +25,7 @@ from popup.lab.runs.subnetwork import whole_source_of
 from popup.lab.training.batches import Normalise
 from popup.lab.training.training import evaluate, evaluation_parts
 from popup.source.layer_source import draw
+from popup.source.modes import in_mode
 from popup.theory.calls import calls_of
 from popup.theory.exact import quantise
 from popup.theory.reading import read_target
@@ -89,7 +90,7 @@ def _fold(net: nn.Module, normalise: Normalise, images: torch.Tensor) -> None:
     A UsageError if on some `images` it is another network then."""
     if normalise.identity:
         return
-    wanted = net.eval()(normalise(images))
+    wanted = in_mode(net, False)(normalise(images))
     calls, _ = calls_of(net, normalise(images))
     first = next(module for module in calls.steps if isinstance(module, (nn.Linear, nn.Conv2d)))
     padded = isinstance(first, nn.Conv2d) and (first.padding == "same" or any(map(bool, first.padding)))
@@ -142,7 +143,7 @@ def _trained(laboratory: Laboratory, config: Config, net: nn.Module, accuracy: f
             raise UsageError(f"domain is {domain[0]:g} {domain[1]:g}, and the images' values lie in [{low:.4g}, {high:.4g}]: "
                              "give one that holds them")
         low, high = domain
-    target = read_target(net.eval(), laboratory.data(config).image, low, high)
+    target = read_target(in_mode(net, False), laboratory.data(config).image, low, high)
     return Trained(net, target, accuracy, _largest(laboratory, net, inputs), seconds)
 
 

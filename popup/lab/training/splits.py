@@ -18,6 +18,7 @@ from popup.search.reach import check_reached
 from popup.source.copying import deep_copy
 from popup.source.labels import check_classes
 from popup.source.layers import Layer
+from popup.source.modes import in_mode
 
 
 def checked(split: Split, name: str, device: torch.device) -> Split:
@@ -73,7 +74,7 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
     its weights then. Tried on copies."""
     with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         try:
-            tried = deep_copy(net).train()
+            tried = in_mode(deep_copy(net), True)
             search_of(tried).ordered = True  # as its first scores will be: here any will do
             tried(inputs)
         except UsageError:
@@ -81,7 +82,7 @@ def check_attached(net: nn.Module, inputs: torch.Tensor) -> None:
         except FAULTS as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             try:
-                merge(net).train()(inputs)
+                in_mode(merge(net), True)(inputs)
             except FAULTS:  # of its own, which training will meet, and say where
                 return
             raise UsageError(f"{type(net).__name__} takes inputs {list(inputs.shape)} in training mode no more once popup is "
