@@ -176,7 +176,7 @@ def _top_on_device(keys: torch.Tensor, sizes: Sequence[int], counts: Sequence[in
         chosen, ties = keys > thresholds[0], keys == thresholds[0]
         short = counts[0] - chosen.sum()
         return chosen | (ties & (ties.cumsum(0, dtype=torch.int32) <= short))
-    lengths, wanted = (torch.tensor(numbers, device=keys.device) for numbers in (sizes, counts))
+    lengths, wanted = (torch.tensor(numbers, device="cpu").to(keys.device) for numbers in (sizes, counts))
     layer = torch.arange(len(sizes), device=keys.device).repeat_interleave(lengths, output_size=len(keys))
     threshold = torch.stack(thresholds)[layer]
     chosen, ties = keys > threshold, keys == threshold

@@ -133,9 +133,9 @@ def test_an_interrupted_search_goes_on_to_the_same_ticket(place, tmp_path, monke
                  "--out", str(tmp_path)]
 
     def interrupted(*given):
-        calls.append(step(*given))
         if len(calls) == 7:
             raise KeyboardInterrupt
+        calls.append(step(*given))
 
     monkeypatch.setattr(training, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -224,7 +224,8 @@ def test_a_batch_that_cannot_be_dealt_is_refused():
         Batches(images, labels, 32, (), 0, Ranks(), 5)
 
 
-def test_a_compiled_run_of_several_ranks_is_refused_before_it_begins(tmp_path):
+def test_a_compiled_run_of_several_ranks_is_refused_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranks, "_all", lambda self, value: [value] * self.count)
     laboratory = Laboratory(MODELS, Machine("cpu"), tmp_path, ranks=Ranks(0, 2))
     with pytest.raises(UsageError, match="--compile is for a run of one process, and torchrun started 2"):
         prepare(laboratory, Config.from_flat({"compile": True}))
