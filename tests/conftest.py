@@ -39,6 +39,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
+def pytest_collection_finish(session):
+    """As run.py does once all is imported: rings are not looked for in what stays, which popup itself does in some commands."""
+    if len(session.items) > 500:
+        import torch._dynamo  # noqa: F401 - each optimiser imports it, and unfrozen it would be looked through each time
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def the_same_networks():
     """Networks that a test makes without a seed of its own are the same every time."""
