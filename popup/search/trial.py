@@ -95,22 +95,18 @@ def _subject(module: nn.Module, attributes: list[str]) -> nn.Module:
 
 def _run(subject: nn.Module, attributes: list[str]) -> Watched | None:
     """What is seen with the first input that the module takes; None: it takes none."""
-    tried = examples(subject)
-    while True:
-        try:
-            inputs = next(tried)
-        except Exception:  # there are no more, or none for a module of that kind
-            return None
+    for inputs in examples(subject):
         try:
             return watched(subject, dict.fromkeys(attributes), partial(subject, *inputs), inputs)
         except Exception:  # of somebody else's forward, whatever it may be
             continue
+    return None
 
 
 def examples(module: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:
     """Small inputs [2, ...] that a module like `module` may take: one to three alike; values that choose among several weights,
     or say how much each counts; and of a bilinear one two, of a look-up whole numbers."""
-    parameter, generator = next(module.parameters()), torch.Generator().manual_seed(1)
+    parameter, generator = getattr(module, _attribute(module)), torch.Generator().manual_seed(1)
     first = torch.zeros(2, 1, dtype=torch.long, device=parameter.device)
     if isinstance(module, nn.Embedding):
         yield (first,)
@@ -131,7 +127,7 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
     inputs = getattr(module, "in_channels", None) or _inputs(module)
     if kernel:
         if not isinstance(kernel, tuple):  # of a class of somebody else's, which has one number for all sides
-            kernel = next(module.parameters()).shape[2:]
+            kernel = getattr(module, _attribute(module)).shape[2:]
         steps = steps if isinstance(steps, tuple) and len(steps) == len(kernel) else (1,) * len(kernel)
         sides = [(side - 1) * step + 4 for side, step in zip(kernel, steps, strict=True)]
         yield from ((2, inputs, *(side * times for side in sides)) for times in (1, 4))
@@ -141,7 +137,12 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
 
 def _inputs(module: nn.Module) -> int:
     """How many inputs the first of a module's weights takes."""
-    kind = kind_of_weights(module)
-    attribute = kind.held_by(module)[0] if kind is not None else "weight"
+    kind, attribute = kind_of_weights(module), _attribute(module)
     sides = kind.read(module, attribute) if kind is not None else None
     return getattr(module, attribute).shape[1] if sides is None else sides.inputs
+
+
+def _attribute(module: nn.Module) -> str:
+    """The name of the first of a module's weights."""
+    kind = kind_of_weights(module)
+    return kind.held_by(module)[0] if kind is not None else "weight"

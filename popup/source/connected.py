@@ -9,7 +9,8 @@ with mask exact there are as many as ever. Their code adds its edges on top, and
 which it writes to a copy.
 
 Of a convolution a unit is a channel. Of one with groups an input is taken by its place in the group, so that it may have no edge
-where the same place of another group has one (of a depthwise one each has). It is done layer by layer, in residual networks too.
+where the same place of another group has one (of a depthwise one each has). Of a transposed one with groups that would be so of
+outputs, and attach refuses it. It is done layer by layer, in residual networks too.
 Biases are no connections. A layer whose p_l is too small for all of its units is refused.
 """
 

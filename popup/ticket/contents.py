@@ -186,6 +186,6 @@ def records(value: Any) -> list[Any]:
 def check_shape(name: str, value: Any, least: int, most: int, smallest: int = 1) -> tuple[int, ...]:
     """A tuple of `least` to `most` sizes, each at least the `smallest`, of at most MOST_ENTRIES in all."""
     sizes = isinstance(value, list) and all(type(size) is int and smallest <= size <= MOST_ENTRIES for size in value)
-    if not (sizes and least <= len(value) <= most and prod(value) <= MOST_ENTRIES):
+    if not (sizes and least <= len(value) <= most and prod(size or 1 for size in value) <= MOST_ENTRIES):
         raise ValueError(f"the shape of {name!r} is {value!r:.80}")
     return tuple(value)

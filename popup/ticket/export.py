@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from popup.errors import UsageError
-from popup.search.provenance import storage_of
 from popup.source.modes import in_mode
-from popup.ticket.sealed import Tensors
+from popup.ticket.sealed import Tensors, apart
 from popup.ticket.sparse_linear import SparseLinear
 from popup.ticket.ticket import Ticket
 
@@ -43,17 +42,6 @@ def plain_file(ticket: Ticket, compressed_rows: bool = False) -> bytes:
 def state_file(state: Mapping[str, torch.Tensor]) -> bytes:
     """A state_dict as safetensors."""
     return safetensors.torch.save(apart(state), {"format": "pt"})
-
-
-def apart(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """The tensors on the CPU, each with memory of its own, as a file wants them: of what is tied each name has its copy."""
-    found: Tensors = {}
-    seen = set()
-    for name, tensor in state.items():
-        held = tensor.detach().cpu().contiguous()
-        found[name] = held.clone() if storage_of(held) in seen else held
-        seen.add(storage_of(held))
-    return found
 
 
 def _compressed(name: str, rows: SparseLinear) -> Tensors:

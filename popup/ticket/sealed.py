@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def digest(metadata: Metadata, tensors: Tensors) -> str:
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {list(tensor.shape)} {hash_tensor(tensor)}".encode())
     return whole.hexdigest()
+
+
+def apart(state: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors on the CPU, each with memory of its own, as a file wants them: of what is tied each name has its copy."""
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def seal(kind: str, version: int, metadata: Metadata, tensors: Tensors) -> bytes:

@@ -63,6 +63,8 @@ HUGE = {
     "a code that goes on": (lambda m, t: t.update({"gaps/1.weight": torch.cat([t["gaps/1.weight"]] * 2)}), "does not hold"),
     "no code at all": (lambda m, t: t.update({"gaps/1.weight": torch.arange(9, dtype=torch.uint8)}), "its code is broken"),
     "a large constant": (lambda m, t: m["constants"].update({"1.bias": [0.0, [10**9]]}), "larger than the network"),
+    "a constant without entries whose sides are": (lambda m, t: m["constants"].update({"1.bias": [0.0, [0, 10**9, 10**9]]}),
+                                                   "the shape of"),
     "a constant that is none": (lambda m, t: m["constants"].update({"1.bias": [0.5, [32]]}), "is not [0, shape]"),
     "a layer twice": (lambda m, t: (m["layers"].append(dict(first(m), coded=False)),
                                     t.update({"mask/1.weight": torch.zeros(1, dtype=torch.uint8)})), "the mask of"),

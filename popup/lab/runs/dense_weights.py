@@ -10,16 +10,15 @@ from torch import nn
 
 from popup.files import write_atomically
 from popup.lab.training.stop import RunFailed
-from popup.ticket.sealed import SealedError, Tensors, seal, unseal
+from popup.ticket.sealed import SealedError, Tensors, apart, seal, unseal
 
 KIND, FORMAT = "weights", 1
 
 
 def write_weights(path: Path, net: nn.Module) -> None:
     """Write the network's parameters and buffers."""
-    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-               for name, tensor in net.state_dict().items() if isinstance(tensor, torch.Tensor)}
-    write_atomically(path, seal(KIND, FORMAT, {}, tensors))
+    tensors = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    write_atomically(path, seal(KIND, FORMAT, {}, apart(tensors)))
 
 
 def read_weights(path: Path, net: nn.Module) -> Tensors:

@@ -30,8 +30,8 @@ from popup.theory.calls import calls_of
 from popup.theory.exact import quantise
 from popup.theory.reading import read_target
 from popup.theory.target import Target
-from popup.ticket.export import apart
 from popup.ticket.file import read
+from popup.ticket.sealed import apart
 from popup.ticket.sparse import sparse_layers
 
 COMPARED, ALIKE = 64, 1e-3  # images on which a network is compared with itself, and by how much of its outputs it may differ
