@@ -1,5 +1,7 @@
 """Recipes: what wins over what, that each is valid and trains, and that a run is the same without the recipe's name."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from models import MODELS
 from popup.lab.commands.arguments import parse
 from popup.lab.commands.command import main
 from popup.lab.commands.recipes_command import hint
+from popup.lab.commands.unused import option
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS, OF_FILES
 from popup.lab.recipes import DEFAULT, RECIPES
@@ -29,6 +32,17 @@ def test_without_a_recipe_and_with_the_default_one_a_run_is_that_of_the_defaults
 def test_what_is_given_wins_over_the_recipe_even_if_it_is_the_default(arguments):
     assert Config().training.batch_size == 32 != RECIPES[CONV4].config().training.batch_size
     assert config(*arguments) == RECIPES[CONV4].config().replace(batch_size=32)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options_named_with_their_defaults_are_as_if_not_named(recipe):
+    plain = parse(["--recipe", recipe], "", {})
+    values = plain.configs[0].flat() | dataclasses.asdict(plain.output) | dataclasses.asdict(plain.machine)
+    named = {name: str(value) for name, value in values.items()
+             if isinstance(value, int | float | str) and not isinstance(value, bool) and value != "" and name != "role"}
+    found = parse(["--recipe", recipe, *(f"--{option(name)}={value}" for name, value in named.items())], "", {})
+    assert dataclasses.replace(found, given=plain.given) == plain
+    assert found.given == plain.given | named.keys() and len(named) > 30
 
 
 def test_a_recipe_may_be_swept():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any
@@ -93,13 +93,13 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     groups |= {"output": Output, "machine": Machine, "cluster": Cluster}
     name = _recipe_named(arguments)
     settings = recipe(name or unasked(_last_value("dataset", arguments) or "") or DEFAULT).settings
-    mirror = _mirror(groups, choices, settings)
+    given = given_options(arguments)
+    mirror = _mirror(groups, choices, settings, given | {"recipe"})  # tyro takes a millisecond for each field
     shown = {f"{title} options": (kind.__doc__ or "", options_of(kind, choices, settings)) for title, kind in groups.items()}
     parsed = dataclasses.asdict(call_tyro(mirror, arguments, Help(program(), description, shown)))
-    values = {name: value for group in parsed.values() for name, value in group.items()}
+    values = _defaults(groups, settings) | {name: value for group in parsed.values() for name, value in group.items()}
     for part in (part for kind in groups.values() for part in dataclasses.fields(kind) if "words" in part.metadata):
         values[part.name] = part.metadata["words"][1](values[part.name])
-    given = given_options(arguments)
     check_together(given, values)
     values["dataset"] = settled_name(values["dataset"])
     output, machine = _take(Output, values), _take(Machine, values)
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str], description: str, choices: Mapping[str, Sequ
     names = Config.hints()
     configs = [Config.from_flat({name: value for name, value in point.items() if name in names}
                                 | {"seed": point["seed"] + offset}) for point in points for offset in range(output.seeds)]
-    usual, plain = vars(mirror().search), vars(_mirror(groups, choices, {})().search)
+    usual, plain = (_defaults({"search": groups["search"]}, defaults) for defaults in (settings, {}))
     check_matters(configs, given, {name for name in usual if values[name] not in (usual[name], plain[name])})
     configs = list(dict.fromkeys(dataclasses.replace(config, search=config.search.settled()) for config in configs))
     return Request(configs, impossible, output, machine, _take(Cluster, values), name, given)
@@ -189,30 +189,45 @@ def _take(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**{part.name: values[part.name] for part in dataclasses.fields(kind)})
 
 
-def _mirror(groups: Mapping[str, type[Any]], choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> type:
+def _defaults(groups: Mapping[str, type[Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options are where the command line does not name them, as a mirror has them."""
+    return {part.name: _default(part, defaults) for kind in groups.values() for part in dataclasses.fields(kind)
+            if not part.metadata.get("hidden")}
+
+
+def _default(part: dataclasses.Field[Any], defaults: Mapping[str, Any]) -> Any:
+    default = defaults.get(part.name, part.default)
+    if "words" in part.metadata:
+        default = part.metadata["words"][0](default)
+    return (default,) if part.metadata.get("axis") else default
+
+
+def _mirror(groups: Mapping[str, type[Any]], choices: Mapping[str, Sequence[str]], defaults: Mapping[str, Any],
+            only: Collection[str] | None = None) -> type:
     """A dataclass of dataclasses like `groups`, in the form tyro reads: help in annotations, axes as tuples. `defaults`
-    take the place of the fields' own."""
+    take the place of the fields' own; `only`: the fields that are read, else all."""
     import tyro  # needed by the command line only
 
     parts = []
     for name, kind in groups.items():
         hints = typing.get_type_hints(kind)
         fields = [_mirror_field(tyro, part, hints[part.name], choices, defaults) for part in dataclasses.fields(kind)
-                  if not part.metadata.get("hidden")]
+                  if not part.metadata.get("hidden") and (only is None or part.name in only)]
         mirrored = dataclasses.make_dataclass(name, fields, frozen=True, namespace={"__doc__": kind.__doc__})
         parts.append((name, mirrored, field(default_factory=mirrored)))
     whole: Any = dataclasses.make_dataclass("Arguments", parts, frozen=True)
-    marked: Any = tyro.conf.OmitArgPrefixes
-    return marked[whole]
+    for mark in (tyro.conf.HelptextFromCommentsOff, tyro.conf.OmitArgPrefixes):  # the first: no source is looked through
+        whole = mark[whole]
+    return whole
 
 
 def _mirror_field(tyro: Any, part: dataclasses.Field[Any], kind: Any, choices: Mapping[str, Sequence[str]],
                   defaults: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    default = defaults.get(part.name, part.default)
+    default = _default(part, defaults)
     if "words" in part.metadata:
-        kind, default = tuple[str, ...], part.metadata["words"][0](default)
+        kind = tuple[str, ...]
     if part.metadata.get("axis"):
-        kind, default = tuple[kind, ...], (default,)
+        kind = tuple[kind, ...]
     shown = option_of(part, kind, choices, defaults)
     positional = bool(part.metadata.get("positional"))
     plain = tyro.conf.arg(help=shown.text, metavar=None if kind is bool else shown.name if positional else shown.value)
