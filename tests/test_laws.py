@@ -54,7 +54,7 @@ DEEPER = {"resnet32", "resnet44", "resnet56", "resnet110", "wide_resnet50", "ima
 ALIKE = DEEPER | {"resnet34", "vgg16", "vgg19",
                   "conv2_elu", "conv4_elu", "conv6_elu", "conv8_elu", "resnet20_elu"}  # or another activation
 # every model with every method, the rest in turn, which gives each all densities too; of those alike one row each; and on WHOLE
-# all three
+# every density with every method, the scopes and settings in turn
 USUAL = [name for name in models.MODELS if name not in ALIKE]
 BY_DENSITY = zip(zip(sorted(ALIKE), cycle(DENSITIES), strict=False),
                  cycle([*SCOPES, *reversed(SCOPES)]), cycle(METHODS), cycle([*SETTINGS, *reversed(SETTINGS)]), strict=False)
@@ -62,10 +62,12 @@ BY_METHOD = zip(product(USUAL, METHODS), cycle(DENSITIES), cycle(
     [*SCOPES, *reversed(SCOPES)]), cycle([*SETTINGS, *SETTINGS, *reversed(SETTINGS)]), strict=False)
 WHOLE = ["small_conv"]
 SPARSE = [name for name in SETTINGS if name != "dense"]  # where p is 1 all densities are one network
-ON_WHOLE = zip(product(WHOLE, DENSITIES, SCOPES, METHODS), cycle([*SPARSE, *SPARSE[1:]]), strict=False)  # 5, to meet each method
+ON_WHOLE = zip(product(WHOLE, DENSITIES, METHODS), cycle([*SCOPES, *reversed(SCOPES), *SCOPES]),
+               cycle([*SPARSE, *SPARSE[1:]]), strict=False)
 MATRIX = sorted({*((*case, scope, method, setting) for case, scope, method, setting in BY_DENSITY),
                  *((model, density, scope, method, setting) for (model, method), density, scope, setting in BY_METHOD),
-                 *((*case, setting) for case, setting in ON_WHOLE), *product(WHOLE, ["uniform"], SCOPES, METHODS, ["dense"]),
+                 *((model, density, scope, method, setting) for (model, density, method), scope, setting in ON_WHOLE),
+                 *product(WHOLE, ["uniform"], SCOPES, METHODS, ["dense"]),
                  *product(WHOLE, ["erk"], SCOPES, METHODS, BIASES),
                  *product(USUAL, ["balanced"], ["layer"], ["edge_popup"], BIASES),
                  *((*case, f"own {rule}") for case, rule in zip(

@@ -1,6 +1,7 @@
 """What is installed: popup, and the named models under a name that no module of a user's has."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -30,12 +31,31 @@ def test_what_is_optional_has_one_lower_bound():
     assert {line for name in extras if name != "timm" for line in extras[name]} <= wanted
 
 
-def call(installed, *arguments):
-    """The command of the entry point, from a folder that is not the checkout."""
+CALLS = """
+import contextlib, io, json, sys
+from {module} import {name}
+answers = []
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            code = {name}()
+        except SystemExit as end:
+            code = end.code or 0
+    answers.append((code, out.getvalue(), told.getvalue()))
+print(json.dumps(answers))
+"""
+
+
+def call(installed, *commands):
+    """What the function of the entry point gives, prints and tells, in one process for all commands, from a folder that is not
+    the checkout."""
     module, name = PROJECT["project"]["scripts"]["popup"].split(":")
-    code = f"import sys; from {module} import {name}; sys.exit({name}())"
-    return subprocess.run([sys.executable, "-P", "-c", code, *arguments], cwd=installed / "elsewhere", capture_output=True,
-                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(installed)})
+    done = subprocess.run([sys.executable, "-P", "-c", CALLS.format(module=module, name=name), json.dumps(commands)],
+                          cwd=installed / "elsewhere", capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(installed)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_nothing_else_is_at_its_top(installed):
@@ -45,20 +65,20 @@ def test_nothing_else_is_at_its_top(installed):
 
 
 def test_the_command_finds_its_models_and_the_users(installed):
-    done = call(installed, "--epochs", "1", "--er-p", "0.2", "--model", "models:build", "--threads", "1")
-    assert done.returncode == 0, done.stderr
+    run, recipes = call(installed, ["--epochs", "1", "--er-p", "0.2", "--model", "models:build", "--threads", "1"], ["recipes"])
+    assert run[0] == 0, run
     assert (installed / "elsewhere" / "runs").is_dir()
-    done = call(installed, "recipes")
-    assert done.returncode == 0 and "mlp_digits" in done.stdout
+    assert recipes[0] == 0 and "mlp_digits" in recipes[1]
 
 
 def test_it_calls_itself_as_it_is_called(installed):
     """Where there is no run.py no text names one."""
-    said = [call(installed, *words).stdout for words in (["--help"], ["worker", "--help"], [
-        "--plan-only", "--k", "0.3", "0.5", "--out", "planned"])]
-    said.append((installed / "elsewhere").joinpath("planned").is_dir() and call(installed, "worker", "nowhere").stderr)
+    answers = call(installed, ["--help"], ["worker", "--help"], ["--plan-only", "--k", "0.3", "0.5", "--out", "planned"],
+                   ["worker", "nowhere"])
+    assert [code for code, _, _ in answers] == [0, 0, 0, 2] and (installed / "elsewhere" / "planned").is_dir()
+    said = [out for _, out, _ in answers]
     assert "popup --er-p 0.2" in said[0] and said[1].startswith("usage: popup worker DIR") and "popup worker planned" in said[2]
-    assert not any("run.py" in text for text in said)
+    assert not any("run.py" in text for answer in answers for text in answer[1:])
 
 
 def test_the_version_stands_in_one_place(installed):

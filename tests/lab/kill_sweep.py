@@ -88,7 +88,7 @@ def until_begun(out, running):
         time.sleep(0.05)
 
 
-def main(kills):
+def main(kills, seeds):
     chance, killed = random.Random(0), Counter()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
@@ -97,7 +97,7 @@ def main(kills):
         environment = strange(library, "POPUP_CLOCK")
         other = HOST if subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode == 0 else []
         grid = ["--dataset", f"folder:{base / 'pets'}", "--epochs", "20", "--widths", "16", "--er-p", "0.5", "0.2", "--seeds",
-                "2", "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
+                str(seeds), "--controls", "random", "er_trained", "--batch-size", "8", "--workers", "2"]
         often, quiet = ["--checkpoint-seconds", "0.1", "--data-dir", str(base / "data")], {"stdout": subprocess.DEVNULL}
         subprocess.run([*RUN, *grid, "--data-dir", str(base / "data whole"), "--out", whole], check=True, **quiet)
         before, replaced, stayed, span, rounds = {}, 0, 0, 1.0, 0
@@ -130,4 +130,4 @@ def main(kills):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -135,6 +135,7 @@ def test_a_full_grid_keeps_a_column_a_factor():
     assert [list(setting.columns) for setting in found] == [["rank", "method"]] * 4 and change_contrasts(found) == []
 
 
+@pytest.mark.drawn
 def test_the_pictures_of_a_sparse_grid_are_drawn():
     found = settings(one_change_at_a_time())
     drawn = {name: picture.draw(found) for name, picture in PICTURES.items() if name != "training"}

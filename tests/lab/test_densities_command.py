@@ -13,6 +13,8 @@ from popup.lab.report.results import read_directory
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layers import Layer, find_layers
 
+pytestmark = pytest.mark.drawn
+
 
 def test_every_rule_is_drawn_with_its_densities(tmp_path, capsys):
     assert main(["densities", "--model", "small_conv", "--er-p", "0.1", "--out", str(tmp_path)], MODELS) == 0

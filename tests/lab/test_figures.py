@@ -19,6 +19,7 @@ from popup.lab.report.scales import round_ticks
 from popup.lab.runs.controls import control_config
 from tests.lab.made_up import finished, ticket, tickets, with_metrics
 
+pytestmark = pytest.mark.drawn
 ACCURACIES = [90.0, 91.0, 92.5]
 
 

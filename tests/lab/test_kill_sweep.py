@@ -17,10 +17,10 @@ from tests.lab import kill_sweep
 
 
 def test_each_run_is_done_once_whoever_is_killed():
-    """More of them: python tests/lab/kill_sweep.py 20"""
-    done = subprocess.run([sys.executable, Path(kill_sweep.__file__), "1"], capture_output=True, text=True, check=True)
+    """More of them: python tests/lab/kill_sweep.py 20 2"""
+    done = subprocess.run([sys.executable, Path(kill_sweep.__file__), "1", "1"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert (found["replaced"], found["stayed"], found["equal"], found["cells"]) == (0, 0, True, 12)
+    assert (found["replaced"], found["stayed"], found["equal"], found["cells"]) == (0, 0, True, 6)
     assert sum(found["killed"].values()) == 1
 
 

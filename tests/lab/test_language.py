@@ -26,7 +26,7 @@ from popup.lab.report.report import report_text
 from popup.lab.report.results import read_directory
 from popup.lab.report.verdicts import verdicts
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*stay dense")  # embeddings
+pytestmark = [pytest.mark.drawn, pytest.mark.filterwarnings("ignore:.*stay dense")]  # embeddings
 SMALL = ["--widths", "8", "16", "--image-size", "16", "--batch-size", "16", "--threads", "1", "--workers", "1"]
 
 

@@ -188,6 +188,7 @@ def test_numbers_such_as_numpy_has_are_those_that_networks_have_in_every_command
     assert "repeated exactly" in capsys.readouterr().out
 
 
+@pytest.mark.drawn
 def test_data_of_one_class_are_drawn_without_a_word_from_the_plots(mine, capsys):
     mine(old="(images[:, :4].sum(1) > 0).long()", new="torch.zeros(count, dtype=torch.long)")
     assert main(QUICK, MODELS) == 0

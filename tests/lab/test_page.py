@@ -22,6 +22,7 @@ from popup.lab.report.summary import tables
 from popup.lab.runs.controls import CONTROLS, control_config
 from tests.lab.made_up import finished, ticket, tickets, with_metrics
 
+pytestmark = pytest.mark.drawn
 ACCURACIES = [90.0, 91.0, 92.5]
 
 

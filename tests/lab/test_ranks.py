@@ -26,16 +26,16 @@ from popup.lab.training.checkpoint import Checkpoints
 from popup.lab.training.ranks import Ranks, under_torchrun
 from popup.lab.training.stop import Stop, Stopped
 from popup.ticket.ticket import load
+from tests.lab import under_torchrun as program
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def spread(ranks, out, configs):
-    """The runs of tests/lab/under_torchrun.py, by so many ranks."""
-    start = TORCHRUN if ranks > 1 else [sys.executable]
-    command = [*start, str(ROOT / "tests/lab/under_torchrun.py"), str(out), json.dumps(configs)]
+def spread(out, configs):
+    """The runs of tests/lab/under_torchrun.py, by two ranks."""
+    command = [*TORCHRUN, str(ROOT / "tests/lab/under_torchrun.py"), str(out), json.dumps(configs)]
     done = subprocess.run(command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -56,10 +56,10 @@ APART = {"model": "normed", "epochs": 1, "batch_size": 64, "role": "dense_traine
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All of them by two ranks and by one: starting the processes is what takes time."""
+    """All of them by two ranks and by one, which is this process: starting others is what takes time."""
     out = tmp_path_factory.mktemp("ranks")
-    spread(2, out / "two", [*ALIKE, {**APART, "sync_norm": False}, ENDED])
-    spread(1, out / "one", [*ALIKE, APART])
+    spread(out / "two", [*ALIKE, {**APART, "sync_norm": False}, ENDED])
+    program.main(out / "one", [*map(program.config_of, [*ALIKE, APART])], Machine("cpu"))
     return out
 
 

@@ -88,6 +88,7 @@ def test_a_ticket_takes_what_its_compressed_file_holds_beside_its_names(tmp_path
 QUICK = ["--epochs", "1", "--widths", "64", "--seeds", "2", "--controls", "none", "--workers", "1", "--threads", "1", "--out"]
 
 
+@pytest.mark.drawn
 def test_a_sweep_of_signed_and_plain_edges_is_one_comparison(tmp_path, capsys):
     """`signed` has a unit of first scores of its own, which its record names: nobody has asked for another one."""
     assert main([*QUICK, str(tmp_path), "--method", "edge_popup", "signed", "--k", "0.5", "0.05"], MODELS) == 0

@@ -22,7 +22,7 @@ from popup.lab.runs.grid import plan
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "2", "--widths", "32"]
-GRID = [*QUICK, "--er-p", "0.3", "1", "--k", "0.3", "0.5", "--density", "uniform", "balanced", "--seeds", "2",
+GRID = [*QUICK, "--er-p", "0.3", "1", "--k", "0.5", "--density", "uniform", "balanced", "--seeds", "2",
         "--controls", "random", "random_trained", "dense_trained"]
 NOT_MEASURED = ("seconds", "peak_memory")
 
@@ -91,11 +91,11 @@ def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tm
 def test_a_sweep_leaves_tickets_controls_csv_report_and_pictures(swept):
     found = rows(swept)
     roles = [row["role"] for row in found]
-    assert roles.count("ticket") == 16 and roles.count("random") == 16 and roles.count("dense_trained") == 2
+    assert roles.count("ticket") == 8 and roles.count("random") == 8 and roles.count("dense_trained") == 2
     assert {(row["status"], row["precision"], row["realised_precision"], row["ranks"]) for row in found} == {
         ("finished", "auto", "fp32", "1")}
-    assert len(tickets(swept)) == 16
-    for name in ("report.txt", "report.html", "figures/accuracy.png", "figures/accuracy.svg", "figures/heat_map.png"):
+    assert len(tickets(swept)) == 8
+    for name in ("report.txt", "report.html", "figures/accuracy.png", "figures/accuracy.svg"):
         assert (swept / name).stat().st_size > 500
     assert max(map(len, (swept / "report.txt").read_text().splitlines())) <= 100
 
@@ -134,7 +134,7 @@ def test_workers_change_no_byte_of_a_ticket_and_no_figure(swept, tmp_path):
 def test_a_second_call_runs_nothing_again_and_grids_share_cells(swept, capsys):
     before = {path: path.stat().st_mtime_ns for path in swept.glob("*/result.json")}
     assert main([*GRID, "--workers", "1", "--out", str(swept)], MODELS) == 0
-    assert main([*QUICK, "--er-p", "0.3", "--k", "0.3", "0.5", "--controls", "random", "--workers", "1", "--out", str(swept)],
+    assert main([*QUICK, "--er-p", "0.3", "--k", "0.5", "--controls", "random", "--workers", "1", "--out", str(swept)],
                 MODELS) == 0
     assert {path: path.stat().st_mtime_ns for path in swept.glob("*/result.json")} == before
     assert main(["report", str(swept)], MODELS) == 0
@@ -144,15 +144,16 @@ def test_a_second_call_runs_nothing_again_and_grids_share_cells(swept, capsys):
 def test_contrasts_pair_what_differs_in_one_thing_only(swept):
     found = settings(read_directory(swept).runs)
     contrasts = best_contrasts(found, "density")
-    assert len(contrasts) == 2, "two densities at p = 0.3 and two k; at p = 1 both are one network"
+    assert len(contrasts) == 1, "two densities at p = 0.3; at p = 1 both are one network"
     for contrast in contrasts:
         first, second = contrast.first.config, contrast.second.config
         assert first.replace(density="uniform") == second.replace(density="uniform")
         assert {first.source.density, second.source.density} == {"uniform", "balanced"}
         assert contrast.first.accuracy.value >= contrast.second.accuracy.value
-    assert source_contrasts(found) == []  # 0.3 * 0.3, 0.3 * 0.5 and 1 * 0.3, 1 * 0.5 share no final density
+    assert source_contrasts(found) == []  # 0.3 * 0.5 and 1 * 0.5 are two final densities
 
 
+@pytest.mark.drawn
 def test_sources_are_compared_at_equal_final_density_only(tmp_path):
     arguments = [*QUICK, "--er-p", "0.25", "0.5", "1", "--final-density", "0.25", "0.125", "--seeds", "2", "--controls", "none"]
     assert main([*arguments, "--workers", "1", "--out", str(tmp_path)], MODELS) == 0
@@ -202,7 +203,7 @@ def test_a_claim_holds_against_another_process_and_ends_with_it(tmp_path):
 def test_two_processes_on_one_directory_and_a_kill_lose_nothing(tmp_path, swept):
     command = [sys.executable, "run.py", *GRID, "--workers", "1", "--out", str(tmp_path)]
     first, second = (subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2))
-    while len(list(tmp_path.glob("*/result.json"))) < 20 and first.poll() is None:
+    while len(list(tmp_path.glob("*/result.json"))) < 10 and first.poll() is None:
         time.sleep(0.01)
     first.kill()
     first.wait()

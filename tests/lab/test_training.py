@@ -233,8 +233,8 @@ def test_scores_that_are_not_finite_end_the_run_though_its_loss_is():
                   Config.from_flat({"epochs": 1, "batch_size": 2, "er_p": 1.0, "lr": 1e20, "weight_decay": 1e20}))
 
 
-MODE = """
-import sys
+MODES = """
+import os, sys
 import torch
 import popup
 from models import MODELS
@@ -245,20 +245,31 @@ def flushed():
     first, last = (tiny * 0.9).view(torch.int32).chunk(2)
     return int((first == 0).sum()), int((last == 0).sum())
 
-torch.set_num_threads(int(sys.argv[1]))
-if sys.argv[2] == "late":
-    torch.ones(1 << 20).mul(2)
-if sys.argv[2] != "off":
-    torch.set_flush_denormal(True)
-before, digits = flushed(), DATASETS["digits"]()
-popup.fit(MODELS["mlp"](digits.image, 10, (64,)), digits.train, digits.test, popup.Config.from_flat({"epochs": 1}))
-print(before == flushed(), before[0] > 0)
+def kept(threads, mode):
+    torch.set_num_threads(threads)
+    if mode == "late":
+        torch.ones(1 << 20).mul(2)
+    if mode != "off":
+        torch.set_flush_denormal(True)
+    before = flushed()
+    popup.fit(MODELS["mlp"](digits.image, 10, (64,)), digits.train, digits.test, popup.Config.from_flat({"epochs": 1}))
+    return before == flushed(), before[0] > 0
+
+torch.set_num_threads(1)  # so that no thread is there when processes are forked
+digits = DATASETS["digits"]()
+for case in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        threads, mode = case.split()
+        print(case, *kept(int(threads), mode), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
-@pytest.mark.parametrize(("threads", "mode"), [("1", "on"), ("2", "off"), ("2", "on"), ("2", "late")])
-def test_fit_leaves_every_thread_as_it_takes_denormal_numbers(threads, mode):
-    """In a process of its own: what a thread of torch once has taken from the one that started it, it keeps."""
-    done = subprocess.run([sys.executable, "-c", MODE, threads, mode], cwd=Path(__file__).parents[2], capture_output=True,
-                          text=True, check=True)
-    assert done.stdout.split() == ["True", str(mode != "off")]
+def test_fit_leaves_every_thread_as_it_takes_denormal_numbers():
+    """In processes of their own: what a thread of torch once has taken from the one that started it, it keeps."""
+    cases = ["1 on", "2 off", "2 on", "2 late"]
+    done = subprocess.run([sys.executable, "-c", MODES, *cases], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.splitlines() == [f"{case} True {not case.endswith('off')}" for case in cases]

@@ -224,6 +224,7 @@ def test_fields_of_a_later_version_are_left_out_and_numbers_stay_as_they_are(run
         fitted(int, 1.0)
 
 
+@pytest.mark.drawn
 def test_names_are_text_for_a_picture_and_nothing_to_a_terminal(tmp_path, capsys, monkeypatch):
     """A model and a data set whose names are broken mathematics and orders to a terminal."""
     name = "$\\frac{$\x1b[31m\x07"
@@ -242,6 +243,7 @@ def test_names_are_text_for_a_picture_and_nothing_to_a_terminal(tmp_path, capsys
     assert len(pages) > 5 and not any({"\x1b", "\x07"} & set(page) for page in pages)
 
 
+@pytest.mark.drawn
 def test_every_text_of_a_picture_is_taken_as_it_is():
     from matplotlib.figure import Figure
 

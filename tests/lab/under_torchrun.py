@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -44,8 +45,8 @@ def main(out: Path, configs: list[Config], machine: Machine) -> None:
         seen["masks"].append(state.fingerprint())
         seen["scores"] = torch.cat([parameter.detach().flatten() for parameter in state.parameters]).tolist()
 
-    Batches.epoch, TrainingState.finish_epoch = watched, note
-    with joined(machine) as (ranks, device):
+    with (patch.object(Batches, "epoch", watched), patch.object(TrainingState, "finish_epoch", note),
+          joined(machine) as (ranks, device)):
         for number, config in enumerate(configs):
             seen |= {"masks": [], "images": [], "scores": []}
             place = out / str(number)
@@ -54,8 +55,11 @@ def main(out: Path, configs: list[Config], machine: Machine) -> None:
             (place / f"seen{ranks.rank}of{ranks.count}.json").write_text(json.dumps(seen))
 
 
+def config_of(flat: dict[str, object]) -> Config:
+    """The config of a flat record, whose lists JSON wrote for tuples."""
+    return Config.from_flat({name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), [Config.from_flat({name: tuple(value) if isinstance(value, list) else value
-                                               for name, value in config.items()}) for config in json.loads(sys.argv[2])],
-         Machine("cpu"))
+    main(Path(sys.argv[1]), [*map(config_of, json.loads(sys.argv[2]))], Machine("cpu"))
