@@ -42,8 +42,9 @@ def build(name):
     """The network for ten classes, in training mode, without the stochastic depth that would leave whole blocks out."""
     with WithoutInitialisation():
         net = torchvision.models.get_model(name, weights=None, num_classes=10, **OPTIONS.get(name, {}))
-        if name == "vgg11":  # its linear layers have 120 million weights of one kind: 12 seconds
-            net.classifier = nn.Sequential(nn.Linear(25088, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 10))
+        if name in ("vgg11", "alexnet"):  # their linear layers have 120 and 54 million weights of one kind, which take seconds
+            features = next(module.in_features for module in net.classifier if isinstance(module, nn.Linear))
+            net.classifier = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 10))
     for module in list(net.modules()):
         if isinstance(module, torchvision.ops.StochasticDepth):
             module.p = 0.0
