@@ -71,12 +71,22 @@ class Answers(SearchState):
         """What is used of one layer: this pass's gate, or outside a pass the ticket's fresh codes. A part that is computed
         anew within the backward pass (torch.utils.checkpoint) gets what it had in the forward pass."""
         now = self.at_work()
-        gates = self.ticket_gates() if now is None else now.gates
         place = next((place for place, other in enumerate(self.layers) if other is layer), None)
         if place is None:
             raise UsageError(f"{layer.spec.name} is of a replica (nn.DataParallel?), which has no search of its own: use "
                              "torch.nn.parallel.DistributedDataParallel, or popup.fit under torchrun")
-        return self._of_layers(gates)[place]
+        return self._gate_by_itself(place) if now is None else self._of_layers(now.gates)[place]
+
+    def _gate_by_itself(self, place: int) -> Gate:
+        """The ticket's gate of one layer, in no pass: where layers are selected each by itself the others are not looked at, so
+        that a part of a deep network that is called by itself takes time by its layers, and not by their square."""
+        if self.settings.scope != "layer":
+            return self._of_layers(self.ticket_gates())[place]
+        self.regroup_if_moved()
+        self.layers[place].keep_up()
+        layer, scores = self.pairs()[place]
+        with torch.no_grad():
+            return Gate(self.method.codes(layer, scores, self.top_of_one(self.method.keys(layer, scores), place)))
 
     def ready(self, place: int) -> torch.Tensor | None:
         """The effective weight that the pass under way has of a layer, if it is one to train by."""

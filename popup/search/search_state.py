@@ -112,15 +112,20 @@ class SearchState:
     def top(self, keys: Sequence[Keys], k: float) -> list[torch.Tensor]:
         """For each of the `units` the edges with the highest `keys` [edges], at `k` and in the settings' scope: one bool an
         edge."""
-        shares, ranked = self.shares(k), []
-        whole = k == self.recipe.k
-        for group, own in zip(self.groups, keys, strict=True):
-            counts = [layer.kept if whole else kept_edges(shares[place], layer.count, self.recipe.count)
-                      for place, layer in zip(group.places, group.layers, strict=True)]
-            brackets = [self._brackets[place] for place in group.places]
-            own = own.copied() if self.sharded else own  # FSDP frees scores, which torch refuses once an array was made of them
-            ranked.append(Ranked(own, group.sizes, counts, brackets, list(map(self._floor_of, counts)), group.places))
-        return self._scope(ranked)
+        return self._scope([self._ranked(own, group.places, k) for group, own in zip(self.groups, keys, strict=True)])
+
+    def top_of_one(self, keys: Keys, place: int) -> torch.Tensor:
+        """The same of one layer at the ticket's k, where each is selected by itself."""
+        return self._scope([self._ranked(keys, [place], self.recipe.k)])[0]
+
+    def _ranked(self, keys: Keys, places: Sequence[int], k: float) -> Ranked:
+        """The keys of the layers at these places, and how many each keeps at `k`."""
+        layers, shares = [self.layers[place] for place in places], self.shares(k)
+        counts = [layer.kept if k == self.recipe.k else kept_edges(shares[place], layer.count, self.recipe.count)
+                  for place, layer in zip(places, layers, strict=True)]
+        keys = keys.copied() if self.sharded else keys  # FSDP frees scores, which torch refuses once an array was made of them
+        return Ranked(keys, [layer.count for layer in layers], counts, [self._brackets[place] for place in places],
+                      list(map(self._floor_of, counts)), places)
 
     def redraw(self, wanted: Sequence[torch.Tensor], turn: int, keys: Sequence[Keys]) -> None:
         """Draw weights anew, the `turn`-th time: those of the `wanted` edges (bool [edges] a layer) but for what a selection by

@@ -55,6 +55,18 @@ def test_outside_a_pass_a_weight_and_a_part_are_fresh(scope):
     assert torch.equal(net[0](torch.ones(1, 6)), expected[0](torch.ones(1, 6)))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_by_itself_is_the_tickets_and_asks_for_no_other_where_each_is_selected_by_itself(method, monkeypatch):
+    net = attach(nn.Sequential(*(nn.Linear(6, 6) for _ in range(3))), er_p=0.6, k=0.5, method=method)
+    turn_over(net)
+    expected, asked, keys = merge(net), [], type(search_of(net).method).keys
+    monkeypatch.setattr(type(search_of(net).method), "keys", lambda self, *unit: asked.append(len(unit[1])) or keys(self, *unit))
+    for place, score in enumerate(scores(net)):
+        assert torch.equal(net[place].weight, expected[place].weight)
+        assert set(asked) == {len(score)}
+        asked.clear()
+
+
 class Fault(RuntimeError):
     """Raised inside a network on purpose."""
 
