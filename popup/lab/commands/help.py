@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import shutil
 import typing
 from collections.abc import Mapping, Sequence
@@ -122,8 +123,9 @@ class Help:
         known = [option.name for option in self.options if not option.positional]
         known += [f"no-{option.name}" for option in self.options if option.switch]
         for word in arguments:
-            name = word.split("=")[0].removeprefix("--").replace("_", "-")
-            if word.startswith("--") and name not in known:
+            name = word.split("=")[0].lstrip("-").replace("_", "-")
+            single = re.match(r"-(?!inf|nan)[a-z]", word, flags=re.IGNORECASE)  # -inf and -0.5 are numbers
+            if single or (word.startswith("--") and name not in known):
                 if name in NEEDLESS:
                     raise UsageError(f"there is no option {word.split('=')[0]}, and none is needed: {NEEDLESS[name]}")
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
