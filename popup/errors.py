@@ -36,6 +36,13 @@ def check_number(name: str, value: Any, low: float, high: float, *, open_low: bo
     raise UsageError(f"{name} is {value!r:.{LONGEST}}: it must be a number in {bounds}")
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False, else raise a UsageError."""
+    if isinstance(value, bool):
+        return value
+    raise UsageError(f"{name} is {value!r:.{LONGEST}}: it must be True or False")
+
+
 def check_count(name: str, value: int, low: int = 1) -> int:
     """Return `value` if it is a whole number of at least `low`, else raise a UsageError."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value < MOST_COUNT:

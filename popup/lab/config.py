@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from typing import Any, get_origin, get_type_hints
 
-from popup.errors import UsageError, check_count, check_name, check_number
+from popup.errors import UsageError, check_count, check_flag, check_name, check_number
 from popup.lab.precision import PRECISIONS
 from popup.search.compute import COMPUTES
 from popup.search.settings import SearchSettings
@@ -204,8 +204,8 @@ def _hints() -> dict[str, Any]:
 def _as_wanted(name: str, value: Any) -> Any:
     """The value of a field, a list as a tuple."""
     wanted = _hints().get(name)
-    if wanted is bool and not isinstance(value, bool):
-        raise UsageError(f"{name} is {value!r:.80}: it must be True or False")
+    if wanted is bool:
+        check_flag(name, value)
     if get_origin(wanted) is tuple and not isinstance(value, tuple):
         if not isinstance(value, list):
             raise UsageError(f"{name} is {value!r:.80}: give a tuple, as {name}=({value!r:.80},)")

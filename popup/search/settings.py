@@ -47,7 +47,7 @@ class SearchSettings:
         "weights are; or auto, kept for signed and fan_in for the others")})
     first_scores: str = field(default=RANDOM, metadata={LATER: RANDOM, "axis": True, "choices": (RANDOM, GRADIENT), "help": (
         "which edge has which of a layer's first scores: as drawn, or by the gradient of some batches the highest where a weight "
-        "lowers the loss most (not in draws, gates, gem_miner, sampled)")})
+        "lowers the loss most (not in draws, gates, gem_miner, random, sampled)")})
     anneal: str = field(default="none", metadata={
         "axis": True, "help": "how the kept fraction of the search goes from k_start to k", "choices": tuple(SCHEDULES)})
     k_start: float = field(default=1.0, metadata={"help": "anneal: the fraction that is kept at first, at least k"})
@@ -110,6 +110,7 @@ class SearchSettings:
     def used(self) -> set[str]:
         """The names of the fields that matter to a search with these settings."""
         names = {"method", "scope", *TICKET_METHODS[self.method].uses} | ({"floor"} if self.scope == "global" else set())
+        names -= {"coat_rule"} if self.coats == 1 else set()
         return names | ({"k_start", "anneal_until"} if "anneal" in names and self.anneal != "none" else set())
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +125,8 @@ class SearchSettings:
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""
         found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
+        if found.coats == 2 and found.coat_rule == "halves":
+            found = replace(found, coat_rule="even")  # the same then
         usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
         return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 

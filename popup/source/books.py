@@ -66,7 +66,7 @@ class Sample:
 
     def at(self, turns: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Another weight for each redraw."""
-        return (self.values if places is None else self.values[places]) * (turns + 2)
+        return (self.values if places is None else self.values[places]) * (turns + 1)
 
 
 SAMPLE = Sample(torch.linspace(-1.5, 2.0, 320, device="cpu"))  # as many codes are seen
@@ -111,6 +111,12 @@ class Book(ABC):
     def redrawn(self, codes: np.ndarray) -> int:
         """How many of the `codes` stand for another draw than the first."""
         return 0
+
+    @property
+    def first_is_own(self) -> bool:
+        """Whether code 1 is the edge's own first weight, as it is in most books."""
+        codes = torch.ones(len(SAMPLE.values), dtype=torch.bool if self.codes == 2 else torch.int32, device="cpu")
+        return self.one_by_one and torch.equal(self.values(SAMPLE, codes), SAMPLE.values)
 
     def record(self) -> dict[str, Any]:
         """The book as plain values, for a ticket's metadata."""

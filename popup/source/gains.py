@@ -56,13 +56,15 @@ def from_words(words: Sequence[str]) -> dict[str, float]:
     gains: dict[str, float] = {EVERYWHERE: USUAL}
     found: set[str] = set()
     for word in words:
-        pattern, _, number = word.rpartition("=")
-        pattern = pattern or EVERYWHERE
+        pattern, sign, number = word.rpartition("=")
         try:
+            if sign and not pattern:
+                raise ValueError
             value = float(number)
         except ValueError:
             raise UsageError(f"gain is {' '.join(words)!r:.80}: {word!r:.80} is no number and no PATTERN=NUMBER; give words like "
                              "1.1 and *.attention.*=2.8") from None
+        pattern = pattern or EVERYWHERE
         if pattern in found:
             raise UsageError(f"gain has two values for {pattern}: give one of them")
         gains[pattern] = value

@@ -193,7 +193,8 @@ def _plain_weight(module: nn.Module, attribute: str, name: str) -> nn.Parameter:
     """The parameter itself, or a UsageError that says why it cannot be masked."""
     if parametrize.is_parametrized(module):
         raise UsageError(f"{name} is in a module that is already parametrized: remove that parametrization first "
-                         f"(popup.detach for popup's own), or leave it out: {skip_of(name)}")
+                         "(popup.detach takes a search of popup's off, popup.ticket.release what holds a trained ticket's "
+                         f"zeros), or leave it out: {skip_of(name)}")
     weight = module._parameters.get(attribute)
     if weight is None:
         raise UsageError(f"{name} is not a parameter of its module (an old weight_norm or pruning hook?): "

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from popup.errors import UsageError, check_count, check_name, check_number
+from popup.errors import UsageError, check_count, check_flag, check_name, check_number
 from popup.source.counts import COUNTS
 from popup.source.densities import DENSITIES, layer_densities, layer_shares
 from popup.source.gains import as_one, as_words, check_gain, from_words
@@ -90,6 +90,8 @@ class Recipe:
         check_name("weights", self.weights, [*WEIGHTS, GIVEN])
         check_name("scale", self.scale, SCALES)
         check_name("count", self.count, COUNTS)
+        check_flag("redistribute", self.redistribute)
+        check_flag("connected", self.connected)
         if self.connected and not self.draws_edges:
             raise UsageError(f"connected is for edges that the seed draws, and mask is {self.mask!r}: leave connected out, or "
                              f"use mask {' or '.join(MASKS)}")

@@ -12,8 +12,8 @@ from popup.ticket.ticket import Ticket
 
 @dataclass(frozen=True)
 class Overlap:
-    """One layer (or all): the source's edges, those kept by the one, by the other, by both, by both with the same code, and by
-    both by chance."""
+    """One layer (or all): the source's edges, those kept by the one, by the other, by both, by both with codes of one meaning,
+    and by both by chance."""
 
     name: str
     edges: int
@@ -44,6 +44,7 @@ def compare(one: Ticket, other: Ticket) -> list[Overlap]:
     names = [[layer.spec for layer in ticket.layers] for ticket in (one, other)]
     if names[0] != names[1]:
         raise TicketError("the tickets are of networks with other layers, so there is nothing to compare")
+    own = one.book.first_is_own and other.book.first_is_own
     rows = []
     for mine, theirs in zip(one.layers, other.layers, strict=True):
         if mine.edges_hash != theirs.edges_hash:
@@ -51,7 +52,7 @@ def compare(one: Ticket, other: Ticket) -> list[Overlap]:
                               "(the same seed, er_p and density)")
         edges, first, second = len(mine.codes), mine.kept, theirs.kept
         both = mine.selected & theirs.selected
-        alike = both & (mine.codes == theirs.codes) & (one.book == other.book or mine.codes == 1)  # others mean others elsewhere
+        alike = both & (mine.codes == theirs.codes) & (one.book == other.book or own & (mine.codes == 1))
         counts = int(np.count_nonzero(both)), int(np.count_nonzero(alike))
         rows.append(Overlap(mine.spec.name, edges, first, second, *counts, first * second / edges if edges else 0.0))
     total = [sum(getattr(row, field) for row in rows) for field in ("edges", "first", "second", "both", "alike", "expected")]

@@ -37,7 +37,7 @@ from popup.ticket.same import check_same
 from popup.ticket.sealed import Metadata, Tensors, one_line
 from popup.ticket.sparse import left_dense, put_in
 from popup.ticket.sparse_linear import SparseLinear
-from popup.ticket.trainable import hold_zeros
+from popup.ticket.trainable import held_fixed, hold_zeros
 
 NAME = "ticket.safetensors"  # of the file in a directory of save_pretrained
 
@@ -127,7 +127,8 @@ class Ticket:
         """Make the plain network `net` this ticket, in place: sparse weights, all frozen. Returns `net`.
 
         `trainable`: everything learns but the zeros, which stay zero in any optimiser (popup/ticket/trainable.py says how), and
-        what is tied stays tied; `popup.ticket.release(net)` makes the weights plain parameters again.
+        what the network holds fixed beside its weights; what is tied stays tied; `popup.ticket.release(net)` makes the weights
+        plain parameters again.
 
         `sparse`: each nn.Linear becomes a SparseLinear, which holds the kept edges alone, but for those that
         `popup.ticket.left_dense(net, ticket.specs)` names. A network that was built on "meta" gets its memory here, so that no
@@ -144,12 +145,12 @@ class Ticket:
         made = {layer.spec.name: self._sparse_layer(net, layer) for layer in self.layers if layer.spec.name not in state}
         shapes = {name: torch.empty(layer.spec.shape, device="meta") for layer in self.layers for name in layer.spec.names}
         check_same("parameter or buffer", shapes | state, net.state_dict())
-        writes = planned(net, state, frozenset(made))
+        writes, fixed = planned(net, state, frozenset(made)), held_fixed(net)
         with all_or_nothing(net):
             provide(net, writes)
             put_in(net, made).requires_grad_(False)
             if trainable:
-                hold_zeros(net, [(layer.spec, layer.mask(self.recipe)) for layer in self.layers])
+                hold_zeros(net, [(layer.spec, layer.mask(self.recipe)) for layer in self.layers], fixed)
             write_all(writes)
         return net
 

@@ -9,7 +9,7 @@ the weight's shape, since some optimisers look at that. A tensor that several mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 
 import torch
 from torch import nn
@@ -33,6 +33,19 @@ class Kept(nn.Module):
         self.order, self.put_on = order, False
         self.register_buffer("mask", mask, persistent=False)
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Kept:
+        """What torch moves a module by. `to_empty` gives memory without what was there, and from the device "meta" there is no
+        way back."""
+        mask = self.mask
+        super()._apply(fn, recurse)
+        if mask.is_meta and not self.mask.is_meta:
+            self.mask = mask
+            raise UsageError("the zeros of a ticket that was applied to be trained were left behind when its network went to the "
+                             "device \"meta\": apply the ticket to a network that has its memory")
+        if not mask.is_meta and not self.mask.is_meta:
+            self.mask.copy_(mask)
+        return self
+
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return torch.where(self.mask, weight, 0)  # times the mask, an infinite gradient would be none at the zeros
 
@@ -44,9 +57,18 @@ class Kept(nn.Module):
         return self(weight)
 
 
-def hold_zeros(net: nn.Module, masks: Sequence[tuple[Layer, torch.Tensor]]) -> nn.Module:
+def held_fixed(net: nn.Module) -> set[str]:
+    """The names of the parameters that a network holds fixed while others learn, such as a table of positions. A network of which
+    none learns was frozen as a whole, as `apply` and `attach` do it, and holds none fixed of its own."""
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    fixed = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+    return fixed if len(fixed) < len(parameters) else set()
+
+
+def hold_zeros(net: nn.Module, masks: Sequence[tuple[Layer, torch.Tensor]], fixed: Set[str] = frozenset()) -> nn.Module:
     """Let the plain network's weights learn at the entries of their masks alone (bool, of the layers' shapes), in every module
-    that uses them, and its other parameters as they are. No value changes. Returns `net`, changed in place."""
+    that uses them, and its other parameters as they are, but for those named in `fixed`. No value changes. Returns `net`, changed
+    in place."""
     orders = {name: tuple(locate(net, name)[0]._parameters) for layer, _ in masks for name in layer.names}
     for layer, mask in masks:
         for name in layer.names:
@@ -54,8 +76,8 @@ def hold_zeros(net: nn.Module, masks: Sequence[tuple[Layer, torch.Tensor]]) -> n
             if attribute not in lists_on(module):  # a module may have several names
                 mask = mask.to(getattr(module, attribute).device)
                 _put_on(module, name, Kept(mask, orders[name]))
-    for parameter in net.parameters():
-        if parameter.is_floating_point() or parameter.is_complex():
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        if name not in fixed and (parameter.is_floating_point() or parameter.is_complex()):
             parameter.requires_grad_(True)
     return net
 

@@ -66,7 +66,8 @@ def test_the_help_has_each_option_with_its_default(capsys, monkeypatch):
     ("--er_pp 1", "did you mean --er-p?"), ("show a --modl x", "python run.py show --help lists the options"),
     ("export a b --modl x", "did you mean --model?"), ("--no-seed", "unknown option --no-seed"),
     ("--zzz", "unknown option --zzz (python run.py --help"), ("--k -inf", "k is -inf: it must be a number in"),
-    ("-k 0.5", "unknown option -k: did you mean --k?"), ("-er-p=0.2", "unknown option -er-p: did you mean --er-p?"), ("report -x", "unknown option -x (python run.py report --help"),
+    ("-k 0.5", "unknown option -k: did you mean --k?"), ("-er-p=0.2", "unknown option -er-p: did you mean --er-p?"),
+    ("report -x", "unknown option -x (python run.py report --help"),
     ("--continue=x", "there is no option --continue, and none is"),
     ("--resume", "none is needed: the same command again goes on where it was"),
     ("recipes more", "popup: Unrecognized options: more (python run.py recipes --help")])

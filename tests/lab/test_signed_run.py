@@ -11,6 +11,8 @@ from popup.lab.machine import Machine
 from popup.lab.runs.controls import control_config
 from popup.lab.runs.flow import run
 from popup.lab.runs.laboratory import Laboratory
+from popup.search.methods.coats import coat_book
+from popup.source.books import BINARY, DRAWS, PLAIN, SIGNED
 
 QUICK = {"epochs": 1, "widths": (8, 8), "model": "small_conv", "method": "signed"}
 
@@ -58,6 +60,17 @@ def test_diff_of_a_signed_and_a_plain_ticket_counts_the_weights_that_are_the_sam
     both = sum(int((one.selected & other.selected & (one.codes == 1)).sum())
                for one, other in zip(signed.layers, plain.layers, strict=True))
     assert total.alike == both < total.both
+
+
+def test_codes_of_a_book_in_which_1_is_no_own_weight_are_like_no_others(laboratory, paths, capsys):
+    config = Config.from_flat({**QUICK, "method": "coats", "coats": 3})
+    run(laboratory, config)
+    coated = laboratory.directory(config).ticket
+    assert compare(load(paths[0]), load(coated))[-1].alike == 0 < compare(load(paths[0]), load(coated))[-1].both
+    assert main(["diff", str(paths[0]), str(coated)], MODELS) == 0
+    assert "have codes that mean the same, in books signed and coats" in capsys.readouterr().out
+    assert {book.name for book in (PLAIN, SIGNED, BINARY, DRAWS, coat_book(3, "thirds")) if book.first_is_own} == {
+        "plain", "signed", "draws"}
 
 
 @pytest.mark.parametrize("role", ["random", "shuffled", "redrawn"])

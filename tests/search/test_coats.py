@@ -124,6 +124,15 @@ def test_a_ticket_of_coats_comes_back(form, tmp_path):
     assert torch.equal(plain(torch.eye(16)), net.eval()(torch.eye(16)))
 
 
+def test_rules_that_say_the_same_are_one_search():
+    one = {SearchSettings("coats", coats=1, coat_rule=rule).settled() for rule in COAT_RULES}
+    two = {SearchSettings("coats", coats=2, coat_rule=rule).settled() for rule in COAT_RULES}
+    assert len(one) == 1 and {settings.coat_rule for settings in two} == {"even", "thirds"}
+    assert all(coat_counts(2, "even", kept) == coat_counts(2, "halves", kept) for kept in range(1000))
+    assert coat_book(2, "even") == coat_book(2, "halves")
+    assert len({SearchSettings("coats", coats=3, coat_rule=rule).settled() for rule in COAT_RULES}) == 3
+
+
 @pytest.mark.parametrize(("options", "words"), [({"coats": 0}, "coats is 0"), ({"coats": 17}, "at most 16"),
                                                 ({"coat_rule": "odd"}, "unknown coat_rule 'odd'")])
 def test_what_is_no_number_of_coats_is_refused(options, words):

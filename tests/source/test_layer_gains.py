@@ -99,7 +99,8 @@ def test_the_command_line_takes_a_number_patterns_or_both(tmp_path, capsys):
     assert gains("--gain", "3=2.8", "1.1") == ["1.1 3=2.8"] and gains("--gain", "*.attn.*=2.8") == [f"{sqrt(2)!r} *.attn.*=2.8"]
     assert gains("--recipe", "conv4_cifar10", "--dataset", "digits", "--model", "mlp") == [1.1]
     quick = ["--epochs", "1", "--widths", "8", "--out", str(tmp_path)]
-    for words, said in ((["x"], "'x' is no number and no PATTERN=NUMBER"), (["1", "2"], "two values"), (["0"], "gain is 0"),
+    for words, said in ((["x"], "'x' is no number and no PATTERN=NUMBER"), (["=2"], "'=2' is no number and"),
+                        (["1", "2"], "two values"), (["0"], "gain is 0"),
                         (["5=1"], "'5' is of no layer"), ([], "gain has no value"), (["1=inf"], "gain of 1 is inf")):
         assert main([*quick, "--gain", *words], MODELS) == 2
         err = capsys.readouterr().err

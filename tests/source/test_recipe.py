@@ -30,7 +30,8 @@ def test_fractions_outside_0_to_1_are_refused_by_name_and_value(field, value):
 @pytest.mark.parametrize(("field", "value", "hint"), [
     ("density", "erkk", "'erk'"), ("mask", "bernouli", "'bernoulli'"), ("weights", "kaiming", "'kaiming_normal'"),
     ("scale", "finl", "'final'"), ("gain", 0, "number"), ("gain", inf, "number"), ("gain", nan, "number"),
-    ("seed", -1, "whole"), ("seed", 1.5, "whole"), ("seed", True, "whole"), ("seed", "0", "whole")])
+    ("seed", -1, "whole"), ("seed", 1.5, "whole"), ("seed", True, "whole"), ("seed", "0", "whole"),
+    ("connected", "no", "True or False"), ("connected", None, "True or False"), ("redistribute", 1, "True or False")])
 def test_other_bad_values_are_refused_with_the_remedy(field, value, hint):
     with pytest.raises(UsageError, match=field) as error:
         Recipe(**{field: value})

@@ -178,6 +178,48 @@ def test_a_weight_that_is_to_learn_keeps_its_memory():
     assert original is weight and original.data_ptr() == place and torch.equal(original, ticket.state_dict()["1.weight"])
 
 
+def test_zeros_are_there_after_to_empty_and_are_not_made_up_after_meta():
+    ticket = ticket_of(plain)
+    net = ticket.apply(plain(), trainable=True)
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net.to_empty(device="cpu").load_state_dict(state)
+    before = {name: tensor.detach().clone() for name, tensor in weights(net, ticket).items()}
+    train(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    check(net, ticket, before)
+    with pytest.raises(UsageError, match=r"were left behind .* apply the ticket to a network that has its memory"):
+        net.to("meta").to_empty(device="cpu")
+
+
+class Positions(nn.Module):
+    """A network with a table that does not learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.linspace(-1, 1, 64), requires_grad=False)
+        self.first, self.last = nn.Linear(64, 12), nn.Linear(12, 4)
+        self.first.weight.requires_grad_(False)
+
+    def forward(self, images):
+        return self.last(self.first(images.flatten(1) + self.positions).relu())
+
+
+def test_what_the_network_holds_fixed_beside_its_weights_stays_as_in_sweeps():
+    ticket, net = ticket_of(Positions), Positions()
+    ticket.apply(net, trainable=True)
+    fixed = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    assert fixed == {"positions"}
+    again = ticket.apply(ticket.apply(Positions()), trainable=True)
+    assert all(parameter.requires_grad for parameter in again.parameters()), "what apply had frozen learns"
+
+
+def test_the_remedy_for_what_holds_zeros_is_one():
+    ticket = ticket_of(plain)
+    net = ticket.apply(plain(), trainable=True)
+    with pytest.raises(UsageError, match=r"already parametrized: .*popup\.ticket\.release"):
+        attach(net, er_p=0.5)
+    attach(release(net), er_p=0.5)
+
+
 def test_what_cannot_be_is_refused():
     ticket = ticket_of(plain)
     with pytest.raises(UsageError, match="sparse layers are for inference"):

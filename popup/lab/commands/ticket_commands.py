@@ -112,7 +112,9 @@ def diff(arguments: Sequence[str], models: Models) -> int:
              f"{row.jaccard:.4f}", f"{row.chance:.4f}"] for row in overlaps]
     print(table(["layer", "edges", "kept by A", "kept by B", "by both", "Jaccard", "by chance"], rows))
     if one.book.codes > 2 or other.book.codes > 2:
-        print(f"of the {overlaps[-1].both:,} edges kept by both {overlaps[-1].alike:,} have the same code")
+        books = one.book.name, other.book.name
+        said = "the same code" if one.book == other.book else f"codes that mean the same, in books {' and '.join(books)}"
+        print(f"of the {overlaps[-1].both:,} edges kept by both {overlaps[-1].alike:,} have {said}")
     for name, path, ticket in (("A", options.ticket, one), ("B", options.other, other)):
         measure, value = recorded_value(ticket) or (ACCURACY, None)
         told = "not recorded" if value is None else measure.text(value)
