@@ -89,6 +89,42 @@ def decompress_codes(coded: np.ndarray, kept: int, count: int) -> np.ndarray:
     return (digits[:kept] + 1).astype(code_type(count))
 
 
+def pack_words(codes: np.ndarray, count: int) -> np.ndarray:
+    """uint8: the `codes` [edges] of a book of `count`, 0 among them, as little-endian numbers of 64 bits, each of as many digits
+    to the base `count` as it has room for, the first the lowest: within 5% of log2(count) bits an edge."""
+    digits = digits_of_word(count)
+    padded = np.zeros(-(-len(codes) // digits) * digits, dtype=np.uint64)
+    padded[:len(codes)] = codes
+    words = np.zeros(len(padded) // digits, dtype=np.uint64)
+    for column in padded.reshape(-1, digits).T[::-1]:
+        words = words * np.uint64(count) + column
+    return words.astype("<u8").view(np.uint8)
+
+
+def unpack_words(packed: np.ndarray, edges: int, count: int) -> np.ndarray:
+    """uint8 or int32 [edges]. Raises ValueError for a wrong length, a number that is too large, or a code after the last one."""
+    if len(packed) != words_size(edges, count):
+        raise ValueError(f"{edges} codes need {words_size(edges, count)} bytes, not {len(packed)}")
+    words, digits = np.frombuffer(packed.tobytes(), dtype="<u8").astype(np.uint64), digits_of_word(count)
+    codes: np.ndarray = np.zeros((len(words), digits), dtype=code_type(count))
+    for place in range(digits):
+        words, codes[:, place] = np.divmod(words, np.uint64(count))
+    found = codes.reshape(-1)
+    if words.any() or found[edges:].any():
+        raise ValueError("there are codes after the last one")
+    return found[:edges]
+
+
+def words_size(edges: int, count: int) -> int:
+    """The bytes of `pack_words`."""
+    return -(-edges // digits_of_word(count)) * 8
+
+
+def digits_of_word(count: int) -> int:
+    """How many codes of a book of `count`, 0 among them, a number of 64 bits has room for."""
+    return next(digits for digits in range(64, 0, -1) if count**digits <= 1 << 64)
+
+
 def digits_of(count: int) -> int:
     """How many codes of kept edges, of a book of `count`, a byte has room for."""
     return next(digits for digits in range(8, 0, -1) if (count - 1) ** digits <= 256)

@@ -16,6 +16,13 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
     digits/NAME      in place of codes/NAME where that is larger, in compressed files: uint8, a zlib stream of bytes of d codes
                      each, in the same order, as the digits, each a code less 1, of a number to the base c - 1, the first the
                      lowest; d is the largest with (c - 1)^d <= 256 and at most 8, and missing codes at the end are digits 0
+    words/NAME       in place of mask/NAME and codes/NAME where that is smaller (more than half of the edges are kept): uint8,
+                     little-endian numbers of 64 bits, each of d codes of edges, dropped ones too, in ascending order of the flat
+                     index, as digits to the base c, the first the lowest; d is the largest with c^d <= 2^64 and at most 64, and
+                     missing codes at the end are digits 0
+    whole/NAME       in place of all these where it is smaller, in compressed files: the same codes as in digits/NAME, of all
+                     edges, dropped ones too, each a digit to the base c (c is 2 in format 1), so that d is the largest with
+                     c^d <= 256 and at most 8
     redraws/NAME     of the method iterand: uint8, a zlib stream of a number for each kept edge, in the order of mask/NAME:
                      which redraw of the layer, counted from 1, gave its weight; 0: none, it has its first. They are
                      little-endian, of 2 bytes each, or of 4 where one of the layer's is above 65535

@@ -11,11 +11,11 @@ import torch
 from popup.errors import UsageError
 from popup.source import blocks
 from popup.source import edges as edge_places
-from popup.source.books import MANY, Book, Drawn
+from popup.source.books import Book, Drawn
 from popup.source.layer_source import LayerSource, draw_edges, draw_values
 from popup.source.layers import Layer
 from popup.source.recipe import GIVEN, Recipe
-from popup.ticket import coding, contents
+from popup.ticket import coding, contents, packing
 from popup.ticket.file import TicketError
 from popup.ticket.hashes import RunningHash, hash_array
 from popup.ticket.sealed import Tensors
@@ -132,22 +132,16 @@ class TicketLayer:
     def pack(self, embed_weights: bool, recipe: Recipe, book: Book, compress: bool) -> tuple[dict[str, Any], Tensors]:
         """The layer's record and tensors as they stand in a file."""
         name, selected = self.spec.name, self.selected
-        bits, coded = coding.pack(selected), coding.compress(selected) if compress else None
+        arrays = packing.pack(self.codes, book, compress)
         record = {"name": name, "shape": list(self.spec.shape), "p_l": self.p_l, "edges": len(selected),
-                  "kept": self.kept, "coded": coded is not None, "edges_hash": self.edges_hash,
-                  "weights_hash": self.weights_hash, "mask_hash": hash_array(bits)} | contents.of_spec(self.spec)
+                  "kept": self.kept, "coded": "gaps" in arrays, "edges_hash": self.edges_hash,
+                  "weights_hash": self.weights_hash, "mask_hash": hash_array(coding.pack(selected))} | contents.of_spec(self.spec)
         record |= {} if self.k is None else {"k": self.k}
-        tensors = {f"mask/{name}": bits} if coded is None else {f"gaps/{name}": coded}
+        tensors = {f"{form}/{name}": array for form, array in arrays.items()}
         if self.edges is not None:
             tensors[f"edges/{name}"] = coding.pack(coding.at(self.edges, self.spec.entries))
         if embed_weights or recipe.weights == GIVEN:
             tensors[f"weights/{name}"] = own_weights(self.drawn(recipe, book), book, self.codes)
-        if book.codes == MANY:
-            tensors[f"redraws/{name}"] = coding.compress_counts(self.codes[selected] - 1)
-        elif book.codes > 2:
-            kept = self.codes[selected]
-            digits = coding.compress_codes(kept, book.codes) if compress else None
-            tensors |= {f"codes/{name}": coding.pack_codes(kept, book.codes)} if digits is None else {f"digits/{name}": digits}
         return record, {key: torch.from_numpy(array) for key, array in tensors.items()}
 
     @classmethod
@@ -156,7 +150,7 @@ class TicketLayer:
         are not what was saved."""
         layer, record = contents.layer(value, recipe, before)
         try:
-            codes = _codes(record, tensors, book)
+            codes = packing.unpack(record, tensors, book)
         except ValueError as error:
             raise ValueError(f"the mask of {layer.name} is not the one that was saved: {error}") from None
         values = _values(layer.name, record, tensors)
@@ -173,38 +167,9 @@ def own_weights(drawn: Drawn, book: Book, codes: np.ndarray) -> np.ndarray:
     return drawn.at(torch.from_numpy(np.maximum(codes, 1) - 1)).numpy()
 
 
-def _codes(record: dict[str, Any], tensors: Tensors, book: Book) -> np.ndarray:
-    """The codes [edges], as many of them not 0 as the record says."""
-    room, edges, kept = "gaps" if record["coded"] else "mask", record["edges"], record["kept"]
-    stored = _bytes(f"{room}/{record['name']}", tensors)
-    selected = coding.decompress(stored, edges, kept) if record["coded"] else coding.unpack(stored, edges)
-    if np.count_nonzero(selected) != kept or hash_array(coding.pack(selected)) != record["mask_hash"]:
-        raise ValueError("its count or its hash is another")
-    if book.codes == 2:
-        return selected
-    codes = np.zeros(edges, dtype=coding.code_type(book.codes))
-    if book.codes != MANY:
-        digits = f"digits/{record['name']}"
-        coded = digits in tensors and book.codes <= coding.MOST_CODES
-        codes[selected] = coding.decompress_codes(_bytes(digits, tensors), kept, book.codes) if coded else \
-            coding.unpack_codes(_bytes(f"codes/{record['name']}", tensors), kept, book.codes)
-    else:
-        redraws = coding.decompress_counts(_bytes(f"redraws/{record['name']}", tensors), kept)
-        codes[selected] = np.minimum(redraws, book.codes - 2) + 1
-    return codes
-
-
-def _bytes(name: str, tensors: Tensors) -> np.ndarray:
-    """The tensor of that name, taken out; a ValueError unless it is uint8 of one dimension."""
-    stored = tensors.pop(name, None)
-    if stored is None or stored.dtype is not torch.uint8 or stored.dim() != 1:
-        raise ValueError(f"the file has no {name} of dtype uint8")
-    return stored.numpy()
-
-
 def _edges(layer: Layer, record: dict[str, Any], tensors: Tensors) -> np.ndarray:
     """The flat indices of the edges that the file holds, which no seed draws."""
-    edges = np.flatnonzero(coding.unpack(_bytes(f"edges/{layer.name}", tensors), layer.entries))
+    edges = np.flatnonzero(coding.unpack(packing.stored(f"edges/{layer.name}", tensors), layer.entries))
     if len(edges) != record["edges"] or hash_array(edges) != record["edges_hash"]:
         raise ValueError(f"edges/{layer.name} are not the edges that were saved")
     return edges

@@ -58,8 +58,8 @@ class Ticket:
         """Write the ticket as a safetensors file (its format: popup/ticket/file.py). Equal tickets give equal bytes.
 
         `embed_weights` stores the weights of the edges too, 4 bytes each, so that no seed is needed for them (weights
-        'given' are always stored). `compress` codes each mask to near its entropy where that is smaller: up to
-        k = 0.35 or so. Raises OSError for what the system refuses; the old file is then as it was.
+        'given' are always stored). `compress` codes each mask to near its entropy where that is smaller: for k
+        below 0.35 or above 0.65 or so. Raises OSError for what the system refuses; the old file is then as it was.
         """
         metadata, tensors = self._pack(embed_weights, compress)
         file.write(Path(path), metadata, tensors, file.format_of(self.book))

@@ -148,8 +148,8 @@ def network():
 
 
 def tickets(directory):
-    """Readers of six kinds of ticket: plain, coded for a small k, with a given mask and biases, with given weights, signed (of
-    format 2), and with redraws."""
+    """Readers of eight kinds of ticket: plain, coded for a small k, with a given mask and biases, with given weights, signed (of
+    format 2), with redraws, and of a k so large that all codes are in one array, compressed and not."""
     drawn = {"er_p": 0.4, "density": "erk", "weights": "kaiming_normal"}
     own = {"mask": "given", "bias": "search", "masks": {layer.name: torch.rand(layer.shape) < 0.4
                                                         for layer in find_layers(network(), biases=True)}}
@@ -157,7 +157,9 @@ def tickets(directory):
     for place, (k, source, options) in enumerate([(0.5, drawn, {}), (0.05, drawn, {"compress": True}), (0.4, own, {}),
                                                   (0.3, drawn | {"weights": "given"}, {"embed_weights": True}),
                                                   (0.3, drawn | {"method": "signed"}, {}),
-                                                  (0.5, drawn | {"search": redrawn}, {"compress": True})]):
+                                                  (0.5, drawn | {"search": redrawn}, {"compress": True}),
+                                                  (0.8, drawn | {"method": "signed"}, {}),
+                                                  (0.9, drawn | {"method": "signed"}, {"compress": True})]):
         net = attach(network(), k=k, seed=place, **source)
         net(torch.randn(8, 1, 8, 8))
         advance(net, 0.1)

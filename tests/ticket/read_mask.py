@@ -28,8 +28,23 @@ def read(path):
     return metadata, tensors
 
 
-def selected(layer, tensors):
+def whole(metadata, layer, tensors):
+    """The code of each edge, where the file holds them as one array; else None."""
+    base = 2 if metadata["format"] == 1 else metadata["book"]["codes"]
+    if (coded := tensors.get("whole/" + layer["name"])) is not None:
+        numbers, most, digits = zlib.decompress(coded), 256, 8
+    elif (packed := tensors.get("words/" + layer["name"])) is not None:
+        numbers, most, digits = np.frombuffer(packed, "<u8").tolist(), 2**64, 64
+    else:
+        return None
+    digits = max(count for count in range(1, digits + 1) if base**count <= most)
+    return np.array([number // base**place % base for number in numbers for place in range(digits)][:layer["edges"]], int)
+
+
+def selected(metadata, layer, tensors):
     """Which edges are kept: bool [edges]."""
+    if (found := whole(metadata, layer, tensors)) is not None:
+        return found > 0
     if not layer["coded"]:
         packed = np.frombuffer(tensors["mask/" + layer["name"]], np.uint8)
         return np.unpackbits(packed, count=layer["edges"], bitorder="little").astype(bool)
@@ -44,6 +59,8 @@ def selected(layer, tensors):
 
 def codes(metadata, layer, tensors):
     """The code of each kept edge: 1 where the format's mask says it all, else in as few bits as tell the book's codes apart."""
+    if (found := whole(metadata, layer, tensors)) is not None:
+        return found[found > 0]
     if metadata["format"] == 1:
         return np.ones(layer["kept"], int)
     base = metadata["book"]["codes"] - 1
@@ -70,6 +87,6 @@ def edges(recipe, layer):
 if __name__ == "__main__":
     metadata, tensors = read(sys.argv[1])
     layer = next(layer for layer in metadata["layers"] if layer["name"] == sys.argv[2])
-    kept = edges(metadata["recipe"], layer)[selected(layer, tensors)]
+    kept = edges(metadata["recipe"], layer)[selected(metadata, layer, tensors)]
     print(json.dumps({"shape": layer["shape"], "edges": layer["edges"], "kept": len(kept), "first": kept[:20].tolist(),
                       "codes": codes(metadata, layer, tensors)[:20].tolist()}))

@@ -119,6 +119,7 @@ def select_wrongly(monkeypatch, spoil):
         return masks
 
     monkeypatch.setattr(Search, "top", top)
+    monkeypatch.setattr(Search, "top_of_one", lambda self, keys, place: self.select()[place])
 
 
 @pytest.mark.parametrize("more", [False, True])
