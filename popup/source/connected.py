@@ -36,12 +36,16 @@ def bernoulli(seed: int, name: str, shape: tuple[int, ...], p: float) -> np.ndar
 
 
 def exact(seed: int, name: str, shape: tuple[int, ...], p: float) -> np.ndarray:
-    """Each unit connected, just floor(p m_l + 1/2) edges: those that connect, then the smallest words."""
+    """Each unit connected, just floor(p m_l + 1/2) edges: those that connect, then the smallest words. Where these are too few
+    for the smallest word of each unit, those that connect are as few as can be, so that it is no seed's luck whether there are
+    enough; they need not be among the edges of a larger p then."""
     words, wanted = Stream(seed, "edges", name).words32(prod(shape)), share(p, prod(shape))
-    smallest = _smallest(words, shape)
-    if wanted < np.count_nonzero(smallest):
-        raise _too_few(name, shape, p, int(np.count_nonzero(smallest)))
-    order = np.lexsort((words, ~smallest))  # stable, those that connect first
+    if wanted < max(shape[:2]):
+        raise _too_few(name, shape, p, max(shape[:2]))
+    connecting = _smallest(words, shape)
+    if wanted < np.count_nonzero(connecting):
+        connecting = _fewest(words, shape)
+    order = np.lexsort((words, ~connecting))  # stable, those that connect first
     return np.sort(order[:wanted])
 
 
@@ -56,6 +60,25 @@ def _smallest(words: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     place = words.reshape(outputs, inputs, kernel).transpose(1, 0, 2).reshape(inputs, -1).argmin(1)  # in [outputs, kernel]
     chosen[(place // kernel * inputs + np.arange(inputs)) * kernel + place % kernel] = True
     return chosen
+
+
+def _fewest(words: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """As few entries as connect each output and each input, bool [entries]: by ascending words those between two units of which
+    neither has one, as long as there are such; then of each unit that is left the smallest. Ties go to the lower index."""
+    outputs, inputs, kernel = shape[0], shape[1], prod(shape[2:])
+    keys = words.astype(np.uint64) * np.uint64(len(words)) + np.arange(len(words), dtype=np.uint64)
+    best = keys.reshape(outputs, inputs, kernel).min(2)  # of each pair: [outputs, inputs]
+    rows, columns, chosen = np.arange(outputs), np.arange(inputs), []
+    while len(rows) and len(columns):
+        free = best[np.ix_(rows, columns)]
+        mine, theirs = free.argmin(1), free.argmin(0)
+        met = np.flatnonzero(theirs[mine] == np.arange(len(rows)))  # each the other's smallest: nothing smaller can come between
+        chosen.append(free[met, mine[met]])
+        rows, columns = np.delete(rows, met), np.delete(columns, mine[met])
+    left = best[rows].min(1) if len(rows) else best[:, columns].min(0)
+    found = np.zeros(len(words), dtype=bool)
+    found[(np.concatenate([*chosen, left]) % np.uint64(len(words))).astype(np.int64)] = True
+    return found
 
 
 def expected_edges(shape: tuple[int, ...], bound: int) -> float:

@@ -17,10 +17,11 @@ from popup import TicketError, UsageError, attach, densities, extract, load, ver
 from popup.lab.commands.command import main
 from popup.lab.config import Config
 from popup.source import masks
-from popup.source.connected import CONNECTED, WORDS, bernoulli, exact, expected_edges
+from popup.source.connected import CONNECTED, WORDS, _fewest, bernoulli, exact, expected_edges
 from popup.source.layer_source import draw_edges
 from popup.source.layers import Layer
 from popup.source.recipe import Recipe
+from popup.source.streams import Stream
 
 SHAPES = {"linear": (30, 40), "wide": (12, 200), "convolution": (24, 12, 3, 3), "depthwise": (20, 1, 3, 3), "line": (9, 8, 5)}
 SPARSE = {"linear": 0.06, "wide": 0.09, "convolution": 0.02, "depthwise": 0.15, "line": 0.06}
@@ -86,9 +87,38 @@ def test_whatever_the_shape_units_are_connected_or_it_is_refused(outputs, inputs
     try:
         edges = CONNECTED[mask](seed, "l", shape, p)
     except UsageError as error:
-        assert p * prod(shape) < outputs + inputs and "raise er_p" in str(error)
+        needed = outputs + inputs if mask == "bernoulli" else max(outputs, inputs)
+        assert p * prod(shape) < needed and "raise er_p" in str(error)
         return
     assert all(counts.min() > 0 for counts in units(edges, shape))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_as_many_exact_edges_as_the_larger_side_has_units_connect_all_whatever_the_seed(name):
+    shape = SHAPES[name]
+    for wanted in range(max(shape[:2]), sum(shape[:2]) + 2):
+        for seed in range(10):
+            edges = exact(seed, name, shape, wanted / prod(shape))
+            assert len(edges) == wanted and all(counts.min() > 0 for counts in units(edges, shape))
+    with pytest.raises(UsageError, match=f"takes {max(shape[:2])}: raise er_p"):
+        exact(0, name, shape, (max(shape[:2]) - 1) / prod(shape))
+
+
+@pytest.mark.parametrize("shape", [(10, 32), (6, 4, 3, 3), (5, 5), (1, 7), (7, 1, 3, 3)])
+def test_the_fewest_that_connect_are_the_smallest_words_of_units_that_have_none(shape):
+    """One after the other, in Python."""
+    row, inside = prod(shape[1:]), prod(shape[2:])
+    for seed in range(10):
+        words, used, found = Stream(seed, "edges", "l").words32(prod(shape)), set(), set()
+        ascending = np.argsort(words, kind="stable").tolist()
+        unit = {entry: {("output", entry // row), ("input", entry // inside % shape[1])} for entry in ascending}
+        for entry in ascending:
+            if not unit[entry] & used:
+                found.add(entry)
+                used |= unit[entry]
+        for alone in set.union(*unit.values()) - used:
+            found.add(next(entry for entry in ascending if alone in unit[entry]))
+        assert len(found) == max(shape[:2]) and np.flatnonzero(_fewest(words, shape)).tolist() == sorted(found)
 
 
 def test_where_all_are_connected_anyhow_it_is_the_plain_mask():
