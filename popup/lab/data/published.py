@@ -67,7 +67,7 @@ class Published:
             return [(np.asarray(part.data), np.asarray(part.labels if hasattr(part, "labels") else part.targets))
                     for part in sets]
         except DAMAGE as error:
-            missing, reason = self._missing(request.directory), " ".join(str(error).split())
+            missing, reason = self._missing(request.directory), " ".join(str(error).split()) or "a file is of another format"
             what, remedy = ("cannot be read", f"remove {self.files[0].partition('/')[0]} there and run once with --download")
             if missing:
                 what, remedy = "cannot be downloaded", f"put {missing[0]} and what else it consists of there yourself"
