@@ -94,6 +94,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--gain inf", ["gain", "inf"]),
     ("--gain 1.1 attention=2.8", ["'attention' is of no layer", "1.weight"]),
     ("--gain 1=x", ["gain", "'1=x'", "PATTERN=NUMBER"]),
+    ("--method coats --coats 1 --coat-rule even", ["--coat-rule does not matter here", "--coats 2 or more"]),
     ("--count floor", ["count", "floor", "did you mean 'drop_floor'"]),
     ("--connected --mask snip", ["connected", "snip", "bernoulli"]),
     ("--finetune-epochs -1", ["finetune_epochs", "-1"]),
@@ -164,6 +165,16 @@ def test_a_part_of_a_runs_name_that_does_nothing_is_told(tmp_path, capsys):
     for more, told in (["--controls", "random"], True), (["--controls", "random_trained"], False), (["--seeds", "2"], False):
         assert main([*arguments, *more], MODELS) == 0
         assert ("--weight-lr does nothing here" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ("--method random --lr 0.5", "--lr"), ("--method random --momentum 0.5 --controls source", "--momentum"),
+    ("--method random --lr 0.5 --controls random_trained", ""), ("--method random edge_popup --lr 0.5 --controls none", "")])
+def test_a_rate_at_which_nothing_learns_is_told(options, told, tmp_path, capsys):
+    assert main([*options.split(), "--plan-only", "--out", str(tmp_path)], MODELS) == 0
+    out = capsys.readouterr().out
+    assert (f"{told} does nothing here: neither scores learn, by --method random, nor weights" in out) if told else (
+        "does nothing" not in out)
 
 
 def test_a_relative_folder_is_one_run_wherever_it_goes_on(tmp_path, monkeypatch):

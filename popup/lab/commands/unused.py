@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from popup.errors import UsageError, check_name
@@ -17,6 +17,7 @@ from popup.source.recipe import GIVEN
 from popup.source.weights import WEIGHTS
 
 SLURM_ONLY = ("partition", "sbatch")
+OF_STEPS = ("lr", "optimizer", "momentum", "weight_decay", "warmup")  # of the optimiser, where one is at work
 ALONE = ("none", "default")  # words of --controls beside which no other makes sense
 
 
@@ -78,7 +79,8 @@ def check_matters(configs: Sequence[Config], given: frozenset[str], changed: set
         return
     if unused := sorted(changed.difference(*(config.search.used() for config in configs))):
         methods = [name for name, method in METHODS.items() if unused[0] in method.uses]
-        remedy = {"floor": "--scope global", **dict.fromkeys(("k_start", "anneal_until"), "--anneal linear, cubic or geometric")}
+        remedy = {"floor": "--scope global", "coat_rule": "--method coats and --coats 2 or more",
+                  **dict.fromkeys(("k_start", "anneal_until"), "--anneal linear, cubic or geometric")}
         raise UsageError(f"--{option(unused[0])} does not matter here: leave it out, or search with "
                          f"{remedy.get(unused[0]) or '--method ' + ' or '.join(methods)}")
     if "redistribute" in given and all(config.source.density == "uniform" for config in configs):  # so with --mask snip
@@ -91,8 +93,11 @@ def check_matters(configs: Sequence[Config], given: frozenset[str], changed: set
                              f"[{k:g}, 1], or a smaller --{'final-density' if 'final_density' in given else 'k'}")
 
 
-def unused_note(given: frozenset[str], roles: Sequence[str]) -> str:
+def unused_note(given: frozenset[str], roles: Sequence[str], methods: Collection[str]) -> str:
     """A line on what is part of a run's name, so that a run which has it can go on, and does nothing here; else empty."""
+    idle = [name for name in OF_STEPS if name in given]
+    if idle and not any(METHODS[name].learns for name in methods) and not any(CONTROLS[role].trained for role in roles):
+        return f"--{option(idle[0])} does nothing here: neither scores learn, by --method {' '.join(methods)}, nor weights"
     if "weight_lr" in given and not any(CONTROLS[role].trained for role in roles):
         return "--weight-lr does nothing here: it is for controls that train weights, such as --controls random_trained"
     if "finetune_epochs" in given and not any(CONTROLS[role].prunes for role in roles):
