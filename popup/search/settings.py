@@ -11,7 +11,7 @@ import numpy as np
 from popup.errors import UsageError, check_count, check_name, check_number
 from popup.search.keys import RANKS
 from popup.search.methods import METHODS, TICKET_METHODS
-from popup.search.methods.coats import COAT_RULES, MOST_COATS
+from popup.search.methods.coats import COAT_RULES, MOST_COATS, first_rule
 from popup.search.methods.draws import CHOICES
 from popup.search.methods.method import FAN_IN, KEPT
 from popup.search.schedule import SCHEDULES
@@ -125,8 +125,7 @@ class SearchSettings:
     def settled(self) -> SearchSettings:
         """The settings with each field that does not matter at its default: equal searches have equal ones."""
         found = SearchSettings(**{name: value for name, value in vars(self).items() if name in self.used()})
-        if found.coats == 2 and found.coat_rule == "halves":
-            found = replace(found, coat_rule="even")  # the same then
+        found = replace(found, coat_rule=first_rule(found.coats, found.coat_rule)) if "coat_rule" in self.used() else found
         usual = METHODS[self.method].score_unit == FAN_IN == self.unit  # which runs of before had, and have no word for
         return replace(found, score_unit="auto" if usual or "score_unit" not in self.used() else self.unit)
 

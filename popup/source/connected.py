@@ -4,9 +4,9 @@ What the paper's authors do, by their code ("flow preservation", ER_DST in githu
 their text were not at hand): after the draw a unit without an edge gets one at a random place, outputs first, then inputs, and
 nothing is taken away elsewhere. Here the edges are the entries whose word is below a bound, as ever, and of each output and each
 input the entry with the smallest word. The place is as random, one seed's edges at a smaller p are still among those at a larger
-one, and all is a function of the layer's one stream. The bound is lowered so that the expected number of edges is p m_l again;
-with mask exact there are as many as ever. Their code adds its edges on top, and mostly none for inputs of convolutions, of
-which it writes to a copy.
+one (but for mask exact where it has hardly enough), and all is a function of the layer's one stream. The bound is lowered so that
+the expected number of edges is p m_l again; with mask exact there are as many as ever. Their code adds its edges on top, and
+mostly none for inputs of convolutions, of which it writes to a copy.
 
 Of a convolution a unit is a channel. Of one with groups an input is taken by its place in the group, so that it may have no edge
 where the same place of another group has one (of a depthwise one each has). Of a transposed one with groups that would be so of

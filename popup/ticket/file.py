@@ -31,7 +31,7 @@ A sealed safetensors file (popup/ticket/sealed.py, to the byte) of kind "ticket"
 
 and these metadata, an object with sorted keys:
 
-    kind, format     "ticket", 1 or 2; and `digest`, which seals the file and is all that seals codes/NAME and redraws/NAME
+    kind, format     "ticket", 1 or 2; and `digest`, which seals the file and is all that seals the codes of kept edges
     book             in format 2 alone: the code book, an object with its name, its number of `codes` with 0 among them, and
                      what it says of them (`factors`: the weight of code c is factors[c] times the edge's own). It must be the
                      book of the method in `settings`; popup/source/books.py
@@ -42,7 +42,7 @@ and these metadata, an object with sorted keys:
     layers           a list, in the network's order, of objects: name, shape, p_l, edges, kept, coded, k (where `ticket_density`
                      of the recipe is a rule: the layer's own k, which its weights are scaled for), and as SHA-256 of
                      little-endian bytes edges_hash (flat indices, int64), weights_hash (float32, what weights/NAME holds or
-                     would hold), mask_hash (what mask/NAME holds, or with "coded" would hold);
+                     would hold), mask_hash (what mask/NAME holds or would hold);
                      where `bias` of the recipe is search, each weight is followed by its module's bias, of shape [out]
     constants        an object: parameter name -> [value, shape], of biases that are 0 and norm affines that are 1 and 0
     about            an object of what was recorded, any JSON. Of a run, and so that `eval` can repeat its accuracy:

@@ -44,7 +44,7 @@ def mine(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def sketched(request, monkeypatch):
-    """A sixth of the lab's time would go into pixels that no test sees: where a test is not marked `drawn`, a figure is made as
+    """Much time would go into pixels that no test sees: where a test is not marked `drawn`, a figure is made as
     ever, but what is saved of it is empty."""
     if request.node.get_closest_marker("drawn"):
         return

@@ -87,7 +87,7 @@ def _do(request: Request, laboratory: Laboratory) -> int:
     if request.recipe is None:
         hint(request.configs)
     roles = request.output.roles(len(request.configs) > 1)
-    if note := unused_note(request.given, roles, {config.search.method: None for config in request.configs}):
+    if note := unused_note(request.given, roles, dict.fromkeys(config.search.method for config in request.configs)):
         print(note)
     configs = list(_settled(request.configs, laboratory))
     if note := without_numba(laboratory, request.configs):

@@ -32,6 +32,12 @@ COAT_RULES: dict[str, Callable[[int, int], float]] = {
     "thirds": lambda below, coats: 1 / 3**below}
 
 
+def first_rule(coats: int, rule: str) -> str:
+    """The first of the rules by which so many coats have the same shares as by `rule`."""
+    shares = {name: [one(below, coats) for below in range(coats)] for name, one in COAT_RULES.items()}
+    return next(name for name in COAT_RULES if shares[name] == shares[rule])
+
+
 class Coats(Method):
     """Coat i keeps the n_i edges with the largest |s| (or s), n_1 = n_l > n_2 > ... > n_N as far as there are edges, and
 

@@ -151,6 +151,16 @@ def test_one_missing_file_is_named(tmp_path):
         load_dataset("mnist", DataRequest(tmp_path))
 
 
+def test_a_file_of_another_kind_is_told_with_a_reason(tmp_path):
+    """torchvision's reader asserts without a word."""
+    write_idx(tmp_path, "MNIST")
+    path = tmp_path / "MNIST" / "raw" / IDX[0]
+    path.write_bytes(struct.pack(">4I", 0x805, 10, 28, 28) + path.read_bytes()[16:])
+    with pytest.raises(UsageError, match=r"cannot be read \(\w+: \w.*\): remove MNIST there and run once with") as error:
+        load_dataset("mnist", DataRequest(tmp_path))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(("name", "file"), [("mnist", f"MNIST/raw/{IDX[0]}"), ("svhn", "test_32x32.mat"),
                                             ("cifar10", "cifar-10-batches-py/data_batch_3"),
                                             ("cifar100", "cifar-100-python/meta")])
