@@ -265,6 +265,27 @@ def test_what_is_wrong_is_one_line(arguments, code, words, paths, capsys):
         assert meant.get(word, word).lower() in err.lower(), err
 
 
+def test_a_ticket_is_named_inside_a_directory_of_which_parts_vanish(capsys, tmp_path, monkeypatch):
+    """Another program's scratch directory, beside runs: found once, gone when it is looked into."""
+    for name in ("a-scratch", "runs/0123456789ab", "z/deep/er/still"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "ticket.safetensors").touch()
+    looked, scandir = [], os.scandir
+
+    def vanishing(path):
+        looked.append(os.path.basename(path))
+        if looked[-1] == "a-scratch":
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    code, _, err = call(capsys, "show", tmp_path)
+    assert code == 2 and err.count("\n") == 1 and "runs/0123456789ab/ticket.safetensors" in err and "a-scratch" in looked
+    (tmp_path / "runs/0123456789ab/ticket.safetensors").unlink()
+    code, _, err = call(capsys, "show", tmp_path)
+    assert code == 2 and "such as 'ticket.safetensors'" in err and "er" not in looked  # nor is a whole disk walked
+
+
 TASKS = {
     "code of its own": ({"model": "os:abort"}, "would run code"),
     "a chain of its own": ({"model": "chain:os:abort"}, "would run code"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -34,12 +35,20 @@ MOST_TIMES = 8  # a network's own widths, of a user's function that is built wit
 def open_ticket(path: str) -> Ticket:
     """The ticket at `path`; a path that names nothing is wrong input."""
     if Path(path).is_dir():
-        inside = next(iter(sorted(Path(path).glob("**/ticket.safetensors"))), Path("ticket.safetensors"))
-        raise UsageError(f"{path!r} is a directory: name a ticket file, such as {str(inside)!r}")
+        raise UsageError(f"{path!r} is a directory: name a ticket file, such as {_ticket_inside(path)!r}")
     try:
         return load(path)
     except FileNotFoundError:
         raise UsageError(f"there is no file {path!r}: name a run's ticket.safetensors") from None
+
+
+def _ticket_inside(directory: str) -> str:
+    """The first ticket.safetensors of `directory`, at most two levels down; os.walk passes over what vanishes meanwhile."""
+    for folder, folders, files in os.walk(directory):
+        if "ticket.safetensors" in files:
+            return str(Path(folder, "ticket.safetensors"))
+        folders[:] = sorted(folders) if len(Path(folder).relative_to(directory).parts) < 2 else ()
+    return "ticket.safetensors"
 
 
 def recorded_config(ticket: Ticket, model: str = "", dataset: str = "", loads: bool = True) -> Config:
