@@ -17,7 +17,7 @@ Biases are no connections. A layer whose p_l is too small for all of its units i
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -117,5 +117,5 @@ def _bound(name: str, shape: tuple[int, ...], p: float) -> int:
 
 def _too_few(name: str, shape: tuple[int, ...], p: float, needed: float) -> UsageError:
     return UsageError(f"p_l of {name} is {p:.4g}, which is {p * prod(shape):.0f} of its {prod(shape)} weights, and to connect "
-                      f"each of its {shape[0]} outputs and {shape[1]} inputs takes {needed:.0f}: raise er_p, take another "
+                      f"each of its {shape[0]} outputs and {shape[1]} inputs takes {ceil(needed)}: raise er_p, take another "
                       "density, or leave connected out")

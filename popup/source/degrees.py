@@ -19,6 +19,7 @@ class Degrees:
     p_l: float
     into: np.ndarray  # [outputs]: edges that come into each output neuron or channel
     out: np.ndarray   # [inputs]: edges that go out of each input neuron or channel
+    connected: bool = False  # whether the source is one in which no unit is without an edge
 
     @property
     def edges(self) -> int:
@@ -51,22 +52,22 @@ class Degrees:
 
     @property
     def expected_unfed(self) -> float:
-        """The mean number of outputs without an edge, where edges are drawn independently."""
-        return len(self.into) * (1 - self.p_l) ** (self.layer.entries / len(self.into))
+        """The mean number of outputs without an edge, where edges are drawn independently; none of a connected source."""
+        return 0.0 if self.connected else len(self.into) * (1 - self.p_l) ** (self.layer.entries / len(self.into))
 
     @property
     def expected_unheard(self) -> float:
-        """The mean number of inputs without an edge, where edges are drawn independently."""
-        return len(self.out) * (1 - self.p_l) ** (self.layer.entries / len(self.out))
+        """The mean number of inputs without an edge, where edges are drawn independently; none of a connected source."""
+        return 0.0 if self.connected else len(self.out) * (1 - self.p_l) ** (self.layer.entries / len(self.out))
 
 
-def count_degrees(layer: Layer, p_l: float, edges: np.ndarray) -> Degrees:
-    """The degrees of a weight [outputs, inputs, *kernel] whose `edges` are these flat indices; of one that lies otherwise by what
-    feeds each output (of experts: of each)."""
+def count_degrees(layer: Layer, p_l: float, edges: np.ndarray, connected: bool = False) -> Degrees:
+    """The degrees of a weight [outputs, inputs, *kernel] whose `edges` are these flat indices, of a source that is `connected` or
+    not; of one that lies otherwise by what feeds each output (of experts: of each)."""
     if layer.sides is not None:
         kept = np.isin(layer.rows(torch.arange(layer.entries, device="cpu").view(layer.shape)).numpy(), edges)
-        return Degrees(layer, p_l, kept.sum(1), kept.sum(0).reshape(-1, prod(layer.kernel)).sum(1))
+        return Degrees(layer, p_l, kept.sum(1), kept.sum(0).reshape(-1, prod(layer.kernel)).sum(1), connected)
     outputs, inputs, kernel = layer.shape[0], layer.shape[1], prod(layer.kernel)
     into = np.bincount(edges // (inputs * kernel), minlength=outputs)
     out = np.bincount(edges // kernel % inputs, minlength=inputs)
-    return Degrees(layer, p_l, into, out)
+    return Degrees(layer, p_l, into, out, connected)

@@ -11,9 +11,12 @@ from popup.lab.report.figures import PICTURES
 from popup.lab.report.layer_figures import short_names
 from popup.lab.report.results import read_directory
 from popup.source.densities import DENSITIES, layer_densities
+from popup.source.layer_source import draw_edges
 from popup.source.layers import Layer, find_layers
+from popup.source.recipe import Recipe
 
 pytestmark = pytest.mark.drawn
+NONE = ("dead_units", "inputs_without_edges", "expected_inputs_without_edges")
 
 
 def test_every_rule_is_drawn_with_its_densities(tmp_path, capsys):
@@ -34,6 +37,24 @@ def test_cut_layers_are_named(tmp_path, capsys):
     arguments = ["--model", "mlp", "--image", "1", "2", "2", "--widths", "3", "4", "--er-p", "0.02", "--density", "uniform"]
     assert main(["densities", *arguments, "--out", str(tmp_path)], MODELS) == 0
     assert "uniform: no edge was drawn in " in capsys.readouterr().out
+
+
+def test_a_connected_source_is_counted_as_it_is_drawn_and_expected(tmp_path, capsys):
+    arguments = ["densities", "--model", "small_conv", "--density", "uniform", "erk", "--er-p", "0.2"]
+    assert main([*arguments, "--connected", "--out", str(tmp_path)], MODELS) == 0
+    assert main([*arguments, "--out", str(tmp_path / "drawn")], MODELS) == 0
+    record, drawn = (json.loads((place / "densities.json").read_text()) for place in (tmp_path, tmp_path / "drawn"))
+    recipe = Recipe(er_p=0.2, density="uniform", connected=True)
+    layers = find_layers(MODELS["small_conv"]((3, 32, 32), 10))
+    for layer, p_l, row, before in zip(layers, recipe.densities(layers), record["uniform"], drawn["uniform"], strict=True):
+        assert row["edges"] == len(draw_edges(recipe, layer, p_l)) and row["expected_in"] == before["expected_in"]
+    for name in record:
+        assert all(row[which] == 0 for row in record[name] for which in (*NONE, "expected_dead_units"))
+        assert sum(row[NONE[1]] for row in drawn[name]) > 0 and sum(row[NONE[2]] for row in drawn[name]) > 0
+    capsys.readouterr()
+    assert main([*arguments[:-1], "0.1", "--connected", "--out", str(tmp_path)], MODELS) == 2
+    words = "--density uniform: p_l of 2.weight is 0.1, which is 4096 of its 40960 weights, and to connect each of its 10 outputs"
+    assert f"{words} and 4096 inputs takes 4097" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "entries"), [([], 64 * 256), (["--window", "16", "--classes", "32"], 64 * 32)])

@@ -26,6 +26,7 @@ from popup.lab.report.pictures import png, svg
 from popup.lab.report.tables import WIDTH, fit, table
 from popup.lab.runs.directory import check_writable
 from popup.lab.text import printable
+from popup.search.share import refuse_grouped
 from popup.source.degrees import Degrees, count_degrees
 from popup.source.densities import DENSITIES
 from popup.source.layer_source import draw_edges
@@ -67,6 +68,7 @@ class DensitiesOptions:
         "help": "spread what a full layer cannot take over the others, so that the total is p"})
     mask: str = field(default="bernoulli", metadata={
         "help": "edges drawn independently, or exactly p_l of each layer's entries", "choices": tuple(MASKS)})
+    connected: bool = _of_recipe("connected")
     seed: int = field(default=0, metadata={"help": "seed of the edges"})
     skip: tuple[str, ...] = _of_recipe("skip")
     only: tuple[str, ...] = _of_recipe("only")
@@ -131,9 +133,14 @@ def _network(options: DensitiesOptions, models: Models) -> nn.Module:
 
 def _drawn(name: str, layers: Sequence[Layer], options: DensitiesOptions) -> Rule:
     """The rule's source: its densities, and its edges counted."""
-    recipe = Recipe(er_p=options.er_p, density=name, redistribute=options.redistribute, mask=options.mask, seed=options.seed)
-    return Rule(name, tuple(count_degrees(layer, p_l, draw_edges(recipe, layer, p_l))
-                            for layer, p_l in zip(layers, recipe.densities(layers), strict=True)))
+    recipe = Recipe(er_p=options.er_p, density=name, redistribute=options.redistribute, mask=options.mask, seed=options.seed,
+                    connected=options.connected)
+    refuse_grouped(layers, recipe)
+    try:
+        return Rule(name, tuple(count_degrees(layer, p_l, draw_edges(recipe, layer, p_l), recipe.connected)
+                                for layer, p_l in zip(layers, recipe.densities(layers), strict=True)))
+    except UsageError as error:
+        raise UsageError(f"--density {name}: {error}") from None
 
 
 def _layer_table(rules: Sequence[Rule], layers: Sequence[Layer]) -> str:

@@ -99,7 +99,7 @@ def _counted(ticket: Ticket) -> tuple[Degrees, ...]:
     if sum(layer.entries for layer in ticket.specs) > LARGEST:
         return ()
     return tuple(count_degrees(layer.spec, layer.p_l, draw_edges(ticket.recipe, layer.spec, layer.p_l)
-                               if layer.edges is None else layer.edges)
+                               if layer.edges is None else layer.edges, ticket.recipe.connected)
                  for layer in ticket.layers if layer.spec.weight is None)
 
 
