@@ -52,7 +52,8 @@ def built_anew(make: Make, config: Config, image: Sequence[int], classes: int) -
     del first  # of what the function does not keep one is in memory at a time
     elsewhere = config.replace(seed=int(config.source.seed == 0))
     of_another_seed = identity(make(elsewhere), elsewhere)
-    gc.collect()
+    if any(part() is not None for part in known.values()):  # of a ring, or kept
+        gc.collect()
     second = make(config)
     _check_shared(model, known, second)
     again, inputs = identity(second, config), noise(image, classes, 2)
