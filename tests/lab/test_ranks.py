@@ -134,36 +134,50 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(tmp_pa
     assert min(same) > 0.95, "what one process finds from the start, but for float noise and what follows from it"
 
 
-def test_a_rank_that_is_asked_to_end_in_an_evaluation_has_all_end_after_it(tmp_path, runs):
-    script = tmp_path / "asked.py"
-    script.write_text(f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
+ASKED = """
+import os, signal, socket, sys
+import torch._dynamo
 from models import MODELS
-from popup.lab.commands.arguments import parse
-from popup.lab.commands.command import _do, main
+from popup.lab.commands.command import main
 from popup.lab.training import training
 
 evaluate, turns = training.evaluate, []
 
 def asked(*arguments):
     turns.append(1)
-    if len(turns) == 2 and os.environ.get("RANK") == "1":
+    if len(turns) == 2:
         os.kill(os.getpid(), signal.SIGTERM)
     return evaluate(*arguments)
 
-training.evaluate = asked
-sys.exit(main(sys.argv[1:], MODELS))
-""")
+def begin(rank, port, ask, more):
+    child = os.fork()
+    if child:
+        return child
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    training.evaluate = asked if ask and rank == 1 else evaluate
+    code = main([*sys.argv[1:], *more], MODELS)
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)
+
+for ask, more in ((True, []), (False, ["--log", "tensorboard"])):
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [begin(rank, port, ask, more) for rank in range(2)]
+    print("codes", *(os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks), flush=True)
+"""
+
+
+def test_a_rank_that_is_asked_to_end_in_an_evaluation_has_all_end_after_it(tmp_path, runs):
+    """And the same command goes on to the bytes of a run that nobody ended. Both ranks are forks of one process, which imports
+    once."""
     run = ["--epochs", "4", "--widths", "32", "--batch-size", "64", "--checkpoint-seconds", "1000", "--out", str(tmp_path)]
-    asked = subprocess.run([*TORCHRUN, str(script), *run], cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
-    assert asked.returncode == 1 and [line for line in asked.stderr.splitlines() if line.startswith("popup:")] == [
+    done = subprocess.run([sys.executable, "-c", ASKED, *run], cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
+    assert [line for line in done.stdout.splitlines() if line.startswith("codes")] == ["codes 143 143", "codes 0 0"], done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("popup:")] == [
         "popup: terminated; the same command goes on from here"]
+    told = [line for line in done.stdout.splitlines() if "from its checkpoint" in line or line.startswith("epoch   2")]
+    assert len(told) == 3, "epoch 2 was over before, and is told again"
     (place,) = (path.parent for path in tmp_path.glob("*/config.json"))
-    assert (place / "checkpoint.safetensors").exists() and len((place / "metrics.jsonl").read_text().splitlines()) == 2
-    run = [*TORCHRUN, "run.py", *run, "--log", "tensorboard"]
-    done = subprocess.run(run, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
     (whole,) = (runs / "two" / str(len(ALIKE) + 1)).glob("*/ticket.safetensors")
     assert whole.parent.name == place.name and whole.read_bytes() == (place / "ticket.safetensors").read_bytes()
 

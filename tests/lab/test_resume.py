@@ -154,12 +154,12 @@ def test_an_interrupt_within_a_step_writes_nothing_that_is_half(tmp_path, monkey
 
 def test_kill_9_at_random_moments():
     """More of them: python tests/lab/kill.py 20 mlp"""
-    command = [sys.executable, str(ROOT / "tests/lab/kill.py"), "3", "mlp", "small_conv", "mlp:er_trained"]
+    command = [sys.executable, str(ROOT / "tests/lab/kill.py"), "2", "mlp", "small_conv", "mlp:er_trained"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 3 and all(line["kills"] >= 3 and line["same"] for line in found)
+    assert len(found) == 3 and all(line["kills"] >= 2 and line["same"] for line in found)
 
 
 @pytest.mark.parametrize(("number", "code", "word"), [

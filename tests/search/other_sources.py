@@ -36,4 +36,4 @@ def told(rank: int, directory: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(told, (sys.argv[1],), nprocs=2)
+    torch.multiprocessing.start_processes(told, (sys.argv[1],), nprocs=2, start_method="fork")  # imports once
