@@ -21,6 +21,7 @@ LATER = "later"  # of a field that a version added after there were tickets: the
 GIVEN, SEARCH = "given", "search"
 SOURCE = "source"  # of the ticket's density: as the source's
 BIASES = ("zero", SEARCH)
+SPREAD = ("density", "redistribute", "mask", "connected")  # how edges are chosen and spread: nothing to a source that has all
 ONE_SIZE = ("mask is 'synflow', which ranks weights by their size, and with weights 'signed_constant' those of a layer have one "
             "size: use weights 'kaiming_normal'")
 
@@ -113,6 +114,11 @@ class Recipe:
     def draws_edges(self) -> bool:
         """Whether the seed draws S_ER; else a ticket has to hold it."""
         return self.mask in MASKS
+
+    @property
+    def complete(self) -> bool:
+        """Whether S_ER has every edge, so that no field of SPREAD makes another network."""
+        return self.er_p == 1 and self.mask in (*MASKS, *COMPUTED) and (self.redistribute or self.density == "uniform")
 
     def densities(self, layers: Sequence[Layer], given: Mapping[str, float] | None = None) -> list[float]:
         """p_l of each layer, the rule being for the weights: a bias has its weight's. `given` (required when density is

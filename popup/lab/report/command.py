@@ -20,6 +20,7 @@ from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.directory import TICKET_FILE
 from popup.products.rule import pays
 from popup.source.masks import COMPUTED
+from popup.source.recipe import SPREAD, Recipe
 from popup.ticket.ticket import load
 
 FINAL, SEED = "final_density", "seed"
@@ -109,14 +110,21 @@ def _values(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def _is_grid(rows: Sequence[Row], values: Mapping[str, list[Any]]) -> bool:
     """Whether the rows are all combinations of the values, each for every seed from the first on, and only axes have several. A
-    final density above p is no run."""
+    final density above p is no run, and a source that has all edges is one however it would spread fewer."""
     axes = {part.name for group in vars(Config()).values() for part in fields(group) if part.metadata.get("axis")} | {FINAL, SEED}
     several, seeds = [name for name, found in values.items() if len(found) > 1 or name in (SEED, "er_p", FINAL)], values[SEED]
     if not axes.issuperset(name for name in several if len(values[name]) > 1) or seeds != [*range(seeds[0], seeds[-1] + 1)]:
         return False
     made = [dict(zip(several, found, strict=True)) for found in product(*(values[name] for name in several))]
-    wanted = {tuple(one.values()) for one in made if one.get(FINAL, 0) <= one["er_p"]}
-    return len(rows) == len(wanted) and {tuple(row[name] for name in several) for row in rows} == wanted
+    wanted, found = ({tuple(_spread_alike(rows[0] | one)[name] for name in several) for one in each} for each in (
+        [one for one in made if one.get(FINAL, 0) <= one["er_p"]], rows))
+    return found == wanted
+
+
+def _spread_alike(row: Row) -> Row:
+    """The row that is one for all that are the same network, but for how its edges would be spread."""
+    source = Recipe(er_p=row["er_p"], density=row["density"], redistribute=row["redistribute"])
+    return row | dict.fromkeys(SPREAD) if source.complete else row
 
 
 def _option(name: str, values: Sequence[Any], usual: Mapping[str, Any]) -> list[str]:

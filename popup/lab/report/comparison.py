@@ -12,11 +12,12 @@ import numpy as np
 
 from popup.lab.config import Config
 from popup.lab.measure import Measure
-from popup.lab.report.factors import ANY, SPREAD, agree, asked, even_name, matters, vague
+from popup.lab.report.factors import ANY, agree, asked, even_name, matters, vague
 from popup.lab.report.results import Run
 from popup.lab.report.statistics import Mean, mean
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config
 from popup.lab.text import printable
+from popup.source.recipe import SPREAD
 
 COMPARED = {"density": "layerwise density", "ticket_density": "layerwise density of tickets",
             "method": "method"}  # the factors of which a report says which value is best
@@ -134,7 +135,10 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in tickets:
         groups.setdefault(tuple(_factors(run.config, varying, usual, even).values()), []).append(run)
-    found = [_setting(group, _factors(group[0].config, varying, usual, even), usual, finished) for group in groups.values()]
+    done = {run.config.task.role for run in finished.values()}
+    roles = [role for role in CONTROLS if role in done]  # the name of a run takes time
+    found = [_setting(group, _factors(group[0].config, varying, usual, even), usual, finished, roles)
+             for group in groups.values()]
     return sorted(found, key=lambda setting: (setting.changed, [(str(type(value)), value)
                                                                 for value in setting.factors.values()]))
 
@@ -176,11 +180,13 @@ def _factors(config: Config, varying: Sequence[str], usual: dict[str, Any], even
     return {name: flat[name] if matters(config, name) else usual.get(name, ANY) for name in varying}
 
 
-def _setting(group: Sequence[Run], factors: dict[str, Any], usual: dict[str, Any], finished: dict[str, Run]) -> Setting:
-    """The setting of its runs; of runs that are the same network the first counts, and the first that has a control."""
+def _setting(group: Sequence[Run], factors: dict[str, Any], usual: dict[str, Any], finished: dict[str, Run],
+             roles: Sequence[str]) -> Setting:
+    """The setting of its runs, with their controls of those `roles`; of runs that are the same network the first counts, and the
+    first that has a control."""
     group = sorted(group, key=lambda run: run.seed)
-    controls = {}
-    for role in CONTROLS:
+    controls: dict[str, tuple[Run, ...]] = dict.fromkeys(CONTROLS, ())
+    for role in roles:
         found = [finished.get(control_config(run.config, role).hash()) for run in group]
         controls[role] = _one_a_seed([run for run in found if run is not None])
     return Setting(group[0].config, factors, usual, _one_a_seed(group), controls)

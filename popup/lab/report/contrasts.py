@@ -11,10 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from popup.lab.report.comparison import AXES, Setting, groups, same_but
-from popup.lab.report.factors import SPREAD, agree, complete
+from popup.lab.report.factors import agree
 from popup.lab.report.statistics import Difference, holm, paired
 from popup.lab.runs.controls import CONTROLS
 from popup.search.methods import TICKET_METHODS
+from popup.source.recipe import SPREAD
 
 EQUAL = 0.01  # realised densities that differ by no more of the larger one are called equal: edges are drawn, k is rounded
 Case = TypeVar("Case")
@@ -112,7 +113,7 @@ def source_contrasts(found: Sequence[Setting]) -> list[Contrast]:
         return isclose(source.er_p * source.k, other.er_p * other.k, rel_tol=1e-9)
 
     return _contrasts((sparse, dense) for sparse in found for dense in found
-                      if sparse.config.source.er_p < 1 and complete(dense.config) and equal(sparse, dense)
+                      if sparse.config.source.er_p < 1 and dense.config.source.complete and equal(sparse, dense)
                       and same_but(sparse, dense, (*AXES, *SPREAD)))
 
 

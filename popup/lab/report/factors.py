@@ -8,26 +8,19 @@ from typing import Any
 
 from popup.lab.config import Config
 from popup.search.settings import SearchSettings
-from popup.source.masks import COMPUTED, MASKS
+from popup.source.recipe import SPREAD
 
-SPREAD = ("density", "redistribute", "mask", "connected")  # how edges are chosen and spread: nothing to a source that has all
 SEARCH = tuple(part.name for part in fields(SearchSettings))
 ANY = "any"  # the value of a factor where it does not matter: it is equal to every other
 EVEN = ("source", "uniform")  # the densities of tickets that are one where the source is uniform itself,
 EITHER = "source or uniform"  # and what such a ticket has beside others that have the one and the other
 
 
-def complete(config: Config) -> bool:
-    """Whether the source has every edge, so that no layerwise density or mask makes another network of it."""
-    source = config.source
-    return source.er_p == 1 and source.mask in (*MASKS, *COMPUTED) and (source.redistribute or source.density == "uniform")
-
-
 def matters(config: Config, name: str) -> bool:
     """Whether a field matters to a run of this config: the layerwise density and the mask not to a complete source, the
     tickets' not where all edges are kept, a setting of the search to its own method only."""
     if name in SPREAD:
-        return not complete(config)
+        return not config.source.complete
     if name == "ticket_density":
         return config.source.k < 1
     return name not in SEARCH or name in config.search.used()
@@ -58,4 +51,4 @@ def asked(config: Config, even: str) -> dict[str, Any]:
 def _even(config: Config) -> bool:
     """Whether "source" and "uniform" are one density of tickets here. (A computed mask has layerwise densities of its own.)"""
     source = config.source
-    return source.ticket_density in EVEN and (complete(config) or (source.density == "uniform" and source.draws_edges))
+    return source.ticket_density in EVEN and (source.complete or (source.density == "uniform" and source.draws_edges))

@@ -24,7 +24,6 @@ from popup.lab.report.contrasts import (
     source_contrasts,
     weak_advantages,
 )
-from popup.lab.report.factors import SPREAD
 from popup.lab.report.results import Run
 from popup.lab.report.sizes import size_table
 from popup.lab.report.tables import WIDTH, fit
@@ -32,6 +31,7 @@ from popup.lab.runs.cell import LONGEST_REASON, label
 from popup.lab.runs.controls import CONTROLS, TICKET
 from popup.lab.runs.grid import counted
 from popup.lab.text import printable
+from popup.source.recipe import SPREAD
 
 SHORT = {"er_p": "p", "density": "layerwise", "random": "random", "shuffled": "shuffled", "redrawn": "redrawn",
          "source": "source", "random_trained": "random, trained", "er_trained": "ER, trained", "dense_trained": "dense, trained",

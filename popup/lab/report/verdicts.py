@@ -15,10 +15,11 @@ from popup.lab.report.contrasts import (
     source_contrasts,
     weak_advantages,
 )
-from popup.lab.report.factors import ANY, SPREAD, vague
+from popup.lab.report.factors import ANY, vague
 from popup.lab.report.statistics import intervals_needed
 from popup.lab.runs.controls import CONTROLS
 from popup.lab.runs.grid import counted
+from popup.source.recipe import SPREAD
 
 CLEAR = 0.05   # Holm's p value below which a difference is called clear
 HOPELESS = 5   # where a difference must be so many times its interval to be called clear, the number of seeds is too small

@@ -12,13 +12,32 @@ from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import CONTROLS, TICKET, control_config, needed
 from popup.lab.runs.directory import read_config
 from popup.lab.text import printable
+from popup.source.recipe import SPREAD, Recipe
 
 
 def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
     """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun."""
-    wanted = [*configs, *(control_config(config, role) for role in controls for config in configs)]
+    tickets = _each_network_once(configs)
+    wanted = [*tickets, *(control_config(config, role) for role in controls for config in tickets)]
     wanted += [other for config in wanted for other in needed(config)]
     return in_order(list({config.hash(): config for config in wanted}.values()))
+
+
+def _each_network_once(configs: Sequence[Config]) -> list[Config]:
+    """The configs without those whose source has all edges and differs from another's in how it would spread fewer. The one that
+    spreads them as is usual stays, or the first by its values, in whatever order they were asked for."""
+    def place(config: Config) -> tuple[bool, list[str]]:
+        return config != _usual(config), [str(getattr(config.source, name)) for name in SPREAD]
+
+    kept: dict[str, Config] = {}
+    for config in sorted(configs, key=place):
+        kept.setdefault(_usual(config).hash(), config)
+    return [config for config in configs if kept[_usual(config).hash()] is config]
+
+
+def _usual(config: Config) -> Config:
+    """The config with edges spread as is usual, where the source has all of them."""
+    return config.replace(**{name: getattr(Recipe(), name) for name in SPREAD}) if config.source.complete else config
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
