@@ -107,6 +107,8 @@ def _power(base: float, exponent: int) -> float:
 def _bound(name: str, shape: tuple[int, ...], p: float) -> int:
     """The largest bound with at most p m_l edges on average, by bisection; a UsageError if there is none."""
     low, high, wanted = 0, WORDS, p * prod(shape)
+    if share(p, WORDS) == WORDS:  # all, which a density that was spread may miss by its last digit
+        return WORDS
     if expected_edges(shape, low) > wanted:
         raise _too_few(name, shape, p, expected_edges(shape, low))
     while low < high:

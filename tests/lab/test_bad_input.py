@@ -45,6 +45,7 @@ CASES = [  # arguments, and words that the line must hold
     ("--dataset digit", ["dataset", "digit", "did you mean 'digits'"]),
     ("--dataset imagenett", ["dataset", "imagenett", "did you mean 'imagenet'", "digits"]),
     ("--dataset cifar10 --data-dir /nowhere --model nonet", ["unknown model 'nonet'"]),
+    ("--dataset cifar10 --data-dir /nowhere --model mlp nonet", ["unknown model 'nonet'"]),
     ("--dataset cifar10 --data-dir /nowhere", ["cifar10", "/nowhere", "--download", "--data-dir"]),
     ("--dataset folder:/nowhere", ["/nowhere", "train/CLASS"]),
     ("--dataset folder:~nobody_at_all", ["~nobody_at_all", "home directory", "whole path"]),

@@ -20,7 +20,7 @@ from popup.lab.report.contrasts import best_contrasts, source_contrasts
 from popup.lab.report.results import read_directory
 from popup.lab.runs.cell import Cell
 from popup.lab.runs.controls import CONTROLS, control_config
-from popup.lab.runs.grid import plan
+from popup.lab.runs.grid import find_cells, plan
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "2", "--widths", "32"]
@@ -92,6 +92,19 @@ def test_a_source_with_all_edges_is_one_run_however_it_would_spread_fewer(tmp_pa
     found = command_of(read_directory(tmp_path).runs)
     assert "--er-p 0.5 1 --density erk uniform" in found and main([*shlex.split(found)[2:], "--out", str(tmp_path)], MODELS) == 0
     assert len(rows(tmp_path)) == 2 * 3
+
+
+def test_a_network_that_was_planned_by_another_name_is_not_planned_again(tmp_path, capsys):
+    """Nor is one left undone that an earlier version planned twice."""
+    quick = [*QUICK, "--controls", "none", "--plan-only", "--out", str(tmp_path)]
+    assert main([*quick, "--er-p", "1", "0.5", "--density", "erk"], MODELS) == 0
+    assert main([*quick, "--er-p", "1", "0.5", "--density", "uniform", "erk"], MODELS) == 0
+    assert "3 runs: 3 tickets (1 more would be the same: with p = 1 there is nothing to spread)" in capsys.readouterr().out
+    densities = [cell.config.source.density for cell in find_cells(tmp_path).cells if cell.config.source.er_p == 1]
+    assert densities == ["erk"]
+    assert main([*quick, "--er-p", "1", "--density", "uniform"], MODELS) == 0, "asked for alone"
+    assert main([*quick, "--er-p", "1", "0.5", "--density", "uniform", "erk"], MODELS) == 0
+    assert capsys.readouterr().out.count("4 runs: 4 tickets and 0 controls") == 1
 
 
 def test_controls_that_train_weights_start_the_same_whatever_suits_the_search(tmp_path):

@@ -284,6 +284,11 @@ def test_a_ticket_is_named_inside_a_directory_of_which_parts_vanish(capsys, tmp_
     (tmp_path / "runs/0123456789ab/ticket.safetensors").unlink()
     code, _, err = call(capsys, "show", tmp_path)
     assert code == 2 and "such as 'ticket.safetensors'" in err and "er" not in looked  # nor is a whole disk walked
+    monkeypatch.chdir(tmp_path)
+    for name, found in (("runs/gone", "nowhere"), ("runs/here", __file__)):
+        os.mkdir(name)
+        os.symlink(found, f"{name}/ticket.safetensors")
+    assert "such as 'runs/here/ticket.safetensors'" in call(capsys, "show", "")[2]
 
 
 TASKS = {

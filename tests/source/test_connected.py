@@ -126,6 +126,14 @@ def test_where_all_are_connected_anyhow_it_is_the_plain_mask():
     assert np.array_equal(bernoulli(1, "a", shape, 0.9), masks.bernoulli(1, "a", prod(shape), 0.9))
 
 
+@pytest.mark.parametrize("mask", CONNECTED)
+def test_all_edges_are_all_though_a_density_that_was_spread_misses_one_by_its_last_digit(mask):
+    layers = [Layer("0.weight", (1, 784)), Layer("1.weight", (1, 1)), Layer("2.weight", (10, 1))]
+    recipe = Recipe(er_p=1.0, density="erk", mask=mask, connected=True)
+    for p_l in (recipe.densities(layers)[0], 1.0, 0.9999999999999999):
+        assert len(draw_edges(recipe, layers[0], p_l)) == 784
+
+
 def test_golden():
     """Whoever changes this breaks tickets that were saved."""
     digests = [hashlib.sha256(CONNECTED[mask](7, "features.0.weight", (24, 12, 3, 3), 0.02).tobytes()).hexdigest()[:16]

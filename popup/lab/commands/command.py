@@ -25,7 +25,7 @@ from popup.lab.commands.worker_command import worker
 from popup.lab.config import Config
 from popup.lab.data.datasets import DATASETS
 from popup.lab.machine import versions
-from popup.lab.networks import Models
+from popup.lab.networks import Models, find_builder
 from popup.lab.runs.checks import settled, without_numba
 from popup.lab.runs.directory import check_writable
 from popup.lab.runs.laboratory import Laboratory
@@ -105,7 +105,10 @@ def _do(request: Request, laboratory: Laboratory) -> int:
 
 
 def _settled(configs: Sequence[Config], laboratory: Laboratory) -> Iterator[Config]:
-    """The configs with what is left to a rule settled; those that differ in seeds and selection alone need one look."""
+    """The configs with what is left to a rule settled; those that differ in seeds and selection alone need one look. A wrong
+    model is told before data are loaded for it."""
+    for model in dict.fromkeys(config.task.model for config in configs):
+        find_builder(laboratory.models, model)
     found: dict[tuple[Any, ...], str] = {}
     for config in configs:
         kind = config.task, config.training, replace(config.source, seed=0, k=1.0)

@@ -44,10 +44,10 @@ def open_ticket(path: str) -> Ticket:
 
 def _ticket_inside(directory: str) -> str:
     """The first ticket.safetensors of `directory`, at most two levels down; os.walk passes over what vanishes meanwhile."""
-    for folder, folders, files in os.walk(directory):
-        if "ticket.safetensors" in files:
+    for folder, folders, files in os.walk(directory or "."):
+        if "ticket.safetensors" in files and Path(folder, "ticket.safetensors").is_file():
             return str(Path(folder, "ticket.safetensors"))
-        folders[:] = sorted(folders) if len(Path(folder).relative_to(directory).parts) < 2 else ()
+        folders[:] = sorted(folders) if len(Path(folder).relative_to(directory or ".").parts) < 2 else ()
     return "ticket.safetensors"
 
 

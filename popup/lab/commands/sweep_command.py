@@ -42,7 +42,7 @@ def run_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[
     if laboratory.ranks.first:
         write_plan(laboratory.out, cells)
     print(*laboratory.data(cells[0]).described(), sep="\n")
-    print(f"{_counts(cells)}, by {counted(workers, 'worker')}, into {laboratory.place}/")
+    print(f"{_counts(cells, configs)}, by {counted(workers, 'worker')}, into {laboratory.place}/")
     done = run_sweep(laboratory, cells, workers)
     if not laboratory.ranks.first:
         return DONE
@@ -62,7 +62,7 @@ def plan_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     print(*laboratory.data(cells[0]).described(), sep="\n")
-    print(f"{_counts(cells)}, planned into {laboratory.place}/, {left} of them to be done: start\n"
+    print(f"{_counts(cells, configs)}, planned into {laboratory.place}/, {left} of them to be done: start\n"
           f"    {program()} worker {laboratory.place}{_named_code(cells)}\n"
           f"as often and on as many machines that share this directory as you like; {program()} report {laboratory.place} "
           "says at any time how far they are")
@@ -76,12 +76,12 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
     cells = _checked_plan(laboratory, configs, roles)
     left = write_plan(laboratory.out, cells)
     if not left:
-        print(f"{_counts(cells)}, all finished before: {program()} report {laboratory.place}")
+        print(f"{_counts(cells, configs)}, all finished before: {program()} report {laboratory.place}")
         return DONE
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
     names = submit(laboratory, cluster, workers or min(left, most), cells)
-    print(f"{_counts(cells)}, {left} of them to be done, submitted into {laboratory.place}/ as {counted(len(names), 'job')}: "
-          f"{' '.join(names)}\ntheir output is in {laboratory.place}/jobs/; {program()} report {laboratory.place} says at any "
+    print(f"{_counts(cells, configs)}, {left} of them to be done, submitted into {laboratory.place}/ as "
+          f"{counted(len(names), 'job')}: {' '.join(names)}\ntheir output is in {laboratory.place}/jobs/; {program()} report {laboratory.place} says at any "
           "time how far they are")
     return DONE
 
@@ -97,7 +97,7 @@ def _plan(laboratory: Laboratory, configs: Sequence[Config], roles: Sequence[str
     """The runs of the grid. A UsageError if there are none, or what they need is not here."""
     if not configs:
         raise UsageError("every cell of the grid is impossible: give a final density of at most p")
-    cells = plan(configs, roles)
+    cells = plan(configs, roles, laboratory.out)
     check_place(laboratory, cells[0])
     return cells
 
@@ -123,9 +123,12 @@ def _ends(cells: Sequence[Cell]) -> str:
     return f"{counted(len(cells), 'run')}: {finished} finished, {over - finished} failed, {len(cells) - over} open{again}"
 
 
-def _counts(cells: Sequence[Config]) -> str:
+def _counts(cells: Sequence[Config], configs: Sequence[Config]) -> str:
+    """How many runs there are, and how many of the tickets that were asked for are others of them by another name."""
     tickets = sum(config.task.role == TICKET for config in cells)
-    return f"{counted(len(cells), 'run')}: {counted(tickets, 'ticket')} and {counted(len(cells) - tickets, 'control')}"
+    again = len({config.hash() for config in configs} - {config.hash() for config in cells})
+    others = f" ({again} more would be the same: with p = 1 there is nothing to spread)" if again else ""
+    return f"{counted(len(cells), 'run')}: {counted(tickets, 'ticket')}{others} and {counted(len(cells) - tickets, 'control')}"
 
 
 @dataclass(frozen=True)

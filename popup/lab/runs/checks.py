@@ -12,7 +12,7 @@ from torch import nn
 from popup.errors import UsageError
 from popup.lab.config import Config, TaskSettings
 from popup.lab.identity import differing, listed
-from popup.lab.networks import is_own, outline
+from popup.lab.networks import find_builder, is_own, outline
 from popup.lab.runs.anew import check_anew
 from popup.lab.runs.controls import TICKET
 from popup.lab.runs.grid import counted
@@ -82,6 +82,7 @@ def check_place(laboratory: Laboratory, config: Config) -> None:
     check_packages(laboratory.machine.log)
     if training.compile:
         laboratory.ranks.check_alone("--compile")
+    find_builder(laboratory.models, config.task.model)  # a name that is wrong is told before data are loaded
     data = laboratory.data(config)
     laboratory.ranks.check_batch(min(training.batch_size, len(data.train[0])), training.accumulate)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,24 +15,27 @@ from popup.lab.text import printable
 from popup.source.recipe import SPREAD, Recipe
 
 
-def plan(configs: Sequence[Config], controls: Sequence[str]) -> list[Config]:
-    """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun."""
-    tickets = _each_network_once(configs)
+def plan(configs: Sequence[Config], controls: Sequence[str], out: Path | None = None) -> list[Config]:
+    """The runs of a grid: its tickets, their controls and what these need, each once, in the order they are begun. What was
+    planned in `out` before stays."""
+    tickets = _each_network_once(configs, lambda config: out is not None and Cell(out, config).planned())
     wanted = [*tickets, *(control_config(config, role) for role in controls for config in tickets)]
     wanted += [other for config in wanted for other in needed(config)]
     return in_order(list({config.hash(): config for config in wanted}.values()))
 
 
-def _each_network_once(configs: Sequence[Config]) -> list[Config]:
-    """The configs without those whose source has all edges and differs from another's in how it would spread fewer. The one that
-    spreads them as is usual stays, or the first by its values, in whatever order they were asked for."""
+def _each_network_once(configs: Sequence[Config], known: Callable[[Config], bool]) -> list[Config]:
+    """The configs without those whose source has all edges and differs from another's in how it would spread fewer. Those that
+    are `known` stay; where none is, the one that spreads them as is usual, or the first by its values, in whatever order they
+    were asked for."""
     def place(config: Config) -> tuple[bool, list[str]]:
         return config != _usual(config), [str(getattr(config.source, name)) for name in SPREAD]
 
+    there = [config for config in configs if config.source.complete and known(config)]
     kept: dict[str, Config] = {}
-    for config in sorted(configs, key=place):
+    for config in [*there, *sorted(configs, key=place)]:
         kept.setdefault(_usual(config).hash(), config)
-    return [config for config in configs if kept[_usual(config).hash()] is config]
+    return [config for config in configs if kept[_usual(config).hash()] is config or config in there]
 
 
 def _usual(config: Config) -> Config:

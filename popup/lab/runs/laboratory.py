@@ -12,7 +12,7 @@ from popup.lab.config import Config, TaskSettings, TrainingSettings
 from popup.lab.data.datasets import DataRequest, Dataset, load_dataset
 from popup.lab.data.validation import hold_out
 from popup.lab.machine import Machine, keep_freed_memory
-from popup.lab.networks import Models, find_builder
+from popup.lab.networks import Models
 from popup.lab.runs.directory import RunDirectory
 from popup.lab.text import printable
 from popup.lab.training.batches import Normalise
@@ -46,10 +46,8 @@ class Laboratory:
         self._normalise: dict[tuple[str, int, float], Normalise] = {}
 
     def data(self, config: Config) -> Dataset:
-        """The config's data set, loaded once, and not for a model that is none; from here on torch uses as many threads as a run
-        on it may."""
+        """The config's data set, loaded once; from here on torch uses as many threads as a run on it may."""
         task = config.task
-        find_builder(self.models, task.model)  # or a wrong name would be told after a download
         wanted = task.dataset, task.image_size, task.validation
         if wanted not in self._data:
             machine = self.machine
