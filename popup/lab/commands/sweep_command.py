@@ -81,8 +81,8 @@ def submit_grid(laboratory: Laboratory, configs: Sequence[Config], roles: Sequen
     most = default_workers(laboratory, cells) if cluster.cluster == "local" else MOST_JOBS
     names = submit(laboratory, cluster, workers or min(left, most), cells)
     print(f"{_counts(cells, configs)}, {left} of them to be done, submitted into {laboratory.place}/ as "
-          f"{counted(len(names), 'job')}: {' '.join(names)}\ntheir output is in {laboratory.place}/jobs/; {program()} report {laboratory.place} says at any "
-          "time how far they are")
+          f"{counted(len(names), 'job')}: {' '.join(names)}\n"
+          f"their output is in {laboratory.place}/jobs/; {program()} report {laboratory.place} says at any time how far they are")
     return DONE
 
 
