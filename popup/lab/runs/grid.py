@@ -31,16 +31,17 @@ def _each_network_once(configs: Sequence[Config], known: Callable[[Config], bool
     def place(config: Config) -> tuple[bool, list[str]]:
         return config != _usual(config), [str(getattr(config.source, name)) for name in SPREAD]
 
-    there = [config for config in configs if config.source.complete and known(config)]
-    kept: dict[str, Config] = {}
-    for config in [*there, *sorted(configs, key=place)]:
+    whole = [config for config in configs if config.source.complete]
+    there, kept = [config for config in whole if known(config)], dict[str, Config]()
+    for config in [*there, *sorted(whole, key=place)]:
         kept.setdefault(_usual(config).hash(), config)
-    return [config for config in configs if kept[_usual(config).hash()] is config or config in there]
+    stay = {config.hash() for config in (*there, *kept.values())}
+    return [config for config in configs if not config.source.complete or config.hash() in stay]
 
 
 def _usual(config: Config) -> Config:
-    """The config with edges spread as is usual, where the source has all of them."""
-    return config.replace(**{name: getattr(Recipe(), name) for name in SPREAD}) if config.source.complete else config
+    """The config of a source that has all edges with fewer spread as is usual."""
+    return config.replace(**{name: getattr(Recipe(), name) for name in SPREAD})
 
 
 def in_order(configs: Sequence[Config]) -> list[Config]:
