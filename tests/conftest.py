@@ -28,7 +28,7 @@ LONG = ("test_kill_sweep", "test_worker", "test_ranks", "test_sweep", "test_clus
         "test_contributing", "test_own_data_and_models")  # those of other processes, mostly
 
 sys.dont_write_bytecode = False
-os.fsync = lambda file: None  # no file of a test has to outlast the machine, and waiting for a disk takes a twentieth of the time
+os.fsync = lambda file: None  # no file of a test has to outlast the machine
 torch.set_num_threads(1)
 gc.set_threshold(20_000, 20, 50)  # a twentieth of the time goes by looking through what thousands of tests hold, else
 settings.register_profile("popup", deadline=None, derandomize=True, database=None, max_examples=100)

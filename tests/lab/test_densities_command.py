@@ -8,7 +8,7 @@ from models import MODELS
 from popup.lab.commands.command import main
 from popup.lab.report.comparison import settings
 from popup.lab.report.figures import PICTURES
-from popup.lab.report.layer_figures import short_names
+from popup.lab.report.layer_figures import _degrees_of, short_names
 from popup.lab.report.results import read_directory
 from popup.source.densities import DENSITIES, layer_densities
 from popup.source.layer_source import draw_edges
@@ -55,6 +55,15 @@ def test_a_connected_source_is_counted_as_it_is_drawn_and_expected(tmp_path, cap
     assert main([*arguments[:-1], "0.1", "--connected", "--out", str(tmp_path)], MODELS) == 2
     words = "--density uniform: p_l of 2.weight is 0.1, which is 4096 of its 40960 weights, and to connect each of its 10 outputs"
     assert f"{words} and 4096 inputs takes 4097" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_report_expects_units_without_edges_of_sources_that_may_have_some(connected, tmp_path):
+    options = ["--er-p", "0.2", "--widths", "32", "--epochs", "1", *["--connected"] * connected]
+    assert main([*options, "--out", str(tmp_path)], MODELS) == 0
+    (run,) = read_directory(tmp_path).runs
+    degrees = _degrees_of(run)
+    assert degrees and all((one.expected_unfed > 0) != connected and (one.expected_unheard > 0) != connected for one in degrees)
 
 
 @pytest.mark.parametrize(("arguments", "entries"), [([], 64 * 256), (["--window", "16", "--classes", "32"], 64 * 32)])
